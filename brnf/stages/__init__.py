@@ -1,0 +1,1 @@
+"""One module per rule of the workflow: the only code that opens and writes its files."""

@@ -1,0 +1,109 @@
+"""What all stages share: the command line, the runtime settings, the progress display."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from brnf.errors import UserError
+
+__all__ = ["Progress", "Runtime", "run_stage"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settings of the machine; none of them changes a result (but see ``threads``)."""
+
+    device: str = "auto"
+    """Where to compute: auto (cuda when there is one), cpu, cuda, cuda:1 ..."""
+    threads: int = 1
+    """CPU threads; results are equal to the byte only for equal counts."""
+    workers: int = 0
+    """Processes that read and prepare images; 0 reads in the stage's own process."""
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    """A bar on a terminal, lines elsewhere."""
+
+    def torch_device(self) -> Any:
+        """Set torch's thread count and return the device, a ``torch.device``.
+
+        Raises:
+            UserError: the device does not exist.
+        """
+        import torch
+
+        torch.set_num_threads(self.threads)
+        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: auto") from error
+        return device
+
+
+def run_stage(run: Callable[..., None]) -> None:
+    """Run a stage from the command line that its signature describes.
+
+    Arguments:
+        run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the flags.
+
+    Exits with status 2 and one line on the standard error for a mistake of the user.
+    """
+    prog = f"python -m {sys.modules[run.__module__].__spec__.name}" if sys.modules[run.__module__].__spec__ else None
+    try:
+        tyro.cli(run, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError:
+        print("error: out of memory; lower the batch size or ask for more memory", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+class Progress:
+    """Show how far a stage is: a bar on a terminal, elsewhere a line every few seconds.
+
+    Arguments:
+        items: what to go through; ``len`` gives the total unless ``total`` does.
+        name: what is done, such as ``train flow``.
+        runtime: chooses the kind of display.
+        unit: of an item, such as ``image`` or ``step``.
+        total: number of items when ``items`` has no length.
+    """
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, items: Iterable[Any], name: str, runtime: Runtime, *, unit: str = "it", total: int | None = None) -> None:
+        self._items, self._name, self._unit = items, name, unit
+        self._total = total if total is not None else len(items)  # type: ignore[arg-type]
+        mode = runtime.progress
+        self._mode = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
+        self._note = ""
+
+    def note(self, **values: float) -> None:
+        """Show values, such as the loss, beside the rate."""
+        self._note = " ".join(f"{key} {value:.4g}" for key, value in values.items())
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._mode == "bar":
+            bar = tqdm(self._items, desc=self._name, unit=self._unit, total=self._total, dynamic_ncols=True)
+            for item in bar:
+                yield item
+                bar.set_postfix_str(self._note, refresh=False)
+            return
+        start = last = time.monotonic()
+        for done, item in enumerate(self._items, 1):
+            yield item
+            now = time.monotonic()
+            if self._mode == "lines" and (now - last >= self.SECONDS_BETWEEN_LINES or done == self._total):
+                last = now
+                rate = done / max(now - start, 1e-9)
+                left = (self._total - done) / rate
+                line = f"{self._name}: {done}/{self._total} {self._unit}s, {rate:.3g}/s, {left:.0f} s left"
+                print(f"{line}, {self._note}" if self._note else line, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Files of the workflow: whole-or-nothing writing, CAM maps and pixel features in HDF5."""

@@ -1,0 +1,130 @@
+"""Class activation maps in HDF5: one group an image, one dataset a product."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from brnf.errors import UserError
+from brnf.store.files import whole_file
+
+__all__ = ["CamMaps", "MapReader", "MapWriter", "write_maps"]
+
+HALF_MAXIMUM = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class CamMaps:
+    """The maps of one image for one product.
+
+    Attributes:
+        classes: [k] uint8, class indices 1..C of the channels after the first.
+        values: [1 + k, h, w] float32 in 0..1; channel 0 is the background.
+    """
+
+    classes: NDArray[np.uint8]
+    values: NDArray[np.float32]
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Return the arg max over the channels as class indices, [h, w] uint8 (0 = background)."""
+        lookup = np.concatenate([np.zeros(1, np.uint8), self.classes])
+        return lookup[self.values.argmax(0)]
+
+
+class MapWriter:
+    """Write maps image by image into an open HDF5 file."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+
+    def write(self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]) -> None:
+        """Write the maps of one image.
+
+        Arguments:
+            image: its id, which becomes the group's name.
+            classes: [k] class indices 1..C that the channels after the first stand for.
+            products: name -> [1 + k, h, w] maps, channel 0 the background; stored as float16.
+
+        Raises:
+            UserError: a map is not finite or does not fit float16.
+        """
+        group = self._file.create_group(image)
+        group.attrs["classes"] = np.asarray(classes, dtype=np.uint8)
+        for product, values in products.items():
+            if values.ndim != 3 or values.shape[0] != len(classes) + 1:
+                raise ValueError(f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes and background")
+            if not np.isfinite(values).all() or np.abs(values).max() > HALF_MAXIMUM:
+                raise UserError(f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate")
+            group.create_dataset(product, data=values.astype(np.float16), chunks=values.shape, compression="lzf", shuffle=True)
+
+
+@contextmanager
+def write_maps(path: Path) -> Iterator[MapWriter]:
+    """Open ``path`` for writing maps; the file appears when the block ends without an error."""
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        yield MapWriter(file)
+
+
+class MapReader:
+    """Read maps of one product out of the shards of a split.
+
+    Opens its files on first use, once per process, so that it can be handed to data-loader workers.
+
+    Arguments:
+        paths: the HDF5 shards written by :func:`write_maps`.
+        product: name of the dataset to read, such as ``classifier`` or ``prototype``.
+
+    Raises:
+        UserError: a shard cannot be read, or holds an image without this product.
+    """
+
+    def __init__(self, paths: Iterable[Path], product: str) -> None:
+        self._paths = tuple(paths)
+        self._product = product
+        self._files: dict[Path, h5py.File] = {}
+        self._shard_of: dict[str, Path] = {}
+        for path in self._paths:
+            with open_shard(path) as file:
+                self._shard_of.update({image: path for image in file})
+
+    @property
+    def images(self) -> list[str]:
+        """Return the ids of all images, sorted."""
+        return sorted(self._shard_of)
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._shard_of
+
+    def __getitem__(self, image: str) -> CamMaps:
+        if image not in self._shard_of:
+            raise UserError(f"{image}: no maps of this image in {', '.join(map(str, self._paths))}; run its CAM stage again")
+        path = self._shard_of[image]
+        if path not in self._files:
+            self._files[path] = open_shard(path)
+        group = self._files[path][image]
+        if self._product not in group:
+            raise UserError(f"{path}: image {image} has no {self._product} map; remove the file and run its stage again")
+        try:
+            values = group[self._product][()].astype(np.float32)
+        except OSError as error:
+            raise UserError(f"{path}: the map of {image} is damaged ({error}); remove the file and run its stage again") from error
+        return CamMaps(np.asarray(group.attrs["classes"], dtype=np.uint8), values)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_files": {}}
+
+
+def open_shard(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: missing or damaged HDF5 file ({error}); remove it and run its stage again") from error
