@@ -1,0 +1,1 @@
+"""From maps to masks: dense CRF, pseudo-labels, DeepLabV2 and its prediction."""

@@ -1,0 +1,110 @@
+"""From the maps of one image to its pseudo-label."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from brnf.segment.crf import CrfOptions, dense_crf
+
+__all__ = ["IGNORED", "PseudoLabelOptions", "enlarge", "label_image", "map_probability", "pseudo_label"]
+
+IGNORED = 255
+"""Mask value of pixels that neither train nor count."""
+LABEL_CERTAINTY = 0.7
+"""Probability of the winning label when only labels are given to the CRF, as in the IRN code base."""
+
+
+@dataclass(frozen=True)
+class PseudoLabelOptions:
+    """How maps become a pseudo-label (``method.md`` section 8)."""
+
+    crf: CrfOptions | None = field(default_factory=CrfOptions)
+    """The dense CRF, or None to leave it out."""
+    unary: Literal["scores", "labels"] = "scores"
+    """What the CRF starts from; see :func:`map_probability`. Without CRF it is always the scores."""
+    confidence: float = 0.0
+    """Pixels whose winning probability is lower become 255 (CLIP-ES: 0.95); 0 keeps all."""
+
+
+def map_probability(values: NDArray[np.float32], unary: Literal["scores", "labels"] = "scores") -> NDArray[np.float32]:
+    """Turn maps, which are scores and no distribution, into one at every pixel.
+
+    ``scores`` divides by the sum over the channels. The CRF compares labels by differences of log-probability only, so this gives
+    it the ratios of the maps themselves, as CLIP-ES does, and a narrow win stays easy to overturn; a pixel whose foreground BSDNF set to 0 is
+    then as good as decided. ``labels`` keeps only the winner, at probability 0.7, the others sharing the rest (IRN): every
+    pixel is equally easy to overturn.
+
+    Arguments:
+        values: [1 + k, H, W] maps, not negative, channel 0 the background.
+        unary: ``scores`` or ``labels``.
+
+    Returns:
+        [1 + k, H, W] float32; where all maps are 0, ``scores`` is uniform.
+    """
+    labels = len(values)
+    if labels == 1:
+        return np.ones(values.shape, np.float32)
+    if unary == "labels":
+        winner = values.argmax(0)[None] == np.arange(labels)[:, None, None]
+        return np.where(winner, LABEL_CERTAINTY, (1 - LABEL_CERTAINTY) / (labels - 1)).astype(np.float32)
+    positive = np.maximum(values, 0).astype(np.float32)
+    total = positive.sum(0, keepdims=True)
+    return np.divide(positive, total, out=np.full_like(positive, 1 / labels), where=total > 0)
+
+
+def enlarge(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bring maps to the size of their image.
+
+    Arguments:
+        values: [L, h, w] float32.
+        height: of the image, pixels.
+        width: of the image, pixels.
+
+    Returns:
+        [L, height, width] float32, bilinear between pixel centres; unchanged when the size fits.
+    """
+    if values.shape[1:] == (height, width):
+        return values
+    return np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in values])
+
+
+def label_image(probability: NDArray[np.float32], classes: NDArray[np.uint8], confidence: float = 0.0) -> NDArray[np.uint8]:
+    """Return the winning class of every pixel.
+
+    Arguments:
+        probability: [1 + k, H, W], channel 0 the background.
+        classes: [k] class indices 1..C of the other channels.
+        confidence: pixels whose winning probability is lower become 255.
+
+    Returns:
+        [H, W] uint8: 0 background, 1..C, 255 ignored. Ties go to the earlier channel.
+    """
+    names = np.concatenate([np.zeros(1, np.uint8), np.asarray(classes, np.uint8)])
+    label = names[probability.argmax(0)]
+    label[probability.max(0) < confidence] = IGNORED
+    return label
+
+
+def pseudo_label(
+    image: NDArray[np.uint8], values: NDArray[np.float32], classes: NDArray[np.uint8], options: PseudoLabelOptions
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Make the pseudo-label of one image: arg max with background, behind a dense CRF over the image's own labels.
+
+    Arguments:
+        image: [H, W, 3] uint8 RGB.
+        values: [1 + k, h, w] maps of the image's labels, channel 0 the background; enlarged to the image when smaller.
+        classes: [k] class indices 1..C of the other channels.
+        options: how.
+
+    Returns:
+        the label image [H, W] uint8 with 255 where ignored, and its probabilities [1 + k, H, W] float32.
+    """
+    values = enlarge(values, *image.shape[:2])
+    if options.crf is None:
+        probability = map_probability(values)
+    else:
+        probability = dense_crf(image, map_probability(values, options.unary), options.crf)
+    return label_image(probability, classes, options.confidence), probability
