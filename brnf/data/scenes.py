@@ -1,0 +1,306 @@
+"""Rendered scenes with context bias on purpose (``method.md`` section 12).
+
+A scene is drawn in three steps that can be called apart: which classes and contexts it holds (:func:`sample_content`), where they
+are (:func:`place`), and the pixels (:func:`render`). Every scene has its own random generator, made from the seed, the split
+and its number, so that neither order nor count of the scenes changes one of them.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from brnf.data.scene_textures import CONTEXTS, OBJECTS, rgb
+
+__all__ = [
+    "SCENE_CLASSES",
+    "Content",
+    "Layout",
+    "PlacedContext",
+    "PlacedObject",
+    "Scene",
+    "draw_scene",
+    "place",
+    "render",
+    "sample_content",
+]
+
+SCENE_CLASSES = tuple(thing.name for thing in OBJECTS)
+COUNT_PROBABILITY = (0.5, 0.35, 0.15)
+REFERENCE_SIZE = 224
+RADIUS = (30.0, 42.0)
+STRETCH = 0.1  # width times 1 ± this, height divided by it: proportions vary by .2
+CONTEXT_HALF_WIDTH = 1.3
+CONTEXT_HALF_DEPTH = 0.95
+CONTEXT_DISTANCE = 1.4
+HIDDEN = 0.25  # largest share of an object that others may hide before a placement is penalised
+CANDIDATES = 96
+COARSE = 8  # pixels of a cell of the grid on which placements are compared
+SUPERSAMPLE = 2
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a scene holds.
+
+    Attributes:
+        classes: class indices 1..6 of its objects, all different.
+        accompanied: for each object, whether its class's context lies beside it.
+        strangers: class indices of contexts whose class is absent.
+    """
+
+    classes: tuple[int, ...]
+    accompanied: tuple[bool, ...]
+    strangers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PlacedObject:
+    """An object in the plane: class index, centre and radius in pixels, tilt in radians, stretch, mirrored or not, hue in degrees."""
+
+    label: int
+    x: float
+    y: float
+    radius: float
+    tilt: float
+    stretch: float
+    mirrored: bool
+    hue: float
+
+
+@dataclass(frozen=True)
+class PlacedContext:
+    """A context patch: class index, centre, half width and half depth in pixels, direction of its depth in radians."""
+
+    label: int
+    x: float
+    y: float
+    half_width: float
+    half_depth: float
+    direction: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is; contexts are drawn first, each list in its order."""
+
+    size: int
+    contexts: tuple[PlacedContext, ...]
+    objects: tuple[PlacedObject, ...]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn scene.
+
+    Attributes:
+        image: [size, size, 3] uint8 RGB.
+        objects: [size, size] uint8, index 1..6 of the visible object, 0 elsewhere.
+        contexts: [size, size] uint8, index 1..6 of the visible context texture, 0 elsewhere and wherever an object is.
+        labels: class indices of the objects, ascending.
+    """
+
+    image: NDArray[np.uint8]
+    objects: NDArray[np.uint8]
+    contexts: NDArray[np.uint8]
+    labels: tuple[int, ...]
+
+
+def draw_scene(seed: int, split: str, number: int, *, size: int, rho: float, nu: float) -> Scene:
+    """Draw one scene; equal arguments give equal pixels.
+
+    Arguments:
+        seed: of the whole data set.
+        split: its name, such as ``train``.
+        number: of the scene in its split.
+        size: width and height in pixels.
+        rho: probability that an object has its context beside it.
+        nu: probability that contexts of absent classes are added.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
+    return render(place(sample_content(rng, rho, nu), size, rng), rng)
+
+
+def sample_content(rng: Generator, rho: float, nu: float) -> Content:
+    """Draw the classes of a scene, which of them have their context, and the 1–3 contexts of absent classes (with probability nu)."""
+    order = rng.permutation(len(SCENE_CLASSES)) + 1
+    count = int(rng.choice(len(COUNT_PROBABILITY), p=COUNT_PROBABILITY)) + 1
+    accompanied = rng.random(count) < rho
+    strangers = int(rng.integers(1, 4)) if rng.random() < nu else 0
+    return Content(
+        tuple(int(label) for label in order[:count]),
+        tuple(bool(flag) for flag in accompanied),
+        tuple(int(label) for label in order[count : count + strangers]),
+    )
+
+
+def place(content: Content, size: int, rng: Generator) -> Layout:
+    """Place objects and contexts one after the other, each where it disturbs the earlier ones least among random candidates.
+
+    Objects may overlap (a random allowance up to ``HIDDEN``); contexts keep apart as far as there is room.
+    """
+    unit = size / REFERENCE_SIZE
+    cells = (np.arange(0, REFERENCE_SIZE, COARSE, dtype=np.float32) + COARSE / 2) * unit
+    x, y = cells[None, None, :], cells[None, :, None]
+    taken_objects = taken_contexts = np.zeros((len(cells), len(cells)), bool)
+    objects: list[PlacedObject] = []
+    contexts: list[PlacedContext] = []
+    wanted = [(label, True, beside) for label, beside in zip(content.classes, content.accompanied, strict=True)]
+    for label, is_object, has_context in wanted + [(label, False, True) for label in content.strangers]:
+        radius = rng.uniform(*RADIUS) * unit
+        centre = rng.uniform(radius, size - radius, (CANDIDATES, 2))
+        direction = rng.uniform(0, 2 * np.pi, CANDIDATES)
+        half = (CONTEXT_HALF_WIDTH * radius, CONTEXT_HALF_DEPTH * radius)
+        distance = CONTEXT_DISTANCE * radius if is_object else 0.0
+        beside = centre + distance * np.stack([np.cos(direction), np.sin(direction)], 1)
+        disc = is_object & (np.hypot(x - centre[:, 0, None, None], y - centre[:, 1, None, None]) < 0.85 * radius)
+        patch = has_context & _patch(x - beside[:, 0, None, None], y - beside[:, 1, None, None], direction[:, None, None], half)
+        scale = (unit * COARSE / radius) ** 2
+        best = int(np.argmin(_cost(disc * scale, patch * scale, taken_objects, taken_contexts, rng.uniform(0, HIDDEN))))
+        taken_objects, taken_contexts = taken_objects | disc[best], taken_contexts | patch[best]
+        if has_context:
+            contexts.append(PlacedContext(label, *_point(beside[best]), *half, float(direction[best])))
+        if is_object:
+            tilt, stretch, hue = rng.uniform(-0.3, 0.3), rng.uniform(1 - STRETCH, 1 + STRETCH), rng.uniform(0, 360)
+            objects.append(PlacedObject(label, *_point(centre[best]), radius, tilt, stretch, bool(rng.random() < 0.5), hue))
+    return Layout(size, tuple(contexts), tuple(objects))
+
+
+def _point(values: NDArray[np.floating]) -> tuple[float, float]:
+    return float(values[0]), float(values[1])
+
+
+def _cost(
+    disc: NDArray[np.floating], patch: NDArray[np.floating], objects: NDArray[np.bool_], contexts: NDArray[np.bool_], allowance: float
+) -> NDArray[np.float64]:
+    """Rate candidates, low is good.
+
+    Arguments:
+        disc: [n, g, g] area that the object takes in each cell, in squared radii.
+        patch: the same of its context.
+        objects: [g, g] cells taken by earlier objects.
+        contexts: [g, g] cells taken by earlier contexts.
+        allowance: share of the object that may overlap earlier ones at no cost.
+    """
+    area = (1, 2)
+    overlap = np.maximum((disc * objects).sum(area) / np.pi - allowance, 0)
+    outside = np.maximum(4 * CONTEXT_HALF_WIDTH * CONTEXT_HALF_DEPTH - patch.sum(area), 0) * patch.any(area)
+    confused = 1.5 * (patch * contexts).sum(area) + (disc * contexts).sum(area) + (patch * objects).sum(area)
+    return np.asarray(12 * overlap + outside + confused, np.float64)
+
+
+def _patch(
+    dx: NDArray[np.floating], dy: NDArray[np.floating], direction: float | NDArray[np.floating], half: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Tell where a patch is: a rounded rectangle with a wavy edge around offset (0, 0)."""
+    along, across = dx * np.cos(direction) + dy * np.sin(direction), -dx * np.sin(direction) + dy * np.cos(direction)
+    wave = 1 + 0.06 * np.cos(7 * np.arctan2(along, across))
+    fourth = np.square(np.square(across / half[0])) + np.square(np.square(along / half[1]))
+    return np.asarray(fourth < np.square(np.square(wave)), bool)
+
+
+def render(layout: Layout, rng: Generator) -> Scene:
+    """Draw the pixels of a layout, at twice the size, then averaged down."""
+    side = layout.size * SUPERSAMPLE
+    axis = ((np.arange(side, dtype=np.float32) + 0.5) / SUPERSAMPLE).astype(np.float32)
+    x, y = np.meshgrid(axis, axis)
+    canvas = _background(layout.size, rng).repeat(SUPERSAMPLE, 0).repeat(SUPERSAMPLE, 1)
+    contexts, objects = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+    for patch in layout.contexts:
+        _draw_context(patch, x, y, layout.size / REFERENCE_SIZE, canvas, contexts, rng)
+    for thing in layout.objects:
+        _draw_object(thing, x, y, canvas, objects, rng)
+    image = cv2.resize(canvas, (layout.size, layout.size), interpolation=cv2.INTER_AREA)
+    image = image * _light(layout.size, rng) + rng.normal(0, 4, image.shape)
+    objects, contexts = objects[::SUPERSAMPLE, ::SUPERSAMPLE], contexts[::SUPERSAMPLE, ::SUPERSAMPLE]
+    visible = np.where(objects > 0, 0, contexts).astype(np.uint8)
+    labels = tuple(sorted(thing.label for thing in layout.objects))
+    return Scene(np.clip(image, 0, 255).round().astype(np.uint8), np.ascontiguousarray(objects), visible, labels)
+
+
+def _box(x: float, y: float, reach: float, side: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the enlarged canvas within ``reach`` pixels of a centre."""
+    bounds = [(max(int((value - reach) * SUPERSAMPLE), 0), min(int((value + reach) * SUPERSAMPLE) + 1, side)) for value in (y, x)]
+    return slice(*bounds[0]), slice(*bounds[1])
+
+
+def _draw_context(
+    patch: PlacedContext,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    unit: float,
+    canvas: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    rng: Generator,
+) -> None:
+    """Draw a context patch; its texture stands upright whatever the patch's direction."""
+    box = _box(patch.x, patch.y, 1.5 * patch.half_width, len(x))
+    dx, dy = x[box] - patch.x, y[box] - patch.y
+    inside = _patch(dx, dy, patch.direction, (patch.half_width, patch.half_depth))
+    texture = CONTEXTS[patch.label - 1]
+    period, tilt = unit * rng.uniform(0.9, 1.1), rng.uniform(-0.1, 0.1)
+    shift = rng.uniform(0, 40, 2)
+    along = (dx * np.cos(tilt) + dy * np.sin(tilt)) / period + shift[0]
+    across = (dy * np.cos(tilt) - dx * np.sin(tilt)) / period + shift[1]
+    tone = texture.tone(along.astype(np.float32), across.astype(np.float32))[inside][:, None]
+    turn, value = rng.uniform(-6, 6), rng.uniform(0.9, 1.0)
+    dark, light = (rgb(hue + turn, saturation, brightness * value) for hue, saturation, brightness in (texture.dark, texture.light))
+    canvas[box][inside] = dark + tone * (light - dark)
+    mask[box][inside] = patch.label
+
+
+def _draw_object(
+    thing: PlacedObject,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    canvas: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    rng: Generator,
+) -> None:
+    """Draw an object in a dark and a light colour of its hue, shaded from above."""
+    box = _box(thing.x, thing.y, 1.6 * thing.radius, len(x))
+    dx, dy = (x[box] - thing.x) / thing.radius, (y[box] - thing.y) / thing.radius
+    u = (dx * np.cos(thing.tilt) + dy * np.sin(thing.tilt)) / thing.stretch * (-1 if thing.mirrored else 1)
+    v = (dy * np.cos(thing.tilt) - dx * np.sin(thing.tilt)) * thing.stretch
+    kind = OBJECTS[thing.label - 1]
+    inside = kind.silhouette(u, v)
+    tone = kind.tone(u, v)[inside][:, None]
+    dark = rgb(thing.hue, rng.uniform(0.7, 0.95), rng.uniform(0.25, 0.4))
+    light = rgb(thing.hue, rng.uniform(0.25, 0.6), rng.uniform(0.9, 1.0))
+    canvas[box][inside] = (dark + tone * (light - dark)) * (1.0 - 0.12 * v[inside][:, None])
+    mask[box][inside] = thing.label
+
+
+def _smooth(size: int, cells: int, rng: Generator) -> NDArray[np.float32]:
+    """Return smooth noise [size, size] of about unit deviation with ``cells`` bumps a side."""
+    coarse = rng.normal(0, 1, (cells + 1, cells + 1)).astype(np.float32)
+    return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _light(size: int, rng: Generator) -> NDArray[np.float32]:
+    """Return uneven light [size, size, 1] around 1."""
+    return np.clip(1 + 0.05 * _smooth(size, 2, rng), 0.8, 1.2)[:, :, None]
+
+
+def _background(size: int, rng: Generator) -> NDArray[np.float32]:
+    """Draw a ground of no class: a gradient of two pale or dim colours, smooth noise and weak clutter; [size, size, 3] float32."""
+    first, second = (rgb(rng.uniform(0, 360), rng.uniform(0.05, 0.3), rng.uniform(0.35, 0.8)) for _ in range(2))
+    angle = rng.uniform(0, 2 * np.pi)
+    axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    blend = np.clip(0.5 + axis[None, :] * np.cos(angle) + axis[:, None] * np.sin(angle) + 0.2 * _smooth(size, 3, rng), 0, 1)[:, :, None]
+    ground = first + blend * (second - first)
+    for _ in range(int(rng.integers(4, 10))):
+        colour = (ground.mean((0, 1)) + rng.normal(0, 18, 3)).tolist()
+        start, end = (tuple(int(value) for value in rng.integers(0, size, 2)) for _ in range(2))
+        overlay = ground.copy()
+        if rng.random() < 0.5:
+            cv2.line(overlay, start, end, colour, int(rng.integers(1, 4)))
+        else:
+            axes = tuple(int(value) for value in rng.uniform(0.03, 0.14, 2) * size)
+            cv2.ellipse(overlay, start, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+        ground = 0.5 * ground + 0.5 * overlay
+    texture = 7 * _smooth(size, 14, rng) + 5 * _smooth(size, 48, rng)
+    return np.ascontiguousarray(ground + texture[:, :, None], np.float32)
