@@ -7,12 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.data.masks import IGNORE
 from brnf.segment.crf import CrfOptions, dense_crf
 
-__all__ = ["IGNORED", "PseudoLabelOptions", "enlarge", "label_image", "map_probability", "pseudo_label"]
+__all__ = ["PseudoLabelOptions", "enlarge", "label_image", "map_probability", "pseudo_label"]
 
-IGNORED = 255
-"""Mask value of pixels that neither train nor count."""
 LABEL_CERTAINTY = 0.7
 """Probability of the winning label when only labels are given to the CRF, as in the IRN code base."""
 
@@ -84,7 +83,7 @@ def label_image(probability: NDArray[np.float32], classes: NDArray[np.uint8], co
     """
     names = np.concatenate([np.zeros(1, np.uint8), np.asarray(classes, np.uint8)])
     label = names[probability.argmax(0)]
-    label[probability.max(0) < confidence] = IGNORED
+    label[probability.max(0) < confidence] = IGNORE
     return label
 
 

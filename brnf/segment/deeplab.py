@@ -1,0 +1,207 @@
+"""DeepLabV2: a dilated backbone and the sum of four atrous convolutions."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from brnf.backbones import Backbone, BackboneOptions, build_backbone
+from brnf.errors import UserError
+from brnf.store.files import whole_file
+
+__all__ = ["AtrousHead", "DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_network"]
+
+
+@dataclass(frozen=True)
+class DeepLabOptions:
+    """What to build (``method.md`` section 9)."""
+
+    backbone: str = "resnet101"
+    """Name of a timm network."""
+    weights: str = "imagenet"
+    """See ``brnf.backbones.BackboneOptions``."""
+    output_stride: int = 8
+    """Pixels between two logits; later stages are dilated to reach it."""
+    rates: tuple[int, ...] = (6, 12, 18, 24)
+    """Dilations of the head's convolutions."""
+    trainable_stages: int = 4
+    """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
+    frozen_batch_norm: bool = True
+    """Whether BatchNorm keeps its stored statistics and scale, as DeepLabV2's code bases do."""
+
+
+class AtrousHead(nn.Module):
+    """Add up 3x3 convolutions of several dilations, each from the features straight to the logits.
+
+    Arguments:
+        channels: of the features.
+        classes: K, background included.
+        rates: dilation of each convolution.
+
+    References:
+        Chen et al., DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
+        Connected CRFs, TPAMI 2018 (ASPP-L).
+    """
+
+    def __init__(self, channels: int, classes: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates)
+        for convolution in self.convolutions:
+            nn.init.normal_(convolution.weight, std=0.01)
+            nn.init.zeros_(convolution.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits [N, K, h, w] of features [N, channels, h, w]."""
+        logits = self.convolutions[0](features)
+        for convolution in self.convolutions[1:]:
+            logits = logits + convolution(features)
+        return logits
+
+
+class DeepLab(nn.Module):
+    """Segment images.
+
+    Arguments:
+        backbone: its last stage feeds the head.
+        classes: K, background included.
+        options: the head and the handling of BatchNorm; the backbone is taken as it is.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, options: DeepLabOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.backbone = backbone
+        self.head = AtrousHead(backbone.channels[-1], classes, options.rates)
+        if options.trainable_stages == 4:
+            for module in backbone.modules():
+                if not isinstance(module, _BatchNorm):
+                    for parameter in module.parameters(recurse=False):
+                        parameter.requires_grad_(True)
+        self._learning_norms = [] if options.frozen_batch_norm else _norms_in_trainable_part(backbone)
+        for norm in self._learning_norms:
+            norm.requires_grad_(True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [N, K, H / stride, W / stride] of images [N, 3, H, W] in 0..255."""
+        return self.head(self.backbone(self.backbone.normalise(images))[-1])
+
+    def train(self, mode: bool = True) -> "DeepLab":
+        """Switch to training; BatchNorm follows only when it is not frozen."""
+        super().train(mode)
+        for norm in self._learning_norms:
+            norm.train(mode)
+        return self
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the optimiser's groups: backbone x 1, head weights x 10, head biases x 20 without decay.
+
+        Arguments:
+            learning_rate: of the backbone.
+            weight_decay: of all but the head's biases.
+        """
+        backbone = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        weights = [convolution.weight for convolution in self.head.convolutions]
+        biases = [convolution.bias for convolution in self.head.convolutions]
+        groups = [
+            {"params": backbone, "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": weights, "lr": 10 * learning_rate, "weight_decay": weight_decay},
+            {"params": biases, "lr": 20 * learning_rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+def _norms_in_trainable_part(backbone: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm layers behind the first layer that learns."""
+    found: list[_BatchNorm] = []
+    learning = False
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            if learning:
+                found.append(module)
+        else:
+            learning = learning or any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return found
+
+
+def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -> DeepLab:
+    """Build the network with the weights that the options name.
+
+    Arguments:
+        options: see :class:`DeepLabOptions`.
+        classes: K, background included.
+        load: whether to load the backbone's weights; a network that is restored from its file brings its own.
+
+    Raises:
+        UserError: the backbone cannot be built or its weights are missing.
+    """
+    backbone = build_backbone(
+        BackboneOptions(
+            name=options.backbone,
+            weights=options.weights,
+            stride=options.output_stride,
+            dilated=True,
+            trainable_stages=options.trainable_stages,
+        ),
+        load=load,
+    )
+    return DeepLab(backbone, classes, options)
+
+
+def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
+    """Write a network with all that rebuilds it, so that no weight file is needed later.
+
+    Arguments:
+        path: the file to write.
+        network: the trained network.
+        classes: names of the foreground classes.
+    """
+    content = {
+        "kind": "deeplab",
+        "options": asdict(network.options),
+        "classes": list(classes),
+        # The pixel statistics belong to the weights that the training began with.
+        "mean": network.backbone.mean.cpu(),
+        "deviation": network.backbone.deviation.cpu(),
+        "state_dict": {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
+    }
+    # Writing through a handle keeps the temporary file's name out of the archive: equal networks give equal bytes.
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def load_network(path: Path, device: torch.device) -> tuple[DeepLab, list[str]]:
+    """Rebuild a network that :func:`save_network` wrote.
+
+    Arguments:
+        path: the file.
+        device: where the network shall live.
+
+    Returns:
+        the network, in evaluation mode, and the names of its foreground classes.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a segmentation network.
+    """
+    remedy = "remove it and run train_segmentation again"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run train_segmentation first") from error
+    except Exception as error:  # torch reports damage by half a dozen exception types, with long advice
+        raise UserError(f"{path}: damaged network file ({type(error).__name__}); {remedy}") from error
+    if not isinstance(content, dict) or content.get("kind") != "deeplab":
+        raise UserError(f"{path}: not a segmentation network; give the network.pt of train_segmentation")
+    try:
+        options = DeepLabOptions(**{**content["options"], "rates": tuple(content["options"]["rates"])})
+        classes = list(content["classes"])
+        network = build_deeplab(options, len(classes) + 1, load=False)
+        network.load_state_dict(content["state_dict"])
+        network.backbone.mean.copy_(content["mean"])
+        network.backbone.deviation.copy_(content["deviation"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: does not fit this version of the program ({str(error).splitlines()[0]}); {remedy}") from error
+    return network.to(device).eval(), classes

@@ -1,0 +1,118 @@
+"""DeepLabV2's head, parameter groups and files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from brnf.errors import UserError
+from brnf.segment.deeplab import AtrousHead, DeepLab, DeepLabOptions, build_deeplab, load_network, save_network
+
+SMALL = DeepLabOptions(backbone="mobilenetv3_small_050", weights="none", rates=(1, 2), frozen_batch_norm=True)
+
+
+@pytest.fixture(scope="module")
+def network() -> DeepLab:
+    torch.manual_seed(0)
+    return build_deeplab(SMALL, 3)
+
+
+def test_the_head_is_the_sum_of_its_atrous_convolutions() -> None:
+    torch.manual_seed(0)
+    head = AtrousHead(5, 3, (6, 12, 18, 24)).double()
+    for convolution in head.convolutions:
+        torch.nn.init.normal_(convolution.bias)
+    features = torch.randn(2, 5, 9, 11, dtype=torch.float64)
+    expected = sum(
+        F.conv2d(features, convolution.weight, convolution.bias, padding=rate, dilation=rate)
+        for convolution, rate in zip(head.convolutions, (6, 12, 18, 24), strict=True)
+    )
+    torch.testing.assert_close(head(features), expected)
+
+
+def test_the_head_sees_exactly_the_eight_neighbours_at_each_rate_and_the_centre() -> None:
+    head = AtrousHead(1, 1, (6, 12, 18, 24))
+    for convolution in head.convolutions:
+        torch.nn.init.ones_(convolution.weight)
+    features = torch.zeros(1, 1, 61, 61, requires_grad=True)
+    head(features)[0, 0, 30, 30].backward()
+    seen = {(int(r) - 30, int(c) - 30): float(features.grad[0, 0, r, c]) for r, c in features.grad[0, 0].nonzero()}
+    expected = {(a * rate, b * rate): 1.0 for rate in (6, 12, 18, 24) for a in (-1, 0, 1) for b in (-1, 0, 1)}
+    expected[0, 0] = 4.0
+    assert seen == expected
+
+
+def test_the_head_starts_small_and_unbiased() -> None:
+    torch.manual_seed(0)
+    head = AtrousHead(256, 21, (6, 12))
+    for convolution in head.convolutions:
+        assert abs(convolution.weight.std().item() - 0.01) < 2e-4 and not convolution.bias.any()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97)])
+def test_logits_come_at_an_eighth_of_the_image(network: DeepLab, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = network.eval()(torch.zeros(1, 3, *size))
+    assert logits.shape == (1, 3, -(-size[0] // 8), -(-size[1] // 8))
+
+
+@pytest.mark.parametrize(("trainable_stages", "frozen"), [(4, True), (4, False), (2, True), (2, False), (0, True)])
+def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stages: int, frozen: bool) -> None:
+    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), trainable_stages=trainable_stages, frozen_batch_norm=frozen)
+    network = build_deeplab(options, 3)
+    groups = network.parameter_groups(0.5, 0.1)
+    found = [id(parameter) for group in groups for parameter in group["params"]]
+    learning = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
+    assert len(found) == len(set(found)) and set(found) == learning
+    rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            assert name.startswith("backbone.")
+        elif name.startswith("backbone."):
+            assert rate_of[id(parameter)] == (0.5, 0.1)
+        else:
+            assert rate_of[id(parameter)] == ((10.0, 0.0) if name.endswith("bias") else (5.0, 0.1))
+    learning_backbone = sum(parameter.requires_grad for parameter in network.backbone.parameters())
+    assert (learning_backbone == 0) == (trainable_stages == 0)
+
+
+def norms(network: DeepLab) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+def test_batch_norm_is_frozen_or_learns_as_chosen(network: DeepLab) -> None:
+    network.train()
+    assert all(not norm.training and not norm.weight.requires_grad for norm in norms(network))
+    learning = build_deeplab(DeepLabOptions(**{**SMALL.__dict__, "frozen_batch_norm": False}), 3).train()
+    assert all(norm.training and norm.weight.requires_grad for norm in norms(learning))
+    part = build_deeplab(DeepLabOptions(**{**SMALL.__dict__, "frozen_batch_norm": False, "trainable_stages": 1}), 3).train()
+    flags = [norm.training for norm in norms(part)]
+    assert flags == sorted(flags) and not flags[0] and flags[-1]
+    assert not any(norm.training for norm in norms(learning.eval()))
+
+
+def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(network: DeepLab, tmp_path: Path) -> None:
+    network.eval().backbone.mean.add_(3)
+    save_network(tmp_path / "a.pt", network, ["dog", "cat"])
+    save_network(tmp_path / "b.pt", network, ["dog", "cat"])
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    again, classes = load_network(tmp_path / "a.pt", torch.device("cpu"))
+    assert classes == ["dog", "cat"] and not again.training and again.options == SMALL
+    image = torch.randint(0, 256, (1, 3, 64, 64)).float()
+    with torch.no_grad():
+        torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)
+
+
+def test_bad_network_files_are_named_in_one_line(network: DeepLab, tmp_path: Path) -> None:
+    save_network(tmp_path / "good.pt", network, ["dog", "cat"])
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "good.pt").read_bytes()[:1000])
+    (tmp_path / "text.pt").write_text("nothing")
+    torch.save({"kind": "flow"}, tmp_path / "flow.pt")
+    content = torch.load(tmp_path / "good.pt", weights_only=True)
+    torch.save({**content, "classes": ["dog"]}, tmp_path / "classes.pt")
+    for name in ("missing.pt", "cut.pt", "text.pt", "flow.pt", "classes.pt"):
+        with pytest.raises(UserError, match=name) as caught:
+            load_network(tmp_path / name, torch.device("cpu"))
+        assert "\n" not in str(caught.value)

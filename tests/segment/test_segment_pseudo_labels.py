@@ -1,0 +1,66 @@
+"""From maps to labels, on examples worked out by hand."""
+
+import numpy as np
+import pytest
+
+from brnf.segment.crf import CrfOptions
+from brnf.segment.pseudo_labels import PseudoLabelOptions, enlarge, label_image, map_probability, pseudo_label
+
+IMAGE = np.zeros((2, 2, 3), np.uint8)
+CLASSES = np.array([3, 7], np.uint8)
+# One pixel a column: background wins, class 3 wins narrowly, class 7 wins, nothing is known.
+MAPS = np.array([[[0.9, 0.4], [0.1, 0.0]], [[0.1, 0.5], [0.2, 0.0]], [[0.0, 0.1], [0.7, 0.0]]], np.float32)
+
+
+def test_scores_become_distributions_with_the_same_ratios() -> None:
+    probability = map_probability(MAPS)
+    np.testing.assert_allclose(probability.sum(0), 1, rtol=1e-6)
+    np.testing.assert_allclose(probability[:, 0, 1], [0.4, 0.5, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(probability[:, 1, 1], 1 / 3, rtol=1e-6)
+
+
+def test_labels_as_unary_keep_the_winner_only() -> None:
+    probability = map_probability(MAPS, "labels")
+    np.testing.assert_allclose(probability[:, 0, 1], [0.15, 0.7, 0.15], rtol=1e-6)
+    np.testing.assert_allclose(probability[:, 1, 0], [0.15, 0.15, 0.7], rtol=1e-6)
+
+
+def test_arg_max_names_classes_and_doubt_becomes_255() -> None:
+    probability = map_probability(MAPS)
+    np.testing.assert_array_equal(label_image(probability, CLASSES), [[0, 3], [7, 0]])
+    np.testing.assert_array_equal(label_image(probability, CLASSES, confidence=0.6), [[0, 255], [7, 255]])
+    np.testing.assert_array_equal(label_image(probability, CLASSES, confidence=0.8), [[0, 255], [255, 255]])
+
+
+def test_an_image_without_labels_is_all_background() -> None:
+    label, probability = pseudo_label(IMAGE, np.full((1, 2, 2), 0.4, np.float32), np.zeros(0, np.uint8), PseudoLabelOptions())
+    np.testing.assert_array_equal(label, 0)
+    np.testing.assert_array_equal(probability, 1)
+
+
+def test_without_crf_the_scores_decide_and_confidence_reads_them() -> None:
+    options = PseudoLabelOptions(crf=None, unary="labels", confidence=0.6)
+    label, probability = pseudo_label(IMAGE, MAPS, CLASSES, options)
+    np.testing.assert_array_equal(label, [[0, 255], [7, 255]])
+    np.testing.assert_allclose(probability, map_probability(MAPS))
+
+
+def test_small_maps_are_enlarged_bilinearly_between_pixel_centres() -> None:
+    row = np.array([[[0.0, 1.0]]], np.float32)
+    np.testing.assert_allclose(enlarge(row, 1, 4), [[[0, 0.25, 0.75, 1]]])
+    assert enlarge(row, 1, 2) is row
+
+
+@pytest.mark.parametrize("unary", ["scores", "labels"])
+def test_the_crf_moves_a_coarse_map_to_the_object_and_reports_its_confidence(unary: str) -> None:
+    image = np.full((32, 48, 3), 40, np.uint8)
+    image[:, 21:] = (200, 180, 60)
+    maps = np.zeros((2, 4, 6), np.float32)
+    maps[1, :, 3:] = 0.8
+    maps[0] = 1 - maps[1]
+    label, probability = pseudo_label(image, maps, np.array([5], np.uint8), PseudoLabelOptions(CrfOptions(), unary))
+    truth = np.zeros((32, 48), np.uint8)
+    truth[:, 21:] = 5
+    plain, _ = pseudo_label(image, maps, np.array([5], np.uint8), PseudoLabelOptions(crf=None))
+    assert (plain == truth).mean() < 0.96 < 0.99 < (label == truth).mean()
+    np.testing.assert_allclose(probability.sum(0), 1, atol=1e-4)
