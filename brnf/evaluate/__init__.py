@@ -1,0 +1,1 @@
+"""Evaluation: confusion matrices, threshold sweeps, context bias, tables, figures and the report."""

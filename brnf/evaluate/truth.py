@@ -1,0 +1,78 @@
+"""Ground truth: read by evaluation and figures, by nothing else."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brnf.data.index import ImageRecord, Index, MaskRecord
+from brnf.data.masks import read_mask
+from brnf.errors import UserError
+
+__all__ = ["GroundTruth", "MaskFolders"]
+
+
+class GroundTruth:
+    """The masks of a data set, by image.
+
+    Arguments:
+        index: the image index.
+        folder: where it was read from; holds ``masks.csv``.
+
+    Raises:
+        UserError: ``masks.csv`` is missing or damaged.
+    """
+
+    def __init__(self, index: Index, folder: Path) -> None:
+        self._values = index.mask_values
+        path = folder / "masks.csv"
+        try:
+            with path.open(newline="") as file:
+                rows = [MaskRecord(row["id"], _path(row["mask"]), _path(row["context"])) for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: missing or damaged ({error}); remove {folder} and run index_images again") from error
+        self._records = {row.id: row for row in rows}
+
+    def objects(self, image: ImageRecord) -> NDArray[np.uint8] | None:
+        """Return the true classes, [H, W] uint8 with 0..C and 255, or None for an image without a mask."""
+        record = self._records.get(image.id)
+        return self._read(record.mask, image) if record else None
+
+    def context(self, image: ImageRecord) -> NDArray[np.uint8] | None:
+        """Return the class whose context is seen at each pixel, [H, W] uint8 with 0 for none, or None."""
+        record = self._records.get(image.id)
+        return self._read(record.context, image) if record else None
+
+    def _read(self, path: Path | None, image: ImageRecord) -> NDArray[np.uint8] | None:
+        return None if path is None else read_mask(path, self._values, size=(image.height, image.width))
+
+
+class MaskFolders:
+    """Masks that the workflow wrote, one PNG an image in the folders of its shards.
+
+    Arguments:
+        folders: the shards of one product.
+        classes: C; the files hold class indices 0..C and 255.
+    """
+
+    def __init__(self, folders: tuple[Path, ...], classes: int) -> None:
+        self._values = tuple(range(1, classes + 1))
+        self._paths = {path.stem: path for folder in folders for path in folder.glob("*.png")}
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._paths
+
+    def read(self, image: ImageRecord) -> NDArray[np.uint8]:
+        """Return the mask of one image, [H, W] uint8.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        if image.id not in self._paths:
+            raise UserError(f"{image.id}: no mask of this image in the given folders; run the stage that writes them again")
+        return read_mask(self._paths[image.id], self._values, size=(image.height, image.width))
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

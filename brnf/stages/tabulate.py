@@ -1,0 +1,71 @@
+"""Stage: gather all evaluations of an experiment in tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from brnf.evaluate.tables import SPREAD, markdown, mean_over_seeds, read_evaluations, results_table, seeds_table
+from brnf.stages.common import Runtime, run_stage
+from brnf.store.files import locked, whole_file
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    evaluations: tuple[Path, ...]
+    """JSON files of the stage evaluate, in the order of their splits."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written; every number but a threshold is in percent."""
+
+    results_csv: Path
+    """mIoU, bias and IoU per class, mean over seeds."""
+    results_md: Path
+    """The same for reading."""
+    by_seed_csv: Path
+    """The same for each seed."""
+    seeds_csv: Path
+    """Maps read with their own background, at the best threshold and at equal recall, mean and deviation over seeds."""
+    seeds_md: Path
+    """The same for reading."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Order of the rows."""
+
+    models: tuple[str, ...] = ("base", "brnf")
+    """Models in their order."""
+    products: tuple[str, ...] = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels", "segmentation")
+    """Products in their order."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Gather all evaluations of an experiment in tables."""
+    evaluations = read_evaluations(inputs.evaluations, options.models, options.products)
+    by_seed = results_table(evaluations)
+    results = mean_over_seeds(by_seed)
+    seeds = mean_over_seeds(seeds_table(evaluations), SPREAD)
+    with locked(outputs.results_csv):
+        for path, table in ((outputs.by_seed_csv, by_seed), (outputs.results_csv, results), (outputs.seeds_csv, seeds)):
+            _write_csv(path, table)
+        for path, table in ((outputs.results_md, results), (outputs.seeds_md, seeds)):
+            with whole_file(path) as temporary:
+                temporary.write_text(markdown(table))
+    if runtime.progress != "none":
+        print(markdown(results), end="")
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with whole_file(path) as temporary:
+        table.round(4).to_csv(temporary, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run_stage(run)
