@@ -1,0 +1,5 @@
+"""Networks that turn images into the outputs of four stages, at a chosen stride."""
+
+from brnf.backbones.network import Backbone, BackboneOptions, build_backbone
+
+__all__ = ["Backbone", "BackboneOptions", "build_backbone"]

@@ -1,0 +1,141 @@
+"""Any timm network as a four-stage feature extractor."""
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from brnf.backbones.weights import PACKAGED, load_weights
+from brnf.errors import UserError
+
+__all__ = ["Backbone", "BackboneOptions", "build_backbone"]
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """What to build.
+
+    Attributes:
+        name: of a timm network, such as ``resnet50`` or ``tf_efficientnet_lite0``.
+        weights: ``imagenet`` (timm downloads them), ``efficientnet_lite0`` (from the package index), a
+            file with a state dictionary, or ``none``.
+        stride: of the last stage, 8, 16 or 32.
+        dilated: whether a stage that loses its stride gets dilation instead. SIPE's ResNet does not.
+        trainable_stages: how many of the last stages learn; the others are frozen, with the stem.
+    """
+
+    name: str = "resnet50"
+    weights: str = "imagenet"
+    stride: int = 16
+    dilated: bool = False
+    trainable_stages: int = 2
+
+
+class Backbone(nn.Module):
+    """Extract the outputs of four stages.
+
+    BatchNorm always works with its stored statistics and frozen scale (SIPE). Gradients stop where the
+    frozen stages end, since nothing before that point asks for one.
+
+    Arguments:
+        network: a timm network built with ``features_only``.
+        mean: [3] of the RGB channels in 0..255.
+        deviation: [3], likewise.
+        trainable_stages: see :class:`BackboneOptions`.
+
+    Attributes:
+        channels: of the four stages.
+        trainable_stages: see above.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, mean: list[float], deviation: list[float], trainable_stages: int) -> None:
+        super().__init__()
+        self.network = network
+        self.channels: tuple[int, ...] = tuple(network.feature_info.channels()[-4:])
+        self.trainable_stages = trainable_stages
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
+        self._freeze()
+        self.train()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return images [N, 3, H, W] in 0..255 as the network wants them, float32."""
+        return (images.float() - self.mean) / self.deviation
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the four stages' outputs of normalised images [N, 3, H, W]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable_stages > 0):
+            return list(self.network(images)[-4:])
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training, except for BatchNorm and all that is frozen."""
+        super().train(mode and self.trainable_stages > 0)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        for module, output in _outputs_of_modules(self.network):
+            learns = output > 4 - self.trainable_stages and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(learns)
+
+
+def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
+    """Build a backbone and load its weights.
+
+    Arguments:
+        options: what to build.
+        load: whether to load the weights; a network that is restored from a checkpoint brings its own.
+
+    Raises:
+        UserError: the network is unknown, the stride impossible, or the weights are missing or do not fit.
+    """
+    if not 0 <= options.trainable_stages <= 4:
+        raise UserError(f"backbone.trainable_stages: {options.trainable_stages} is not within 0..4")
+    stride = {} if options.stride == 32 or not options.dilated else {"output_stride": options.stride}
+    try:
+        network = timm.create_model(options.name, pretrained=False, features_only=True, **stride)
+    except (RuntimeError, NotImplementedError, AssertionError, TypeError, AttributeError) as error:
+        raise UserError(f"backbone.name: '{options.name}' cannot be built ({error}); see timm.list_models()") from error
+    if options.stride < 32 and not options.dilated:
+        _drop_strides(network, options)
+    if len(network.feature_info.channels()) != 5:
+        raise UserError(f"backbone.name: '{options.name}' has {len(network.feature_info.channels())} feature levels, 5 are needed; choose another")
+    if load:
+        load_weights(network, options.name, options.weights)
+    if options.weights in PACKAGED:
+        mean, deviation = PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
+    else:
+        published = timm.get_pretrained_cfg(options.name)
+        mean, deviation = ([255 * value for value in values] for values in (published.mean, published.std))
+    return Backbone(network, mean, deviation, options.trainable_stages)
+
+
+def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
+    """Set the strides of the last stages to 1 without dilation, as SIPE does with its ResNet's last one."""
+    reductions = network.feature_info.reduction()
+    for module, output in _outputs_of_modules(network):
+        if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):
+            module.stride = 1 if isinstance(module.stride, int) else (1, 1)
+
+
+def _outputs_of_modules(network: nn.Module) -> list[tuple[nn.Module, int]]:
+    """Pair each module with the output (0 = stem, 1..4 = stages) on whose way it lies, by the order of definition."""
+    names = [str(name) for name in network.feature_info.module_name()]
+    flat = {name for name, _ in network.named_children()}
+    ends = [name if name.split(".")[0] in flat else name.replace(".", "_") for name in names]
+    pairs, output, reached = [], 0, False
+    for name, module in network.named_modules():
+        inside = f"{name}.".startswith(f"{ends[output]}.")
+        if reached and not inside and output < len(ends) - 1:
+            output += 1
+            inside = reached = f"{name}.".startswith(f"{ends[output]}.")
+        reached = reached or inside
+        pairs.append((module, output))
+    return pairs

@@ -1,0 +1,109 @@
+"""Multi-scale maps and single-scale pixel features of one image (`method.md` sections 2 and 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brnf.cam.network import CamNetwork
+from brnf.cam.prototypes import (
+    classifier_maps,
+    divide_by_maximum,
+    plain_seeds,
+    present_classes,
+    prototype_maps,
+    prototypes,
+    structure_seeds,
+)
+
+__all__ = ["ImageMaps", "MapOptions", "multi_scale_maps", "pixel_features"]
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How maps are made.
+
+    Attributes:
+        scales: of the image; each is seen together with its mirror.
+        seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
+        background_over: classes that count against the background inside the network.
+    """
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    seed_rule: Literal["structure", "plain"] = "structure"
+    background_over: Literal["all", "present"] = "all"
+
+
+@dataclass(frozen=True)
+class ImageMaps:
+    """The maps of one image, channel 0 the background, then its labels in ascending order.
+
+    Attributes:
+        classifier: [1 + k, H, W] in 0..1.
+        prototype: [1 + k, H, W] in 0..1.
+    """
+
+    classifier: Tensor
+    prototype: Tensor
+
+
+def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: tuple[int, int], options: MapOptions) -> ImageMaps:
+    """Sum the maps of all scales and divide them once by their maxima.
+
+    At each scale the maps and features of the image and its mirror are summed before seeds and prototypes are
+    made; the prototype maps are summed undivided.
+
+    Arguments:
+        network: in evaluation mode.
+        image: [3, h, w] in 0..255, at scale 1.
+        labels: [C] in {0, 1}.
+        size: (H, W) of the maps to return.
+        options: see :class:`MapOptions`.
+    """
+    present = present_classes(labels[None])
+    classifier: Tensor | float = 0.0
+    prototype: Tensor | float = 0.0
+    for scale in options.scales:
+        logits, features = _mirrored_pair(network, _resize(image, scale))
+        maps = classifier_maps(logits, labels[None], options.background_over)
+        seeds = structure_seeds(maps, features, present) if options.seed_rule == "structure" else plain_seeds(maps, present)
+        activation = prototype_maps(features, prototypes(features, seeds))
+        classifier = classifier + _enlarge(logits.relu()[:, labels.bool()], size)
+        prototype = prototype + _enlarge(activation[:, present[0]], size)
+    foreground = divide_by_maximum(classifier)
+    background = 1 - foreground.amax(0, keepdim=True) if len(foreground) else torch.ones(1, *size, device=image.device)
+    return ImageMaps(torch.cat([background, foreground]), divide_by_maximum(prototype))
+
+
+def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
+    """Return the mean of an image's features and its mirror's, mirrored back.
+
+    Arguments:
+        network: in evaluation mode.
+        image: [3, h, w] in 0..255, at scale 1.
+
+    Returns:
+        v: [D, h/16, w/16] float32.
+    """
+    _, features = _mirrored_pair(network, image)
+    return features[0] / 2
+
+
+def _mirrored_pair(network: CamNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return class maps and features of an image plus those of its mirror, each [1, ., h, w]."""
+    output = network(torch.stack([image, image.flip(-1)]))
+    return tuple(maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features))  # type: ignore[return-value]
+
+
+def _resize(image: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
+    return F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,118 @@
+"""The CAM network of SIPE: classifier maps and hierarchical pixel features of one backbone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from brnf.backbones import Backbone, BackboneOptions, build_backbone
+
+__all__ = ["CamNetwork", "CamOutput", "pack_network", "side_widths", "unpack_network"]
+
+
+@dataclass(frozen=True)
+class CamOutput:
+    """What the network says about a batch, all on the grid [h, w] of the last stage.
+
+    Attributes:
+        logits: [N, C, h, w], the classifier's maps before any normalisation.
+        features: [N, D, h, w], hierarchical features: four blocks of unit vectors.
+        semantic: [N, S, h, w], the last stage's output, detached.
+    """
+
+    logits: Tensor
+    features: Tensor
+    semantic: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """Return the image-level logits, the global average of the maps, [N, C]."""
+        return self.logits.mean((2, 3))
+
+
+class CamNetwork(nn.Module):
+    """Classify images with 1x1 convolutions and describe their pixels (`method.md` section 2, SIPE).
+
+    Arguments:
+        backbone: a four-stage feature extractor.
+        classes: number C of foreground classes.
+        widths: channels of the side convolutions on the four stages, at most the stages' own.
+
+    Attributes:
+        dimension: D of the pixel features, even.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classes = classes
+        self.widths = side_widths(widths, backbone.channels)
+        self.dimension = sum(self.widths)
+        self.classifier = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
+        self.sides = nn.ModuleList(
+            nn.Conv2d(channels, width, 1, bias=False) for channels, width in zip(backbone.channels, self.widths, strict=True)
+        )
+
+    def forward(self, images: Tensor) -> CamOutput:
+        """Return maps and features of images [N, 3, H, W] in 0..255 RGB."""
+        return self.heads(self.stages(images))
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's four outputs for images in 0..255; constant as long as it is frozen."""
+        return self.backbone(self.backbone.normalise(images))
+
+    def heads(self, stages: Sequence[Tensor]) -> CamOutput:
+        """Return maps and features from the backbone's four outputs."""
+        grid = stages[2].shape[2:]
+        blocks = [
+            F.interpolate(F.normalize(side(stage.detach()), dim=1), grid, mode="bilinear", align_corners=True)
+            for side, stage in zip(self.sides, stages, strict=True)
+        ]
+        logits = self.classifier(stages[3])
+        semantic = stages[3].detach()
+        if semantic.shape[2:] != grid:
+            logits, semantic = (F.interpolate(maps, grid, mode="bilinear", align_corners=True) for maps in (logits, semantic))
+        return CamOutput(logits, torch.cat(blocks, 1), semantic)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the new layers, which learn faster than the backbone."""
+        return [*self.classifier.parameters(), *self.sides.parameters()]
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Return the backbone's parameters that learn."""
+        return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+
+def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ...]:
+    """Return the widths of the side convolutions: none wider than its stage, an even sum.
+
+    A wider convolution would give rank-deficient features, which no density survives (`method.md` section 7).
+
+    Arguments:
+        wanted: the four widths of the configuration.
+        channels: of the four stages.
+    """
+    widths = [min(width, limit) for width, limit in zip(wanted, channels, strict=True)]
+    if sum(widths) % 2:
+        widths[-1] -= 1
+    return tuple(widths)
+
+
+def pack_network(network: CamNetwork, options: BackboneOptions, classes: Sequence[str]) -> dict[str, Any]:
+    """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
+    return {"backbone": asdict(options), "classes": list(classes), "widths": list(network.widths), "state": network.state_dict()}
+
+
+def unpack_network(packed: dict[str, Any]) -> CamNetwork:
+    """Rebuild a network from :func:`pack_network`'s dictionary, without looking for weight files.
+
+    Raises:
+        KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
+    """
+    backbone = build_backbone(BackboneOptions(**packed["backbone"]), load=False)
+    network = CamNetwork(backbone, len(packed["classes"]), packed["widths"])
+    network.load_state_dict(packed["state"])
+    return network

@@ -1,0 +1,196 @@
+"""What the networks minimise: SIPE's base loss and BRNF's four terms (`method.md` sections 2 and 7)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brnf.cam.contrast import ContrastBank, info_nce, region_features
+from brnf.cam.network import CamOutput
+from brnf.cam.prototypes import (
+    classifier_maps,
+    divide_by_maximum,
+    plain_seeds,
+    present_classes,
+    prototype_maps,
+    prototypes,
+    structure_seeds,
+)
+from brnf.flow.labels import three_way_labels
+from brnf.flow.online import OnlineFlow
+
+__all__ = ["BrnfObjective", "BrnfOptions", "MapRules", "TrainingMaps", "base_loss", "masked_difference", "training_maps"]
+
+
+@dataclass(frozen=True)
+class MapRules:
+    """How maps are made in training.
+
+    Attributes:
+        seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
+        background_over: classes that count against the background.
+    """
+
+    seed_rule: Literal["structure", "plain"] = "structure"
+    background_over: Literal["all", "present"] = "all"
+
+
+@dataclass(frozen=True)
+class TrainingMaps:
+    """The two maps of a batch and where they count.
+
+    Attributes:
+        classifier: A, [N, K, h, w] in 0..1, masked by labels and padding.
+        prototype: P, likewise, divided by its maximum.
+        counts: [N, K, h, w] bool, true for classes of the image and background outside the padding.
+    """
+
+    classifier: Tensor
+    prototype: Tensor
+    counts: Tensor
+
+
+def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
+    """Make both maps from the network's output.
+
+    Arguments:
+        output: of the network for N images.
+        labels: [N, C] in {0, 1}.
+        valid: [N, 1, h, w] bool, false on padding.
+        rules: see :class:`MapRules`.
+    """
+    present = present_classes(labels)
+    counts = present[:, :, None, None] & valid
+    classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
+    if rules.seed_rule == "structure":
+        seeds = structure_seeds(classifier.detach(), output.semantic, present)
+    else:
+        seeds = plain_seeds(classifier.detach(), present)
+    centres = prototypes(output.features, seeds * valid)
+    prototype = divide_by_maximum(prototype_maps(output.features, centres) * counts)
+    return TrainingMaps(classifier, prototype, counts)
+
+
+def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean absolute difference where it counts, so that its weight does not fall with the number of classes."""
+    weights = counts.to(maps.dtype)
+    return ((maps - targets).abs() * weights).sum() / weights.sum().clamp(min=1)
+
+
+def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> dict[str, Tensor]:
+    """Return SIPE's loss, ``L_cls + mean|A - P|`` over all K maps.
+
+    Arguments: as :func:`training_maps`.
+    """
+    maps = training_maps(output, labels, valid, rules)
+    return {
+        "classification": F.multilabel_soft_margin_loss(output.scores, labels),
+        "consistency": (maps.classifier - maps.prototype).abs().mean(),
+    }
+
+
+@dataclass(frozen=True)
+class BrnfOptions:
+    """BRNF's loss.
+
+    Attributes:
+        ccnf: calibrate the classifier's maps with the flow's posterior.
+        fscl: contrast regions with the bank of regions and flow samples.
+        guidance: pull the prototype maps towards the base seeds.
+        lambda_gui: weight of the guidance.
+        lambda_cal: weight of the calibration.
+        lambda_nce: weight of the contrast.
+        labels_from: maps that label the flow's pixels: prototype, classifier, or the base seeds.
+        tau_low: largest score that counts as background.
+        tau_high: smallest score that counts as the class.
+        nce_temperature: t of the contrast.
+        sample_width: s, deviation of the latent samples around the class mean.
+        samples_per_step: flow samples drawn a step for each class of the batch.
+    """
+
+    ccnf: bool = True
+    fscl: bool = True
+    guidance: bool = True
+    lambda_gui: float = 3.0
+    lambda_cal: float = 3.0
+    lambda_nce: float = 0.1
+    labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
+    tau_low: float = 0.3
+    tau_high: float = 0.7
+    nce_temperature: float = 0.5
+    sample_width: float = 0.5
+    samples_per_step: int = 10
+
+
+class BrnfObjective:
+    """Compute BRNF's loss and let the online flow learn beside the network.
+
+    Arguments:
+        options: see :class:`BrnfOptions`.
+        rules: how maps are made.
+        flow: f1, or None when neither CCNF nor FSCL is on.
+        bank: of FSCL, or None when it is off.
+    """
+
+    def __init__(self, options: BrnfOptions, rules: MapRules, flow: OnlineFlow | None, bank: ContrastBank | None) -> None:
+        self.options, self.rules, self.flow, self.bank = options, rules, flow, bank
+
+    def __call__(self, output: CamOutput, labels: Tensor, valid: Tensor, seeds: Tensor, use_flow: bool) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss by name.
+
+        Arguments:
+            output: of the network for N images.
+            labels: [N, C] in {0, 1}.
+            valid: [N, 1, h, w] bool, false on padding.
+            seeds: S, base seed maps on the grid [N, K, h, w] in 0..1, masked by the labels.
+            use_flow: whether f1 has learnt enough for L_cal and L_nce.
+        """
+        maps = training_maps(output, labels, valid, self.rules)
+        terms = {"classification": F.multilabel_soft_margin_loss(output.scores, labels)}
+        if self.options.guidance:
+            terms["guidance"] = self.options.lambda_gui * masked_difference(maps.prototype, seeds, maps.counts)
+        if self.flow is not None:
+            terms["flow_nll"] = output.logits.new_tensor(self._teach_flow(output.features, maps, seeds, valid))
+        if self.options.ccnf and use_flow:
+            terms["calibration"] = self.options.lambda_cal * self._calibration(output.features, maps)
+        if self.bank is not None:
+            terms["contrast"] = self.options.lambda_nce * self._contrast(output.features, maps, use_flow)
+        return terms
+
+    def _teach_flow(self, features: Tensor, maps: TrainingMaps, seeds: Tensor, valid: Tensor) -> float:
+        """Take one step of f1 on this batch's pixels; return its loss."""
+        assert self.flow is not None
+        source = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[self.options.labels_from].detach()
+        score, winner = (source * maps.counts)[:, 1:].max(1)
+        codes = three_way_labels(score, winner + 1, self.options.tau_low, self.options.tau_high)
+        pixels = valid[:, 0]
+        return self.flow.update(_rows(features)[pixels.flatten()], codes[pixels])
+
+    def _calibration(self, features: Tensor, maps: TrainingMaps) -> Tensor:
+        """Return CCNF's ``mean|A - G|`` with G the flow's posterior over background and the image's labels."""
+        assert self.flow is not None
+        present = maps.counts.flatten(2).any(2)
+        allowed = present[:, None].expand(-1, features[0, 0].numel(), -1).reshape(-1, present.shape[1])
+        posterior = self.flow.posterior(_rows(features), allowed)
+        grid = posterior.view(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2)
+        return masked_difference(maps.classifier, grid, maps.counts)
+
+    def _contrast(self, features: Tensor, maps: TrainingMaps, use_flow: bool) -> Tensor:
+        """Return FSCL's loss of this batch's regions against the bank, then let the bank remember them."""
+        assert self.bank is not None and self.flow is not None
+        anchors, classes = region_features(features, maps.prototype.detach(), maps.counts, self.options.tau_high)
+        if use_flow:
+            for index in classes.unique().tolist():
+                drawn = self.flow.sample(index, self.options.samples_per_step, self.options.sample_width)
+                self.bank.add_samples(drawn, torch.full((len(drawn),), index, device=drawn.device))
+        vectors, vector_classes = self.bank.contents()
+        loss = info_nce(anchors, classes, vectors, vector_classes, self.options.nce_temperature)
+        self.bank.add_regions(anchors, classes)
+        return loss if use_flow else loss * 0
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Return pixel features [N, D, h, w] as detached rows [N * h * w, D], image by image."""
+    return features.detach().permute(0, 2, 3, 1).flatten(0, 2)

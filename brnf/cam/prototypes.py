@@ -1,0 +1,129 @@
+"""From class maps to seeds, from seeds to prototypes, from prototypes to maps (`method.md` section 2).
+
+All maps are [N, K, h, w] with the background as channel 0, all valid masks [N, 1, h, w].
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "classifier_maps",
+    "divide_by_maximum",
+    "plain_seeds",
+    "present_classes",
+    "prototype_maps",
+    "prototypes",
+    "structure_seeds",
+]
+
+EPSILON = 1e-5
+
+
+def divide_by_maximum(maps: Tensor) -> Tensor:
+    """Divide each non-negative map by its spatial maximum, [..., h, w]."""
+    return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
+
+
+def present_classes(labels: Tensor) -> Tensor:
+    """Return which channels exist for each image: the background and its labels.
+
+    Arguments:
+        labels: [N, C] in {0, 1}.
+
+    Returns:
+        [N, K] bool.
+    """
+    return torch.cat([torch.ones_like(labels[:, :1]), labels], 1).bool()
+
+
+def classifier_maps(logits: Tensor, labels: Tensor, background_over: Literal["all", "present"] = "all") -> Tensor:
+    """Normalise the classifier's maps and add the background.
+
+    The background is 1 minus the largest class map, taken before any label mask (SIPE's code) or, by choice,
+    over the classes of the image only.
+
+    Arguments:
+        logits: [N, C, h, w].
+        labels: [N, C] in {0, 1}.
+        background_over: classes that count against the background.
+
+    Returns:
+        A: [N, K, h, w] in 0..1, not masked by the labels.
+    """
+    foreground = divide_by_maximum(logits.relu())
+    counted = foreground if background_over == "all" else foreground * labels[:, :, None, None]
+    return torch.cat([1 - counted.amax(1, keepdim=True), foreground], 1)
+
+
+def structure_seeds(maps: Tensor, features: Tensor, present: Tensor) -> Tensor:
+    """Give each pixel the class whose map its neighbourhood in feature space resembles most (SIPE).
+
+    ``R_ij = relu(cos(f_i, f_j))``; the pixel's similarity map ``R_i`` is compared with every class map by a soft
+    intersection over union; the background counts half.
+
+    Arguments:
+        maps: A, [N, K, h, w].
+        features: f, [N, S, h, w].
+        present: [N, K] bool.
+
+    Returns:
+        One-hot seeds [N, K, h, w] float32; a pixel won by a class that is not present has none.
+    """
+    flat_maps = maps.flatten(2)
+    directions = F.normalize(features.flatten(2), dim=1)
+    similarity = (directions.transpose(1, 2) @ directions).relu()
+    intersection = flat_maps @ similarity
+    union = similarity.sum(1, keepdim=True) + flat_maps.sum(2, keepdim=True) - intersection
+    overlap = intersection / (union + EPSILON)
+    overlap = torch.cat([overlap[:, :1] * 0.5, overlap[:, 1:]], 1)
+    return _one_hot(overlap.view_as(maps), present)
+
+
+def plain_seeds(maps: Tensor, present: Tensor, background_weight: float = 0.3) -> Tensor:
+    """Give each pixel the class of the largest map after the background was weighted down (SFC).
+
+    Arguments:
+        maps: A, [N, K, h, w].
+        present: [N, K] bool.
+        background_weight: factor of channel 0.
+
+    Returns:
+        One-hot seeds [N, K, h, w] float32.
+    """
+    return _one_hot(torch.cat([maps[:, :1] * background_weight, maps[:, 1:]], 1), present)
+
+
+def _one_hot(scores: Tensor, present: Tensor) -> Tensor:
+    seeds = F.one_hot(scores.argmax(1), scores.shape[1]).permute(0, 3, 1, 2).float()
+    return seeds * present[:, :, None, None]
+
+
+def prototypes(features: Tensor, seeds: Tensor) -> Tensor:
+    """Average the pixel features under each seed.
+
+    Arguments:
+        features: v, [N, D, h, w].
+        seeds: weights of the pixels, [N, K, h, w].
+
+    Returns:
+        p: [N, K, D]; zero where a class has no seed.
+    """
+    weights = seeds.flatten(2)
+    return weights @ features.flatten(2).transpose(1, 2) / (weights.sum(2, keepdim=True) + EPSILON)
+
+
+def prototype_maps(features: Tensor, centres: Tensor) -> Tensor:
+    """Return how much each pixel points the way of each prototype, ``relu(cos(v, p_k))``, not divided by its maximum.
+
+    Arguments:
+        features: v, [N, D, h, w].
+        centres: p, [N, K, D].
+
+    Returns:
+        P: [N, K, h, w] in 0..1.
+    """
+    cosine = F.normalize(centres, dim=2) @ F.normalize(features.flatten(2), dim=1)
+    return cosine.relu().unflatten(2, features.shape[2:])
