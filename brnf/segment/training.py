@@ -93,7 +93,7 @@ def train_steps(
         with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
             logits = network(images)
         loss = segmentation_loss(logits, labels)
-        value = float(loss)
+        value = loss.item()
         if not math.isfinite(value):
             raise UserError(f"train_segmentation: the loss is {value} at step {step}; lower segmentation.learning_rate")
         optimiser.zero_grad(set_to_none=True)

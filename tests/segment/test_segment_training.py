@@ -1,0 +1,158 @@
+"""The loss, the schedule and the steps."""
+
+import math
+from itertools import repeat
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from brnf.errors import UserError
+from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.segment.training import TrainingOptions, poly_factor, segmentation_loss, train_steps
+
+CPU = torch.device("cpu")
+
+
+class TinyBackbone(nn.Module):
+    """One strided convolution that stands for a backbone of four stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = (8, 8, 8, 8)
+        self.layer = nn.Conv2d(3, 8, 5, stride=4, padding=2)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        return images.float() / 128 - 1
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [F.relu(self.layer(images))] * 4
+
+
+def tiny_network() -> DeepLab:
+    torch.manual_seed(0)
+    return DeepLab(TinyBackbone(), 3, DeepLabOptions(rates=(1, 2)))
+
+
+def test_the_loss_is_the_mean_over_labelled_pixels() -> None:
+    logits = torch.tensor([[[[0.0, 2.0]], [[1.0, -1.0]]]], dtype=torch.float64)
+    labels = torch.tensor([[[1, 255]]])
+    expected = math.log(math.exp(0) + math.exp(1)) - 1
+    assert segmentation_loss(logits, labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_equals_pytorchs_own_at_equal_sizes() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 7, 9), torch.randint(0, 5, (2, 7, 9))
+    labels[torch.rand(2, 7, 9) < 0.3] = 255
+    torch.testing.assert_close(segmentation_loss(logits, labels), F.cross_entropy(logits, labels, ignore_index=255))
+
+
+def test_ignored_pixels_have_no_gradient() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 4, 6, 6, requires_grad=True)
+    labels = torch.randint(0, 4, (1, 6, 6))
+    labels[:, :3] = 255
+    segmentation_loss(logits, labels).backward()
+    assert not logits.grad[:, :, :3].any() and logits.grad[:, :, 3:].all()
+
+
+def test_a_batch_without_labels_gives_zero_and_no_nan() -> None:
+    logits = torch.randn(1, 4, 6, 6, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((1, 12, 12), 255))
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+
+
+def test_small_logits_are_enlarged_to_the_labels() -> None:
+    logits = torch.tensor([[[[10.0, -10.0]], [[-10.0, 10.0]]]])
+    labels = torch.tensor([[[0, 0, 1, 1]] * 2])
+    assert segmentation_loss(logits, labels) < 1e-3 < segmentation_loss(logits, 1 - labels)
+
+
+def test_poly_schedule_by_hand() -> None:
+    assert poly_factor(0, 10, 0.9) == 1
+    assert poly_factor(5, 10, 0.9) == pytest.approx(0.5358867, rel=1e-6)
+    assert poly_factor(10, 10, 0.9) == 0
+    options = TrainingOptions(iterations=4, learning_rate=0.01, power=0.9)
+    batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
+    rates = [record.learning_rate for record in train_steps(tiny_network(), repeat(batch), options, CPU)]
+    assert rates == pytest.approx([0.01, 0.01 * 0.75**0.9, 0.01 * 0.5**0.9, 0.01 * 0.25**0.9])
+
+
+def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
+    batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
+    before, after = tiny_network(), tiny_network()
+    segmentation_loss(before(batch[0]), batch[1]).backward()
+    records = list(train_steps(after, repeat(batch), TrainingOptions(iterations=1, learning_rate=0.01, weight_decay=0.1), CPU))
+    assert [record.step for record in records] == [1]
+    moved = dict(after.named_parameters())
+    for name, parameter in before.named_parameters():
+        bias = name.startswith("head") and name.endswith("bias")
+        rate = 0.01 * (20 if bias else 10 if name.startswith("head") else 1)
+        decay = 0.0 if bias else 0.1
+        expected = parameter - rate * (parameter.grad + decay * parameter)
+        torch.testing.assert_close(moved[name], expected, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_an_unlabelled_batch_does_not_spoil_the_weights() -> None:
+    network = tiny_network()
+    batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
+    list(train_steps(network, repeat(batch), TrainingOptions(iterations=2, weight_decay=0.0), CPU))
+    for (name, parameter), start in zip(network.named_parameters(), tiny_network().parameters(), strict=True):
+        torch.testing.assert_close(parameter, start, msg=name)
+
+
+def test_a_diverging_training_stops_with_one_line_naming_the_step() -> None:
+    batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
+    with pytest.raises(UserError, match=r"step \d+.*learning_rate") as caught:
+        list(train_steps(tiny_network(), repeat(batch), TrainingOptions(iterations=60, learning_rate=1e30), CPU))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_only_the_last_step_breaks_are_noticed() -> None:
+    batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
+    with pytest.raises(UserError, match="learning_rate"):
+        list(train_steps(tiny_network(), repeat(batch), TrainingOptions(iterations=1, learning_rate=1e30, weight_decay=1e10), CPU))
+
+
+def test_coloured_squares_are_learnt() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), frozen_batch_norm=False)
+    network = build_deeplab(options, 3)
+    images, labels = coloured_squares(6)
+    losses = [record.loss for record in train_steps(network, repeat((images, labels)), TrainingOptions(30, 0.01), CPU)]
+    assert losses[0] == pytest.approx(math.log(3), abs=0.2)
+    assert losses[-1] < 0.4 * losses[0]
+    with torch.no_grad():
+        logits = F.interpolate(network(images), size=(64, 64), mode="bilinear", align_corners=False)
+    share_of_background = (labels == 0).float().mean().item()
+    assert (logits.argmax(1) == labels).float().mean().item() > share_of_background + 0.1
+
+
+def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
+    batch = coloured_squares(4)
+    networks = tiny_network(), tiny_network()
+    losses = [
+        [record.loss for record in train_steps(network, repeat(batch), TrainingOptions(4, 0.005, amp=amp), CPU)]
+        for network, amp in zip(networks, (False, True), strict=True)
+    ]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert all(parameter.dtype == torch.float32 for parameter in networks[1].parameters())
+
+
+def coloured_squares(count: int) -> tuple[Tensor, Tensor]:
+    """Return images [N, 3, 64, 64] uint8 with one square each, red (class 1) or green (class 2), and their labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(90, 110, (count, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    labels = torch.zeros(count, 64, 64, dtype=torch.long)
+    for number in range(count):
+        top, left = (int(value) for value in torch.randint(0, 24, (2,), generator=generator))
+        colour = number % 2
+        images[number, :, top : top + 40, left : left + 40] = 20
+        images[number, colour, top : top + 40, left : left + 40] = 230
+        labels[number, top : top + 40, left : left + 40] = colour + 1
+    return images, labels
