@@ -1,0 +1,88 @@
+"""What every kind of data set is turned into before it is indexed."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from brnf.errors import UserError
+
+__all__ = ["Entry", "Listing", "is_safe_id", "select_classes"]
+
+SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as its data set lists it.
+
+    Attributes:
+        id: unique name.
+        image: the photograph.
+        labels: names of the classes in it, or None where they are not known (a test split).
+        splits: that contain it.
+        mask: ground truth, or None.
+        context: mask of the context textures (rendered scenes), or None.
+    """
+
+    id: str
+    image: Path
+    labels: frozenset[str] | None
+    splits: tuple[str, ...]
+    mask: Path | None
+    context: Path | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A data set before its images were opened.
+
+    Attributes:
+        classes: names of its classes.
+        mask_values: value of each class in its mask files, same order.
+        splits: names of the splits it was asked for.
+        entries: sorted by id.
+    """
+
+    classes: tuple[str, ...]
+    mask_values: tuple[int, ...]
+    splits: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+def is_safe_id(name: str) -> bool:
+    """Tell whether a name can stand in file names, HDF5 groups and lists: letters, digits, ``_ - .``, no ``-`` or ``.`` in front."""
+    return SAFE_ID.fullmatch(name) is not None
+
+
+def select_classes(listing: Listing, classes: Sequence[str]) -> tuple[Listing, Counter[str]]:
+    """Keep some of the classes, and the images that carry one of them or whose labels are not known.
+
+    Arguments:
+        listing: the whole data set.
+        classes: names in the order of the new indices 1..C; empty keeps all.
+
+    Returns:
+        The smaller listing, and the number of images left out of each split.
+
+    Raises:
+        UserError: a name is no class of the data set or is given twice, or a split is left without an image.
+    """
+    chosen = tuple(classes) or listing.classes
+    if unknown := [name for name in chosen if name not in listing.classes]:
+        raise UserError(f"dataset.classes: '{unknown[0]}' is no class of this data set; it has: {', '.join(listing.classes)}")
+    if repeated := [name for name, count in Counter(chosen).items() if count > 1]:
+        raise UserError(f"dataset.classes: '{repeated[0]}' is given more than once; name each class once")
+    value_of = dict(zip(listing.classes, listing.mask_values, strict=True))
+    entries, left_out = [], Counter[str]()
+    for entry in listing.entries:
+        labels = entry.labels if entry.labels is None else entry.labels & set(chosen)
+        if labels is not None and not labels:
+            left_out.update(entry.splits)
+        else:
+            entries.append(replace(entry, labels=labels))
+    kept = {split for entry in entries for split in entry.splits}
+    if empty := [split for split in listing.splits if split not in kept]:
+        raise UserError(f"split '{empty[0]}': holds no image with a label of {', '.join(chosen)}; choose other classes or another split")
+    return replace(listing, classes=chosen, mask_values=tuple(value_of[name] for name in chosen), entries=tuple(entries)), left_out
