@@ -1,0 +1,206 @@
+"""Densities over pixel features: the interface, and the normalizing flow behind it (method.md section 5)."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from brnf.flow.mixture import LatentMixture
+from brnf.flow.realnvp import Coupling, build_real_nvp
+
+__all__ = ["Density", "FlowDensity", "FlowOptions", "RunningMoments", "StandardisedDensity"]
+
+TILE = 2048
+"""Rows evaluated at once; the cost of a row grows when more do not fit the cache (performance.md)."""
+DEVIATION_FLOOR = 1e-2
+"""Least deviation as a share of the root mean square over dimensions: a dead channel must not be blown up. Our reading."""
+
+
+@runtime_checkable
+class Density(Protocol):
+    """What BSDNF and its calibration need to know of a density."""
+
+    dimension: int
+    classes: int
+
+    def log_prob(self, features: Tensor) -> Tensor:
+        """Return log p(v|k), [N, K] float32 nats, of features [N, D], without gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class FlowOptions:
+    """Architecture of the flow."""
+
+    coupling: Coupling = "one_sided"
+    """Which halves a block changes: one_sided (the paper) or glow (DDFP)."""
+    blocks: int = 8
+    """Coupling blocks; 8 one-sided and 4 GLOW blocks did equally well (method.md section 11)."""
+    hidden: int = 256
+    """Width of the subnets."""
+    clamp: float = 2.0
+    """Largest |log scale| of a coupling."""
+    noise: float = 0.05
+    """Deviation of the noise added to standardised features in training."""
+    learn_means: bool = True
+    """Whether the means of the latent Gaussians are trained."""
+    seed: int = 0
+    """Of permutations, initial parameters and means."""
+
+
+class RunningMoments(nn.Module):
+    """Mean and deviation of rows that come in batches, merged pairwise in float64 (Chan, Golub and LeVeque).
+
+    Arguments:
+        dimension: D.
+        window: rows after which older ones begin to be forgotten; infinite by default.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    def __init__(self, dimension: int, window: float = math.inf) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(dimension, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(dimension, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
+        """Merge the rows [N, D] of a batch."""
+        if not len(rows):
+            return
+        batch = rows.to(torch.float64)
+        batch_mean = batch.mean(0)
+        kept = self.count.clamp(max=self.window)
+        self.squares *= kept / self.count.clamp_min(1)
+        total = kept + len(batch)
+        shift = batch_mean - self.mean
+        self.mean += shift * (len(batch) / total)
+        self.squares += (batch - batch_mean).square().sum(0) + shift.square() * (kept * len(batch) / total)
+        self.count.copy_(total)
+
+    def deviation(self) -> Tensor:
+        """Return the standard deviation [D], floored at 1 % of its root mean square over the dimensions."""
+        variance = self.squares / self.count.clamp_min(1)
+        floor = DEVIATION_FLOOR * variance.mean().sqrt()
+        return torch.where(floor > 0, variance.sqrt().clamp_min(floor), torch.ones_like(variance))
+
+
+class StandardisedDensity(nn.Module):
+    """A density of standardised features; its values are per unit of the raw features.
+
+    Subclasses give :meth:`standardised_log_prob`.
+
+    Arguments:
+        dimension: D.
+        classes: K.
+    """
+
+    kind = ""
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dimension: int, classes: int) -> None:
+        super().__init__()
+        self.dimension, self.classes = dimension, classes
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("deviation", torch.ones(dimension))
+
+    def fit_standardisation(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the mean and the deviation [D] of the features."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """Return (v - mean) / deviation."""
+        return (features.to(self.mean) - self.mean) / self.deviation
+
+    def standardised_log_prob(self, standardised: Tensor) -> Tensor:
+        """Return the log-density [N, K] of standardised features, per unit of those."""
+        raise NotImplementedError
+
+    def class_log_prob(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return log p(v|k) with gradient.
+
+        Arguments:
+            features: [N, D] raw.
+            noise: [N, D] added after standardisation, or None.
+
+        Returns:
+            [N, K] nats, with the log-Jacobian of the standardisation.
+        """
+        standardised = self.standardise(features)
+        if noise is not None:
+            standardised = standardised + noise
+        return self.standardised_log_prob(standardised) - self.deviation.log().sum()
+
+    @torch.no_grad()
+    def log_prob(self, features: Tensor) -> Tensor:
+        """Return log p(v|k) without gradient, tile by tile.
+
+        Arguments:
+            features: [N, D], any float, any device.
+
+        Returns:
+            [N, K] float32 nats on the device of ``features``.
+        """
+        tiles = [self.class_log_prob(tile).to(features.device, torch.float32) for tile in features.split(TILE) if len(tile)]
+        return torch.cat(tiles) if tiles else torch.zeros(0, self.classes, device=features.device)
+
+
+class FlowDensity(StandardisedDensity):
+    """Standardisation, RealNVP and a latent Gaussian mixture.
+
+    Arguments:
+        dimension: D, even.
+        classes: K, background included.
+        options: the architecture.
+
+    Example:
+        >>> flow = FlowDensity(4, 3, FlowOptions(blocks=2))
+        >>> flow.log_prob(torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
+    """
+
+    kind = "flow"
+
+    def __init__(self, dimension: int, classes: int, options: FlowOptions) -> None:
+        super().__init__(dimension, classes)
+        self.options = options
+        self.network = build_real_nvp(dimension, options.coupling, options.blocks, options.hidden, options.clamp, options.seed)
+        self.mixture = LatentMixture(classes, dimension, options.learn_means, options.seed)
+
+    def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""
+        z, log_determinant = self.network(self.standardise(features))
+        return z, log_determinant - self.deviation.log().sum()
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Map latent points [N, D] back to raw features, exactly."""
+        standardised, _ = self.network(z, rev=True)
+        return standardised * self.deviation + self.mean
+
+    def standardised_log_prob(self, standardised: Tensor) -> Tensor:
+        """Return the log-density [N, K] of standardised features."""
+        z, log_determinant = self.network(standardised)
+        return self.mixture.log_prob(z) + log_determinant.unsqueeze(1)
+
+    @torch.no_grad()
+    def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
+        """Draw features of a class: the inverse of ``N(mu_c, width^2 I)``.
+
+        Arguments:
+            class_index: 0..K-1.
+            count: how many.
+            width: deviation in the latent space; 1 draws from the density itself.
+            generator: of the device of the flow.
+
+        Returns:
+            [count, D] raw features.
+        """
+        return self.inverse(self.mixture.sample(class_index, count, width, generator))

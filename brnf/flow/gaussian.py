@@ -1,0 +1,212 @@
+"""Gaussians and Gaussian mixtures per class: the baselines of the flow (method.md section 5; supplement F)."""
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brnf.flow.density import StandardisedDensity
+
+__all__ = [
+    "DiagonalGaussian",
+    "FullGaussian",
+    "GaussianDensity",
+    "GaussianKind",
+    "GaussianMixtures",
+    "GaussianOptions",
+    "build_gaussian",
+    "fit_gaussian",
+]
+
+GaussianKind = Literal["gaussian_diagonal", "gaussian_full", "gmm"]
+LEAST_ROWS = 2
+"""A class with fewer labelled rows takes the density of all labelled rows."""
+
+
+@dataclass(frozen=True)
+class GaussianOptions:
+    """Settings of the baselines."""
+
+    ridge: float = 0.0025
+    """Added to the variances of standardised features: the variance of the flow's noise, 0.05 squared."""
+    components: int = 8
+    """Gaussians of a mixture, per class. Our choice."""
+    rows: int = 8192
+    """Most labelled rows per class that EM sees. Our choice."""
+    seed: int = 0
+    """Of the rows drawn for EM and of its start."""
+
+
+class DiagonalGaussian(StandardisedDensity):
+    """One Gaussian with diagonal covariance per class."""
+
+    kind = "gaussian_diagonal"
+    class_mean: Tensor
+    class_variance: Tensor
+
+    def __init__(self, dimension: int, classes: int, options: GaussianOptions) -> None:
+        super().__init__(dimension, classes)
+        self.options = options
+        self.register_buffer("class_mean", torch.zeros(classes, dimension))
+        self.register_buffer("class_variance", torch.ones(classes, dimension))
+
+    def fit(self, mean: Tensor, covariance: Tensor) -> None:
+        """Take the moments [K, D] and [K, D, D] of standardised rows."""
+        self.class_mean.copy_(mean)
+        self.class_variance.copy_(covariance.diagonal(dim1=1, dim2=2) + self.options.ridge)
+
+    def standardised_log_prob(self, standardised: Tensor) -> Tensor:
+        """Return the log-density [N, K] of standardised features."""
+        return _diagonal_log_prob(standardised, self.class_mean, self.class_variance)
+
+
+class FullGaussian(StandardisedDensity):
+    """One Gaussian with full covariance per class, kept as a matrix that whitens it."""
+
+    kind = "gaussian_full"
+    class_mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, dimension: int, classes: int, options: GaussianOptions) -> None:
+        super().__init__(dimension, classes)
+        self.options = options
+        self.register_buffer("class_mean", torch.zeros(classes, dimension))
+        self.register_buffer("whitening", torch.eye(dimension).repeat(classes, 1, 1))
+
+    def fit(self, mean: Tensor, covariance: Tensor) -> None:
+        """Take the moments [K, D] and [K, D, D] of standardised rows."""
+        self.class_mean.copy_(mean)
+        identity = torch.eye(self.dimension, dtype=torch.float64)
+        for k in range(self.classes):
+            factor = torch.linalg.cholesky(covariance[k].double() + self.options.ridge * identity)
+            self.whitening[k].copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
+
+    def standardised_log_prob(self, standardised: Tensor) -> Tensor:
+        """Return the log-density [N, K] of standardised features."""
+        half_log_determinant = self.whitening.diagonal(dim1=1, dim2=2).log().sum(1)
+        distance = torch.stack(
+            [
+                ((standardised - mean) @ whitening.T).square().sum(1)
+                for mean, whitening in zip(self.class_mean, self.whitening, strict=True)
+            ],
+            1,
+        )
+        return half_log_determinant - 0.5 * (distance + self.dimension * math.log(2 * math.pi))
+
+
+class GaussianMixtures(StandardisedDensity):
+    """A mixture of diagonal Gaussians per class, fitted by EM (scikit-learn)."""
+
+    kind = "gmm"
+    component_mean: Tensor
+    component_variance: Tensor
+    log_weight: Tensor
+
+    def __init__(self, dimension: int, classes: int, options: GaussianOptions) -> None:
+        super().__init__(dimension, classes)
+        self.options = options
+        self.register_buffer("component_mean", torch.zeros(classes, options.components, dimension))
+        self.register_buffer("component_variance", torch.ones(classes, options.components, dimension))
+        self.register_buffer("log_weight", torch.full((classes, options.components), -math.log(options.components)))
+
+    def fit(self, rows: list[np.ndarray]) -> None:
+        """Run EM for each class on its standardised rows, [n_k, D] with at least two rows.
+
+        A class with fewer rows than components leaves the others without weight.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
+        for k, values in enumerate(rows):
+            count = min(self.options.components, len(values))
+            model = GaussianMixture(
+                count, covariance_type="diag", reg_covar=self.options.ridge, max_iter=200, random_state=self.options.seed
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(values)
+            self.component_mean[k, :count] = torch.from_numpy(model.means_)
+            self.component_variance[k, :count] = torch.from_numpy(model.covariances_)
+            self.log_weight[k] = -math.inf
+            self.log_weight[k, :count] = torch.from_numpy(np.log(model.weights_))
+
+    def standardised_log_prob(self, standardised: Tensor) -> Tensor:
+        """Return the log-density [N, K] of standardised features."""
+        components = _diagonal_log_prob(standardised, self.component_mean.flatten(0, 1), self.component_variance.flatten(0, 1))
+        return (components.unflatten(1, self.log_weight.shape) + self.log_weight).logsumexp(2)
+
+
+GaussianDensity = DiagonalGaussian | FullGaussian | GaussianMixtures
+
+
+def build_gaussian(kind: GaussianKind, dimension: int, classes: int, options: GaussianOptions) -> GaussianDensity:
+    """Return a baseline that is not fitted yet."""
+    kinds: dict[str, type[GaussianDensity]] = {
+        "gaussian_diagonal": DiagonalGaussian,
+        "gaussian_full": FullGaussian,
+        "gmm": GaussianMixtures,
+    }
+    return kinds[kind](dimension, classes, options)
+
+
+@torch.no_grad()
+def fit_gaussian(density: DiagonalGaussian | FullGaussian | GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Fit a baseline in one pass over labelled rows.
+
+    Arguments:
+        density: with its standardisation set.
+        batches: (features [N, D], codes [N] int64); rows with code -1 are passed over.
+    """
+    if isinstance(density, GaussianMixtures):
+        density.fit(_draw_rows(density, batches))
+    else:
+        density.fit(*_class_moments(density, batches))
+
+
+def _diagonal_log_prob(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return the log-densities [N, M] of M diagonal Gaussians with two matrix products."""
+    precision = variance.reciprocal()
+    constant = -0.5 * ((mean.square() * precision + variance.log()).sum(1) + mean.shape[1] * math.log(2 * math.pi))
+    return constant - 0.5 * values.square() @ precision.T + values @ (mean * precision).T
+
+
+def _class_moments(density: StandardisedDensity, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the means [K, D] and covariances [K, D, D] of the standardised rows of each class, float64."""
+    count = torch.zeros(density.classes, dtype=torch.float64)
+    total = torch.zeros(density.classes, density.dimension, dtype=torch.float64)
+    product = torch.zeros(density.classes, density.dimension, density.dimension, dtype=torch.float64)
+    for features, codes in batches:
+        for k in codes.unique().tolist():
+            if k >= 0:
+                rows = density.standardise(features[codes == k]).double()
+                count[k] += len(rows)
+                total[k] += rows.sum(0)
+                product[k] += rows.T @ rows
+    enough = count >= LEAST_ROWS
+    count = torch.where(enough, count, count.sum())
+    total = torch.where(enough[:, None], total, total.sum(0))
+    product = torch.where(enough[:, None, None], product, product.sum(0))
+    mean = total / count[:, None]
+    return mean, product / count[:, None, None] - mean.unsqueeze(2) * mean.unsqueeze(1)
+
+
+def _draw_rows(density: GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]]) -> list[np.ndarray]:
+    """Return at most ``options.rows`` random standardised rows of each class: those with the smallest random keys."""
+    limit, random = density.options.rows, np.random.default_rng(density.options.seed)
+    rows = [np.zeros((0, density.dimension), np.float32) for _ in range(density.classes)]
+    keys = [np.zeros(0) for _ in range(density.classes)]
+    for features, codes in batches:
+        drawn, numbers = random.random(len(codes)), codes.numpy()
+        for k in np.unique(numbers[numbers >= 0]):
+            chosen = numbers == k
+            all_keys = np.concatenate([keys[k], drawn[chosen]])
+            all_rows = np.concatenate([rows[k], density.standardise(features[chosen]).numpy()])
+            best = np.argsort(all_keys, kind="stable")[:limit]
+            keys[k], rows[k] = all_keys[best], all_rows[best]
+    labelled = np.concatenate(rows)
+    return [values if len(values) >= LEAST_ROWS else labelled[: density.options.rows] for values in rows]

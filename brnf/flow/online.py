@@ -1,0 +1,165 @@
+"""The flow that learns inside the network's training loop: CCNF (method.md section 7)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brnf.errors import UserError
+from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.loss import mixture_loss
+from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
+
+__all__ = ["OnlineFlow", "OnlineOptions"]
+
+
+@dataclass(frozen=True)
+class OnlineOptions:
+    """Settings of the online flow."""
+
+    learning_rate: float = 1e-3
+    """Of its own Adam."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.9
+    """Adam's second decay."""
+    clip_norm: float = 50.0
+    """Largest norm of the gradient."""
+    batch_rows: int = 20480
+    """Most rows of an update; of more a random choice is taken."""
+    temperature: str = "auto"
+    """A number, or ``auto``: fitted again as the flow moves."""
+    target: float = 0.9
+    """Mean largest posterior at the temperature ``auto``."""
+    refit_every: int = 20
+    """Updates between fits of the temperature. Our choice."""
+    recent_rows: int = 4096
+    """Labelled rows of recent updates that the temperature is fitted on. Our choice."""
+    window: int = 1_000_000
+    """Rows after which the running standardisation begins to forget; the features move as the network learns. Our choice."""
+    seed: int = 0
+    """Of the noise, the choice of rows and the samples."""
+
+
+class OnlineFlow:
+    """A flow with its optimiser, running standardisation and temperature.
+
+    Arguments:
+        dimension: D, even.
+        classes: K, background included.
+        flow: architecture.
+        options: settings.
+        device: where it lives.
+    """
+
+    def __init__(self, dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device | str = "cpu") -> None:
+        self.options = options
+        self.flow = FlowDensity(dimension, classes, flow).to(device)
+        self.updates = 0
+        fixed = fixed_temperature(options.temperature)
+        self._auto = fixed is None
+        self.temperature = 1.0 if fixed is None else fixed
+        self._device = torch.device(device)
+        self._moments = RunningMoments(dimension, options.window).to(device)
+        self._parameters = [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
+        betas = (options.beta1, options.beta2)
+        self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, fused=True)
+        self._generator = torch.Generator(device).manual_seed(options.seed)
+        self._recent_features = torch.zeros(0, dimension, device=device)
+        self._recent_allowed = torch.zeros(0, classes, dtype=torch.bool, device=device)
+
+    def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
+        """Take one step on the features of a batch.
+
+        Arguments:
+            features: [N, D] raw features of valid positions; detached here.
+            codes: [N] int64 three-way labels, -1 for unlabelled.
+            allowed: [N, K] bool, background and the labels of each row's image: the temperature is fitted on the set
+                that :meth:`posterior` uses.
+
+        Returns:
+            The loss, nats per dimension.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        features = features.detach().float()
+        if not len(features):
+            raise ValueError("an update needs at least one row")
+        self._moments.update(features)
+        self.flow.fit_standardisation(self._moments.mean, self._moments.deviation())
+        if len(features) > self.options.batch_rows:
+            chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[: self.options.batch_rows]
+            features, codes, allowed = features[chosen], codes[chosen], allowed[chosen]
+        noise = self.flow.options.noise * torch.randn(features.shape, generator=self._generator, device=self._device)
+        with torch.enable_grad():
+            loss = mixture_loss(self.flow.class_log_prob(features, noise), codes)
+            self._optimiser.zero_grad()
+            loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
+        value = float(loss.detach())
+        if not math.isfinite(value) or not bool(norm.isfinite()):
+            raise UserError(f"the online flow's loss is not finite at its update {self.updates + 1}; lower brnf.flow_learning_rate")
+        self._optimiser.step()
+        self.updates += 1
+        self._remember(features, codes, allowed)
+        if self._auto and (self.updates == 1 or self.updates % self.options.refit_every == 0):
+            self._refit()
+        return value / self.flow.dimension
+
+    def posterior(self, features: Tensor, allowed: Tensor) -> Tensor:
+        """Return G = p(k|v), tempered, over the allowed classes, [N, K] without gradient.
+
+        Arguments:
+            features: [N, D] raw.
+            allowed: [N, K] bool, background and the image's labels.
+        """
+        return tempered_posterior(self.flow.log_prob(features.detach()), allowed, self.temperature)
+
+    def sample(self, class_index: int, count: int, width: float) -> Tensor:
+        """Draw [count, D] raw features of a class; they are not normalised."""
+        return self.flow.sample(class_index, count, width, self._generator)
+
+    def ready(self, warmup: int) -> bool:
+        """Tell whether the flow has taken at least ``warmup`` steps."""
+        return self.updates >= warmup
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs to go on as if it had not stopped."""
+        return {
+            "flow": self.flow.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "moments": self._moments.state_dict(),
+            "generator": self._generator.get_state(),
+            "updates": self.updates,
+            "temperature": self.temperature,
+            "recent_features": self._recent_features,
+            "recent_allowed": self._recent_allowed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.flow.load_state_dict(state["flow"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._moments.load_state_dict(state["moments"])
+        self._generator.set_state(state["generator"].cpu())
+        self.updates = int(state["updates"])
+        self.temperature = float(state["temperature"])
+        self._recent_features = state["recent_features"].to(self._device)
+        self._recent_allowed = state["recent_allowed"].to(self._device)
+
+    def _remember(self, features: Tensor, codes: Tensor, allowed: Tensor) -> None:
+        """Keep a random share of the labelled rows, so that the memory spans the updates since the last fit."""
+        labelled = torch.nonzero(codes >= 0).squeeze(1)
+        share = -(-self.options.recent_rows // self.options.refit_every)
+        chosen = labelled[torch.randperm(len(labelled), generator=self._generator, device=self._device)[:share]]
+        self._recent_features = torch.cat([self._recent_features, features[chosen]])[-self.options.recent_rows :]
+        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[-self.options.recent_rows :]
+
+    def _refit(self) -> None:
+        if len(self._recent_features):
+            log_prob = self.flow.log_prob(self._recent_features)
+            self.temperature = fit_temperature(log_prob, self._recent_allowed, self.options.target)

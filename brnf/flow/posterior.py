@@ -1,0 +1,70 @@
+"""The tempered posterior over the classes an image may hold (method.md section 5)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from brnf.errors import UserError
+
+__all__ = ["fit_temperature", "fixed_temperature", "tempered_posterior"]
+
+LOWEST, HIGHEST = 1e-2, 1e5
+HALVINGS = 60
+
+
+def fixed_temperature(text: str) -> float | None:
+    """Read the key ``flow.temperature``: a number, or None for ``auto``.
+
+    Raises:
+        UserError: it is neither ``auto`` nor a positive number.
+    """
+    if text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"flow.temperature: '{text}' is neither auto nor a positive number")
+    return value
+
+
+def tempered_posterior(log_prob: Tensor, allowed: Tensor, temperature: float) -> Tensor:
+    """Return ``softmax_k(log p(v|k) / T)`` over the allowed classes alone.
+
+    Arguments:
+        log_prob: [N, K] nats.
+        allowed: [N, K] bool, background and the labels of the pixel's image.
+        temperature: T; 1 is nearly one-hot, D nearly uniform.
+
+    Returns:
+        [N, K], rows sum to one, 0 where not allowed.
+    """
+    return (log_prob / temperature).masked_fill(~allowed, -math.inf).softmax(1)
+
+
+def fit_temperature(log_prob: Tensor, allowed: Tensor, target: float = 0.9) -> float:
+    """Find the temperature at which the mean largest posterior is ``target``, by bisection of log T.
+
+    Arguments:
+        log_prob: [N, K] nats of labelled rows, best of held-out images.
+        allowed: [N, K] bool, as in :func:`tempered_posterior`.
+        target: mean largest posterior; above its value for infinite T, which is the mean of one over the allowed classes.
+
+    Returns:
+        T in 1e-2..1e5; a bound when the target cannot be reached.
+    """
+    if not len(log_prob):
+        raise ValueError("no labelled row to fit the temperature on")
+    below_best = log_prob.double().masked_fill(~allowed, -math.inf)
+    below_best -= below_best.max(1, keepdim=True).values
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        # The largest posterior falls in every row when T rises.
+        if torch.exp(below_best / math.exp(middle)).sum(1).reciprocal().mean() > target:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)

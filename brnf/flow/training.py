@@ -1,0 +1,181 @@
+"""Training of the flow on a pixel store (method.md section 5)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from brnf.errors import UserError
+from brnf.flow.density import TILE, FlowDensity, StandardisedDensity
+from brnf.flow.loss import mixture_loss
+
+__all__ = ["FlowTrainer", "HeldOut", "TrainingOptions", "TrainingRow", "balanced_rows", "held_out_loss"]
+
+FINAL_SHARE = 0.01
+"""The learning rate falls along a half cosine to this share of its start."""
+EVALUATIONS, LEAST_INTERVAL = 20, 25
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of the optimiser."""
+
+    steps: int = 2000
+    """Steps of the optimiser."""
+    learning_rate: float = 1e-3
+    """Adam's, at the start."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.9
+    """Adam's second decay."""
+    clip_norm: float = 50.0
+    """Largest norm of the gradient."""
+    balanced: bool = False
+    """Draw labelled rows so that every class in a batch comes equally often."""
+    seed: int = 0
+    """Of the noise and of the balanced draw."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows of images that are not trained on, with the noise they are judged under.
+
+    Attributes:
+        features: [N, D].
+        codes: [N] int64 three-way labels.
+        noise: [N, D] added after standardisation, the same for every density that is compared.
+    """
+
+    features: Tensor
+    codes: Tensor
+    noise: Tensor
+
+    @classmethod
+    def draw(cls, features: Tensor, codes: Tensor, noise: float, seed: int) -> "HeldOut":
+        """Return the rows with noise of this deviation and seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return cls(features, codes, noise * torch.randn(features.shape, generator=generator))
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One line of the history; losses in nats per dimension."""
+
+    step: int
+    loss: float
+    held_out: float | None
+    learning_rate: float
+
+
+@torch.no_grad()
+def held_out_loss(density: StandardisedDensity, held_out: HeldOut) -> float:
+    """Return the loss on held-out rows, nats per pixel, of any density."""
+    device = density.mean.device
+    tiles = zip(held_out.features.split(TILE), held_out.noise.split(TILE), strict=True)
+    log_prob = torch.cat([density.class_log_prob(features.to(device), noise.to(device)) for features, noise in tiles])
+    return float(mixture_loss(log_prob, held_out.codes.to(device)))
+
+
+def balanced_rows(codes: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw as many rows again, so that all labels in the batch come equally often.
+
+    Unlabelled rows stay as they are; labelled ones are drawn with replacement.
+
+    Arguments:
+        codes: [N] int64 on the CPU.
+        generator: of the CPU.
+
+    Returns:
+        [N] int64 indices.
+    """
+    labelled = torch.nonzero(codes >= 0).squeeze(1)
+    if not len(labelled):
+        return torch.arange(len(codes))
+    counts = torch.bincount(codes[labelled])
+    weights = counts[codes[labelled]].double().reciprocal()
+    drawn = labelled[torch.multinomial(weights, len(labelled), replacement=True, generator=generator)]
+    return torch.cat([torch.nonzero(codes < 0).squeeze(1), drawn])
+
+
+class FlowTrainer:
+    """Train a flow step by step and keep its best held-out state.
+
+    Arguments:
+        flow: with its standardisation set, on the device to train on.
+        options: of the optimiser.
+        held_out: judged every ``max(25, steps / 20)`` steps and after the last; None keeps the last state.
+    """
+
+    def __init__(self, flow: FlowDensity, options: TrainingOptions, held_out: HeldOut | None) -> None:
+        self.flow, self.options, self.held_out = flow, options, held_out
+        self.history: list[TrainingRow] = []
+        self._parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+        betas = (options.beta1, options.beta2)
+        self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, fused=True)
+        self._noise = torch.Generator(flow.mean.device).manual_seed(options.seed)
+        self._draw = torch.Generator().manual_seed(options.seed)
+        self._interval = max(LEAST_INTERVAL, options.steps // EVALUATIONS)
+        self._best_loss = math.inf
+        self._best = self._copy_state()
+
+    def step(self, features: Tensor, codes: Tensor) -> TrainingRow:
+        """Take one step of the optimiser.
+
+        Arguments:
+            features: [N, D] raw, any float, on the CPU.
+            codes: [N] int64 three-way labels, on the CPU.
+
+        Returns:
+            The step's line of the history.
+
+        Raises:
+            UserError: loss or gradient is not finite; the flow is back at its last good state.
+        """
+        number = len(self.history) + 1
+        rate = self._set_rate(number)
+        if self.options.balanced:
+            index = balanced_rows(codes, self._draw)
+            features, codes = features[index], codes[index]
+        device = self.flow.mean.device
+        features, codes = features.to(device, torch.float32), codes.to(device)
+        noise = self.flow.options.noise * torch.randn(features.shape, generator=self._noise, device=device)
+        loss = mixture_loss(self.flow.class_log_prob(features, noise), codes)
+        self._optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
+        value = float(loss)
+        if not math.isfinite(value) or not bool(norm.isfinite()):
+            self.restore_best()
+            raise UserError(
+                f"train_flow: the loss is not finite at step {number}; lower flow.learning_rate or flow.clamp (the last good state is kept)"
+            )
+        self._optimiser.step()
+        held_out = self._judge() if number % self._interval == 0 or number == self.options.steps else None
+        row = TrainingRow(number, value / self.flow.dimension, held_out, rate)
+        self.history.append(row)
+        return row
+
+    def restore_best(self) -> None:
+        """Put the flow back to its best held-out state, or to the last judged one without held-out rows."""
+        self.flow.load_state_dict(self._best)
+
+    def _set_rate(self, number: int) -> float:
+        progress = (number - 1) / max(self.options.steps - 1, 1)
+        rate = self.options.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _judge(self) -> float | None:
+        """Keep the state when it is the best so far; return the held-out loss in nats per dimension."""
+        if self.held_out is None:
+            self._best = self._copy_state()
+            return None
+        loss = held_out_loss(self.flow, self.held_out)
+        if loss < self._best_loss:
+            self._best_loss, self._best = loss, self._copy_state()
+        return loss / self.flow.dimension
+
+    def _copy_state(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.flow.state_dict().items()}

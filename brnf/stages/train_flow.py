@@ -1,0 +1,271 @@
+"""Fit the density of pixel features on a training store, and calibrate the BSDNF rules on it (method.md sections 4 to 6)."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brnf.errors import UserError
+from brnf.flow.bsdnf import Calibration, CalibrationFit
+from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.flow.labels import three_way_labels
+from brnf.flow.posterior import fit_temperature, fixed_temperature
+from brnf.flow.saved import AnyDensity, save_density
+from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.store.files import locked, whole_file
+from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+JUDGED_ROWS = 16384
+"""Most held-out rows that a state is judged on, and that the temperature is fitted on."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files read."""
+
+    pixels: tuple[Path, ...]
+    """Pixel stores of the training split."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files written."""
+
+    flow: Path
+    """The density with its calibration."""
+    history: Path
+    """CSV: step, loss, held-out loss (nats per dimension), learning rate."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings that change the result."""
+
+    density: Literal["flow", "gaussian_diagonal", "gaussian_full", "gmm"] = "flow"
+    """The flow, or a baseline per class: a Gaussian or a mixture of Gaussians."""
+    coupling: Literal["one_sided", "glow"] = "one_sided"
+    """Which halves a block changes: one_sided (the paper) or glow (DDFP)."""
+    blocks: int = 8
+    """Coupling blocks."""
+    hidden: int = 256
+    """Width of the subnets."""
+    clamp: float = 2.0
+    """Largest |log scale| of a coupling."""
+    noise: float = 0.05
+    """Deviation of the noise added to standardised features in training."""
+    steps: int = 2000
+    """Steps of the optimiser."""
+    batch_rows: int = 20480
+    """Rows of a step."""
+    learning_rate: float = 1e-3
+    """Adam's, falling along a half cosine to 1 %."""
+    beta1: float = 0.5
+    """Adam's first decay."""
+    beta2: float = 0.9
+    """Adam's second decay."""
+    clip_norm: float = 50.0
+    """Largest norm of the gradient."""
+    held_out: float = 0.05
+    """Share of the images held out to choose the best state and the temperature; 0 keeps the last state."""
+    balanced: bool = False
+    """Draw labelled rows so that every class comes equally often."""
+    learn_means: bool = True
+    """Whether the means of the latent Gaussians are trained."""
+    ridge: float = 0.0025
+    """Baselines: added to the variances of standardised features."""
+    components: int = 8
+    """Baseline gmm: Gaussians per class."""
+    temperature: str = "auto"
+    """Of the posterior: a number, or auto."""
+    target: float = 0.9
+    """Mean largest posterior on held-out labelled rows at the temperature auto."""
+    tau_low: float = 0.3
+    """At or below this score a pixel is background (the paper)."""
+    tau_high: float = 0.7
+    """At or above this score a pixel takes its label (the paper)."""
+    seed: int = 0
+    """Of everything drawn at random."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Fit the density of pixel features per class and calibrate the denoising rules."""
+    device = runtime.torch_device()
+    _check(options)
+    store = PixelStore(inputs.pixels)
+    with locked(outputs.flow):
+        moments = _survey(store, options, runtime)
+        held_images = hold_out(store.images, options.held_out)
+        held_out = _held_out_rows(store, held_images, options)
+        if options.density == "flow":
+            density, history = _train(store, held_images, held_out, moments, outputs, options, runtime, device)
+        else:
+            density, history = _fit_baseline(store, held_images, held_out, moments, options)
+        calibration = _calibrate(store, density, held_images, options, runtime)
+        with whole_file(outputs.history) as history_path, history_path.open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["step", "loss", "held_out", "learning_rate"])
+            rows.writerows(
+                [row.step, f"{row.loss:.6g}", "" if row.held_out is None else f"{row.held_out:.6g}", f"{row.learning_rate:.6g}"]
+                for row in history
+            )
+        with whole_file(outputs.flow) as flow_path:
+            save_density(flow_path, density, calibration)
+    print(f"train flow: temperature {calibration.temperature:.4g}")
+
+
+def _check(options: Options) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        UserError: names the key.
+    """
+    if not 0 <= options.tau_low <= options.tau_high:
+        raise UserError(f"flow.tau: low {options.tau_low} exceeds high {options.tau_high}; choose low <= high")
+    fixed_temperature(options.temperature)
+    if options.steps < 1 or options.batch_rows < 1:
+        raise UserError("flow.steps and flow.batch_rows must be at least 1")
+
+
+def _codes(batch: PixelBatch, options: Options) -> Tensor:
+    """Return the three-way labels of a batch."""
+    return three_way_labels(torch.from_numpy(batch.score), torch.from_numpy(batch.label), options.tau_low, options.tau_high)
+
+
+def _rows(batches: Iterator[PixelBatch], options: Options) -> Iterator[tuple[Tensor, Tensor]]:
+    """Turn batches into pairs of features [N, D] and codes [N]."""
+    for batch in batches:
+        yield torch.from_numpy(batch.feature), _codes(batch, options)
+
+
+def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMoments:
+    """Measure mean and deviation of all rows, and print how many of each class are labelled.
+
+    Raises:
+        UserError: the store is empty or no row is labelled foreground.
+    """
+    moments = RunningMoments(store.dimension)
+    counts = np.zeros((store.classes, 3), np.int64)
+    for batch in Progress(store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)):
+        moments.update(torch.from_numpy(batch.feature))
+        codes = _codes(batch, options).numpy()
+        for column, chosen in enumerate((codes > 0, codes < 0, codes == 0)):
+            counts[:, column] += np.bincount(batch.label[chosen], minlength=store.classes)
+    print("train flow: class labelled unlabelled background (rows)")
+    for c in range(1, store.classes):
+        print(f"  {c:3d} {counts[c, 0]:10d} {counts[c, 1]:10d} {counts[c, 2]:10d}")
+    where = store.paths[0].parent
+    if not len(store):
+        raise UserError(f"{where}: the pixel stores hold no row; check the split they were made from")
+    if not counts[:, 0].sum() or not counts[:, 2].sum():
+        lacking = "background (lower scores" if counts[:, 0].sum() else "foreground (higher scores"
+        raise UserError(f"{where}: no row is labelled {lacking} are needed); change flow.tau or train the base network longer")
+    return moments
+
+
+def _blocks(store: PixelStore) -> int:
+    return -(-len(store) // BLOCK)
+
+
+def _held_out_rows(store: PixelStore, held_images: frozenset[str], options: Options) -> HeldOut | None:
+    """Draw the rows of held-out images that states are judged on."""
+    if not any(len(batch) for batch in islice(store.blocks(held_images.__contains__), 1)):
+        return None
+    batch = next(store.shuffled_batches(JUDGED_ROWS, options.seed, held_images.__contains__, epochs=1))
+    return HeldOut.draw(torch.from_numpy(batch.feature), _codes(batch, options), options.noise, options.seed)
+
+
+def _train(
+    store: PixelStore,
+    held_images: frozenset[str],
+    held_out: HeldOut | None,
+    moments: RunningMoments,
+    outputs: Outputs,
+    options: Options,
+    runtime: Runtime,
+    device: torch.device,
+) -> tuple[AnyDensity, list[TrainingRow]]:
+    """Train the flow; on a non-finite loss its last good state stays beside the output."""
+    architecture = FlowOptions(
+        options.coupling, options.blocks, options.hidden, options.clamp, options.noise, options.learn_means, options.seed
+    )
+    if store.dimension % 2:
+        raise UserError(
+            f"{store.paths[0]}: features have the odd dimension {store.dimension}, the flow needs an even one; change cam.side_widths"
+        )
+    flow = FlowDensity(store.dimension, store.classes, architecture).to(device)
+    flow.fit_standardisation(moments.mean, moments.deviation())
+    training = TrainingOptions(
+        options.steps, options.learning_rate, options.beta1, options.beta2, options.clip_norm, options.balanced, options.seed
+    )
+    trainer = FlowTrainer(flow, training, held_out)
+    batches = store.shuffled_batches(options.batch_rows, options.seed, lambda image: image not in held_images)
+    progress = Progress(islice(_rows(batches, options), options.steps), "train flow", runtime, unit="step", total=options.steps)
+    last_good = outputs.flow.with_name(outputs.flow.stem + ".last_good.pt")
+    judged = float("nan")
+    try:
+        for features, codes in progress:
+            row = trainer.step(features, codes)
+            judged = row.held_out if row.held_out is not None else judged
+            progress.note(loss=row.loss, held_out=judged)
+    except UserError as error:
+        with whole_file(last_good) as path:
+            save_density(path, flow)
+        raise UserError(f"{error}: {last_good}") from error
+    trainer.restore_best()
+    last_good.unlink(missing_ok=True)
+    return flow.requires_grad_(False), trainer.history
+
+
+def _fit_baseline(
+    store: PixelStore, held_images: frozenset[str], held_out: HeldOut | None, moments: RunningMoments, options: Options
+) -> tuple[AnyDensity, list[TrainingRow]]:
+    """Fit a Gaussian baseline on the rows that the flow would see."""
+    if options.density == "flow":
+        raise ValueError("the flow is no baseline")
+    settings = GaussianOptions(options.ridge, options.components, seed=options.seed)
+    density = build_gaussian(options.density, store.dimension, store.classes, settings)
+    density.fit_standardisation(moments.mean, moments.deviation())
+    rows = _rows(store.blocks(lambda image: image not in held_images), options)
+    fit_gaussian(density, ((features.float(), codes) for features, codes in rows))
+    judged = None if held_out is None else held_out_loss(density, held_out) / store.dimension
+    return density, [TrainingRow(1, float("nan"), judged, 0.0)]
+
+
+def _calibrate(store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options, runtime: Runtime) -> Calibration:
+    """Fit the temperature on labelled held-out rows, and the quantiles in one pass over the store."""
+    fixed = fixed_temperature(options.temperature)
+    temperature = _temperature(store, density, held_images, options) if fixed is None else fixed
+    fit = CalibrationFit(store.classes, options.tau_low, options.tau_high, options.seed)
+    for batch in Progress(store.blocks(), "train flow: calibration", runtime, unit="block", total=_blocks(store)):
+        log_prob = density.log_prob(torch.from_numpy(batch.feature))
+        fit.update(log_prob, torch.from_numpy(batch.label), torch.from_numpy(batch.score), torch.from_numpy(batch.background))
+    return fit.finish(temperature)
+
+
+def _temperature(store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options) -> float:
+    """Fit the temperature on labelled rows of held-out images, or of all when none of those is labelled."""
+    for keep in (held_images.__contains__, lambda image: image not in held_images):
+        if not any(len(batch) for batch in islice(store.blocks(keep), 1)):
+            continue
+        batch = next(store.shuffled_batches(JUDGED_ROWS, options.seed, keep, epochs=1))
+        labelled = batch.take(np.flatnonzero(_codes(batch, options).numpy() >= 0))
+        if len(labelled):
+            allowed = torch.from_numpy(store.present[labelled.image])
+            return fit_temperature(density.log_prob(torch.from_numpy(labelled.feature)), allowed, options.target)
+    raise UserError(
+        f"{store.paths[0].parent}: no labelled row to fit the temperature on; set flow.temperature to a number or change flow.tau"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,260 @@
+"""The pixel store: one row of HDF5 for every grid position of every image (method.md section 4).
+
+Rows lie as the images were appended; a reader of several shards puts the images into the order of
+their ids, so that nothing downstream depends on how many shards there are.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from brnf.errors import UserError
+from brnf.store.maps import open_shard
+from brnf.store.pixel_rows import BLOCK, COLUMNS, PixelBatch, PixelRows, PixelWriter, write_pixels
+
+__all__ = ["BLOCK", "PixelBatch", "PixelRows", "PixelStore", "PixelWriter", "hold_out", "write_pixels"]
+
+POOL = 16
+"""Blocks that are mixed in memory (performance.md)."""
+
+
+def hold_out(images: Sequence[str], share: float) -> frozenset[str]:
+    """Choose images to hold out: those with the smallest hash of their id.
+
+    Arguments:
+        images: ids.
+        share: of the images, 0..1; when positive at least one image is held out and one is left.
+    """
+    if share <= 0 or len(images) < 2:
+        return frozenset()
+    count = min(max(1, round(share * len(images))), len(images) - 1)
+    return frozenset(sorted(images, key=lambda image: (hashlib.sha256(f"held out {image}".encode()).digest(), image))[:count])
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Chosen images one after another: ``start[i]`` is the first row of ``images[i]`` among the chosen rows."""
+
+    images: NDArray[np.int64]
+    start: NDArray[np.int64]
+
+    @property
+    def rows(self) -> int:
+        return int(self.start[-1])
+
+
+class PixelStore:
+    """Read the rows of all shards of a split.
+
+    Files are opened on first use, once per process.
+
+    Arguments:
+        paths: shards written by :func:`write_pixels`, in any order.
+
+    Raises:
+        UserError: a shard is missing, damaged, does not fit the others or repeats an image.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self._files: dict[Path, h5py.File] = {}
+        shards = [_read_header(path) for path in self.paths]
+        if not shards:
+            raise ValueError("no shard is given")
+        for path, shard in zip(self.paths, shards, strict=True):
+            if (shard.dimension, shard.classes) != (shards[0].dimension, shards[0].classes):
+                raise UserError(
+                    f"{path}: its features or classes do not fit those of {self.paths[0]}; remove both and run store_pixels again"
+                )
+        self.dimension, self.classes = shards[0].dimension, shards[0].classes
+        entries = sorted((image, number, i) for number, shard in enumerate(shards) for i, image in enumerate(shard.images))
+        self.images: tuple[str, ...] = tuple(image for image, _, _ in entries)
+        for (image, number, _), (following, _, _) in pairwise(entries):
+            if image == following:
+                raise UserError(f"{self.paths[number]}: image {image} is stored twice; remove the shards and run store_pixels again")
+        counts = [np.diff(shard.offset) for shard in shards]
+        places = [(number, i) for _, number, i in entries]
+        self._shard = np.array([number for number, _ in places], np.int64)
+        self._begin = np.array([shards[number].offset[i] for number, i in places], np.int64)
+        self._count = np.array([counts[number][i] for number, i in places], np.int64)
+        self._start = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._count)])
+        self.grid: NDArray[np.int32] = np.array([shards[number].grid[i] for number, i in places], np.int32).reshape(-1, 2)
+        present = np.array([shards[number].present[i] for number, i in places], np.bool_)
+        self.present: NDArray[np.bool_] = present.reshape(-1, self.classes)
+        self._index = {image: i for i, image in enumerate(self.images)}
+
+    def __len__(self) -> int:
+        return int(self._start[-1])
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._index
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_files": {}}
+
+    def image_rows(self, image: str) -> PixelRows:
+        """Return all rows of one image.
+
+        Raises:
+            UserError: the image is not in the store or its rows are damaged.
+        """
+        if image not in self._index:
+            raise UserError(f"{image}: no pixels of this image in {', '.join(map(str, self.paths))}; run store_pixels again")
+        index = self._index[image]
+        path, begin, count = self.paths[self._shard[index]], self._begin[index], self._count[index]
+        names = [name for name in COLUMNS if name != "image"]
+        columns = {name: self._read(path, name, begin, np.empty((count, *self._width(name)), COLUMNS[name])) for name in names}
+        return PixelRows(image, (int(self.grid[index, 0]), int(self.grid[index, 1])), self.present[index], **columns)
+
+    def blocks(self, keep: Callable[[str], bool] | None = None, rows: int = BLOCK) -> Iterator[PixelBatch]:
+        """Go once through the rows in the order of the images' ids, a block at a time.
+
+        Arguments:
+            keep: which images to read, all by default.
+            rows: of a block; the last one may be shorter.
+        """
+        order = self._order(keep)
+        for begin in range(0, order.rows, rows):
+            yield self._gather(order, [(begin, min(begin + rows, order.rows))])
+
+    def shuffled_batches(
+        self, batch_rows: int, seed: int, keep: Callable[[str], bool] | None = None, epochs: int | None = None
+    ) -> Iterator[PixelBatch]:
+        """Draw random rows, each once an epoch, whatever the number of shards.
+
+        Pools of 16 random blocks of 4,096 neighbouring rows are read and permuted in memory (performance.md).
+
+        Arguments:
+            batch_rows: rows of a batch; fewer when the store has fewer, and in the last batch of the last epoch.
+            seed: of the order.
+            keep: which images to draw from, all by default.
+            epochs: how often each row comes; None never ends, and its batches run on from one epoch into the next.
+
+        Raises:
+            ValueError: no row is left to draw.
+        """
+        order = self._order(keep)
+        if order.rows == 0:
+            raise ValueError("no row to draw from")
+        batch_rows = min(batch_rows, order.rows)
+        pending: list[PixelBatch] = []
+        waiting = 0
+        for pool, permutation in self._pools(order, seed, epochs):
+            position = 0
+            while position < len(permutation):
+                taken = permutation[position : position + batch_rows - waiting]
+                pending.append(pool.take(taken))
+                waiting += len(taken)
+                position += len(taken)
+                if waiting == batch_rows:
+                    yield PixelBatch.join(pending)
+                    pending, waiting = [], 0
+        if pending:
+            yield PixelBatch.join(pending)
+
+    def _pools(self, order: _Order, seed: int, epochs: int | None) -> Iterator[tuple[PixelBatch, NDArray[np.int64]]]:
+        """Yield pools of random blocks, each with a permutation of its rows."""
+        epoch = 0
+        while epochs is None or epoch < epochs:
+            random = np.random.default_rng([seed, epoch])
+            starts = random.permutation(np.arange(0, order.rows, BLOCK))
+            for first in range(0, len(starts), POOL):
+                pool = self._gather(order, [(int(start), min(int(start) + BLOCK, order.rows)) for start in starts[first : first + POOL]])
+                yield pool, random.permutation(len(pool))
+            epoch += 1
+
+    def _order(self, keep: Callable[[str], bool] | None) -> _Order:
+        chosen = np.array([i for i, image in enumerate(self.images) if keep is None or keep(image)], np.int64)
+        return _Order(chosen, np.concatenate([np.zeros(1, np.int64), np.cumsum(self._count[chosen])]))
+
+    def _gather(self, order: _Order, spans: Sequence[tuple[int, int]]) -> PixelBatch:
+        """Read spans of rows of ``order`` into one batch, neighbours in a file with one read."""
+        total = sum(end - begin for begin, end in spans)
+        batch = PixelBatch(
+            np.empty(total, np.int64),
+            np.empty(total, np.int32),
+            *(np.empty((total, *self._width(name)), COLUMNS[name]) for name in ("feature", "score", "background", "label")),
+        )
+        filled = 0
+        for begin, end in spans:
+            for shard, source, count in self._runs(order, begin, end, batch, filled):
+                for name in ("feature", "score", "background", "label"):
+                    self._read(self.paths[shard], name, source, getattr(batch, name)[filled : filled + count])
+                filled += count
+        return batch
+
+    def _runs(self, order: _Order, begin: int, end: int, batch: PixelBatch, filled: int) -> list[tuple[int, int, int]]:
+        """Cut rows ``begin..end`` of ``order`` into runs (shard, first row in the file, rows) and note whose rows they are."""
+        runs: list[tuple[int, int, int]] = []
+        first = int(np.searchsorted(order.start, begin, side="right")) - 1
+        last = int(np.searchsorted(order.start, end, side="left"))
+        for place in range(first, last):
+            image = order.images[place]
+            low, high = max(begin, int(order.start[place])), min(end, int(order.start[place + 1]))
+            if high <= low:
+                continue
+            inside = low - int(order.start[place])
+            batch.row[filled : filled + high - low] = self._start[image] + inside + np.arange(high - low)
+            batch.image[filled : filled + high - low] = image
+            filled += high - low
+            shard, source = int(self._shard[image]), int(self._begin[image]) + inside
+            if runs and runs[-1][0] == shard and runs[-1][1] + runs[-1][2] == source:
+                runs[-1] = (shard, runs[-1][1], runs[-1][2] + high - low)
+            else:
+                runs.append((shard, source, high - low))
+        return runs
+
+    def _width(self, name: str) -> tuple[int, ...]:
+        return (self.dimension,) if name == "feature" else ()
+
+    def _read(self, path: Path, name: str, begin: int, into: NDArray[Any]) -> NDArray[Any]:
+        """Fill ``into`` with the rows of one column from ``begin`` on."""
+        if path not in self._files:
+            self._files[path] = open_shard(path)
+        try:
+            if len(into):
+                self._files[path][name].read_direct(into, np.s_[int(begin) : int(begin) + len(into)])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: its column {name} is damaged ({error}); remove it and run store_pixels again") from error
+        return into
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a shard knows of its images, read at once: a few bytes an image."""
+
+    dimension: int
+    classes: int
+    images: list[str]
+    grid: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    present: NDArray[np.bool_]
+
+
+def _read_header(path: Path) -> _Header:
+    """Read and check the description of a shard.
+
+    Raises:
+        UserError: it is missing, damaged or cut short.
+    """
+    with open_shard(path) as file:
+        try:
+            images = [name.decode() for name in file["images"][()]]
+            header = _Header(
+                int(file.attrs["dimension"]), int(file.attrs["classes"]), images, file["grid"][()], file["offset"][()], file["present"][()]
+            )
+            fits = {file[name].shape[0] for name in COLUMNS} == {int(header.offset[-1])}
+            fits &= len(images) == len(header.offset) - 1 == len(header.grid) == len(header.present)
+            fits &= file["feature"].shape[1:] == (header.dimension,) and header.present.shape[1:] == (header.classes,)
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise UserError(f"{path}: not a pixel store or damaged ({error}); remove it and run store_pixels again") from error
+    if not fits:
+        raise UserError(f"{path}: a pixel store whose columns do not fit each other; remove it and run store_pixels again")
+    return header
