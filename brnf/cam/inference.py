@@ -63,9 +63,11 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
         size: (H, W) of the maps to return.
         options: see :class:`MapOptions`.
     """
+    if not labels.any():
+        nothing = torch.ones(1, *size, device=image.device)
+        return ImageMaps(nothing, nothing)
     present = present_classes(labels[None])
-    classifier: Tensor | float = 0.0
-    prototype: Tensor | float = 0.0
+    classifier = prototype = torch.zeros((), device=image.device)
     for scale in options.scales:
         logits, features = _mirrored_pair(network, _resize(image, scale))
         maps = classifier_maps(logits, labels[None], options.background_over)
@@ -74,8 +76,7 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
         classifier = classifier + _enlarge(logits.relu()[:, labels.bool()], size)
         prototype = prototype + _enlarge(activation[:, present[0]], size)
     foreground = divide_by_maximum(classifier)
-    background = 1 - foreground.amax(0, keepdim=True) if len(foreground) else torch.ones(1, *size, device=image.device)
-    return ImageMaps(torch.cat([background, foreground]), divide_by_maximum(prototype))
+    return ImageMaps(torch.cat([1 - foreground.amax(0, keepdim=True), foreground]), divide_by_maximum(prototype))
 
 
 def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:

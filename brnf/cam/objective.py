@@ -165,15 +165,13 @@ class BrnfObjective:
         source = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[self.options.labels_from].detach()
         score, winner = (source * maps.counts)[:, 1:].max(1)
         codes = three_way_labels(score, winner + 1, self.options.tau_low, self.options.tau_high)
-        pixels = valid[:, 0]
-        return self.flow.update(_rows(features)[pixels.flatten()], codes[pixels])
+        pixels = valid.flatten()
+        return self.flow.update(_rows(features)[pixels], codes.flatten()[pixels], _allowed(maps)[pixels])
 
     def _calibration(self, features: Tensor, maps: TrainingMaps) -> Tensor:
         """Return CCNF's ``mean|A - G|`` with G the flow's posterior over background and the image's labels."""
         assert self.flow is not None
-        present = maps.counts.flatten(2).any(2)
-        allowed = present[:, None].expand(-1, features[0, 0].numel(), -1).reshape(-1, present.shape[1])
-        posterior = self.flow.posterior(_rows(features), allowed)
+        posterior = self.flow.posterior(_rows(features), _allowed(maps))
         grid = posterior.view(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2)
         return masked_difference(maps.classifier, grid, maps.counts)
 
@@ -194,3 +192,9 @@ class BrnfObjective:
 def _rows(features: Tensor) -> Tensor:
     """Return pixel features [N, D, h, w] as detached rows [N * h * w, D], image by image."""
     return features.detach().permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _allowed(maps: TrainingMaps) -> Tensor:
+    """Return for each pixel [N * h * w, K] which classes its image has, the background among them."""
+    present = maps.counts.flatten(2).any(2)
+    return present.repeat_interleave(maps.counts[0, 0].numel(), dim=0)

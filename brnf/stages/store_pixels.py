@@ -1,0 +1,92 @@
+"""Pixel features of one shard of images, each with the score of its map (`method.md` section 4)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brnf.cam.inference import pixel_features
+from brnf.data.index import ImageRecord, Index, read_ids
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages.networks import label_vector, load_cam_network, load_image
+from brnf.store.files import locked
+from brnf.store.maps import CamMaps, MapReader
+from brnf.store.pixels import PixelRows, write_pixels
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    index: Path
+    """Folder of the image index."""
+    network: Path
+    """Trained CAM network."""
+    maps: Path
+    """Maps of the same images."""
+    images: Path
+    """List of the shard's image ids."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    pixels: Path
+    """HDF5 pixel store with one row per grid position."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is stored."""
+
+    product: Literal["classifier", "prototype"] = "prototype"
+    """Maps that give the scores."""
+    image_long_side: int | None = None
+    """Long side of the image in pixels; None keeps its own size."""
+    amp: bool = False
+    """Compute the network in bfloat16."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Store pixel features and map scores."""
+    device = runtime.torch_device()
+    index = Index.read(inputs.index)
+    network = load_cam_network(inputs.network, device, index.classes)
+    maps = MapReader([inputs.maps], options.product)
+    records = index.select(read_ids(inputs.images))
+    classes = len(index.classes) + 1
+    with locked(outputs.pixels), write_pixels(outputs.pixels, network.dimension, classes) as writer, torch.inference_mode():
+        for record in Progress(records, "store pixels", runtime, unit="image"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+                features = pixel_features(network, load_image(record, options.image_long_side, device))
+            present = np.concatenate([[True], label_vector(record, index, device).cpu().numpy().astype(bool)])
+            writer.append(_rows(record, features.float().cpu().numpy(), maps[record.id], present))
+
+
+def _rows(record: ImageRecord, features: NDArray[np.float32], maps: CamMaps, present: NDArray[np.bool_]) -> PixelRows:
+    """Pair the features [D, h, w] of an image with its maps, reduced to the same grid by area."""
+    height, width = features.shape[1:]
+    reduced = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA) for channel in maps.values]).reshape(len(maps.values), -1)
+    if len(maps.classes):
+        score, label = reduced[1:].max(0), maps.classes[reduced[1:].argmax(0)]
+    else:
+        score, label = np.zeros(height * width, np.float32), np.zeros(height * width, np.uint8)
+    return PixelRows(
+        image=record.id,
+        grid=(height, width),
+        present=present,
+        feature=features.reshape(len(features), -1).T,
+        score=score,
+        background=reduced[0],
+        label=label,
+        position=np.arange(height * width, dtype=np.int32),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,256 @@
+"""Training of the BRNF network: guidance, CCNF and FSCL with an online flow (`method.md` section 7)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from brnf.backbones import BackboneOptions, build_backbone
+from brnf.cam.contrast import ContrastBank
+from brnf.cam.network import CamNetwork, CamOutput
+from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules
+from brnf.cam.training import Batch, TrainingOptions, fit, total_steps
+from brnf.data.index import Index
+from brnf.flow.density import FlowOptions
+from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages.histories import write_history
+from brnf.stages.networks import load_cam_network, save_cam_network
+from brnf.stages.training_data import CropOptions, TrainingSource, fit_classifier
+from brnf.store.files import locked
+from brnf.store.maps import MapReader
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    index: Path
+    """Folder of the image index."""
+    base: Path
+    """Trained base network; its weights are used with `--init base`."""
+    seeds: tuple[Path, ...]
+    """Base seed maps of the training split, refined by BSDNF or raw."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    network: Path
+    """Trained BRNF network."""
+    history: Path
+    """CSV with the terms of the loss of each step."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The network, its loss, its online flow and its training (`method.md` section 7)."""
+
+    split: str = "train_aug"
+    """Split to train on."""
+    seed_product: Literal["seeds", "classifier", "prototype"] = "seeds"
+    """Which maps of the seed files are the base seeds."""
+    init: Literal["imagenet", "base"] = "imagenet"
+    """Start from the backbone's weights and a fitted classifier, or from the trained base."""
+    backbone: str = "resnet50"
+    """Name of a timm network."""
+    weights: str = "imagenet"
+    """imagenet, efficientnet_lite0, none, or a file with a state dictionary."""
+    stride: int = 16
+    """Stride of the last stage: 8, 16 or 32."""
+    dilated: bool = False
+    """Replace lost strides by dilation; SIPE's ResNet does not."""
+    trainable_stages: int = 2
+    """How many of the last stages learn; 0 freezes the backbone."""
+    side_widths: tuple[int, int, int, int] = (128, 128, 256, 256)
+    """Channels of the side convolutions, at most those of their stage."""
+    seed_rule: Literal["structure", "plain"] = "structure"
+    """Seeds under which prototypes are averaged: structure (SIPE) or plain (SFC)."""
+    background_over: Literal["all", "present"] = "all"
+    """Classes that count against the background: all, or those of the image."""
+    guidance: bool = True
+    """Pull prototype maps towards the base seeds (L_gui)."""
+    ccnf: bool = True
+    """Calibrate classifier maps with the flow's posterior (L_cal)."""
+    fscl: bool = True
+    """Contrast regions with regions and flow samples of other classes (L_nce)."""
+    lambda_gui: float = 3.0
+    """Weight of L_gui [D]."""
+    lambda_cal: float = 3.0
+    """Weight of L_cal [D]."""
+    lambda_nce: float = 0.1
+    """Weight of L_nce [D]."""
+    labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
+    """Maps that give the online flow its three-way labels."""
+    tau_low: float = 0.3
+    """Largest score that counts as background [P]."""
+    tau_high: float = 0.7
+    """Smallest score that counts as the class [P]."""
+    online_warmup: int = 100
+    """Steps the online flow takes before it is used, at least; it is never used in the first epoch [D]."""
+    bank_region: int = 500
+    """Region features that the bank keeps of each class [D]."""
+    bank_sampled: int = 100
+    """Flow samples that the bank keeps of each class [D]."""
+    samples_per_step: int = 10
+    """Flow samples drawn a step for each class of the batch [D]."""
+    nce_temperature: float = 0.5
+    """Temperature of the contrast [D]."""
+    sample_width: float = 0.5
+    """Deviation of latent samples around the class mean [D]."""
+    flow_coupling: Literal["one_sided", "glow"] = "one_sided"
+    """Coupling of the online flow."""
+    flow_blocks: int = 8
+    """Coupling blocks of the online flow."""
+    flow_hidden: int = 256
+    """Hidden width of its subnets."""
+    flow_clamp: float = 2.0
+    """Clamp of its log scales."""
+    flow_noise: float = 0.05
+    """Deviation of the noise added to standardised features."""
+    flow_learn_means: bool = True
+    """Whether the latent means learn."""
+    flow_batch_rows: int = 20480
+    """Most pixels of a step of the online flow."""
+    flow_learning_rate: float = 1e-3
+    """Of the online flow's Adam."""
+    flow_beta1: float = 0.5
+    """Of the online flow's Adam."""
+    flow_beta2: float = 0.9
+    """Of the online flow's Adam."""
+    flow_clip_norm: float = 50.0
+    """Largest norm of the flow's gradient."""
+    flow_temperature: str = "auto"
+    """Temperature of the posterior, or auto: fitted to the target as the flow moves."""
+    flow_target: float = 0.9
+    """Mean largest posterior that auto aims at [D]."""
+    fit_classifier: bool = False
+    """Fit the classifier to the untrained backbone before the training: for small data [D]."""
+    classifier_penalty: float = 1e-4
+    """Weight decay of that fit [D]."""
+    batch_size: int = 16
+    """Images of a step."""
+    epochs: int = 5
+    """Passes over the images."""
+    steps: int | None = None
+    """Steps in all; overrules the epochs."""
+    learning_rate: float = 0.1
+    """Of the backbone's trainable stages."""
+    head_learning_rate: float = 1.0
+    """Of the new layers."""
+    weight_decay: float = 1e-4
+    """Of all layers."""
+    momentum: float = 1e-4
+    """Of SGD; SIPE passes its weight decay here."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    resize_low: int = 320
+    """Smallest long side of a training image in pixels."""
+    resize_high: int = 640
+    """Largest long side of a training image in pixels."""
+    crop: int = 512
+    """Side of the training crop in pixels, a multiple of 16 [P]."""
+    cache: bool = False
+    """Keep a frozen backbone's outputs on disk while training; images are then only mirrored, never cropped."""
+    amp: bool = False
+    """Compute the network in bfloat16; the flow stays in float32."""
+    seed: int = 0
+    """Of new layers, data order, flow and samples."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Train the BRNF network."""
+    device = runtime.torch_device()
+    torch.manual_seed(options.seed)
+    index = Index.read(inputs.index)
+    records = index.split(options.split)
+    seeds = MapReader(inputs.seeds, options.seed_product)
+    backbone = BackboneOptions(options.backbone, options.weights, options.stride, options.dilated, options.trainable_stages)
+    if options.init == "base":
+        network = load_cam_network(inputs.base, device, index.classes)
+    else:
+        network = CamNetwork(build_backbone(backbone), len(index.classes), options.side_widths).to(device)
+    objective = build_objective(options, network.dimension, len(index.classes) + 1, device)
+    crops = CropOptions(options.batch_size, options.resize_low, options.resize_high, options.crop, options.cache, options.seed)
+    training = TrainingOptions(
+        options.learning_rate, options.head_learning_rate, options.weight_decay, options.momentum, options.clip_norm, options.amp
+    )
+    per_epoch, steps = total_steps(len(records), options.batch_size, options.epochs, options.steps)
+
+    def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
+        assert batch.seeds is not None
+        use_flow = objective.flow is not None and step >= per_epoch and objective.flow.ready(options.online_warmup)
+        return objective(output, batch.labels, batch.valid, batch.seeds, use_flow)
+
+    with locked(outputs.network), TrainingSource(network, index, records, seeds, crops, outputs.network.parent, device, runtime) as source:
+        if options.fit_classifier and options.init == "imagenet":
+            fit_classifier(network, source, options.classifier_penalty)
+        history = []
+        progress = Progress(fit(network, source.batches(steps), loss, steps, training, device), "train BRNF", runtime, unit="step", total=steps)
+        for terms in progress:
+            history.append(terms)
+            progress.note(**terms)
+        write_history(outputs.history, history)
+        save_cam_network(outputs.network, network, backbone, index.classes)
+
+
+def build_objective(options: Options, dimension: int, classes: int, device: torch.device) -> BrnfObjective:
+    """Return the loss with the online flow and the bank it needs.
+
+    Arguments:
+        options: of the stage.
+        dimension: D of the pixel features.
+        classes: K with the background.
+        device: where the flow learns.
+    """
+    loss = BrnfOptions(
+        ccnf=options.ccnf,
+        fscl=options.fscl,
+        guidance=options.guidance,
+        lambda_gui=options.lambda_gui,
+        lambda_cal=options.lambda_cal,
+        lambda_nce=options.lambda_nce,
+        labels_from=options.labels_from,
+        tau_low=options.tau_low,
+        tau_high=options.tau_high,
+        nce_temperature=options.nce_temperature,
+        sample_width=options.sample_width,
+        samples_per_step=options.samples_per_step,
+    )
+    flow = bank = None
+    if options.ccnf or options.fscl:
+        architecture = FlowOptions(
+            options.flow_coupling,
+            options.flow_blocks,
+            options.flow_hidden,
+            options.flow_clamp,
+            options.flow_noise,
+            options.flow_learn_means,
+            options.seed,
+        )
+        flow = OnlineFlow(
+            dimension,
+            classes,
+            architecture,
+            OnlineOptions(
+                learning_rate=options.flow_learning_rate,
+                beta1=options.flow_beta1,
+                beta2=options.flow_beta2,
+                clip_norm=options.flow_clip_norm,
+                batch_rows=options.flow_batch_rows,
+                temperature=options.flow_temperature,
+                target=options.flow_target,
+                seed=options.seed,
+            ),
+            device,
+        )
+    if options.fscl:
+        bank = ContrastBank(classes, dimension, options.bank_region, options.bank_sampled).to(device)
+    return BrnfObjective(loss, MapRules(options.seed_rule, options.background_over), flow, bank)
+
+
+if __name__ == "__main__":
+    run_stage(run)

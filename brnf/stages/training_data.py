@@ -1,0 +1,278 @@
+"""Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from brnf.cam.network import CamNetwork
+from brnf.cam.training import Batch
+from brnf.data.augment import Sample, flip, random_crop_or_pad, random_flip, random_resize, resize_long_side
+from brnf.data.images import read_image
+from brnf.data.index import ImageRecord, Index
+from brnf.errors import UserError
+from brnf.stages.common import Progress, Runtime
+from brnf.store.maps import MapReader
+
+__all__ = ["CropOptions", "TrainingSource", "fit_classifier"]
+
+GRID_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """How training images are cut.
+
+    Attributes:
+        batch_size: images of a step.
+        resize_low: smallest long side in pixels.
+        resize_high: largest long side in pixels.
+        crop: side of the crop in pixels.
+        cache: keep the outputs of a frozen backbone; see :class:`TrainingSource`.
+        seed: of the order and of every random choice.
+    """
+
+    batch_size: int
+    resize_low: int
+    resize_high: int
+    crop: int
+    cache: bool
+    seed: int
+
+
+class TrainingSource:
+    """Give batches for as many steps as a training takes, the same ones for the same seed.
+
+    With ``cache`` each image is seen only whole and mirrored, so the outputs of a frozen backbone are computed
+    once and kept in a temporary file beside the network; a step then costs no forward pass.
+
+    Arguments:
+        network: whose backbone is asked when ``cache`` is on.
+        index: of the data set.
+        records: images to train on.
+        seeds: base seed maps, or None.
+        options: see :class:`CropOptions`.
+        folder: where the temporary file may lie.
+        device: of the network.
+        runtime: workers and progress.
+
+    Raises:
+        UserError: the options contradict each other.
+    """
+
+    def __init__(
+        self,
+        network: CamNetwork,
+        index: Index,
+        records: Sequence[ImageRecord],
+        seeds: MapReader | None,
+        options: CropOptions,
+        folder: Path,
+        device: torch.device,
+        runtime: Runtime,
+    ) -> None:
+        if options.crop % GRID_STRIDE:
+            raise UserError(f"crop: {options.crop} is no multiple of {GRID_STRIDE}; take {options.crop // GRID_STRIDE * GRID_STRIDE}")
+        if options.cache and network.backbone.trainable_stages:
+            raise UserError("cache: only a frozen backbone's outputs can be kept; set backbone.trainable_stages to 0 or cache to false")
+        if options.cache and not options.resize_low == options.resize_high == options.crop:
+            raise UserError("cache: images are seen whole, so resize_low, resize_high and crop must be equal")
+        self._network, self._options, self._device, self._runtime = network, options, device, runtime
+        self._images = _TrainingImages(index, records, seeds, options)
+        self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._kept: NDArray[np.void] | None = None
+
+    def __enter__(self) -> "TrainingSource":
+        if self._options.cache:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._temporary = tempfile.TemporaryDirectory(prefix=".stages.", dir=self._folder)
+            self._kept = self._keep_stages(Path(self._temporary.name) / "records")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._kept = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def batches(self, steps: int) -> Iterator[Batch]:
+        """Yield a batch a step; every image once an epoch, in random order."""
+        order = _Order(len(self._images.records), self._options.batch_size, steps, self._options.seed)
+        if self._kept is not None:
+            for chosen in order:
+                yield self._from_kept(chosen)
+            return
+        loader = DataLoader(self._images, batch_sampler=order, num_workers=self._runtime.workers, collate_fn=_collate)  # type: ignore[arg-type]
+        yield from loader
+
+    def whole_images(self) -> Iterator[Batch]:
+        """Yield every image once and its mirror, whole, at the middle of the range of sizes."""
+        if self._kept is not None:
+            size = self._options.batch_size
+            for start in range(0, len(self._kept), size):
+                yield self._from_positions(np.arange(start, min(start + size, len(self._kept))))
+            return
+        yield from self._whole_loader()
+
+    def _whole_loader(self) -> DataLoader[Batch]:
+        return DataLoader(
+            _WholeImages(self._images), batch_size=self._options.batch_size, num_workers=self._runtime.workers, collate_fn=_collate
+        )
+
+    def _keep_stages(self, file: Path) -> NDArray[np.void]:
+        """Write one record for each image and its mirror: the backbone's four outputs, valid mask, labels, seeds."""
+        kept: NDArray[np.void] | None = None
+        position = 0
+        loader = self._whole_loader()
+        for batch in Progress(loader, "backbone features", self._runtime, unit="batch"):
+            with torch.inference_mode():
+                stages = [stage.cpu().numpy() for stage in self._network.stages(batch.pixels.to(self._device))]
+            columns = {f"stage{i}": stage for i, stage in enumerate(stages)} | {"labels": batch.labels.numpy(), "valid": batch.valid.numpy()}
+            if batch.seeds is not None:
+                columns["seeds"] = batch.seeds.numpy()
+            if kept is None:
+                record = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
+                kept = np.memmap(file, dtype=record, mode="w+", shape=(2 * len(self._images.records),))
+            count = len(batch.labels)
+            for name, values in columns.items():
+                kept[name][position : position + count] = values
+            position += count
+        assert kept is not None
+        return kept
+
+    def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:
+        mirrored = [np.random.default_rng([self._options.seed, draw, image]).integers(2) for image, draw in chosen]
+        return self._from_positions(np.array([2 * image + mirror for (image, _), mirror in zip(chosen, mirrored, strict=True)]))
+
+    def _from_positions(self, positions: NDArray[np.integer]) -> Batch:
+        assert self._kept is not None and self._kept.dtype.names is not None
+        columns = {name: torch.from_numpy(self._kept[name][positions]) for name in self._kept.dtype.names}
+        return Batch([columns[f"stage{i}"] for i in range(4)], columns["labels"], columns["valid"], columns.get("seeds"))
+
+
+class _Order:
+    """Batches of (image, number of the draw): a new permutation each epoch, incomplete batches left out."""
+
+    def __init__(self, images: int, batch_size: int, steps: int, seed: int) -> None:
+        self._images, self._batch_size, self._steps, self._seed = images, min(batch_size, images), steps, seed
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        given = epoch = 0
+        while given < self._steps:
+            permutation = np.random.default_rng([self._seed, epoch]).permutation(self._images)
+            for start in range(0, self._images - self._batch_size + 1, self._batch_size):
+                if given == self._steps:
+                    return
+                yield [(int(image), epoch) for image in permutation[start : start + self._batch_size]]
+                given += 1
+            epoch += 1
+
+
+class _TrainingImages(Dataset[dict[str, Any]]):
+    """Random crops with their seed maps on the grid."""
+
+    def __init__(self, index: Index, records: Sequence[ImageRecord], seeds: MapReader | None, options: CropOptions) -> None:
+        self.records = records
+        self._classes, self._seeds, self._options = len(index.classes), seeds, options
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, chosen: tuple[int, int]) -> dict[str, Any]:
+        image, draw = chosen
+        generator = np.random.default_rng([self._options.seed, draw, image])
+        sample = random_resize(self.read(image), generator, self._options.resize_low, self._options.resize_high)
+        return self.finish(image, random_crop_or_pad(random_flip(sample, generator), generator, self._options.crop))
+
+    def whole(self, position: int) -> dict[str, Any]:
+        """Return image ``position // 2``, mirrored when the position is odd, whole and padded to a square."""
+        sample = resize_long_side(self.read(position // 2), self._options.crop)
+        generator = np.random.default_rng([self._options.seed, position])
+        return self.finish(position // 2, random_crop_or_pad(flip(sample) if position % 2 else sample, generator, self._options.crop))
+
+    def read(self, image: int) -> Sample:
+        """Read one image and, when there are any, its seed maps."""
+        record = self.records[image]
+        return Sample.of(read_image(record.path), maps=None if self._seeds is None else self._seeds[record.id].values)
+
+    def finish(self, image: int, sample: Sample) -> dict[str, Any]:
+        """Bring a sample's maps and valid mask to the grid and add its labels."""
+        side = self._options.crop // GRID_STRIDE
+        labels = np.zeros(self._classes, np.float32)
+        labels[[label - 1 for label in self.records[image].labels]] = 1
+        item = {
+            "pixels": np.ascontiguousarray(sample.image.transpose(2, 0, 1)),
+            "labels": labels,
+            "valid": (_to_grid(sample.valid.astype(np.float32), side) >= 0.5)[None],
+        }
+        if sample.maps is not None:
+            item["seeds"] = np.zeros((self._classes + 1, side, side), np.float32)
+            for channel, values in zip((0, *self.records[image].labels), sample.maps, strict=True):
+                item["seeds"][channel] = _to_grid(values, side)
+        return item
+
+
+class _WholeImages(Dataset[dict[str, Any]]):
+    """Every image followed by its mirror."""
+
+    def __init__(self, images: _TrainingImages) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return 2 * len(self._images)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self._images.whole(position)
+
+
+def _to_grid(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    return cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def _collate(items: list[dict[str, Any]]) -> Batch:
+    columns: dict[str, Tensor] = {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
+    return Batch(columns["pixels"], columns["labels"], columns["valid"], columns.get("seeds"))
+
+
+def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) -> None:
+    """Fit the classifier to the pooled outputs of the untrained backbone, to the optimum.
+
+    On a few hundred images stochastic training of a new layer leaves the maps half random (`method.md` section 11).
+
+    Arguments:
+        network: its classifier is replaced.
+        source: of the images.
+        penalty: weight of the squared weights in the multi-label soft margin loss.
+    """
+    pooled, labels = [], []
+    device = network.classifier.weight.device
+    with torch.inference_mode():
+        for batch in source.whole_images():
+            last = batch.pixels[3] if isinstance(batch.pixels, list) else network.stages(batch.pixels.to(device))[3]
+            pooled.append(last.to(device).mean((2, 3)))
+            labels.append(batch.labels.to(device))
+    features, targets = torch.cat(pooled).clone(), torch.cat(labels).clone()
+    weight = torch.zeros(targets.shape[1], features.shape[1], device=device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight], max_iter=500, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = torch.nn.functional.multilabel_soft_margin_loss(features @ weight.T, targets) + penalty * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    with torch.no_grad():
+        network.classifier.weight.copy_(weight[:, :, None, None])
