@@ -1,0 +1,43 @@
+# The two commands of the README: `make demo` and `make test`. Both build .venv when it is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint install clean
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## list the commands
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (about 5 minutes on 2 cores)
+	$(BIN)/snakemake --cores all
+	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
+
+test: lint ## check style and types, then run all tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## check style and types only
+	$(BIN)/ruff check brnf tests
+	$(BIN)/ruff format --check --diff brnf/workflow tests/workflow
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+
+install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one (apt-get install python3) or name it: make PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: Python cannot make virtual environments; apt-get install python3-venv" >&2; exit 2; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+		{ echo "error: no C++ compiler, which the dense CRF needs; apt-get install gcc g++" >&2; exit 2; }
+	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
+		{ echo "error: no Python headers, which the dense CRF needs; apt-get install python3-dev" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean: ## remove the demo's results
+	rm -rf results/demo results/demo-inseparable

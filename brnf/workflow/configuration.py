@@ -1,0 +1,180 @@
+"""The configuration of an experiment and its companions: merged, read, completed, checked."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from brnf.errors import UserError
+from brnf.workflow.schema import complete, load_schema, reread, violation
+
+__all__ = ["Experiment", "merged", "read_experiments"]
+
+RUNTIME_KEYS = ("device", "workers", "threads", "progress")
+"""Keys that change no result: they reach the stages behind Snakemake's back, so that changing one reruns nothing."""
+KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
+CONTAINED = {"train_aug": ("train",)}
+"""VOC's splits that hold the images of others."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One completed and checked configuration.
+
+    Attributes:
+        settings: all keys of the schema.
+    """
+
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Return the name, which is the folder of its results."""
+        return str(self.settings["name"])
+
+    def record(self) -> dict[str, Any]:
+        """Return what is written beside the results: all keys that can change them."""
+        return {key: value for key, value in self.settings.items() if key not in (*RUNTIME_KEYS, "companions")}
+
+    def yaml(self) -> str:
+        """Return the record as YAML."""
+        return str(yaml.safe_dump(self.record(), sort_keys=False, default_flow_style=None, width=140))
+
+    def network(self, model: str) -> Mapping[str, Any]:
+        """Return the training settings of a model: section base, or section brnf with the variant's own values."""
+        if model == "base":
+            return dict(self.settings["base"])
+        return merged(self.settings["brnf"], self.settings["variants"].get(model, {}))
+
+    def online_flow(self, model: str) -> Mapping[str, Any]:
+        """Return the settings of a BRNF network's online flow: section flow with the network's own values."""
+        return merged(self.settings["flow"], self.network(model).get("flow", {}))
+
+    def denoises(self, model: str) -> bool:
+        """Tell whether pseudo-labels of a model come from maps denoised by the flow; the base is the baseline without."""
+        return model != "base" and bool(self.network(model)["bsdnf"])
+
+    def seed_map(self, model: str) -> str:
+        """Return which of a model's maps is its seed."""
+        return str(self.settings["base" if model == "base" else "pseudo_labels"]["seed_map"])
+
+    def seeds_of(self, model: str, denoised: bool) -> tuple[str, str]:
+        """Return the folder of a model's seeds and the product that they are in its maps, before or after BSDNF."""
+        return ("denoised", "seeds") if denoised else ("cams", self.seed_map(model))
+
+    def splits(self) -> list[str]:
+        """Return the splits to index, each once."""
+        dataset = self.settings["dataset"]
+        return list(dict.fromkeys((dataset["train"], dataset["seeds"], dataset["val"])))
+
+    def computed_split(self, split: str) -> str:
+        """Return the split whose shards hold the maps of ``split``: the training split when that contains it."""
+        train = self.settings["dataset"]["train"]
+        return train if self.settings["dataset"]["kind"] == "voc" and split in CONTAINED.get(train, ()) else split
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``base`` with the values of ``overrides``, section by section."""
+    result = deepcopy(dict(base))
+    for key, value in overrides.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else deepcopy(value)
+    return result
+
+
+def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
+    """Read a configuration as Snakemake hands it over.
+
+    Arguments:
+        config: merged from files and ``--config``; nested values may still be strings.
+
+    Returns:
+        The experiment, then its companions, by name.
+
+    Raises:
+        UserError: a key or value is not allowed; names the key.
+    """
+    main = _read(config, "")
+    experiments = {main.name: main}
+    for name, overrides in main.settings["companions"].items():
+        key = f"companions.{name}"
+        for fixed in ("name", "companions", *RUNTIME_KEYS):
+            if fixed in overrides:
+                raise UserError(f"configuration: {key}.{fixed}: cannot differ from the experiment's own; remove it")
+        if name == main.name:
+            raise UserError(f"configuration: {key}: has the name of the experiment itself; choose another")
+        experiments[name] = _read(merged(config, {**overrides, "name": name}) | {"companions": {}}, f"{key}: ")
+    return experiments
+
+
+def _read(config: Mapping[str, Any], where: str) -> Experiment:
+    schema = load_schema()
+    settings = complete(reread(config, schema), schema)
+    found = violation(settings, schema) or _read_overrides(settings) or _violated_between_keys(settings)
+    if found:
+        path, description = found
+        raise UserError(f"configuration: {where}{'.'.join(path)}: {description}")
+    return Experiment(settings)
+
+
+def _read_overrides(settings: dict[str, Any]) -> tuple[tuple[str, ...], str] | None:
+    """Read, in place, the keys that hold other values for a whole section: ``variants`` for brnf, ``brnf.flow`` for flow."""
+    sections = load_schema()["properties"]
+    brnf = settings["brnf"]
+    brnf["flow"] = reread(brnf["flow"], sections["flow"])
+    found = violation(merged(settings["flow"], brnf["flow"]), sections["flow"])
+    if found:
+        return ("brnf", "flow", *found[0]), found[1]
+    for name, overrides in settings["variants"].items():
+        if name in ("base", "brnf"):
+            return ("variants", name), "is the name of a model of its own; choose another"
+        settings["variants"][name] = variant = reread(overrides, sections["brnf"])
+        found = violation(merged(brnf, variant), sections["brnf"])
+        if found:
+            return ("variants", name, *found[0]), found[1]
+        variant_flow = merged(brnf["flow"], reread(variant.get("flow", {}), sections["flow"]))
+        found = violation(merged(settings["flow"], variant_flow), sections["flow"])
+        if found:
+            return ("variants", name, "flow", *found[0]), found[1]
+    return None
+
+
+def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
+    """Check what one key says about another, and the files that keys name."""
+    dataset = settings["dataset"]
+    kind = dataset["kind"]
+    if kind == "voc" and (dataset["root"] is None or not Path(dataset["root"]).is_dir()):
+        state = "missing" if dataset["root"] is None else f"no folder '{dataset['root']}'"
+        return ("dataset", "root"), f"{state}; set it to the folder that holds VOC2012 or VOCdevkit/VOC2012"
+    if kind == "table" and (dataset["table"] is None or not Path(dataset["table"]).is_file()):
+        state = "missing" if dataset["table"] is None else f"no file '{dataset['table']}'"
+        return ("dataset", "table"), f"{state}; set it to a CSV file with the columns image, labels and optionally mask, split"
+    if kind == "scenes":
+        for key in ("train", "seeds", "val"):
+            if dataset[key] not in ("train", "val"):
+                return ("dataset", key), f"is '{dataset[key]}', must be train or val: scenes have no other split"
+    for model in settings["models"]:
+        if model not in ("base", "brnf", *settings["variants"]):
+            known = ", ".join(("base", "brnf", *settings["variants"]))
+            return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
+    for section in ("backbone", "segmentation"):
+        weights = settings[section]["weights"]
+        if weights not in KNOWN_WEIGHTS and not Path(weights).is_file():
+            return (section, "weights"), f"no file '{weights}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
+    return _reversed_range(settings)
+
+
+def _reversed_range(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str] | None:
+    """Find a pair ``low``, ``high`` (or ``x_low``, ``x_high``) in which the lower value is the larger one."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found = _reversed_range(value, (*path, key))
+            if found:
+                return found
+        other = settings.get(key.removesuffix("low") + "high")
+        if (key == "low" or key.endswith("_low")) and other is not None and value > other:
+            return (*path, key), f"is {value}, must not exceed {'.'.join((*path, key.removesuffix('low') + 'high'))} ({other})"
+    return None

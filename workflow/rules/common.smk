@@ -1,0 +1,109 @@
+# What the other rule files share: the checked configuration, the wildcards, and what goes into `input` and `params`.
+import os
+import sys
+
+sys.path.insert(0, str(Path(workflow.basedir).parent))
+
+from brnf.errors import UserError
+from brnf.workflow.configuration import read_experiments
+from brnf.workflow.fingerprint import fingerprint
+from brnf.workflow.flags import command_line, option_names, stage_options
+from brnf.workflow.targets import evaluated_files, evaluations, map_product, shards
+
+# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
+
+try:
+    EXPERIMENTS = read_experiments(config)
+except UserError as error:
+    sys.exit(f"error: {error}")
+MAIN = next(iter(EXPERIMENTS.values()))
+
+# Read inside the shell line, so that a change reruns nothing.
+config["runtime"] = command_line({key: MAIN.settings[key] for key in ("device", "threads", "workers", "progress")})
+THREADS = MAIN.settings["threads"]
+ENVIRONMENT = "../../envs/brnf.yaml"
+BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *chosen.settings["variants"])})
+RUN = "results/{name}/{model}/seed{seed}"
+
+
+wildcard_constraints:
+    name="|".join(EXPERIMENTS),
+    model="|".join(["base", *BRNF_MODELS]),
+    seed=r"\d+",
+    split="[A-Za-z0-9_]+",
+    shard=r"\d+",
+    product="[a-z_]+",
+
+
+def experiment(wildcards):
+    """Return the experiment that a job belongs to."""
+    return EXPERIMENTS[wildcards.name]
+
+
+def options(stage, **given):
+    """Return a function for `params`: the command line of a stage's options.
+
+    Given options are values, or functions of the wildcards.
+    """
+
+    def of(wildcards):
+        model = getattr(wildcards, "model", "base")
+        values = {name: value(wildcards) if callable(value) else value for name, value in given.items()}
+        if hasattr(wildcards, "seed") and "seed" in option_names(stage):
+            values["seed"] = wildcards.seed
+        return command_line(stage_options(stage, experiment(wildcards), model, values))
+
+    return of
+
+
+def code(stage):
+    """Return the fingerprint of a stage for `params`."""
+    return fingerprint(f"brnf.stages.{stage}")
+
+
+def index_folder(wildcards):
+    """Return the folder of the image index, once that is there.
+
+    The index is a checkpoint: when it is made again, files that stay equal to the byte rerun nothing.
+    """
+    return Path(checkpoints.index_images.get(name=wildcards.name).output.index)
+
+
+def indexed(*names):
+    """Return a function for `input`: files of the image index."""
+    return lambda wildcards: [f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}" for name in names]
+
+
+def sharded(pattern, key):
+    """Return a function for `input`: a file for every shard of a split, given by its key in section dataset."""
+
+    def of(wildcards):
+        files = shards(index_folder(wildcards), pattern, experiment(wildcards).settings["dataset"][key])
+        return [file.format(**dict(wildcards.items())) for file in files]
+
+    return of
+
+
+def measured(wildcards):
+    """Return the `input` of an evaluation: maps, or masks with their probabilities."""
+    split = experiment(wildcards).computed_split(wildcards.split)
+    return evaluated_files(index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items())))
+
+
+def split_of(key):
+    """Return a function for `options`: the split of a key in section dataset."""
+    return lambda wildcards: experiment(wildcards).settings["dataset"][key]
+
+
+def guide(wildcards):
+    """Return what guides a BRNF network: the folder of the base's maps and the product in them."""
+    chosen = experiment(wildcards)
+    return chosen.seeds_of("base", denoised=chosen.denoises(wildcards.model))
+
+
+def labelled(wildcards):
+    """Return what becomes pseudo-labels: the folder of the model's maps and the product in them."""
+    chosen = experiment(wildcards)
+    return chosen.seeds_of(wildcards.model, denoised=chosen.denoises(wildcards.model))

@@ -1,0 +1,75 @@
+# From maps and masks to tables, figures and the report.
+
+
+rule evaluate:
+    input:
+        indexed("classes.csv", "images.csv", "masks.csv"),
+        unpack(measured),
+    output:
+        evaluation=f"{RUN}/evaluation/{{product}}-{{split}}.json",
+    params:
+        options=options(
+            "evaluate",
+            split=lambda wildcards: wildcards.split,
+            product=lambda wildcards: map_product(experiment(wildcards), wildcards.model, wildcards.product),
+            product_name=lambda wildcards: wildcards.product,
+            model=lambda wildcards: wildcards.model,
+        ),
+        code=code("evaluate"),
+        measured=lambda wildcards, input: command_line({key: input[key] for key in ("maps", "masks", "probabilities") if key in input.keys()}),
+    log:
+        f"{RUN}/logs/evaluate/{{product}}-{{split}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluate/{{product}}-{{split}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "python -m brnf.stages.evaluate --index results/{wildcards.name}/index {params.measured}"
+        " --evaluation {output.evaluation} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule tabulate:
+    input:
+        evaluations=lambda wildcards: evaluations(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
+    output:
+        results_csv="results/{name}/tables/results.csv",
+        results_md="results/{name}/tables/results.md",
+        by_seed_csv="results/{name}/tables/by_seed.csv",
+        seeds_csv="results/{name}/tables/seeds.csv",
+        seeds_md="results/{name}/tables/seeds.md",
+    params:
+        options=options("tabulate"),
+        code=code("tabulate"),
+    log:
+        "results/{name}/logs/tabulate.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m brnf.stages.tabulate --evaluations {input.evaluations} --results-csv {output.results_csv} --results-md {output.results_md}"
+        " --by-seed-csv {output.by_seed_csv} --seeds-csv {output.seeds_csv} --seeds-md {output.seeds_md}"
+        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule write_config:
+    output:
+        "results/{name}/config.yaml",
+    params:
+        text=lambda wildcards: experiment(wildcards).yaml(),
+    log:
+        "results/{name}/logs/write_config.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=200,
+        runtime=5,
+    shell:
+        "printf %s {params.text:q} > {output} 2> >(tee {log} >&2)"

@@ -1,0 +1,52 @@
+# The density of pixel features per class, and the denoising of seeds with it: the same rules for the base and for every BRNF network.
+
+
+rule train_flow:
+    input:
+        pixels=sharded(f"{RUN}/pixels/{{split}}/{{shard}}.h5", "train"),
+    output:
+        flow=f"{RUN}/flow/flow.pt",
+        history=f"{RUN}/flow/history.csv",
+    params:
+        options=options("train_flow"),
+        code=code("train_flow"),
+    log:
+        f"{RUN}/logs/train_flow.log",
+    benchmark:
+        f"{RUN}/benchmarks/train_flow.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=240,
+    shell:
+        "python -m brnf.stages.train_flow --pixels {input.pixels}"
+        " --flow {output.flow} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule denoise_seeds:
+    input:
+        pixels=f"{RUN}/pixels/{{split}}/{{shard}}.h5",
+        maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
+        flow=f"{RUN}/flow/flow.pt",
+    output:
+        denoised=f"{RUN}/denoised/{{split}}/{{shard}}.h5",
+    params:
+        options=options("denoise_seeds", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
+        code=code("denoise_seeds"),
+    log:
+        f"{RUN}/logs/denoise_seeds/{{split}}-{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/denoise_seeds/{{split}}-{{shard}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    shell:
+        "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps} --flow {input.flow}"
+        " --denoised {output.denoised} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

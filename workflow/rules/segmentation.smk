@@ -1,0 +1,79 @@
+# From maps to a trained segmenter: the same rules for the base and for every BRNF network.
+
+
+rule make_pseudo_labels:
+    input:
+        indexed("classes.csv", "images.csv"),
+        maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
+    output:
+        masks=directory(f"{RUN}/pseudo_labels/{{split}}/{{shard}}"),
+        probabilities=f"{RUN}/pseudo_labels/{{split}}/{{shard}}.h5",
+    params:
+        options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
+        code=code("make_pseudo_labels"),
+    log:
+        f"{RUN}/logs/make_pseudo_labels/{{split}}-{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/make_pseudo_labels/{{split}}-{{shard}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=480,
+    shell:
+        "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index --maps {input.maps}"
+        " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule train_segmentation:
+    input:
+        indexed("classes.csv", "images.csv"),
+        masks=sharded(f"{RUN}/pseudo_labels/{{split}}/{{shard}}", "train"),
+    output:
+        network=f"{RUN}/segmentation/network.pt",
+        history=f"{RUN}/segmentation/history.csv",
+    params:
+        options=options("train_segmentation", split=split_of("train")),
+        code=code("train_segmentation"),
+    log:
+        f"{RUN}/logs/train_segmentation.log",
+    benchmark:
+        f"{RUN}/benchmarks/train_segmentation.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=2880,
+    shell:
+        "python -m brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"
+        " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule predict_segmentation:
+    input:
+        indexed("classes.csv", "images.csv"),
+        images=indexed("shards/{split}/{shard}.txt"),
+        network=f"{RUN}/segmentation/network.pt",
+    output:
+        masks=directory(f"{RUN}/predictions/{{split}}/{{shard}}"),
+        probabilities=f"{RUN}/predictions/{{split}}/{{shard}}.h5",
+    params:
+        options=options("predict_segmentation"),
+        code=code("predict_segmentation"),
+    log:
+        f"{RUN}/logs/predict_segmentation/{{split}}-{{shard}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/predict_segmentation/{{split}}-{{shard}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=480,
+    shell:
+        "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
+        " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
