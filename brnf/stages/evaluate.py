@@ -50,12 +50,12 @@ class Options:
 
     split: str
     """Split to evaluate on."""
-    map_product: str = "prototype"
-    """Name of the product inside the map shards."""
+    product: str = "prototype"
+    """Product inside the map shards, or ``mask`` for PNG masks."""
+    product_name: str | None = None
+    """Product in the tables; None: the same."""
     probability_product: str = "probability"
-    """Name of the product inside the probability shards."""
-    product: str = "seeds"
-    """Name of the row in the tables."""
+    """Product inside the probability shards."""
     model: str = "base"
     """Model of the row in the tables."""
     protocol: str = "paper"
@@ -81,8 +81,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 
 def _check(inputs: Inputs, options: Options) -> None:
-    if bool(inputs.maps) == bool(inputs.masks):
-        raise UserError("evaluate: give either --maps or --masks")
+    if bool(inputs.maps) == bool(inputs.masks) or bool(inputs.masks) != (options.product == "mask"):
+        raise UserError("evaluate: give either --maps and the --product inside them, or --masks and --product mask")
     if not 0 < options.recall <= 1:
         raise UserError(f"evaluate.recall: {options.recall} is not in (0, 1]")
     for threshold in options.thresholds:
@@ -114,7 +114,8 @@ def _measure(index: Index, truth: GroundTruth, inputs: Inputs, options: Options,
     sweep = histogram.sweep(options.thresholds) if scored else None
     reading = histogram.at_recall(options.recall) if scored else None
     return {
-        **{key: getattr(options, key) for key in ("model", "product", "split", "protocol", "seed")},
+        **{key: getattr(options, key) for key in ("model", "split", "protocol", "seed")},
+        "product": options.product_name or options.product,
         "classes": ["background", *index.classes],
         "images": len(images) - without_mask,
         "images_without_mask": without_mask,
@@ -131,9 +132,10 @@ def _predictions(
     images: tuple[ImageRecord, ...], classes: int, inputs: Inputs, options: Options, runtime: Runtime
 ) -> Iterator[tuple[ImageRecord, NDArray[np.uint8], CamMaps | None]]:
     """Yield each image with its predicted classes, [H, W], and its maps at image size where there are any."""
-    progress = Progress(images, f"evaluate {options.model} {options.product} {options.split}", runtime, unit="image")
+    name = f"evaluate {options.model} {options.product_name or options.product} {options.split}"
+    progress = Progress(images, name, runtime, unit="image")
     if inputs.maps:
-        reader = MapReader(inputs.maps, options.map_product)
+        reader = MapReader(inputs.maps, options.product)
         for image in progress:
             maps = _at_image_size(reader[image.id], image)
             yield image, maps.labels(), maps

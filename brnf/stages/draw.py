@@ -1,0 +1,178 @@
+"""Stage: draw the figures of an experiment."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from brnf.data.index import ImageRecord, Index
+from brnf.errors import UserError
+from brnf.evaluate.figures import Example, History, bias_figure, curves_figure, examples_figure, scores_figure
+from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
+from brnf.evaluate.truth import GroundTruth, MaskFolders
+from brnf.stages.common import Runtime, run_stage
+from brnf.store.files import locked, whole_file
+from brnf.store.maps import MapReader
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    index: Path
+    """Image index."""
+    panels: tuple[str, ...] = ()
+    """What the examples show, ``title:product:path`` each: a shard of maps and the product inside it, or ``mask`` and a folder of PNG
+    masks. Words of one title are shards of one panel; panels keep the order of their first word."""
+    evaluations: tuple[Path, ...] = ()
+    """JSON files of the stage evaluate."""
+    histories: tuple[str, ...] = ()
+    """Training curves, ``model:stage:path`` each; equal model and stage are runs of different seeds."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written; None leaves a figure out."""
+
+    examples: Path | None = None
+    """Images with their seeds and masks."""
+    scores: Path | None = None
+    """mIoU of every product."""
+    bias: Path | None = None
+    """mIoU against context bias at equal recall (data with context masks only)."""
+    curves: Path | None = None
+    """Training curves."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is drawn."""
+
+    split: str
+    """Split the examples are from."""
+    images: tuple[str, ...] = ()
+    """Ids of the examples; none: the first ``count`` by a hash of the id, of those with a mask and the most panels."""
+    count: int = 6
+    """Number of examples."""
+    models: tuple[str, ...] = ("base", "brnf")
+    """Models in their order."""
+    products: tuple[str, ...] = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels", "segmentation")
+    """Products in their order."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Draw the figures of an experiment."""
+    paths = [path for path in (outputs.examples, outputs.scores, outputs.bias, outputs.curves) if path is not None]
+    if not paths:
+        raise UserError("draw: no figure asked for; give --examples, --scores, --bias or --curves")
+    with locked(paths[0]):
+        if outputs.examples:
+            _save(outputs.examples, _examples(inputs, options))
+        if outputs.scores or outputs.bias:
+            evaluations = read_evaluations(inputs.evaluations, options.models, options.products)
+            if outputs.scores:
+                _save(outputs.scores, scores_figure(results_table(evaluations)))
+            if outputs.bias:
+                table = seeds_table(evaluations)
+                if table.fire70.isna().all():
+                    raise UserError("draw: no evaluation holds a context bias, the data have no context masks; leave --bias out")
+                targets = [one["at_recall"]["target"] for one in evaluations if one["at_recall"]]
+                _save(outputs.bias, bias_figure(table, 100 * targets[0]))
+        if outputs.curves:
+            _save(outputs.curves, curves_figure([_history(word) for word in inputs.histories]))
+
+
+def _save(path: Path, figure: Figure) -> None:
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _history(word: str) -> History:
+    model, stage, path = _three(word, "histories", "model:stage:path")
+    try:
+        return History(model, stage, pd.read_csv(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged history ({error}); run its training again") from error
+
+
+def _three(word: str, flag: str, form: str) -> tuple[str, str, Path]:
+    parts = word.split(":", 2)
+    if len(parts) != 3 or not all(parts):
+        raise UserError(f"--{flag}: '{word}' is not of the form {form}")
+    return parts[0], parts[1], Path(parts[2])
+
+
+class Panel:
+    """One column of the examples: maps or masks of one product."""
+
+    def __init__(self, product: str, paths: Sequence[Path], classes: int) -> None:
+        self._source = MaskFolders(tuple(paths), classes) if product == "mask" else MapReader(paths, product)
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._source
+
+    def labels(self, image: ImageRecord) -> NDArray[np.uint8]:
+        """Return the classes of one image, [H, W] uint8."""
+        if isinstance(self._source, MaskFolders):
+            return self._source.read(image)
+        labels = self._source[image.id].labels()
+        return np.asarray(cv2.resize(labels, (image.width, image.height), interpolation=cv2.INTER_NEAREST))
+
+
+def _examples(inputs: Inputs, options: Options) -> Figure:
+    index = Index.read(inputs.index)
+    truth = GroundTruth(index, inputs.index)
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for word in inputs.panels:
+        title, product, path = _three(word, "panels", "title:product:path")
+        groups.setdefault((title, product), []).append(path)
+    panels = {title: Panel(product, paths, len(index.classes)) for (title, product), paths in groups.items()}
+    examples = []
+    for image in _choose(index, panels, truth, options):
+        objects = truth.objects(image)
+        if objects is None:
+            raise UserError(f"{image.id}: has no ground-truth mask; choose other example images")
+        shown = {title: panel.labels(image) for title, panel in panels.items() if image.id in panel}
+        examples.append(Example(_photograph(image), objects, shown))
+    used = [title for title in panels if any(title in example.panels for example in examples)]
+    return examples_figure(examples, used, index.classes)
+
+
+def _choose(index: Index, panels: dict[str, Panel], truth: GroundTruth, options: Options) -> Sequence[ImageRecord]:
+    """Return the images to show."""
+    if options.images:
+        return index.select(options.images)
+    ranked = sorted(
+        index.split(options.split),
+        key=lambda image: (-sum(image.id in panel for panel in panels.values()), hashlib.sha256(image.id.encode()).digest()),
+    )
+    chosen: list[ImageRecord] = []
+    for image in ranked:
+        if len(chosen) == options.count:
+            break
+        if truth.objects(image) is not None:
+            chosen.append(image)
+    if not chosen:
+        raise UserError(f"split '{options.split}': none of its images has a ground-truth mask; draw examples of another split")
+    return chosen
+
+
+def _photograph(image: ImageRecord) -> NDArray[np.uint8]:
+    try:
+        with Image.open(image.path) as file:
+            return np.array(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{image.path}: image cannot be read ({error}); restore the file") from error
+
+
+if __name__ == "__main__":
+    run_stage(run)

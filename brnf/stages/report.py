@@ -1,0 +1,166 @@
+"""Stage: write the HTML report of an experiment and its companions."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from brnf.errors import UserError
+from brnf.evaluate.report import Override, Picture, Section, Table, picture, render, table
+from brnf.evaluate.tables import KEY
+from brnf.stages.common import Runtime, run_stage
+from brnf.store.files import locked, whole_file
+from brnf.workflow.schema import leaves
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+TABLES = {
+    "results": ("mIoU, bias and IoU per class (%, mean over seeds)", False),
+    "seeds": ("Seeds: own background, best constant threshold, equal object recall (%, mean over seeds)", False),
+    "by_seed": ("mIoU, bias and IoU per class for each seed (%)", True),
+}
+"""File in ``tables/`` -> caption, and whether it is folded."""
+
+FIGURES = {
+    "examples": "Images with their ground truth, seeds and masks. White lines are the outlines of the true objects.",
+    "bias": "mIoU against the context inside the seed at equal object recall. Large marks are means, dots seeds; up and left is better.",
+    "scores": "mIoU of every product. Large marks are means, small dots seeds.",
+    "curves": "Training curves; thin lines are single steps, thick ones their moving mean.",
+}
+"""File in ``figures/`` -> caption, in the order of the report."""
+
+PROTOCOLS = {
+    "paper": "the paper's settings, unchanged, for a GPU.",
+    "bench": "what a CPU can do in hours: a small frozen backbone, fewer iterations and stated sizes and scales; the method is the same.",
+    "scenes": "rendered scenes with known context bias, a small frozen backbone, a few hundred training steps.",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    experiments: tuple[Path, ...]
+    """Folders ``results/<name>`` with config.yaml, tables/ and figures/; the main experiment first, then its companions."""
+    schema: Path | None = None
+    """Schema of the configuration; with it the report lists every key that differs from its default."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written."""
+
+    report: Path
+    """One HTML file without any reference to the network."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is called."""
+
+    title: str = "BRNF: bias-resilient weakly supervised segmentation"
+    """Headline of the page."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Write the HTML report of an experiment and its companions."""
+    if not inputs.experiments:
+        raise UserError("report: no experiment given; give at least one folder results/<name>")
+    schema = None if inputs.schema is None else _yaml(inputs.schema)
+    sections = [_section(folder, schema, outputs.report.parent) for folder in inputs.experiments]
+    used = dict.fromkeys(section.protocol for section in sections)
+    with locked(outputs.report), whole_file(outputs.report) as temporary:
+        temporary.write_text(render(options.title, sections, {name: PROTOCOLS.get(name, "") for name in used}), encoding="utf-8")
+
+
+def _section(folder: Path, schema: Mapping[str, Any] | None, home: Path) -> Section:
+    """Read one experiment."""
+    path = folder / "config.yaml"
+    config = _yaml(path)
+    files = [path, *sorted((folder / "tables").glob("*")), *sorted((folder / "figures").glob("*.png"))]
+    return Section(
+        name=str(config.get("name", folder.name)),
+        protocol=str(config.get("protocol", "paper")),
+        facts=_facts(config),
+        tables=_tables(folder),
+        pictures=_pictures(folder),
+        overrides=None if schema is None else _overrides(config, schema),
+        configuration=path.read_text(),
+        files={os.path.relpath(file, home): f"{file.stat().st_size / 1024:,.0f} KB" for file in files if not file.name.startswith(".")},
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run the workflow again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no configuration; remove it and run the workflow again")
+    return content
+
+
+def _tables(folder: Path) -> list[Table]:
+    tables = []
+    for name, (caption, folded) in TABLES.items():
+        path = folder / "tables" / f"{name}.csv"
+        try:
+            frame = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: missing or damaged table ({error}); run the stage tabulate again") from error
+        if len(frame):
+            tables.append(table(frame, caption, folded=folded))
+    return tables
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    known = [(folder / "figures" / f"{name}.png", caption) for name, caption in FIGURES.items()]
+    others = [(path, path.stem) for path in sorted((folder / "figures").glob("*.png")) if path.stem not in FIGURES and path.stem[0] != "."]
+    return [picture(path.stem, caption, path.read_bytes()) for path, caption in [*known, *others] if path.exists()]
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a reader wants to know first."""
+    dataset, backbone, segmentation = (config.get(key) or {} for key in ("dataset", "backbone", "segmentation"))
+    facts = {
+        "data": dataset.get("kind"),
+        "trained on": dataset.get("train"),
+        "seeds evaluated on": dataset.get("seeds"),
+        "segmentation evaluated on": dataset.get("val"),
+        "models": config.get("models"),
+        "seeds of the random generators": config.get("seeds"),
+        "backbone": backbone.get("name"),
+        "segmentation backbone": segmentation.get("backbone"),
+        "scales of the maps": (config.get("cam") or {}).get("scales"),
+        "segmentation iterations": segmentation.get("iterations"),
+    }
+    if dataset.get("kind") == "scenes":
+        scenes = config.get("scenes") or {}
+        facts["context bias (ρ, ν)"] = [scenes.get("rho"), scenes.get("nu")]
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+        for name, value in facts.items()
+        if value is not None
+    }
+
+
+def _overrides(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Override]:
+    """List the keys whose value is not the schema's default, in the schema's order."""
+    found = []
+    for path, part in leaves(schema):
+        value: Any = config
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        default = part.get("default")
+        if value is not None and value != default:
+            found.append(Override(".".join(path), json.dumps(default), json.dumps(value)))
+    return found
+
+
+if __name__ == "__main__":
+    run_stage(run)
