@@ -96,10 +96,10 @@ class ScoreHistogram:
         if not len(columns):
             # Without a foreground channel all is background: any class wins, with score 0.
             columns, foreground = np.zeros(1, np.intp), np.zeros((1, *truth.shape), np.float32)
-        winner = foreground.argmax(0)
+        winner, largest = _winner(foreground)
         # A product of float32 and bins is exact in float64, so a score equal to a threshold never falls below it.
-        score = np.clip(foreground.max(0).astype(np.float64), 0.0, 1.0)
-        column = winner * (self.bins + 1) + np.floor(score * self.bins).astype(np.intp)
+        score = np.clip(largest.astype(np.float64), 0.0, 1.0)
+        column = winner.astype(np.intp) * (self.bins + 1) + (score * self.bins).astype(np.intp)
         self.truth[:, columns] += self._joint(truth, truth != IGNORE, column, len(self.truth), len(columns))
         if context is not None:
             seen = np.isin(context, np.asarray(labels, np.uint8)) & (context > 0) & (context != IGNORE)
@@ -165,3 +165,15 @@ class ScoreHistogram:
             fire=float(inside.sum() / total.sum()) if known else None,
             fire_of_class=shares if known else None,
         )
+
+
+def _winner(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    """Return arg max and maximum over the channels of [k, H, W]; the first of equal channels wins.
+
+    Channel by channel, which is several times faster than numpy's arg max over the first axis.
+    """
+    winner, largest = np.zeros(values.shape[1:], np.uint8), values[0].copy()
+    for channel in range(1, len(values)):
+        np.copyto(winner, channel, where=values[channel] > largest)
+        np.maximum(largest, values[channel], out=largest)
+    return winner, largest
