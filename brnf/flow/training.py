@@ -144,7 +144,7 @@ class FlowTrainer:
         self._optimiser.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value) or not bool(norm.isfinite()):
             self.restore_best()
             raise UserError(

@@ -1,0 +1,190 @@
+"""Training: better than a Gaussian where a Gaussian is wrong, reproducible, safe; the online flow resumes exactly."""
+
+import io
+import math
+
+import pytest
+import torch
+
+from brnf.errors import UserError
+from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments, StandardisedDensity
+from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.flow.posterior import tempered_posterior
+from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, balanced_rows, held_out_loss
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def moons(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two interleaved half circles in 2 of 4 correlated dimensions, class 0 and 1, a third unlabelled."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 2, (count,), generator=generator)
+    angle = math.pi * torch.rand(count, generator=generator)
+    sign = 1 - 2 * label
+    x = torch.stack([angle.cos() + label, sign * angle.sin() + 0.5 * label], 1)
+    x = x + 0.08 * torch.randn(count, 2, generator=generator)
+    rest = 0.3 * torch.randn(count, 2, generator=generator) + torch.stack([x[:, 0] * x[:, 1], x[:, 1].square()], 1)
+    codes = torch.where(torch.rand(count, generator=generator) < 0.33, -1, label)
+    return 7 + 3 * torch.cat([x, rest], 1), codes
+
+
+def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrainer, HeldOut]:
+    features, codes = moons(3000, 0)
+    flow = FlowDensity(4, 2, FlowOptions(blocks=6, hidden=32))
+    moments = RunningMoments(4)
+    moments.update(features)
+    flow.fit_standardisation(moments.mean, moments.deviation())
+    held_out = HeldOut.draw(*moons(1000, 1), noise=0.05, seed=0)
+    trainer = FlowTrainer(flow, TrainingOptions(steps=steps, learning_rate=5e-3, **changes), held_out)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rows = torch.randint(0, 3000, (256,), generator=generator)
+        trainer.step(features[rows], codes[rows])
+    trainer.restore_best()
+    return flow, trainer, held_out
+
+
+def test_flow_beats_gaussians_on_moons() -> None:
+    flow, trainer, held_out = trained()
+    features, codes = moons(3000, 0)
+    labelled = held_out.codes >= 0
+
+    def accuracy(density: StandardisedDensity) -> float:
+        return float((density.log_prob(held_out.features).argmax(1) == held_out.codes)[labelled].float().mean())
+
+    losses = {"flow": held_out_loss(flow, held_out)}
+    for kind in ("gaussian_diagonal", "gaussian_full"):
+        density = build_gaussian(kind, 4, 2, GaussianOptions())  # type: ignore[arg-type]
+        density.fit_standardisation(flow.mean, flow.deviation)
+        fit_gaussian(density, [(features, codes)])
+        losses[kind] = held_out_loss(density, held_out)
+        assert accuracy(flow) > accuracy(density) + 0.02
+    assert losses["flow"] < losses["gaussian_full"] - 0.4 < losses["gaussian_diagonal"] - 0.4, losses
+    # The best held-out state is the one kept, and units are nats per dimension.
+    judged = [row.held_out for row in trainer.history if row.held_out is not None]
+    assert len(judged) == 10
+    assert losses["flow"] / 4 == pytest.approx(min(judged), abs=1e-6)
+
+
+def test_learning_rate_falls_to_one_percent() -> None:
+    _, trainer, _ = trained(steps=30)
+    rates = [row.learning_rate for row in trainer.history]
+    assert rates[0] == pytest.approx(5e-3)
+    assert rates[-1] == pytest.approx(5e-5)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_same_seed_same_bytes() -> None:
+    def content() -> bytes:
+        flow, _, _ = trained(steps=30, balanced=True)
+        buffer = io.BytesIO()
+        torch.save(flow.state_dict(), buffer)
+        return buffer.getvalue()
+
+    assert content() == content()
+
+
+def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
+    features, codes = moons(300, 0)
+    flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
+    trainer = FlowTrainer(flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, 0))
+    for _ in range(25):
+        trainer.step(features, codes)
+    good = {name: value.clone() for name, value in flow.state_dict().items()}
+    trainer.step(features, codes)
+    broken = features.clone()
+    broken[3, 1] = math.nan
+    with pytest.raises(UserError, match="step 27"):
+        trainer.step(broken, codes)
+    assert all(torch.equal(value, good[name]) for name, value in flow.state_dict().items())
+
+
+def test_balanced_rows() -> None:
+    codes = torch.tensor([0] * 900 + [1] * 90 + [3] * 10 + [-1] * 500)
+    drawn = codes[balanced_rows(codes, torch.Generator().manual_seed(0))]
+    assert len(drawn) == 1500
+    counts = [int((drawn == k).sum()) for k in (-1, 0, 1, 3)]
+    assert counts[0] == 500
+    assert all(abs(count - 1000 / 3) < 60 for count in counts[1:])
+    assert balanced_rows(torch.full((4,), -1), torch.Generator()).tolist() == [0, 1, 2, 3]
+
+
+def batch(seed: int, count: int = 200) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    features, codes = moons(count, seed)
+    return features, codes, torch.ones(count, 2, dtype=torch.bool)
+
+
+def test_online_flow_learns_and_its_temperature_follows() -> None:
+    online = OnlineFlow(4, 2, FlowOptions(blocks=4, hidden=32), OnlineOptions(learning_rate=5e-3, refit_every=10))
+    assert not online.ready(1)
+    losses = [online.update(*batch(seed)) for seed in range(200)]
+    assert online.ready(200) and not online.ready(201)
+    assert sum(losses[-10:]) < sum(losses[:10]) - 5
+    features, codes, allowed = batch(999, 2000)
+    posterior = online.posterior(features, allowed)
+    labelled = codes >= 0
+    assert float((posterior.argmax(1) == codes)[labelled].float().mean()) > 0.88
+    assert float(posterior[labelled].max(1).values.mean()) == pytest.approx(0.9, abs=0.04)
+    assert not posterior.requires_grad
+    expected = tempered_posterior(online.flow.log_prob(features), allowed, online.temperature)
+    torch.testing.assert_close(posterior, expected)
+    only = torch.tensor([True, False]).expand(2000, 2)
+    assert bool((online.posterior(features, only)[:, 0] == 1).all())
+
+
+def test_online_standardisation_equals_all_rows_seen() -> None:
+    online = OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=50))
+    for seed in range(5):
+        online.update(*batch(seed))
+    seen = torch.cat([batch(seed)[0] for seed in range(5)]).double()
+    torch.testing.assert_close(online.flow.mean, seen.mean(0).float())
+    torch.testing.assert_close(online.flow.deviation, seen.std(0, unbiased=False).float())
+
+
+def test_online_flow_takes_no_gradient_from_the_network() -> None:
+    online = OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), OnlineOptions())
+    features, codes, allowed = batch(0)
+    features.requires_grad_()
+    online.update(features, codes, allowed)
+    assert features.grad is None
+
+
+def test_online_flow_resumes_exactly() -> None:
+    options = OnlineOptions(batch_rows=120, refit_every=3, recent_rows=100)
+
+    def make() -> OnlineFlow:
+        return OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), options)
+
+    whole = make()
+    for seed in range(10):
+        whole.update(*batch(seed))
+    first = make()
+    for seed in range(5):
+        first.update(*batch(seed))
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    second = make()
+    second.load_state_dict(torch.load(buffer, weights_only=True))
+    for seed in range(5, 10):
+        second.update(*batch(seed))
+    assert second.temperature == whole.temperature
+    assert second.updates == whole.updates == 10
+    assert all(torch.equal(value, second.flow.state_dict()[name]) for name, value in whole.flow.state_dict().items())
+    assert torch.equal(second.sample(1, 5, 0.5), whole.sample(1, 5, 0.5))
+
+
+def test_online_flow_with_a_fixed_temperature_and_bad_values() -> None:
+    online = OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), OnlineOptions(temperature="25"))
+    online.update(*batch(0))
+    assert online.temperature == 25
+    features, codes, allowed = batch(1)
+    features[0, 0] = math.nan
+    with pytest.raises(UserError, match="update 2"):
+        online.update(features, codes, allowed)
+    with pytest.raises(ValueError, match="at least one row"):
+        online.update(features[:0], codes[:0], allowed[:0])
