@@ -5,6 +5,7 @@ tone. The tone blends a dark and a light colour of one hue, so an object's class
 A context is a tone over pixel coordinates that blends two fixed colours. ``method.md`` section 12.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -198,12 +199,12 @@ def _net(x: Grid, y: Grid) -> Grid:
 
 def _honeycomb(x: Grid, y: Grid) -> Grid:
     side = 9.0
-    width, height = np.sqrt(3) * side, 3 * side
+    width, height = math.sqrt(3) * side, 3 * side
     distance = np.full(np.broadcast(x, y).shape, -np.inf, np.float32)
     for shift in (0.0, 0.5):
         across = np.abs(_cell(x + shift * width, width)) * width
         along = np.abs(_cell(y + shift * height, height)) * height
-        inside = width / 2 - np.maximum(across, across / 2 + along * (np.sqrt(3) / 2))
+        inside = width / 2 - np.maximum(across, across / 2 + along * (math.sqrt(3) / 2))
         distance = np.maximum(distance, np.asarray(inside, np.float32))
     return _tone(np.clip(distance / 2.2 - 0.45, 0, 1))
 

@@ -1,10 +1,11 @@
 """Rendered scenes with context bias on purpose (``method.md`` section 12).
 
-A scene is drawn in three steps that can be called apart: which classes and contexts it holds (:func:`sample_content`), where they
-are (:func:`place`), and the pixels (:func:`render`). Every scene has its own random generator, made from the seed, the split
-and its number, so that neither order nor count of the scenes changes one of them.
+A scene is drawn in three steps that can be called apart: which classes and contexts it holds (``sample_content``), where they are
+(``place``), and the pixels (:func:`render`). Every scene has its own random generator, made from the seed, the split and its
+number, so that neither order nor count of the scenes changes one of them.
 """
 
+import math
 import zlib
 from dataclasses import dataclass
 
@@ -13,83 +14,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from brnf.data.scene_layout import REFERENCE_SIZE, Layout, PlacedContext, PlacedObject, patch_area, place, sample_content
 from brnf.data.scene_textures import CONTEXTS, OBJECTS, rgb
 
-__all__ = [
-    "SCENE_CLASSES",
-    "Content",
-    "Layout",
-    "PlacedContext",
-    "PlacedObject",
-    "Scene",
-    "draw_scene",
-    "place",
-    "render",
-    "sample_content",
-]
+__all__ = ["Scene", "draw_scene", "render"]
 
-SCENE_CLASSES = tuple(thing.name for thing in OBJECTS)
-COUNT_PROBABILITY = (0.5, 0.35, 0.15)
-REFERENCE_SIZE = 224
-RADIUS = (30.0, 42.0)
-STRETCH = 0.1  # width times 1 ± this, height divided by it: proportions vary by .2
-CONTEXT_HALF_WIDTH = 1.3
-CONTEXT_HALF_DEPTH = 0.95
-CONTEXT_DISTANCE = 1.4
-HIDDEN = 0.25  # largest share of an object that others may hide before a placement is penalised
-CANDIDATES = 96
-COARSE = 8  # pixels of a cell of the grid on which placements are compared
 SUPERSAMPLE = 2
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a scene holds.
-
-    Attributes:
-        classes: class indices 1..6 of its objects, all different.
-        accompanied: for each object, whether its class's context lies beside it.
-        strangers: class indices of contexts whose class is absent.
-    """
-
-    classes: tuple[int, ...]
-    accompanied: tuple[bool, ...]
-    strangers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class PlacedObject:
-    """An object in the plane: class index, centre and radius in pixels, tilt in radians, stretch, mirrored or not, hue in degrees."""
-
-    label: int
-    x: float
-    y: float
-    radius: float
-    tilt: float
-    stretch: float
-    mirrored: bool
-    hue: float
-
-
-@dataclass(frozen=True)
-class PlacedContext:
-    """A context patch: class index, centre, half width and half depth in pixels, direction of its depth in radians."""
-
-    label: int
-    x: float
-    y: float
-    half_width: float
-    half_depth: float
-    direction: float
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where everything is; contexts are drawn first, each list in its order."""
-
-    size: int
-    contexts: tuple[PlacedContext, ...]
-    objects: tuple[PlacedObject, ...]
 
 
 @dataclass(frozen=True)
@@ -122,84 +52,6 @@ def draw_scene(seed: int, split: str, number: int, *, size: int, rho: float, nu:
     """
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
     return render(place(sample_content(rng, rho, nu), size, rng), rng)
-
-
-def sample_content(rng: Generator, rho: float, nu: float) -> Content:
-    """Draw the classes of a scene, which of them have their context, and the 1–3 contexts of absent classes (with probability nu)."""
-    order = rng.permutation(len(SCENE_CLASSES)) + 1
-    count = int(rng.choice(len(COUNT_PROBABILITY), p=COUNT_PROBABILITY)) + 1
-    accompanied = rng.random(count) < rho
-    strangers = int(rng.integers(1, 4)) if rng.random() < nu else 0
-    return Content(
-        tuple(int(label) for label in order[:count]),
-        tuple(bool(flag) for flag in accompanied),
-        tuple(int(label) for label in order[count : count + strangers]),
-    )
-
-
-def place(content: Content, size: int, rng: Generator) -> Layout:
-    """Place objects and contexts one after the other, each where it disturbs the earlier ones least among random candidates.
-
-    Objects may overlap (a random allowance up to ``HIDDEN``); contexts keep apart as far as there is room.
-    """
-    unit = size / REFERENCE_SIZE
-    cells = (np.arange(0, REFERENCE_SIZE, COARSE, dtype=np.float32) + COARSE / 2) * unit
-    x, y = cells[None, None, :], cells[None, :, None]
-    taken_objects = taken_contexts = np.zeros((len(cells), len(cells)), bool)
-    objects: list[PlacedObject] = []
-    contexts: list[PlacedContext] = []
-    wanted = [(label, True, beside) for label, beside in zip(content.classes, content.accompanied, strict=True)]
-    for label, is_object, has_context in wanted + [(label, False, True) for label in content.strangers]:
-        radius = rng.uniform(*RADIUS) * unit
-        centre = rng.uniform(radius, size - radius, (CANDIDATES, 2))
-        direction = rng.uniform(0, 2 * np.pi, CANDIDATES)
-        half = (CONTEXT_HALF_WIDTH * radius, CONTEXT_HALF_DEPTH * radius)
-        distance = CONTEXT_DISTANCE * radius if is_object else 0.0
-        beside = centre + distance * np.stack([np.cos(direction), np.sin(direction)], 1)
-        disc = is_object & (np.hypot(x - centre[:, 0, None, None], y - centre[:, 1, None, None]) < 0.85 * radius)
-        patch = has_context & _patch(x - beside[:, 0, None, None], y - beside[:, 1, None, None], direction[:, None, None], half)
-        scale = (unit * COARSE / radius) ** 2
-        best = int(np.argmin(_cost(disc * scale, patch * scale, taken_objects, taken_contexts, rng.uniform(0, HIDDEN))))
-        taken_objects, taken_contexts = taken_objects | disc[best], taken_contexts | patch[best]
-        if has_context:
-            contexts.append(PlacedContext(label, *_point(beside[best]), *half, float(direction[best])))
-        if is_object:
-            tilt, stretch, hue = rng.uniform(-0.3, 0.3), rng.uniform(1 - STRETCH, 1 + STRETCH), rng.uniform(0, 360)
-            objects.append(PlacedObject(label, *_point(centre[best]), radius, tilt, stretch, bool(rng.random() < 0.5), hue))
-    return Layout(size, tuple(contexts), tuple(objects))
-
-
-def _point(values: NDArray[np.floating]) -> tuple[float, float]:
-    return float(values[0]), float(values[1])
-
-
-def _cost(
-    disc: NDArray[np.floating], patch: NDArray[np.floating], objects: NDArray[np.bool_], contexts: NDArray[np.bool_], allowance: float
-) -> NDArray[np.float64]:
-    """Rate candidates, low is good.
-
-    Arguments:
-        disc: [n, g, g] area that the object takes in each cell, in squared radii.
-        patch: the same of its context.
-        objects: [g, g] cells taken by earlier objects.
-        contexts: [g, g] cells taken by earlier contexts.
-        allowance: share of the object that may overlap earlier ones at no cost.
-    """
-    area = (1, 2)
-    overlap = np.maximum((disc * objects).sum(area) / np.pi - allowance, 0)
-    outside = np.maximum(4 * CONTEXT_HALF_WIDTH * CONTEXT_HALF_DEPTH - patch.sum(area), 0) * patch.any(area)
-    confused = 1.5 * (patch * contexts).sum(area) + (disc * contexts).sum(area) + (patch * objects).sum(area)
-    return np.asarray(12 * overlap + outside + confused, np.float64)
-
-
-def _patch(
-    dx: NDArray[np.floating], dy: NDArray[np.floating], direction: float | NDArray[np.floating], half: tuple[float, float]
-) -> NDArray[np.bool_]:
-    """Tell where a patch is: a rounded rectangle with a wavy edge around offset (0, 0)."""
-    along, across = dx * np.cos(direction) + dy * np.sin(direction), -dx * np.sin(direction) + dy * np.cos(direction)
-    wave = 1 + 0.06 * np.cos(7 * np.arctan2(along, across))
-    fourth = np.square(np.square(across / half[0])) + np.square(np.square(along / half[1]))
-    return np.asarray(fourth < np.square(np.square(wave)), bool)
 
 
 def render(layout: Layout, rng: Generator) -> Scene:
@@ -239,12 +91,12 @@ def _draw_context(
     """Draw a context patch; its texture stands upright whatever the patch's direction."""
     box = _box(patch.x, patch.y, 1.5 * patch.half_width, len(x))
     dx, dy = x[box] - patch.x, y[box] - patch.y
-    inside = _patch(dx, dy, patch.direction, (patch.half_width, patch.half_depth))
+    inside = patch_area(dx, dy, np.array([patch.direction], np.float32), (patch.half_width, patch.half_depth))
     texture = CONTEXTS[patch.label - 1]
     period, tilt = unit * rng.uniform(0.9, 1.1), rng.uniform(-0.1, 0.1)
     shift = rng.uniform(0, 40, 2)
-    along = (dx * np.cos(tilt) + dy * np.sin(tilt)) / period + shift[0]
-    across = (dy * np.cos(tilt) - dx * np.sin(tilt)) / period + shift[1]
+    along = (dx * math.cos(tilt) + dy * math.sin(tilt)) / period + shift[0]
+    across = (dy * math.cos(tilt) - dx * math.sin(tilt)) / period + shift[1]
     tone = texture.tone(along.astype(np.float32), across.astype(np.float32))[inside][:, None]
     turn, value = rng.uniform(-6, 6), rng.uniform(0.9, 1.0)
     dark, light = (rgb(hue + turn, saturation, brightness * value) for hue, saturation, brightness in (texture.dark, texture.light))
@@ -263,8 +115,8 @@ def _draw_object(
     """Draw an object in a dark and a light colour of its hue, shaded from above."""
     box = _box(thing.x, thing.y, 1.6 * thing.radius, len(x))
     dx, dy = (x[box] - thing.x) / thing.radius, (y[box] - thing.y) / thing.radius
-    u = (dx * np.cos(thing.tilt) + dy * np.sin(thing.tilt)) / thing.stretch * (-1 if thing.mirrored else 1)
-    v = (dy * np.cos(thing.tilt) - dx * np.sin(thing.tilt)) * thing.stretch
+    u = (dx * math.cos(thing.tilt) + dy * math.sin(thing.tilt)) / thing.stretch * (-1 if thing.mirrored else 1)
+    v = (dy * math.cos(thing.tilt) - dx * math.sin(thing.tilt)) * thing.stretch
     kind = OBJECTS[thing.label - 1]
     inside = kind.silhouette(u, v)
     tone = kind.tone(u, v)[inside][:, None]
@@ -290,7 +142,7 @@ def _background(size: int, rng: Generator) -> NDArray[np.float32]:
     first, second = (rgb(rng.uniform(0, 360), rng.uniform(0.05, 0.3), rng.uniform(0.35, 0.8)) for _ in range(2))
     angle = rng.uniform(0, 2 * np.pi)
     axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-    blend = np.clip(0.5 + axis[None, :] * np.cos(angle) + axis[:, None] * np.sin(angle) + 0.2 * _smooth(size, 3, rng), 0, 1)[:, :, None]
+    blend = np.clip(0.5 + axis[None, :] * math.cos(angle) + axis[:, None] * math.sin(angle) + 0.2 * _smooth(size, 3, rng), 0, 1)[:, :, None]
     ground = first + blend * (second - first)
     for _ in range(int(rng.integers(4, 10))):
         colour = (ground.mean((0, 1)) + rng.normal(0, 18, 3)).tolist()

@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from brnf.data.masks import write_palette_png
-from brnf.data.scenes import SCENE_CLASSES, Scene, draw_scene
+from brnf.data.scene_layout import SCENE_CLASSES
+from brnf.data.scenes import Scene, draw_scene
 from brnf.errors import UserError
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_directory

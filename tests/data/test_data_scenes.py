@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from brnf.data.scene_layout import SCENE_CLASSES, Content, Layout, PlacedContext, PlacedObject, place, sample_content
 from brnf.data.scene_textures import CONTEXTS, OBJECTS
-from brnf.data.scenes import SCENE_CLASSES, Content, Layout, PlacedContext, PlacedObject, draw_scene, place, render, sample_content
+from brnf.data.scenes import draw_scene, render
 
 RHO, NU, NUMBER = 0.9, 0.6, 4000
 
