@@ -134,10 +134,15 @@ class StandardisedDensity(nn.Module):
         Returns:
             [N, K] nats, with the log-Jacobian of the standardisation.
         """
-        standardised = self.standardise(features)
-        if noise is not None:
-            standardised = standardised + noise
-        return self.standardised_log_prob(standardised) - self.deviation.log().sum()
+        with self._full_precision():
+            standardised = self.standardise(features)
+            if noise is not None:
+                standardised = standardised + noise
+            return self.standardised_log_prob(standardised) - self.deviation.log().sum()
+
+    def _full_precision(self) -> torch.autocast:
+        """Switch off an autocast around the caller: bf16 wrecks log-determinants (performance.md)."""
+        return torch.autocast(self.mean.device.type, enabled=False)
 
     @torch.no_grad()
     def log_prob(self, features: Tensor) -> Tensor:
@@ -177,13 +182,15 @@ class FlowDensity(StandardisedDensity):
 
     def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""
-        z, log_determinant = self.network(self.standardise(features))
-        return z, log_determinant - self.deviation.log().sum()
+        with self._full_precision():
+            z, log_determinant = self.network(self.standardise(features))
+            return z, log_determinant - self.deviation.log().sum()
 
     def inverse(self, z: Tensor) -> Tensor:
         """Map latent points [N, D] back to raw features, exactly."""
-        standardised, _ = self.network(z, rev=True)
-        return standardised * self.deviation + self.mean
+        with self._full_precision():
+            standardised, _ = self.network(z.to(self.mean), rev=True)
+            return standardised * self.deviation + self.mean
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""

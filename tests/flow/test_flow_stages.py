@@ -1,6 +1,8 @@
 """train_flow and denoise_seeds, end to end on a made-up store whose noise is known."""
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +137,17 @@ def test_options_of_the_training(fitted: tuple[Path, list[tuple[Path, Path]], Pa
     options = replace(SMALL, steps=30, held_out=0.0, balanced=True, temperature="40", coupling="glow", learn_means=False)
     _, calibration = load_density(train(tmp_path, [pixels for pixels, _ in pairs], options))
     assert calibration is not None and calibration.temperature == 40
+
+
+def test_command_line_ends_a_mistake_with_status_2(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path) -> None:
+    _, pairs, _ = fitted
+    places = {"--pixels": pairs[0][0], "--maps": pairs[0][1], "--flow": tmp_path / "gone.pt", "--denoised": tmp_path / "out.h5"}
+    words = [str(word) for place in places.items() for word in place]
+    command = [sys.executable, "-m", "brnf.stages.denoise_seeds", *words, "--rule", "ratio", "--xi", "0.7", "--progress", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(denoise_seeds.__file__).parents[2])
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'gone.pt'}: there is no such flow file; run train_flow first\n"
+    assert not (tmp_path / "out.h5").exists()
 
 
 def test_mistakes_end_in_one_line(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path) -> None:
