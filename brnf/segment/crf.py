@@ -16,7 +16,7 @@ SMALLEST_PROBABILITY = 1e-5
 class CrfOptions:
     """Weights and widths of the two pairwise terms (``method.md`` sections 8 and 9)."""
 
-    iterations: int = 10
+    crf_iterations: int = 10
     """Mean-field iterations; 0 returns the given probabilities."""
     gaussian_sigma: float = 1.0
     """Width of the smoothness term, pixels."""
@@ -49,7 +49,7 @@ def dense_crf(image: NDArray[np.uint8], probability: NDArray[np.float32], option
     labels, height, width = probability.shape
     if image.shape != (height, width, 3) or image.dtype != np.uint8:
         raise ValueError(f"image {image.shape} {image.dtype} does not fit probabilities {probability.shape}")
-    if labels == 1 or options.iterations == 0:
+    if labels == 1 or options.crf_iterations == 0:
         return probability.astype(np.float32)
     # The library reads raw buffers: a transposed or flipped view would be taken for other pixels.
     energy = np.ascontiguousarray(-np.log(np.clip(probability, SMALLEST_PROBABILITY, 1.0)), dtype=np.float32)
@@ -62,7 +62,7 @@ def dense_crf(image: NDArray[np.uint8], probability: NDArray[np.float32], option
         rgbim=np.ascontiguousarray(image),
         compat=options.bilateral_weight,
     )
-    return np.array(field.inference(options.iterations), dtype=np.float32).reshape(labels, height, width)
+    return np.array(field.inference(options.crf_iterations), dtype=np.float32).reshape(labels, height, width)
 
 
 def sparse_dense_crf(

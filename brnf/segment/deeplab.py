@@ -50,9 +50,11 @@ class AtrousHead(nn.Module):
     def __init__(self, channels: int, classes: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates)
-        for convolution in self.convolutions:
-            nn.init.normal_(convolution.weight, std=0.01)
-            nn.init.zeros_(convolution.bias)
+        weights, biases = self.weights_and_biases()
+        for weight in weights:
+            nn.init.normal_(weight, std=0.01)
+        for bias in biases:
+            nn.init.zeros_(bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits [N, K, h, w] of features [N, channels, h, w]."""
@@ -60,6 +62,11 @@ class AtrousHead(nn.Module):
         for convolution in self.convolutions[1:]:
             logits = logits + convolution(features)
         return logits
+
+    def weights_and_biases(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the weights and the biases of the convolutions."""
+        named = list(self.named_parameters())
+        return [value for name, value in named if name.endswith("weight")], [value for name, value in named if name.endswith("bias")]
 
 
 class DeepLab(nn.Module):
@@ -104,8 +111,7 @@ class DeepLab(nn.Module):
             weight_decay: of all but the head's biases.
         """
         backbone = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
-        weights = [convolution.weight for convolution in self.head.convolutions]
-        biases = [convolution.bias for convolution in self.head.convolutions]
+        weights, biases = self.head.weights_and_biases()
         groups = [
             {"params": backbone, "lr": learning_rate, "weight_decay": weight_decay},
             {"params": weights, "lr": 10 * learning_rate, "weight_decay": weight_decay},

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from brnf.data.images import resize_image, scaled_size
 from brnf.segment.deeplab import DeepLab
 
 __all__ = ["PredictionOptions", "predict_logits", "predict_probability", "seen_size"]
@@ -39,7 +39,7 @@ def seen_size(height: int, width: int, scale: float, long_side: int | None) -> t
     """
     if long_side is not None:
         scale = scale * long_side / max(height, width)
-    return max(1, round(scale * height)), max(1, round(scale * width))
+    return scaled_size((height, width), scale)
 
 
 @torch.inference_mode()
@@ -58,7 +58,8 @@ def predict_logits(network: DeepLab, image: NDArray[np.uint8], options: Predicti
     height, width = image.shape[:2]
     total: Tensor | None = None
     for scale in options.scales:
-        batch = _resized(image, *seen_size(height, width, scale, options.long_side)).to(device)
+        view = resize_image(image, seen_size(height, width, scale, options.long_side))
+        batch = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None].to(device)
         if options.flip:
             batch = torch.cat([batch, batch.flip(-1)])
         with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
@@ -74,14 +75,8 @@ def predict_logits(network: DeepLab, image: NDArray[np.uint8], options: Predicti
     return total / len(options.scales)
 
 
-def predict_probability(network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device) -> NDArray[np.float32]:
+def predict_probability(
+    network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device
+) -> NDArray[np.float32]:
     """Return the softmax of :func:`predict_logits`, [K, H, W] float32 with K including the background."""
     return predict_logits(network, image, options, device).softmax(0).cpu().numpy()
-
-
-def _resized(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """Return the image at another size as [1, 3, height, width] uint8; areas are averaged on shrinking, so that nothing aliases."""
-    if image.shape[:2] != (height, width):
-        shrinks = height < image.shape[0]
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]

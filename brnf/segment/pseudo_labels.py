@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.data.augment import resize_maps
 from brnf.data.masks import IGNORE
 from brnf.segment.crf import CrfOptions, dense_crf
 
-__all__ = ["PseudoLabelOptions", "enlarge", "label_image", "map_probability", "pseudo_label"]
+__all__ = ["PseudoLabelOptions", "label_image", "map_probability", "pseudo_label"]
 
 LABEL_CERTAINTY = 0.7
 """Probability of the winning label when only labels are given to the CRF, as in the IRN code base."""
@@ -31,10 +31,10 @@ class PseudoLabelOptions:
 def map_probability(values: NDArray[np.float32], unary: Literal["scores", "labels"] = "scores") -> NDArray[np.float32]:
     """Turn maps, which are scores and no distribution, into one at every pixel.
 
-    ``scores`` divides by the sum over the channels. The CRF compares labels by differences of log-probability only, so this gives
-    it the ratios of the maps themselves, as CLIP-ES does, and a narrow win stays easy to overturn; a pixel whose foreground BSDNF set to 0 is
-    then as good as decided. ``labels`` keeps only the winner, at probability 0.7, the others sharing the rest (IRN): every
-    pixel is equally easy to overturn.
+    ``scores`` divides by the sum over the channels. The CRF compares labels by differences of log-probability only, so this
+    gives it the ratios of the maps themselves, as CLIP-ES does: a narrow win stays easy to overturn, and a pixel whose
+    foreground BSDNF set to 0 is as good as decided. ``labels`` keeps only the winner, at probability 0.7, and the others share
+    the rest (IRN): every pixel is equally easy to overturn.
 
     Arguments:
         values: [1 + k, H, W] maps, not negative, channel 0 the background.
@@ -52,22 +52,6 @@ def map_probability(values: NDArray[np.float32], unary: Literal["scores", "label
     positive = np.maximum(values, 0).astype(np.float32)
     total = positive.sum(0, keepdims=True)
     return np.divide(positive, total, out=np.full_like(positive, 1 / labels), where=total > 0)
-
-
-def enlarge(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bring maps to the size of their image.
-
-    Arguments:
-        values: [L, h, w] float32.
-        height: of the image, pixels.
-        width: of the image, pixels.
-
-    Returns:
-        [L, height, width] float32, bilinear between pixel centres; unchanged when the size fits.
-    """
-    if values.shape[1:] == (height, width):
-        return values
-    return np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in values])
 
 
 def label_image(probability: NDArray[np.float32], classes: NDArray[np.uint8], confidence: float = 0.0) -> NDArray[np.uint8]:
@@ -101,9 +85,8 @@ def pseudo_label(
     Returns:
         the label image [H, W] uint8 with 255 where ignored, and its probabilities [1 + k, H, W] float32.
     """
-    values = enlarge(values, *image.shape[:2])
-    if options.crf is None:
-        probability = map_probability(values)
-    else:
-        probability = dense_crf(image, map_probability(values, options.unary), options.crf)
+    values = resize_maps(values, (image.shape[0], image.shape[1]))
+    probability = map_probability(values, "scores" if options.crf is None else options.unary)
+    if options.crf is not None:
+        probability = dense_crf(image, probability, options.crf)
     return label_image(probability, classes, options.confidence), probability

@@ -83,7 +83,7 @@ def train_steps(
     Raises:
         UserError: the loss is not finite.
     """
-    network.to(device, memory_format=torch.channels_last).train()
+    network.to(device).to(memory_format=torch.channels_last).train()
     groups = network.parameter_groups(options.learning_rate, options.weight_decay)
     optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: poly_factor(step, options.iterations, options.power))

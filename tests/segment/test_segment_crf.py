@@ -80,7 +80,7 @@ def test_one_label_and_no_iteration_change_nothing() -> None:
     one = np.full((1, 20, 30), 0.25, np.float32)
     np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), one, OPTIONS), one)
     two = np.random.default_rng(5).random((2, 20, 30)).astype(np.float32)
-    np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), two, CrfOptions(iterations=0)), two)
+    np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), two, CrfOptions(crf_iterations=0)), two)
 
 
 def test_a_probability_of_another_size_is_refused() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brnf.segment.crf import CrfOptions
-from brnf.segment.pseudo_labels import PseudoLabelOptions, enlarge, label_image, map_probability, pseudo_label
+from brnf.segment.pseudo_labels import PseudoLabelOptions, label_image, map_probability, pseudo_label
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 CLASSES = np.array([3, 7], np.uint8)
@@ -45,10 +45,10 @@ def test_without_crf_the_scores_decide_and_confidence_reads_them() -> None:
     np.testing.assert_allclose(probability, map_probability(MAPS))
 
 
-def test_small_maps_are_enlarged_bilinearly_between_pixel_centres() -> None:
-    row = np.array([[[0.0, 1.0]]], np.float32)
-    np.testing.assert_allclose(enlarge(row, 1, 4), [[[0, 0.25, 0.75, 1]]])
-    assert enlarge(row, 1, 2) is row
+def test_small_maps_are_enlarged_before_the_arg_max() -> None:
+    maps = np.array([[[1.0, 0.0]], [[0.0, 0.5]]], np.float32)  # bilinear: 1, .75, .25, 0 against 0, .125, .375, .5
+    label, _ = pseudo_label(np.zeros((1, 4, 3), np.uint8), maps, CLASSES[:1], PseudoLabelOptions(crf=None))
+    np.testing.assert_array_equal(label, [[0, 0, 3, 3]])
 
 
 @pytest.mark.parametrize("unary", ["scores", "labels"])

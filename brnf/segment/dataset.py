@@ -1,0 +1,177 @@
+"""Images with their pseudo-labels as an endless stream of augmented batches."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from brnf.data.augment import Sample, hsv_jitter, random_crop_or_pad, random_flip, random_scale
+from brnf.data.images import read_image
+from brnf.data.index import ImageRecord
+from brnf.data.masks import read_mask
+from brnf.errors import UserError
+
+__all__ = ["AugmentOptions", "LabelledImage", "SegmentationDraws", "endless_batches", "pair_with_masks"]
+
+Draw = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """How training images are varied (``method.md`` section 9)."""
+
+    crop: int = 448
+    """Side of the square crop, pixels."""
+    scale_low: float = 0.5
+    """Smallest random scale."""
+    scale_high: float = 1.5
+    """Largest random scale."""
+    scales: tuple[float, ...] = ()
+    """Scales to choose from instead of the range; empty uses the range."""
+    flip: bool = True
+    """Whether half of the images are mirrored."""
+    hsv: float = 10.0
+    """Largest shift of hue, saturation and value, in units of an 8-bit HSV image; 0 leaves the colours alone."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image and where its pseudo-label lies."""
+
+    image: Path
+    mask: Path
+
+
+def pair_with_masks(records: Sequence[ImageRecord], folders: Sequence[Path]) -> list[LabelledImage]:
+    """Find the mask of each image.
+
+    Arguments:
+        records: the images to train on.
+        folders: of masks ``<id>.png``, each image's in one of them.
+
+    Raises:
+        UserError: a folder or an image's mask is missing.
+    """
+    masks: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder of masks; run make_pseudo_labels first")
+        masks.update((path.stem, path) for path in folder.glob("*.png"))
+    missing = [record.id for record in records if record.id not in masks]
+    if missing:
+        others = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
+        raise UserError(f"{missing[0]}: this image has no mask in the given folders{others}; run make_pseudo_labels for its shard")
+    return [LabelledImage(record.path, masks[record.id]) for record in records]
+
+
+class SegmentationDraws(Dataset[Draw | UserError]):
+    """The draws of a whole training: item ``i`` is the ``i``-th crop that the network sees.
+
+    Every epoch is a new permutation. A draw depends on the seed and its number only, so that any
+    number of loading processes gives the same stream, and a stream can be entered anywhere.
+
+    Arguments:
+        images: the training set.
+        classes: C, foreground classes; masks hold 0..C and 255.
+        draws: length of the stream.
+        options: the augmentation.
+        fill: RGB of padded pixels, the network's mean.
+        seed: of all randomness.
+    """
+
+    def __init__(
+        self, images: Sequence[LabelledImage], classes: int, draws: int, options: AugmentOptions, fill: tuple[int, int, int], seed: int
+    ) -> None:
+        self._images = tuple(images)
+        self._mask_values = tuple(range(1, classes + 1))
+        self._draws = draws
+        self._options = options
+        self._fill = fill
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._draws
+
+    def __getitem__(self, draw: int) -> Draw | UserError:
+        """Return the crop [3, S, S] uint8 and its label [S, S] uint8, or the mistake found in its files.
+
+        A mistake is handed over, not raised: what a loading process raises arrives wrapped in its traceback.
+        """
+        if not 0 <= draw < self._draws:
+            raise IndexError(f"draw {draw} of {self._draws}")
+        epoch, position = divmod(draw, len(self._images))
+        files = self._images[_permutation(len(self._images), self._seed, epoch)[position]]
+        try:
+            image = read_image(files.image)
+            mask = read_mask(files.mask, self._mask_values, size=(image.shape[0], image.shape[1]))
+        except UserError as error:
+            return error
+        sample = self._augment(Sample.of(image, mask=mask), np.random.default_rng((self._seed, 1, draw)))
+        if sample.mask is None:
+            raise AssertionError("augmentation lost the mask")
+        return torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1))), torch.from_numpy(sample.mask)
+
+    def _augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        options = self._options
+        if options.hsv > 0:  # before the crop, whose padding keeps the mean colour
+            sample = hsv_jitter(sample, rng, options.hsv)
+        sample = random_scale(sample, rng, options.scale_low, options.scale_high, options.scales)
+        if options.flip:
+            sample = random_flip(sample, rng)
+        return random_crop_or_pad(sample, rng, options.crop, self._fill)
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of one epoch; neighbouring epochs share a batch, so two are kept."""
+    return np.random.default_rng((seed, 0, epoch)).permutation(images)
+
+
+def endless_batches(draws: SegmentationDraws, batch_size: int, workers: int, *, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of a stream in order.
+
+    Arguments:
+        draws: the stream; it ends the iteration.
+        batch_size: images a batch.
+        workers: loading processes; 0 loads here.
+        pin: whether to copy into page-locked memory, for a GPU.
+
+    Yields:
+        images [N, 3, S, S] uint8 and labels [N, S, S] uint8.
+
+    Raises:
+        UserError: an image or a mask cannot be used.
+    """
+    loader = DataLoader(
+        draws,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_one_thread,
+        pin_memory=pin,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _collate(items: list[Draw | UserError]) -> tuple[Tensor, Tensor] | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    images, labels = zip(*items, strict=True)
+    return torch.stack(images), torch.stack(labels)
+
+
+def _one_thread(_: int) -> None:
+    # Several loading processes with a thread pool each would fight for the cores.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

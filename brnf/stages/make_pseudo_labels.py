@@ -1,0 +1,85 @@
+"""From the maps of a shard to pseudo-labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from brnf.data.images import read_image
+from brnf.data.index import Index
+from brnf.data.masks import write_palette_png
+from brnf.segment.crf import CrfOptions
+from brnf.segment.options import part_of
+from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.store.files import locked, whole_directory
+from brnf.store.maps import MapReader, write_maps
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    index: Path
+    """Folder of the image index."""
+    maps: Path
+    """Shard of maps; every image in it gets a pseudo-label."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    masks: Path
+    """Folder of palette PNGs, ``<id>.png``: 0 background, 1..C classes, 255 ignored."""
+    probabilities: Path
+    """Shard of maps, product ``probability``; without images unless ``save_probabilities``."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How maps become pseudo-labels (``method.md`` section 8)."""
+
+    product: str = "seeds"
+    """Which maps of the shard to use."""
+    crf: bool = True
+    """Whether a dense CRF refines them."""
+    unary: Literal["scores", "labels"] = "scores"
+    """What the CRF starts from: the maps divided by their sum, or the winning label at probability 0.7."""
+    crf_iterations: int = 10
+    """Mean-field iterations of the CRF."""
+    gaussian_sigma: float = 1.0
+    """Width of the CRF's smoothness term, pixels."""
+    gaussian_weight: float = 3.0
+    """Weight of the CRF's smoothness term."""
+    bilateral_sigma_xy: float = 67.0
+    """Width of the CRF's appearance term in the plane, pixels."""
+    bilateral_sigma_rgb: float = 3.0
+    """Width of the CRF's appearance term in colour, grey values."""
+    bilateral_weight: float = 4.0
+    """Weight of the CRF's appearance term."""
+    confidence: float = 0.0
+    """Pixels whose winning probability is lower become 255; 0 keeps all (CLIP-ES: 0.95)."""
+    save_probabilities: bool = False
+    """Whether to keep the probabilities, too."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Make the pseudo-labels of a shard: arg max with background behind a dense CRF."""
+    with locked(outputs.masks):
+        index = Index.read(inputs.index)
+        maps = MapReader([inputs.maps], options.product)
+        records = index.select(maps.images)
+        how = PseudoLabelOptions(part_of(options, CrfOptions) if options.crf else None, options.unary, options.confidence)
+        with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
+            for record in Progress(records, "make pseudo-labels", runtime, unit="image"):
+                cam = maps[record.id]
+                label, probability = pseudo_label(read_image(record.path), cam.values, cam.classes, how)
+                write_palette_png(folder / f"{record.id}.png", label)
+                if options.save_probabilities:
+                    probabilities.write(record.id, cam.classes, {"probability": probability})
+
+
+if __name__ == "__main__":
+    run_stage(run)

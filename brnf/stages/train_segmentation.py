@@ -1,0 +1,122 @@
+"""From pseudo-labels to the segmentation network."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from brnf.data.index import Index
+from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
+from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
+from brnf.segment.options import part_of
+from brnf.segment.training import TrainingOptions, train_steps
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.store.files import locked, whole_file
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    index: Path
+    """Folder of the image index."""
+    masks: tuple[Path, ...]
+    """Folders of pseudo-labels, ``<id>.png``; together they hold every image of the split."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    network: Path
+    """The trained network with its options and classes."""
+    history: Path
+    """CSV, a row each step: step, loss, learning_rate."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train (``method.md`` section 9)."""
+
+    split: str = "train_aug"
+    """The images to train on."""
+    backbone: str = "resnet101"
+    """Name of a timm network."""
+    weights: str = "imagenet"
+    """imagenet, efficientnet_lite0, a file, or none."""
+    output_stride: int = 8
+    """Pixels between two logits."""
+    rates: tuple[int, ...] = (6, 12, 18, 24)
+    """Dilations of the head's convolutions."""
+    trainable_stages: int = 4
+    """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
+    frozen_batch_norm: bool = True
+    """Whether BatchNorm keeps its stored statistics and scale."""
+    iterations: int = 20000
+    """Optimiser steps."""
+    batch_size: int = 10
+    """Images a step."""
+    crop: int = 448
+    """Side of the square crop, pixels."""
+    scale_low: float = 0.5
+    """Smallest random scale."""
+    scale_high: float = 1.5
+    """Largest random scale."""
+    scales: tuple[float, ...] = ()
+    """Scales to choose from instead of the range; empty uses the range."""
+    flip: bool = True
+    """Whether half of the images are mirrored."""
+    hsv: float = 10.0
+    """Largest shift of hue, saturation and value, in units of an 8-bit HSV image."""
+    learning_rate: float = 1e-3
+    """Of the backbone; the head's weights learn 10, its biases 20 times as fast."""
+    momentum: float = 0.9
+    """Of the gradient descent."""
+    weight_decay: float = 5e-4
+    """Of all but the head's biases."""
+    power: float = 0.9
+    """Of the polynomial decay of the learning rate."""
+    amp: bool = False
+    """Compute convolutions in bfloat16."""
+    seed: int = 0
+    """Of the head's first weights, the order of the images and their augmentation."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Train DeepLabV2 on pseudo-labels."""
+    with locked(outputs.network):
+        device = runtime.torch_device()
+        index = Index.read(inputs.index)
+        images = pair_with_masks(index.split(options.split), inputs.masks)
+        torch.manual_seed(options.seed)
+        network = build_deeplab(part_of(options, DeepLabOptions), len(index.classes) + 1)
+        draws = SegmentationDraws(
+            images,
+            classes=len(index.classes),
+            draws=options.iterations * options.batch_size,
+            options=part_of(options, AugmentOptions),
+            fill=_mean_colour(network),
+            seed=options.seed,
+        )
+        batches = endless_batches(draws, options.batch_size, runtime.workers, pin=device.type == "cuda")
+        with whole_file(outputs.history) as temporary, temporary.open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["step", "loss", "learning_rate"])
+            steps = train_steps(network, batches, part_of(options, TrainingOptions), device)
+            shown = Progress(steps, "train segmentation", runtime, unit="step", total=options.iterations)
+            for record in shown:
+                rows.writerow([record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"])
+                shown.note(loss=record.loss)
+            save_network(outputs.network, network, index.classes)
+
+
+def _mean_colour(network: DeepLab) -> tuple[int, int, int]:
+    red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
+    return red, green, blue
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,175 @@
+"""The three stages one after the other on four images."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brnf.data.index import ImageRecord, Index
+from brnf.errors import UserError
+from brnf.stages import make_pseudo_labels, predict_segmentation, train_segmentation
+from brnf.stages.common import Runtime
+from brnf.store.maps import MapReader, write_maps
+
+QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
+COLOURS = np.array([(100, 100, 100), (220, 30, 30), (30, 200, 40)], np.uint8)
+CLASSES = ("red", "green")
+TRAINING = train_segmentation.Options(
+    split="train",
+    backbone="mobilenetv3_small_050",
+    weights="none",
+    rates=(1, 2),
+    frozen_batch_norm=False,
+    iterations=30,
+    batch_size=4,
+    crop=56,
+    scale_low=0.8,
+    scale_high=1.2,
+    learning_rate=0.01,
+)
+PREDICTION = predict_segmentation.Options(scales=(1.0, 1.25))
+
+
+class Scenes:
+    """Four images of one coloured square each, their index, their true labels and coarse maps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.index, self.maps, self.images = folder, folder / "index", folder / "maps.h5", folder / "images.txt"
+        self.truth: dict[str, np.ndarray] = {}
+        rng = np.random.default_rng(0)
+        records = []
+        with write_maps(self.maps) as maps:
+            for number in range(4):
+                name, label = f"image{number}", 1 + number % 2
+                truth = np.zeros((56, 64), np.uint8)
+                top, left = rng.integers(3, 20, 2)
+                truth[top : top + 33, left : left + 37] = label
+                Image.fromarray(COLOURS[truth] + rng.integers(0, 3, (56, 64, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+                coarse = (truth == label).reshape(14, 4, 16, 4).mean((1, 3)).astype(np.float32)
+                maps.write(name, np.array([label]), {"seeds": np.stack([1 - coarse, coarse])})
+                records.append(ImageRecord(name, folder / f"{name}.png", 64, 56, (label,), ("train",)))
+                self.truth[name] = truth
+        self.index.mkdir()
+        Index(CLASSES, (1, 2), tuple(records)).write(self.index)
+        self.images.write_text("\n".join(self.truth))
+
+    def accuracy(self, masks: Path) -> float:
+        assert sorted(path.stem for path in masks.iterdir()) == sorted(self.truth)
+        return float(np.mean([(read(masks, name) == truth).mean() for name, truth in self.truth.items()]))
+
+    @property
+    def background(self) -> float:
+        return float(np.mean([(truth == 0).mean() for truth in self.truth.values()]))
+
+    def pseudo_labels(self, name: str, options: make_pseudo_labels.Options) -> make_pseudo_labels.Outputs:
+        outputs = make_pseudo_labels.Outputs(self.folder / name, self.folder / f"{name}.h5")
+        make_pseudo_labels.run(make_pseudo_labels.Inputs(self.index, self.maps), outputs, options, QUIET)
+        return outputs
+
+    def train(self, name: str, masks: Path, options: train_segmentation.Options, runtime: Runtime = QUIET) -> train_segmentation.Outputs:
+        outputs = train_segmentation.Outputs(self.folder / f"{name}.pt", self.folder / f"{name}.csv")
+        train_segmentation.run(train_segmentation.Inputs(self.index, (masks,)), outputs, options, runtime)
+        return outputs
+
+    def predict(self, name: str, network: Path, options: predict_segmentation.Options) -> predict_segmentation.Outputs:
+        outputs = predict_segmentation.Outputs(self.folder / name, self.folder / f"{name}.h5")
+        predict_segmentation.run(predict_segmentation.Inputs(self.index, network, self.images), outputs, options, QUIET)
+        return outputs
+
+
+def read(masks: Path, name: str) -> np.ndarray:
+    with Image.open(masks / f"{name}.png") as image:
+        assert image.mode == "P"
+        return np.array(image)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    torch.set_num_threads(1)
+    return Scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="module")
+def masks(scenes: Scenes) -> Path:
+    return scenes.pseudo_labels("masks", make_pseudo_labels.Options()).masks
+
+
+@pytest.fixture(scope="module")
+def trained(scenes: Scenes, masks: Path) -> train_segmentation.Outputs:
+    return scenes.train("network", masks, TRAINING)
+
+
+def test_pseudo_labels_follow_the_colours_better_than_their_maps(scenes: Scenes, masks: Path) -> None:
+    plain = scenes.pseudo_labels("plain", make_pseudo_labels.Options(crf=False))
+    assert scenes.accuracy(plain.masks) < scenes.accuracy(masks)
+    assert scenes.accuracy(masks) > 0.99
+    assert MapReader([plain.probabilities], "probability").images == []
+
+
+def test_confidence_and_probabilities_are_written(scenes: Scenes) -> None:
+    outputs = scenes.pseudo_labels("doubt", make_pseudo_labels.Options(crf=False, confidence=0.95, save_probabilities=True))
+    maps = MapReader([outputs.probabilities], "probability")
+    for name in scenes.truth:
+        label, found = read(outputs.masks, name), maps[name]
+        assert found.values.shape == (2, 56, 64)
+        assert 0 < (label == 255).mean() < 0.3
+        clear = np.abs(found.values.max(0) - 0.95) > 1e-3
+        np.testing.assert_array_equal((label == 255)[clear], (found.values.max(0) < 0.95)[clear])
+
+
+def test_training_lowers_the_loss_and_prediction_beats_the_background(scenes: Scenes, trained: train_segmentation.Outputs) -> None:
+    with trained.history.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, 31))
+    losses = [float(row["loss"]) for row in rows]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+    predicted = scenes.predict("predictions", trained.network, PREDICTION)
+    assert scenes.accuracy(predicted.masks) > scenes.background + 0.15
+    assert MapReader([predicted.probabilities], "probability").images == []
+
+
+def test_saved_probabilities_are_those_of_the_masks(scenes: Scenes, trained: train_segmentation.Outputs) -> None:
+    options = predict_segmentation.Options(scales=(1.0,), flip=False, long_side=48, save_probabilities=True)
+    outputs = scenes.predict("probable", trained.network, options)
+    maps = MapReader([outputs.probabilities], "probability")
+    assert maps.images == sorted(scenes.truth)
+    for name in scenes.truth:
+        found = maps[name]
+        assert found.classes.tolist() == [1, 2]
+        np.testing.assert_allclose(found.values.sum(0), 1, atol=2e-3)
+        assert (found.labels() == read(outputs.masks, name)).mean() > 0.99
+
+
+def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(scenes: Scenes, masks: Path) -> None:
+    short = train_segmentation.Options(**{**TRAINING.__dict__, "iterations": 3})
+    one = scenes.train("one", masks, short)
+    two = scenes.train("two", masks, short, Runtime(device="cpu", threads=1, workers=2, progress="none"))
+    other = scenes.train("other", masks, train_segmentation.Options(**{**short.__dict__, "seed": 1}))
+    assert one.network.read_bytes() == two.network.read_bytes() != other.network.read_bytes()
+    assert one.history.read_bytes() == two.history.read_bytes()
+
+
+def test_bad_input_is_one_line_and_leaves_nothing_behind(scenes: Scenes, masks: Path, trained: train_segmentation.Outputs) -> None:
+    def refused(pattern: str, call: object, *arguments: object) -> None:
+        with pytest.raises(UserError, match=pattern) as caught:
+            call(*arguments)  # type: ignore[operator]
+        assert "\n" not in str(caught.value)
+
+    few = scenes.folder / "few"
+    few.mkdir()
+    (few / "image0.png").write_bytes((masks / "image0.png").read_bytes())
+    refused("image1.*no mask", scenes.train, "bad", few, TRAINING)
+    refused("split 'nowhere'", scenes.train, "bad", masks, train_segmentation.Options(**{**TRAINING.__dict__, "split": "nowhere"}))
+    diverging = train_segmentation.Options(**{**TRAINING.__dict__, "learning_rate": 1e30})
+    refused("learning_rate", scenes.train, "bad", masks, diverging)
+    cut = scenes.folder / "cut.pt"
+    cut.write_bytes(trained.network.read_bytes()[:5000])
+    refused(r"cut\.pt: damaged", scenes.predict, "bad", cut, PREDICTION)
+    refused("no prototype map", scenes.pseudo_labels, "bad", make_pseudo_labels.Options(product="prototype"))
+    content = torch.load(trained.network, weights_only=True)
+    torch.save({**content, "classes": ["red", "blue"]}, scenes.folder / "renamed.pt")
+    refused(r"renamed\.pt.*red, blue", scenes.predict, "bad", scenes.folder / "renamed.pt", PREDICTION)
+    assert not [path for path in scenes.folder.iterdir() if "bad" in path.name and not path.name.endswith(".lock")]
