@@ -59,8 +59,8 @@ def reread(value: Any, schema: Mapping[str, Any]) -> Any:
         parts, other = schema.get("properties", {}), schema.get("additionalProperties")
         known = other if isinstance(other, Mapping) else {}
         return {key: reread(entry, parts.get(key, known)) for key, entry in value.items()}
-    if value is None and types == {"object"}:
-        return {}
+    if types == {"object"} and (value is None or value == "null"):
+        return {}  # an empty section of a file, or companions=null on the command line
     if isinstance(value, list):
         return [reread(entry, schema.get("items", {})) for entry in value]
     if isinstance(value, str):

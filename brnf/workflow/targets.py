@@ -7,7 +7,7 @@ from typing import Any
 from brnf.errors import UserError
 from brnf.workflow.configuration import Experiment
 
-__all__ = ["MAP_PRODUCTS", "evaluated_files", "evaluations", "map_product", "shards"]
+__all__ = ["MAP_PRODUCTS", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards"]
 
 MAP_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf")
 """Products that are maps; the others are masks."""
@@ -41,11 +41,16 @@ def evaluations(experiment: Experiment, pattern: str) -> list[str]:
     found = []
     for model in settings["models"]:
         for product in settings["products"]:
-            if product == "seeds_bsdnf" and model != "base" and not experiment.denoises(model):
-                continue  # a variant without flow has no denoised maps
+            if not _exists(experiment, model, product):
+                continue
             for split in _splits(settings, product):
                 found += [pattern.format(name=experiment.name, model=model, seed=seed, product=product, split=split) for seed in settings["seeds"]]
     return found
+
+
+def _exists(experiment: Experiment, model: str, product: str) -> bool:
+    """Tell whether a model has a product: a variant without BSDNF has no denoised maps."""
+    return product != "seeds_bsdnf" or model == "base" or experiment.denoises(model)
 
 
 def _splits(settings: Mapping[str, Any], product: str) -> list[str]:
@@ -80,3 +85,60 @@ def evaluated_files(index: Path, product: str, split: str, run: str) -> dict[str
     folder = "pseudo_labels" if product == "pseudo_labels" else "predictions"
     masks = shards(index, f"{run}/{folder}/{{split}}/{{shard}}", split)
     return {"masks": masks, "probabilities": [f"{path}.h5" for path in masks]}
+
+
+def figures(experiment: Experiment) -> list[str]:
+    """Return the names of an experiment's figures; only scenes have context masks to measure bias with."""
+    scenes = experiment.settings["dataset"]["kind"] == "scenes"
+    return [*(["examples"] if _panels(experiment) else []), "scores", *(["bias"] if scenes else []), "curves"]
+
+
+def figure_words(experiment: Experiment, figure: str, index: Path, run: str) -> dict[str, list[str]]:
+    """Return what a figure is drawn from, as flags of the stage draw and their words; a word ends with ``:`` and a file, or is one.
+
+    Arguments:
+        experiment: knows the models and products.
+        figure: name.
+        index: folder of the image index.
+        run: pattern of the folder of a model's results for one seed.
+    """
+    settings = experiment.settings
+    if figure in ("scores", "bias"):
+        return {"evaluations": evaluations(experiment, f"{run}/evaluation/{{product}}-{{split}}.json")}
+    if figure == "curves":
+        files = [(model, stage, file) for model in settings["models"] for stage, file in _histories(experiment, model)]
+        words = [f"{model}:{stage}:{run}/{file}".format(name=experiment.name, model=model, seed=seed) for model, stage, file in files for seed in settings["seeds"]]
+        return {"histories": words}
+    words = []
+    split = experiment.computed_split(settings["dataset"]["seeds"])
+    for model, product in _panels(experiment):
+        folder = run.format(name=experiment.name, model=model, seed=settings["seeds"][0])
+        read = evaluated_files(index, product, split, folder)
+        title = f"{model}: {product}".replace(":", "")
+        words += [f"{title}:{map_product(experiment, model, product)}:{file}" for file in read.get("maps", read.get("masks", []))]
+    return {"panels": words}
+
+
+def _panels(experiment: Experiment) -> list[tuple[str, str]]:
+    """Return models and products that the examples show: seeds before and after BSDNF of each, pseudo-labels of the last."""
+    settings = experiment.settings
+    found = []
+    for model in settings["models"]:
+        for product in ("seeds", "seeds_bsdnf", "pseudo_labels"):
+            last = model == settings["models"][-1]
+            if product in settings["products"] and _exists(experiment, model, product) and (product != "pseudo_labels" or last):
+                found.append((model, product))
+    return found
+
+
+def _histories(experiment: Experiment, model: str) -> list[tuple[str, str]]:
+    """Return the trainings of a model that its products need, and their files."""
+    products = set(experiment.settings["products"])
+    found = [("network", "network/history.csv")]
+    guides = model == "base" and any(experiment.denoises(other) for other in experiment.settings["models"])
+    labels = experiment.denoises(model) and products & {"pseudo_labels", "segmentation"}
+    if guides or labels or ("seeds_bsdnf" in products and _exists(experiment, model, "seeds_bsdnf")):
+        found.append(("flow", "flow/history.csv"))
+    if "segmentation" in products:
+        found.append(("segmentation", "segmentation/history.csv"))
+    return found

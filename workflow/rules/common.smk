@@ -8,7 +8,7 @@ from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
-from brnf.workflow.targets import evaluated_files, evaluations, map_product, shards
+from brnf.workflow.targets import evaluated_files, evaluations, figure_words, figures, map_product, shards
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -35,6 +35,7 @@ wildcard_constraints:
     split="[A-Za-z0-9_]+",
     shard=r"\d+",
     product="[a-z_]+",
+    figure="[a-z]+",
 
 
 def experiment(wildcards):
@@ -90,6 +91,11 @@ def measured(wildcards):
     """Return the `input` of an evaluation: maps, or masks with their probabilities."""
     split = experiment(wildcards).computed_split(wildcards.split)
     return evaluated_files(index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items())))
+
+
+def drawn(wildcards):
+    """Return what a figure is drawn from, as flags and their words."""
+    return figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
 
 
 def split_of(key):

@@ -8,7 +8,8 @@ def image_sources(wildcards):
         return f"results/{wildcards.name}/data"
     if dataset["kind"] == "table":
         return dataset["table"]
-    return sorted(str(path) for path in Path(dataset["root"]).glob("**/ImageSets/Segmentation/*.txt"))
+    folders = (Path(dataset["root"], inside) for inside in ("", "VOC2012", "VOCdevkit/VOC2012"))
+    return sorted(str(path) for folder in folders for path in folder.glob("ImageSets/Segmentation/*.txt"))
 
 
 def image_source_flag(wildcards):

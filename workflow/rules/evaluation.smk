@@ -58,6 +58,29 @@ rule tabulate:
         " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
 
 
+rule draw:
+    input:
+        indexed("classes.csv", "images.csv", "masks.csv"),
+        drawn=lambda wildcards: [word.split(":")[-1] for words in drawn(wildcards).values() for word in words],
+    output:
+        figure="results/{name}/figures/{figure}.png",
+    params:
+        options=options("draw", split=split_of("seeds")),
+        code=code("draw"),
+        drawn=lambda wildcards: command_line(drawn(wildcards)),
+    log:
+        "results/{name}/logs/draw/{figure}.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    shell:
+        "python -m brnf.stages.draw --index results/{wildcards.name}/index {params.drawn}"
+        " --{wildcards.figure} {output.figure} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
 rule write_config:
     output:
         "results/{name}/config.yaml",
@@ -73,3 +96,27 @@ rule write_config:
         runtime=5,
     shell:
         "printf %s {params.text:q} > {output} 2> >(tee {log} >&2)"
+
+
+rule report:
+    input:
+        configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
+        tables=expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
+        figures=[f"results/{chosen.name}/figures/{figure}.png" for chosen in EXPERIMENTS.values() for figure in figures(chosen)],
+        schema=f"{workflow.basedir}/schemas/config.schema.yaml",
+    output:
+        report=f"results/{MAIN.name}/report.html",
+    params:
+        experiments=expand("results/{name}", name=EXPERIMENTS),
+        code=code("report"),
+    log:
+        f"results/{MAIN.name}/logs/report.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "python -m brnf.stages.report --experiments {params.experiments} --schema {input.schema}"
+        " --report {output.report} {config[runtime]} 2> >(tee {log} >&2)"

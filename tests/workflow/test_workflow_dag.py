@@ -1,0 +1,126 @@
+"""The jobs that the shipped configurations ask for, and errors that end the parse."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Config = Callable[[str], str]
+
+
+def test_demo_is_what_runs_without_a_configuration(workflow: Any) -> None:
+    for name in ("demo", "demo-inseparable"):
+        workflow.pretend_index(name, {"train": 1, "val": 1})
+    assert workflow.jobs() == {
+        "write_config": 2,
+        "train_base": 2,
+        "train_brnf": 4,
+        "compute_cams": 6 * 2,
+        "store_pixels": 3,  # base and brnf; of the companion only the base, whose denoised seeds guide brnf
+        "train_flow": 3,
+        "denoise_seeds": 3,
+        "make_pseudo_labels": 3,
+        "train_segmentation": 3,
+        "predict_segmentation": 3,
+        "evaluate": (7 + 6 + 7) + 3 * 2,  # all products and the unseen classifier maps; control has no seeds_bsdnf
+        "tabulate": 2,
+        "draw": 4 + 3,
+        "report": 1,
+    }
+
+
+def test_everything_waits_for_the_index(workflow: Any, config: Config) -> None:
+    jobs = workflow.jobs("--configfile", config("tiny"))
+    assert jobs["index_images"] == jobs["render_scenes"] == 2 and "train_base" not in jobs
+
+
+def test_only_what_products_and_models_need_is_planned(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("tiny", {"train": 2, "val": 2})
+    words = ("--configfile", config("tiny"), "--config", "models=[base]", "companions=null")
+    expected = {"write_config": 1, "tabulate": 1, "report": 1, "train_base": 1}
+    assert workflow.jobs(*words, "products=[cam_prototype]") == expected | {"compute_cams": 2, "evaluate": 1, "draw": 3}
+    with_labels = workflow.jobs(*words, "products=[pseudo_labels]")
+    assert with_labels == expected | {"compute_cams": 2, "make_pseudo_labels": 2, "evaluate": 1, "draw": 4}  # no flow: the baseline
+    with_flow = workflow.jobs(*words, "products=[seeds_bsdnf]")
+    assert with_flow == expected | {"compute_cams": 2, "store_pixels": 2, "train_flow": 1, "denoise_seeds": 2, "evaluate": 1, "draw": 4}
+
+
+def test_seeds_repeat_all_but_the_data(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("tiny", {"train": 2, "val": 2})
+    words = ("--configfile", config("tiny"), "--config", "companions=null")
+    once, twice = workflow.jobs(*words), workflow.jobs(*words, "seeds=[0,1]")
+    shared = {"write_config", "tabulate", "draw", "report"}
+    assert twice == {rule: count if rule in shared else 2 * count for rule, count in once.items()}
+
+
+def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
+    (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
+    workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)
+    jobs = workflow.jobs("--configfile", config("voc12"))
+    assert jobs == {
+        "write_config": 1,
+        "train_base": 1,
+        "train_brnf": 1,
+        "compute_cams": 2 * 32,
+        "store_pixels": 2 * 32,
+        "train_flow": 2,
+        "denoise_seeds": 2 * 32,
+        "make_pseudo_labels": 2 * 32,
+        "train_segmentation": 2,
+        "predict_segmentation": 2 * 32,
+        "evaluate": 2 * 6,
+        "tabulate": 1,
+        "draw": 3,
+        "report": 1,
+    }
+
+
+def test_voc_animals_takes_its_root_from_the_command_line(workflow: Any, config: Config) -> None:
+    assert "dataset.root: missing" in workflow("--configfile", config("voc-animals"), fails=True)
+    workflow.pretend_index("voc-animals", {"train_aug": 4, "train": 4, "val": 4}, scenes=False)
+    jobs = workflow.jobs("--configfile", config("voc-animals"), "--config", "dataset={root: .}")
+    assert (jobs["train_brnf"], jobs["train_segmentation"], jobs["compute_cams"]) == (2, 3, 12)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["flow={blok: 2}"], "error: configuration: flow.blok: unknown key; did you mean 'blocks'?"),
+        (["bsdnf={final: {xi: 1.5}}"], "error: configuration: bsdnf.final.xi: is 1.5, must be at most 1"),
+        (["seeds=none"], "error: configuration: seeds: is 'none', must be a list"),
+    ],
+)
+def test_configuration_errors_end_the_parse_in_one_line(workflow: Any, words: list[str], line: str) -> None:
+    output = workflow("--dry-run", "--quiet", "all", "--config", *words, fails=True)
+    said = [text for text in output.splitlines() if text and not text.startswith(("Using workflow specific profile", "Config file "))]
+    assert said == [line]
+
+
+def test_no_value_of_the_demo_reaches_another_experiment(workflow: Any) -> None:
+    """An experiment that leaves everything out gets the schema's defaults, also when it lacks a data set."""
+    (workflow.folder / "mine.yaml").write_text("name: mine\ndataset: {kind: scenes, train: train, seeds: train}\n")
+    workflow("--configfile", "mine.yaml", "--", "results/mine/config.yaml")
+    record = yaml.safe_load((workflow.folder / "results" / "mine" / "config.yaml").read_text())
+    assert (record["protocol"], record["backbone"]["name"], record["flow"]["steps"]) == ("paper", "resnet50", 2000)
+    (workflow.folder / "mine.yaml").write_text("name: mine\n")
+    assert "dataset.root: missing" in workflow("--configfile", "mine.yaml", "--dry-run", fails=True)
+
+
+def test_values_of_the_command_line_reach_the_record_with_their_types(workflow: Any, config: Config) -> None:
+    words = ["base={steps: 7, fit_classifier: false}", "bsdnf={final: {xi: 0.75}}", "cam={scales: [0.5, 1]}", "seeds=[3]", "protocol=bench"]
+    workflow("--configfile", config("tiny"), "--config", *words, "--", "results/tiny/config.yaml")
+    record = yaml.safe_load((workflow.folder / "results" / "tiny" / "config.yaml").read_text())
+    assert (record["base"]["steps"], record["base"]["fit_classifier"], record["base"]["seed_map"]) == (7, False, "classifier")
+    assert (record["bsdnf"]["final"]["xi"], record["bsdnf"]["base"]["xi"]) == (0.75, 0.5)
+    assert (record["cam"]["scales"], record["seeds"], record["protocol"]) == ([0.5, 1.0], [3], "bench")
+
+
+def test_every_stage_of_the_package_has_a_rule() -> None:
+    root = Path(__file__).parents[2]
+    rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
+    stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
+    assert len(stages) == 15
+    for stage in stages:
+        assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

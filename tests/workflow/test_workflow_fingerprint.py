@@ -1,0 +1,117 @@
+"""Fingerprints change with the code that a stage reaches, and with nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from brnf.workflow import fingerprint as module
+from brnf.workflow.fingerprint import ROOT, fingerprint, reached_modules
+from brnf.workflow.flags import SOURCES
+
+FILES = {
+    "brnf/__init__.py": "",
+    "brnf/errors.py": "class UserError(Exception):\n    pass\n",
+    "brnf/cam/__init__.py": "from brnf.cam.network import NETWORK\n",
+    "brnf/cam/network.py": "NETWORK = 1\n",
+    "brnf/cam/contrast.py": "CONTRAST = 1\n",
+    "brnf/flow/__init__.py": "",
+    "brnf/flow/late.py": "LATE = 1\n",
+    "brnf/flow/near.py": "NEAR = 1\n",
+    "brnf/page/__init__.py": "",
+    "brnf/page/page.html.j2": "<p>",
+    "brnf/page/other.html.j2": "<p>",
+    "brnf/stages/__init__.py": "",
+    "brnf/stages/one.py": '''"""Stage."""
+from brnf import cam
+from . import near_by
+
+TEMPLATE = "page.html.j2"
+
+class Options:
+    """Options."""
+
+    xi: float = 0.9
+    """Threshold."""
+
+def run():
+    """Run."""
+    from brnf.flow import late
+    import brnf.page
+    return late, cam  # both
+''',
+    "brnf/stages/near_by.py": "from ..flow.near import NEAR\n",
+}
+REACHED = ["brnf", "brnf.cam", "brnf.cam.network", "brnf.flow", "brnf.flow.late", "brnf.flow.near", "brnf.page", "brnf.stages"]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def hashed(package: Path) -> str:
+    for cached in (module._file, module._tree, module._imports, module._is_module, module._data_files):
+        cached.cache_clear()
+    return fingerprint("brnf.stages.one", package)
+
+
+def test_reached_modules_follow_every_kind_of_import(package: Path) -> None:
+    assert reached_modules("brnf.stages.one", package) == [*REACHED, "brnf.stages.near_by", "brnf.stages.one"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("brnf/stages/one.py", '"""Run."""', '"""Run it, in other words."""'),
+        ("brnf/stages/one.py", '"""Threshold."""', '"""Threshold of the rule."""'),
+        ("brnf/stages/one.py", '    """Options."""\n', ""),
+        ("brnf/stages/one.py", "  # both", "  # neither\n\n"),
+        ("brnf/cam/contrast.py", "1", "2"),
+        ("brnf/errors.py", "pass", "x = 1"),
+        ("brnf/page/other.html.j2", "<p>", "<b>"),
+    ],
+)
+def test_words_and_unreached_code_change_nothing(package: Path, file: str, old: str, new: str) -> None:
+    before = hashed(package)
+    path = package / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert hashed(package) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("brnf/stages/one.py", "0.9", "0.8"),
+        ("brnf/cam/network.py", "1", "2"),
+        ("brnf/flow/late.py", "1", "2"),
+        ("brnf/flow/near.py", "1", "'a'"),
+        ("brnf/cam/__init__.py", "from", "import brnf.errors\nfrom"),
+        ("brnf/page/page.html.j2", "<p>", "<b>"),
+    ],
+)
+def test_reached_code_and_named_data_change_it(package: Path, file: str, old: str, new: str) -> None:
+    before = hashed(package)
+    path = package / file
+    path.write_text(path.read_text().replace(old, new))
+    assert hashed(package) != before
+
+
+def test_all_modules_that_a_stage_really_imports_are_reached() -> None:
+    """Compare with the interpreter: what is loaded after importing a stage must have been found statically."""
+    code = "import sys, importlib; importlib.import_module(sys.argv[1]); print(*[name for name in sys.modules if name.split('.')[0] == 'brnf'])"
+    for stage in ("brnf.stages.evaluate", "brnf.stages.train_brnf"):
+        loaded = subprocess.run([sys.executable, "-c", code, stage], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+        assert set(loaded) <= set(reached_modules(stage)), stage
+
+
+def test_stages_do_not_share_what_they_need_not() -> None:
+    assert "brnf.flow.bsdnf" not in reached_modules("brnf.stages.index_images")
+    assert "brnf.segment.deeplab" not in reached_modules("brnf.stages.train_flow")
+    assert len({fingerprint(f"brnf.stages.{stage}") for stage in SOURCES}) == len(SOURCES)
