@@ -53,7 +53,8 @@ def run_stage(run: Callable[..., None]) -> None:
 
     Exits with status 2 and one line on the standard error for a mistake of the user.
     """
-    prog = f"python -m {sys.modules[run.__module__].__spec__.name}" if sys.modules[run.__module__].__spec__ else None
+    module = sys.modules[run.__module__].__spec__
+    prog = f"python -m {module.name}" if module else None
     try:
         tyro.cli(run, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff))
     except UserError as error:

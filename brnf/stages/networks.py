@@ -7,8 +7,7 @@ import torch
 
 from brnf.backbones import BackboneOptions
 from brnf.cam.network import CamNetwork, pack_network, unpack_network
-from brnf.data.augment import resize_long_side
-from brnf.data.images import read_image
+from brnf.data.images import read_image, resize_long_side
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.store.tensors import read_tensors, write_tensors

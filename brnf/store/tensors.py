@@ -30,6 +30,7 @@ def read_tensors(path: Path, remedy: str) -> Any:
 
 
 def write_tensors(path: Path, content: Any) -> None:
-    """Write tensors and plain values, whole or not at all."""
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    """Write tensors and plain values, whole or not at all; equal content gives equal bytes."""
+    # Given a name, torch would write that into the file, and a temporary name is never the same twice.
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)

@@ -24,7 +24,9 @@ def fingerprint(module: str, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     trees = {name: _tree(_file(name, root)) for name in reached_modules(module, root)}
-    named = {node.value for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    named = {
+        node.value for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     for name, tree in trees.items():
         digest.update(f"{name}\n{ast.unparse(tree)}\n".encode())
     for file in _data_files(root / module.split(".")[0]):

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -79,11 +79,12 @@ def _types(schema: Mapping[str, Any]) -> set[str]:
 
 def _read(text: str, types: set[str]) -> Any:
     """Read a string as the first of the types that it is a value of."""
-    words = {"boolean": {"true": True, "false": False}, "null": {"null": None, "none": None, "~": None}}
+    words: dict[str, dict[str, bool | None]] = {"boolean": {"true": True, "false": False}, "null": {"null": None, "none": None, "~": None}}
     for kind, values in words.items():
         if kind in types and text.lower() in values:
             return values[text.lower()]
-    for kind, convert in {"integer": int, "number": float}.items():
+    converters: dict[str, Callable[[str], float]] = {"integer": int, "number": float}
+    for kind, convert in converters.items():
         if kind in types:
             try:
                 return convert(text)

@@ -44,7 +44,9 @@ def evaluations(experiment: Experiment, pattern: str) -> list[str]:
             if not _exists(experiment, model, product):
                 continue
             for split in _splits(settings, product):
-                found += [pattern.format(name=experiment.name, model=model, seed=seed, product=product, split=split) for seed in settings["seeds"]]
+                found += [
+                    pattern.format(name=experiment.name, model=model, seed=seed, product=product, split=split) for seed in settings["seeds"]
+                ]
     return found
 
 
@@ -107,7 +109,11 @@ def figure_words(experiment: Experiment, figure: str, index: Path, run: str) -> 
         return {"evaluations": evaluations(experiment, f"{run}/evaluation/{{product}}-{{split}}.json")}
     if figure == "curves":
         files = [(model, stage, file) for model in settings["models"] for stage, file in _histories(experiment, model)]
-        words = [f"{model}:{stage}:{run}/{file}".format(name=experiment.name, model=model, seed=seed) for model, stage, file in files for seed in settings["seeds"]]
+        words = [
+            f"{model}:{stage}:{run}/{file}".format(name=experiment.name, model=model, seed=seed)
+            for model, stage, file in files
+            for seed in settings["seeds"]
+        ]
         return {"histories": words}
     words = []
     split = experiment.computed_split(settings["dataset"]["seeds"])

@@ -136,7 +136,10 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"flwo": {}}, ["flwo: unknown key", "did you mean 'flow'?"]),
         ({"flow": {"xi": 0.5}}, ["flow.xi: unknown key", "bsdnf.base.xi or bsdnf.final.xi"]),
         ({"bsdnf": {"final": {"xi": 1.5}}}, ["bsdnf.final.xi: is 1.5, must be at most 1"]),
-        ({"bsdnf": {"final": {"rule": "quantil"}}}, ["bsdnf.final.rule", "one of quantile, likelihood, posterior, ratio", "did you mean 'quantile'?"]),
+        (
+            {"bsdnf": {"final": {"rule": "quantil"}}},
+            ["bsdnf.final.rule", "one of quantile, likelihood, posterior, ratio", "did you mean 'quantile'?"],
+        ),
         ({"base": {"epochs": 2.5}}, ["base.epochs: is 2.5, must be an integer"]),
         ({"base": {"epochs": "many"}}, ["base.epochs: is 'many', must be an integer"]),
         ({"base": {"epochs": True}}, ["base.epochs: is true, must be an integer"]),
@@ -196,7 +199,11 @@ def test_companions_differ_by_their_overrides_only() -> None:
 
 
 def test_variants_override_the_section_brnf_and_its_flow() -> None:
-    changes = {"brnf": {"lambda_cal": 9, "flow": {"blocks": 2}}, "variants": {"v": {"bsdnf": False, "flow": {"hidden": 7}}}, "models": ["base", "v"]}
+    changes = {
+        "brnf": {"lambda_cal": 9, "flow": {"blocks": 2}},
+        "variants": {"v": {"bsdnf": False, "flow": {"hidden": 7}}},
+        "models": ["base", "v"],
+    }
     experiment = read_experiments(merged(SCENES, changes))["x"]
     assert experiment.network("v")["lambda_cal"] == 9 and not experiment.denoises("v") and experiment.denoises("brnf")
     assert (experiment.online_flow("v")["blocks"], experiment.online_flow("v")["hidden"]) == (2, 7)
@@ -206,7 +213,9 @@ def test_variants_override_the_section_brnf_and_its_flow() -> None:
 
 
 def test_record_leaves_out_what_changes_no_result() -> None:
-    one, two = (read_experiments(merged(SCENES, {"device": device, "threads": threads}))["x"] for device, threads in (("cpu", 1), ("auto", 2)))
+    one, two = (
+        read_experiments(merged(SCENES, {"device": device, "threads": threads}))["x"] for device, threads in (("cpu", 1), ("auto", 2))
+    )
     assert one.yaml() == two.yaml()
     assert yaml.safe_load(one.yaml())["flow"] == one.settings["flow"]
 
@@ -216,7 +225,9 @@ def test_shipped_configurations_are_valid(file: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(file.read_text())
     assert config["name"] == file.stem
     (tmp_path / "images.csv").touch()
-    config["dataset"] |= {"voc": {"root": str(tmp_path)}, "table": {"table": str(tmp_path / "images.csv")}}.get(config["dataset"].get("kind"), {})
+    config["dataset"] |= {"voc": {"root": str(tmp_path)}, "table": {"table": str(tmp_path / "images.csv")}}.get(
+        config["dataset"].get("kind"), {}
+    )
     assert file.stem in read_experiments(config)
 
 

@@ -110,7 +110,14 @@ def test_every_key_reaches_a_stage_or_the_workflow() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
-    given: dict[str, Any] = {"split": "a split", "splits": ["one", "two"], "seed": 3, "model": "it's", "product": "prototype", "seed_product": "seeds"}
+    given: dict[str, Any] = {
+        "split": "a split",
+        "splits": ["one", "two"],
+        "seed": 3,
+        "model": "it's",
+        "product": "prototype",
+        "seed_product": "seeds",
+    }
     names = option_names(stage)
     experiment = read_experiments(
         {

@@ -72,6 +72,15 @@ def test_an_index_made_again_with_equal_content_reruns_nothing(finished: Any, tm
 
 
 def test_an_error_of_the_user_reaches_the_terminal_in_one_line(finished: Any) -> None:
-    output = finished("--configfile", TINY, "--config", "name=tiny2", "companions=null", "evaluate={recall: 0.7}", "dataset={classes: [train, plane]}", fails=True)
+    output = finished(
+        "--configfile",
+        TINY,
+        "--config",
+        "name=tiny2",
+        "companions=null",
+        "evaluate={recall: 0.7}",
+        "dataset={classes: [train, plane]}",
+        fails=True,
+    )
     assert "Traceback" not in output
     assert [line for line in output.splitlines() if line.startswith("error: ")], output
