@@ -7,9 +7,6 @@ rule train_base:
     output:
         network="results/{name}/base/seed{seed}/network/network.pt",
         history="results/{name}/base/seed{seed}/network/history.csv",
-    params:
-        options=options("train_base", split=split_of("train")),
-        code=code("train_base"),
     log:
         "results/{name}/base/seed{seed}/logs/train_base.log",
     benchmark:
@@ -21,6 +18,9 @@ rule train_base:
         gpu=1,
         mem_mb=16000,
         runtime=720,
+    params:
+        options=options("train_base", split=split_of("train")),
+        code=code("train_base"),
     shell:
         "python -m brnf.stages.train_base --index results/{wildcards.name}/index"
         " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

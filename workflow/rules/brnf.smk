@@ -5,19 +5,16 @@ rule train_brnf:
     input:
         indexed("classes.csv", "images.csv"),
         base="results/{name}/base/seed{seed}/network/network.pt",
-        seeds=lambda wildcards: sharded(f"results/{{name}}/base/seed{{seed}}/{guide(wildcards)[0]}/{{split}}/{{shard}}.h5", "train")(wildcards),
+        seeds=guiding_maps,
     output:
         network=f"{RUN}/network/network.pt",
         history=f"{RUN}/network/history.csv",
-    wildcard_constraints:
-        model="|".join(BRNF_MODELS),
-    params:
-        options=options("train_brnf", split=split_of("train"), seed_product=lambda wildcards: guide(wildcards)[1]),
-        code=code("train_brnf"),
     log:
         f"{RUN}/logs/train_brnf.log",
     benchmark:
         f"{RUN}/benchmarks/train_brnf.tsv"
+    wildcard_constraints:
+        model="|".join(BRNF_MODELS),
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -25,6 +22,9 @@ rule train_brnf:
         gpu=1,
         mem_mb=16000,
         runtime=1440,
+    params:
+        options=options("train_brnf", split=split_of("train"), seed_product=lambda wildcards: guide(wildcards)[1]),
+        code=code("train_brnf"),
     shell:
         "python -m brnf.stages.train_brnf --index results/{wildcards.name}/index --base {input.base} --seeds {input.seeds}"
         " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

@@ -8,9 +8,6 @@ rule compute_cams:
         network=f"{RUN}/network/network.pt",
     output:
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
-    params:
-        options=options("compute_cams"),
-        code=code("compute_cams"),
     log:
         f"{RUN}/logs/compute_cams/{{split}}-{{shard}}.log",
     benchmark:
@@ -22,6 +19,9 @@ rule compute_cams:
         gpu=1,
         mem_mb=8000,
         runtime=480,
+    params:
+        options=options("compute_cams"),
+        code=code("compute_cams"),
     shell:
         "python -m brnf.stages.compute_cams --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
         " --maps {output.maps} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
@@ -35,9 +35,6 @@ rule store_pixels:
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     output:
         pixels=f"{RUN}/pixels/{{split}}/{{shard}}.h5",
-    params:
-        options=options("store_pixels", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
-        code=code("store_pixels"),
     log:
         f"{RUN}/logs/store_pixels/{{split}}-{{shard}}.log",
     benchmark:
@@ -49,6 +46,9 @@ rule store_pixels:
         gpu=1,
         mem_mb=8000,
         runtime=240,
+    params:
+        options=options("store_pixels", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
+        code=code("store_pixels"),
     shell:
         "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
         " --maps {input.maps} --pixels {output.pixels} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

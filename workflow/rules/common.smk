@@ -109,6 +109,12 @@ def guide(wildcards):
     return chosen.seeds_of("base", denoised=chosen.denoises(wildcards.model))
 
 
+def guiding_maps(wildcards):
+    """Return the files of `guide`, for the training split."""
+    folder, _ = guide(wildcards)
+    return sharded(f"results/{{name}}/base/seed{{seed}}/{folder}/{{split}}/{{shard}}.h5", "train")(wildcards)
+
+
 def labelled(wildcards):
     """Return what becomes pseudo-labels: the folder of the model's maps and the product in them."""
     chosen = experiment(wildcards)

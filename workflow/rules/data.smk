@@ -22,9 +22,6 @@ def image_source_flag(wildcards):
 rule render_scenes:
     output:
         scenes=directory("results/{name}/data"),
-    params:
-        options=options("render_scenes"),
-        code=code("render_scenes"),
     log:
         "results/{name}/logs/render_scenes.log",
     benchmark:
@@ -35,6 +32,9 @@ rule render_scenes:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        options=options("render_scenes"),
+        code=code("render_scenes"),
     shell:
         "python -m brnf.stages.render_scenes --scenes {output.scenes} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
 
@@ -44,10 +44,6 @@ checkpoint index_images:
         image_sources,
     output:
         index=directory("results/{name}/index"),
-    params:
-        source=image_source_flag,
-        options=options("index_images", splits=lambda wildcards: experiment(wildcards).splits()),
-        code=code("index_images"),
     log:
         "results/{name}/logs/index_images.log",
     benchmark:
@@ -58,5 +54,9 @@ checkpoint index_images:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        source=image_source_flag,
+        options=options("index_images", splits=lambda wildcards: experiment(wildcards).splits()),
+        code=code("index_images"),
     shell:
         "python -m brnf.stages.index_images {params.source} --index {output.index} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

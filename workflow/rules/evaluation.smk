@@ -7,16 +7,6 @@ rule evaluate:
         unpack(measured),
     output:
         evaluation=f"{RUN}/evaluation/{{product}}-{{split}}.json",
-    params:
-        options=options(
-            "evaluate",
-            split=lambda wildcards: wildcards.split,
-            product=lambda wildcards: map_product(experiment(wildcards), wildcards.model, wildcards.product),
-            product_name=lambda wildcards: wildcards.product,
-            model=lambda wildcards: wildcards.model,
-        ),
-        code=code("evaluate"),
-        measured=lambda wildcards, input: command_line({key: input[key] for key in ("maps", "masks", "probabilities") if key in input.keys()}),
     log:
         f"{RUN}/logs/evaluate/{{product}}-{{split}}.log",
     benchmark:
@@ -27,6 +17,18 @@ rule evaluate:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        options=options(
+            "evaluate",
+            split=lambda wildcards: wildcards.split,
+            product=lambda wildcards: map_product(experiment(wildcards), wildcards.model, wildcards.product),
+            product_name=lambda wildcards: wildcards.product,
+            model=lambda wildcards: wildcards.model,
+        ),
+        code=code("evaluate"),
+        measured=lambda wildcards, input: command_line(
+            {key: input[key] for key in ("maps", "masks", "probabilities") if key in input.keys()}
+        ),
     shell:
         "python -m brnf.stages.evaluate --index results/{wildcards.name}/index {params.measured}"
         " --evaluation {output.evaluation} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
@@ -41,9 +43,6 @@ rule tabulate:
         by_seed_csv="results/{name}/tables/by_seed.csv",
         seeds_csv="results/{name}/tables/seeds.csv",
         seeds_md="results/{name}/tables/seeds.md",
-    params:
-        options=options("tabulate"),
-        code=code("tabulate"),
     log:
         "results/{name}/logs/tabulate.log",
     conda:
@@ -52,6 +51,9 @@ rule tabulate:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        options=options("tabulate"),
+        code=code("tabulate"),
     shell:
         "python -m brnf.stages.tabulate --evaluations {input.evaluations} --results-csv {output.results_csv} --results-md {output.results_md}"
         " --by-seed-csv {output.by_seed_csv} --seeds-csv {output.seeds_csv} --seeds-md {output.seeds_md}"
@@ -64,10 +66,6 @@ rule draw:
         drawn=lambda wildcards: [word.split(":")[-1] for words in drawn(wildcards).values() for word in words],
     output:
         figure="results/{name}/figures/{figure}.png",
-    params:
-        options=options("draw", split=split_of("seeds")),
-        code=code("draw"),
-        drawn=lambda wildcards: command_line(drawn(wildcards)),
     log:
         "results/{name}/logs/draw/{figure}.log",
     conda:
@@ -76,6 +74,10 @@ rule draw:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        options=options("draw", split=split_of("seeds")),
+        code=code("draw"),
+        drawn=lambda wildcards: command_line(drawn(wildcards)),
     shell:
         "python -m brnf.stages.draw --index results/{wildcards.name}/index {params.drawn}"
         " --{wildcards.figure} {output.figure} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
@@ -84,8 +86,6 @@ rule draw:
 rule write_config:
     output:
         "results/{name}/config.yaml",
-    params:
-        text=lambda wildcards: experiment(wildcards).yaml(),
     log:
         "results/{name}/logs/write_config.log",
     conda:
@@ -94,6 +94,8 @@ rule write_config:
     resources:
         mem_mb=200,
         runtime=5,
+    params:
+        text=lambda wildcards: experiment(wildcards).yaml(),
     shell:
         "printf %s {params.text:q} > {output} 2> >(tee {log} >&2)"
 
@@ -106,9 +108,6 @@ rule report:
         schema=f"{workflow.basedir}/schemas/config.schema.yaml",
     output:
         report=f"results/{MAIN.name}/report.html",
-    params:
-        experiments=expand("results/{name}", name=EXPERIMENTS),
-        code=code("report"),
     log:
         f"results/{MAIN.name}/logs/report.log",
     conda:
@@ -117,6 +116,9 @@ rule report:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        experiments=expand("results/{name}", name=EXPERIMENTS),
+        code=code("report"),
     shell:
         "python -m brnf.stages.report --experiments {params.experiments} --schema {input.schema}"
         " --report {output.report} {config[runtime]} 2> >(tee {log} >&2)"

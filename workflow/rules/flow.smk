@@ -7,9 +7,6 @@ rule train_flow:
     output:
         flow=f"{RUN}/flow/flow.pt",
         history=f"{RUN}/flow/history.csv",
-    params:
-        options=options("train_flow"),
-        code=code("train_flow"),
     log:
         f"{RUN}/logs/train_flow.log",
     benchmark:
@@ -21,6 +18,9 @@ rule train_flow:
         gpu=1,
         mem_mb=16000,
         runtime=240,
+    params:
+        options=options("train_flow"),
+        code=code("train_flow"),
     shell:
         "python -m brnf.stages.train_flow --pixels {input.pixels}"
         " --flow {output.flow} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
@@ -33,9 +33,6 @@ rule denoise_seeds:
         flow=f"{RUN}/flow/flow.pt",
     output:
         denoised=f"{RUN}/denoised/{{split}}/{{shard}}.h5",
-    params:
-        options=options("denoise_seeds", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
-        code=code("denoise_seeds"),
     log:
         f"{RUN}/logs/denoise_seeds/{{split}}-{{shard}}.log",
     benchmark:
@@ -47,6 +44,9 @@ rule denoise_seeds:
         gpu=1,
         mem_mb=8000,
         runtime=120,
+    params:
+        options=options("denoise_seeds", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
+        code=code("denoise_seeds"),
     shell:
         "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps} --flow {input.flow}"
         " --denoised {output.denoised} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

@@ -8,9 +8,6 @@ rule make_pseudo_labels:
     output:
         masks=directory(f"{RUN}/pseudo_labels/{{split}}/{{shard}}"),
         probabilities=f"{RUN}/pseudo_labels/{{split}}/{{shard}}.h5",
-    params:
-        options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
-        code=code("make_pseudo_labels"),
     log:
         f"{RUN}/logs/make_pseudo_labels/{{split}}-{{shard}}.log",
     benchmark:
@@ -21,6 +18,9 @@ rule make_pseudo_labels:
     resources:
         mem_mb=4000,
         runtime=480,
+    params:
+        options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
+        code=code("make_pseudo_labels"),
     shell:
         "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index --maps {input.maps}"
         " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
@@ -33,9 +33,6 @@ rule train_segmentation:
     output:
         network=f"{RUN}/segmentation/network.pt",
         history=f"{RUN}/segmentation/history.csv",
-    params:
-        options=options("train_segmentation", split=split_of("train")),
-        code=code("train_segmentation"),
     log:
         f"{RUN}/logs/train_segmentation.log",
     benchmark:
@@ -47,6 +44,9 @@ rule train_segmentation:
         gpu=1,
         mem_mb=16000,
         runtime=2880,
+    params:
+        options=options("train_segmentation", split=split_of("train")),
+        code=code("train_segmentation"),
     shell:
         "python -m brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"
         " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
@@ -60,9 +60,6 @@ rule predict_segmentation:
     output:
         masks=directory(f"{RUN}/predictions/{{split}}/{{shard}}"),
         probabilities=f"{RUN}/predictions/{{split}}/{{shard}}.h5",
-    params:
-        options=options("predict_segmentation"),
-        code=code("predict_segmentation"),
     log:
         f"{RUN}/logs/predict_segmentation/{{split}}-{{shard}}.log",
     benchmark:
@@ -74,6 +71,9 @@ rule predict_segmentation:
         gpu=1,
         mem_mb=8000,
         runtime=480,
+    params:
+        options=options("predict_segmentation"),
+        code=code("predict_segmentation"),
     shell:
         "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
         " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
