@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .PHONY: help demo test lint install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -18,19 +18,20 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
 test: lint ## check style and types, then run all tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED) ## check style and types only
 	$(BIN)/ruff check brnf tests
-	$(BIN)/ruff format --check --diff brnf/workflow tests/workflow
+	$(BIN)/ruff format --check brnf tests
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one (apt-get install python3) or name it: make PYTHON=..." >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: Python cannot make virtual environments; apt-get install python3-venv" >&2; exit 2; }
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || \
+		{ echo "error: no Python 3.11 or newer found; apt-get install python3, or name one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || { echo "error: Python cannot make virtual environments; apt-get install python3-venv" >&2; exit 2; }
 	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
 		{ echo "error: no C++ compiler, which the dense CRF needs; apt-get install gcc g++" >&2; exit 2; }
 	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
