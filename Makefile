@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || { echo "error: Python cannot make virtual environments; apt-get install python3-venv" >&2; exit 2; }
 	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
 		{ echo "error: no C++ compiler, which the dense CRF needs; apt-get install gcc g++" >&2; exit 2; }
-	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
+	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("INCLUDEPY"))')/Python.h" || \
 		{ echo "error: no Python headers, which the dense CRF needs; apt-get install python3-dev" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
