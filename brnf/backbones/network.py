@@ -1,6 +1,8 @@
 """Any timm network as a four-stage feature extractor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -52,11 +54,11 @@ class Backbone(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: nn.Module, mean: list[float], deviation: list[float], trainable_stages: int) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], deviation: Sequence[float], trainable_stages: int) -> None:
         super().__init__()
         # Channels last is what both cuDNN and oneDNN compute fastest; on a CPU it is worth a factor of 1.7.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.channels: tuple[int, ...] = tuple(network.feature_info.channels()[-4:])
+        self.channels: tuple[int, ...] = tuple(_levels(network).channels()[-4:])
         self.trainable_stages = trainable_stages
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
@@ -99,36 +101,48 @@ def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
     """
     if not 0 <= options.trainable_stages <= 4:
         raise UserError(f"backbone.trainable_stages: {options.trainable_stages} is not within 0..4")
-    stride = {} if options.stride == 32 or not options.dilated else {"output_stride": options.stride}
+    stride: dict[str, Any] = {"output_stride": options.stride} if options.dilated and options.stride < 32 else {}
     try:
         network = timm.create_model(options.name, pretrained=False, features_only=True, **stride)
     except (RuntimeError, NotImplementedError, AssertionError, TypeError, AttributeError) as error:
         raise UserError(f"backbone.name: '{options.name}' cannot be built ({error}); see timm.list_models()") from error
     if options.stride < 32 and not options.dilated:
         _drop_strides(network, options)
-    if len(network.feature_info.channels()) != 5:
-        raise UserError(f"backbone.name: '{options.name}' has {len(network.feature_info.channels())} feature levels, 5 are needed; choose another")
+    levels = len(_levels(network).channels())
+    if levels != 5:
+        raise UserError(f"backbone.name: '{options.name}' has {levels} feature levels, 5 are needed; choose another network")
     if load:
         load_weights(network, options.name, options.weights)
-    if options.weights in PACKAGED:
-        mean, deviation = PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
-    else:
-        published = timm.get_pretrained_cfg(options.name)
-        mean, deviation = ([255 * value for value in values] for values in (published.mean, published.std))
+    mean, deviation = _colours(options)
     return Backbone(network, mean, deviation, options.trainable_stages)
+
+
+def _levels(network: nn.Module) -> Any:
+    """Return timm's description of the feature levels."""
+    return network.feature_info
+
+
+def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and deviation of the RGB channels in 0..255 that the weights were trained with."""
+    if options.weights in PACKAGED:
+        return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
+    published = timm.get_pretrained_cfg(options.name)
+    if published is None:
+        raise UserError(f"backbone.name: timm does not tell how '{options.name}' wants its colours; choose another network")
+    return [255 * value for value in published.mean], [255 * value for value in published.std]
 
 
 def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
     """Set the strides of the last stages to 1 without dilation, as SIPE does with its ResNet's last one."""
-    reductions = network.feature_info.reduction()
+    reductions = _levels(network).reduction()
     for module, output in _outputs_of_modules(network):
         if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):
-            module.stride = 1 if isinstance(module.stride, int) else (1, 1)
+            setattr(module, "stride", 1 if module.stride == 2 else (1, 1))  # noqa: B010
 
 
 def _outputs_of_modules(network: nn.Module) -> list[tuple[nn.Module, int]]:
     """Pair each module with the output (0 = stem, 1..4 = stages) on whose way it lies, by the order of definition."""
-    names = [str(name) for name in network.feature_info.module_name()]
+    names = [str(name) for name in _levels(network).module_name()]
     flat = {name for name, _ in network.named_children()}
     ends = [name if name.split(".")[0] in flat else name.replace(".", "_") for name in names]
     pairs, output, reached = [], 0, False

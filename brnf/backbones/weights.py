@@ -82,7 +82,7 @@ def _downloaded(name: str) -> Mapping[str, Tensor]:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm's hub client fails in many ways: no network, no such weights, a full disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"backbone.weights: ImageNet weights of {name} cannot be downloaded ({reason}); give the path of a local file") from error
+        raise UserError(f"backbone.weights: ImageNet weights of {name} cannot be downloaded ({reason}); give a local file") from error
 
 
 def _in_order(name: str, weights: str) -> Mapping[str, Tensor]:

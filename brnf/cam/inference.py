@@ -1,6 +1,5 @@
 """Multi-scale maps and single-scale pixel features of one image (`method.md` sections 2 and 4)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 

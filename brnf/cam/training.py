@@ -91,8 +91,10 @@ def fit(
         {"params": network.backbone_parameters(), "lr": options.learning_rate},
         {"params": network.head_parameters(), "lr": options.head_learning_rate},
     ]
-    optimiser = torch.optim.SGD([group for group in groups if group["params"]], momentum=options.momentum, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps) ** POLY_POWER)
+    optimiser = torch.optim.SGD(
+        [group for group in groups if group["params"]], momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / max(steps, 1)) ** POLY_POWER)
     learning = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     network.train()
     for step, batch in zip(range(steps), batches, strict=False):

@@ -38,7 +38,9 @@ def stage_timings(folder: Path) -> pd.DataFrame:
     if not rows:
         raise UserError(f"{folder}: no benchmark files; run the workflow on this experiment first")
     jobs = pd.DataFrame(rows, columns=["stage", "s", "cpu", "rss"])
-    found = jobs.groupby("stage").agg(jobs=("s", "size"), seconds=("s", "sum"), longest=("s", "max"), cpu_seconds=("cpu", "sum"), peak_mb=("rss", "max"))
+    found = jobs.groupby("stage").agg(
+        jobs=("s", "size"), seconds=("s", "sum"), longest=("s", "max"), cpu_seconds=("cpu", "sum"), peak_mb=("rss", "max")
+    )
     return found.sort_values("seconds", ascending=False).reset_index()[COLUMNS]
 
 

@@ -28,14 +28,16 @@ class Runtime:
     """A bar on a terminal, lines elsewhere."""
 
     def torch_device(self) -> Any:
-        """Set torch's thread count and return the device, a ``torch.device``.
+        """Set the thread counts of torch and OpenCV and return the device, a ``torch.device``.
 
         Raises:
             UserError: the device does not exist.
         """
+        import cv2
         import torch
 
         torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
         name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         try:
             device = torch.device(name)

@@ -71,7 +71,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 def _rows(record: ImageRecord, features: NDArray[np.float32], maps: CamMaps, present: NDArray[np.bool_]) -> PixelRows:
     """Pair the features [D, h, w] of an image with its maps, reduced to the same grid by area."""
     height, width = features.shape[1:]
-    reduced = np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA) for channel in maps.values]).reshape(len(maps.values), -1)
+    channels = [cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA) for channel in maps.values]
+    reduced = np.stack(channels).reshape(len(channels), -1)
     if len(maps.classes):
         score, label = reduced[1:].max(0), maps.classes[reduced[1:].argmax(0)]
     else:

@@ -109,7 +109,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.network), TrainingSource(network, index, records, None, crops, outputs.network.parent, device, runtime) as source:
         if options.fit_classifier:
             fit_classifier(network, source, options.classifier_penalty)
-        updates = fit(network, source.batches(steps), lambda out, batch, _: base_loss(out, batch.labels, batch.valid, rules), steps, training, device)
+        updates = fit(
+            network, source.batches(steps), lambda out, batch, _: base_loss(out, batch.labels, batch.valid, rules), steps, training, device
+        )
         history = []
         progress = Progress(updates, "train base", runtime, unit="step", total=steps)
         for terms in progress:

@@ -189,7 +189,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         if options.fit_classifier and options.init == "imagenet":
             fit_classifier(network, source, options.classifier_penalty)
         history = []
-        progress = Progress(fit(network, source.batches(steps), loss, steps, training, device), "train BRNF", runtime, unit="step", total=steps)
+        progress = Progress(
+            fit(network, source.batches(steps), loss, steps, training, device), "train BRNF", runtime, unit="step", total=steps
+        )
         for terms in progress:
             history.append(terms)
             progress.note(**terms)

@@ -125,7 +125,10 @@ class TrainingSource:
 
     def _whole_loader(self) -> DataLoader[Batch]:
         return DataLoader(
-            _WholeImages(self._images), batch_size=self._options.batch_size, num_workers=self._runtime.workers, collate_fn=_collate
+            _WholeImages(self._images),  # type: ignore[arg-type]
+            batch_size=self._options.batch_size,
+            num_workers=self._runtime.workers,
+            collate_fn=_collate,
         )
 
     def _keep_stages(self, file: Path) -> NDArray[np.void]:
@@ -136,7 +139,10 @@ class TrainingSource:
         for batch in Progress(loader, "backbone features", self._runtime, unit="batch"):
             with torch.inference_mode():
                 stages = [stage.cpu().numpy() for stage in self._network.stages(batch.pixels.to(self._device))]
-            columns = {f"stage{i}": stage for i, stage in enumerate(stages)} | {"labels": batch.labels.numpy(), "valid": batch.valid.numpy()}
+            columns = {f"stage{i}": stage for i, stage in enumerate(stages)} | {
+                "labels": batch.labels.numpy(),
+                "valid": batch.valid.numpy(),
+            }
             if batch.seeds is not None:
                 columns["seeds"] = batch.seeds.numpy()
             if kept is None:
@@ -212,7 +218,7 @@ class _TrainingImages(Dataset[dict[str, Any]]):
         side = self._options.crop // GRID_STRIDE
         labels = np.zeros(self._classes, np.float32)
         labels[[label - 1 for label in self.records[image].labels]] = 1
-        item = {
+        item: dict[str, Any] = {
             "pixels": np.ascontiguousarray(sample.image.transpose(2, 0, 1)),
             "labels": labels,
             "valid": (_to_grid(sample.valid.astype(np.float32), side) >= 0.5)[None],
@@ -238,7 +244,7 @@ class _WholeImages(Dataset[dict[str, Any]]):
 
 
 def _to_grid(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    return cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _collate(items: list[dict[str, Any]]) -> Batch:

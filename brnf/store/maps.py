@@ -58,7 +58,9 @@ class MapWriter:
             if values.ndim != 3 or values.shape[0] != len(classes) + 1:
                 raise ValueError(f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes and background")
             if not np.isfinite(values).all() or np.abs(values).max() > HALF_MAXIMUM:
-                raise UserError(f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate")
+                raise UserError(
+                    f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate"
+                )
             group.create_dataset(product, data=values.astype(np.float16), chunks=values.shape, compression="lzf", shuffle=True)
 
 

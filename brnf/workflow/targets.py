@@ -51,7 +51,9 @@ def evaluations(experiment: Experiment, pattern: str) -> list[str]:
 
 
 def _exists(experiment: Experiment, model: str, product: str) -> bool:
-    """Tell whether a model has a product: a variant without BSDNF has no denoised maps."""
+    """Tell whether a model has a product: some are left out by choice, and a variant without BSDNF has no denoised maps."""
+    if product not in experiment.settings["model_products"].get(model, [product]):
+        return False
     return product != "seeds_bsdnf" or model == "base" or experiment.denoises(model)
 
 
@@ -139,7 +141,7 @@ def _panels(experiment: Experiment) -> list[tuple[str, str]]:
 
 def _histories(experiment: Experiment, model: str) -> list[tuple[str, str]]:
     """Return the trainings of a model that its products need, and their files."""
-    products = set(experiment.settings["products"])
+    products = {product for product in experiment.settings["products"] if _exists(experiment, model, product)}
     found = [("network", "network/history.csv")]
     guides = model == "base" and any(experiment.denoises(other) for other in experiment.settings["models"])
     labels = experiment.denoises(model) and products & {"pseudo_labels", "segmentation"}

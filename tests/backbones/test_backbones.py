@@ -31,7 +31,9 @@ def test_sipe_last_stage_has_stride_one_and_no_dilation(sipe: CamNetwork) -> Non
     convolutions = [module for name, module in sipe.backbone.network.named_modules() if "layer4" in name and isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 10
     assert all(conv.stride == (1, 1) and conv.dilation == (1, 1) for conv in convolutions)
-    strides = [module.stride for name, module in sipe.backbone.network.named_modules() if "layer3" in name and isinstance(module, nn.Conv2d)]
+    strides = [
+        module.stride for name, module in sipe.backbone.network.named_modules() if "layer3" in name and isinstance(module, nn.Conv2d)
+    ]
     assert (2, 2) in strides
 
 
@@ -97,7 +99,9 @@ def test_packaged_weights_give_the_packages_own_logits() -> None:
 def test_weights_from_a_file(tmp_path) -> None:
     source = build_backbone(SIPE)
     file = tmp_path / "resnet50.pth"
-    torch.save({"state_dict": {f"module.{key}": value for key, value in source.network.state_dict().items()} | {"fc.weight": torch.zeros(1)}}, file)
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in source.network.state_dict().items()} | {"fc.weight": torch.zeros(1)}}, file
+    )
     loaded = build_backbone(BackboneOptions("resnet50", str(file)))
     assert torch.equal(loaded.network.layer1[0].conv1.weight, source.network.layer1[0].conv1.weight)
 

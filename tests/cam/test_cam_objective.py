@@ -26,7 +26,11 @@ def make_output(seed: int = 0) -> tuple[CamOutput, torch.Tensor]:
 
 def make_objective(**changes: object) -> BrnfObjective:
     options = BrnfOptions(**changes)  # type: ignore[arg-type]
-    flow = OnlineFlow(DIMENSION, CLASSES + 1, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64)) if options.ccnf or options.fscl else None
+    flow = (
+        OnlineFlow(DIMENSION, CLASSES + 1, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64))
+        if options.ccnf or options.fscl
+        else None
+    )
     bank = ContrastBank(CLASSES + 1, DIMENSION, 5, 5) if options.fscl else None
     return BrnfObjective(options, MapRules(), flow, bank)
 
@@ -36,7 +40,7 @@ def test_maps_are_empty_on_padding_and_absent_classes() -> None:
     maps = training_maps(output, LABELS, valid, MapRules())
     for values in (maps.classifier, maps.prototype):
         assert not values[1, :, :, 3:].any() and not values[0, 2:].any() and not values[1, 1].any()
-    assert maps.counts.sum(( 2, 3)).tolist() == [[20, 20, 0, 0], [12, 0, 12, 12]]
+    assert maps.counts.sum((2, 3)).tolist() == [[20, 20, 0, 0], [12, 0, 12, 12]]
 
 
 def test_padding_does_not_move_prototypes() -> None:

@@ -36,6 +36,7 @@ USED_BY_WORKFLOW = {
     ("threads",),
     ("progress",),
     ("companions",),
+    ("model_products",),
     ("variants",),
     ("dataset", "root"),
     ("dataset", "table"),
