@@ -1,0 +1,131 @@
+"""What the CAM networks are trained on: order, kept backbone outputs, the fitted classifier, aligned seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from brnf.backbones import BackboneOptions, build_backbone
+from brnf.cam.network import CamNetwork
+from brnf.data.index import ImageRecord, Index
+from brnf.errors import UserError
+from brnf.stages.common import Runtime
+from brnf.stages.training_data import CropOptions, TrainingSource, fit_classifier
+from brnf.store.maps import MapReader, write_maps
+
+RUNTIME = Runtime(progress="none")
+CPU = torch.device("cpu")
+WHOLE = CropOptions(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=True, seed=3)
+
+
+@pytest.fixture(scope="module")
+def network() -> CamNetwork:
+    torch.manual_seed(0)
+    return CamNetwork(build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)), 2, (8, 8, 8, 8))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    """Return five images, each with a bright left or right half; the half is the class."""
+    generator = np.random.default_rng(0)
+    records = []
+    for number in range(5):
+        pixels = generator.integers(0, 40, (48, 64, 3), dtype=np.uint8)
+        left = number % 2 == 0
+        pixels[:, slice(0, 32) if left else slice(32, 64)] += 200
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(pixels).save(path)
+        records.append(ImageRecord(str(number), path, 64, 48, (1,) if left else (2,), ("train",)))
+    return Index(("left", "right"), (1, 2), tuple(records))
+
+
+def seed_maps(index: Index, path: Path) -> MapReader:
+    """Write maps that mark the bright half of each image."""
+    with write_maps(path) as writer:
+        for record in index.images:
+            inside = np.zeros((48, 64), np.float32)
+            inside[:, slice(0, 32) if record.labels == (1,) else slice(32, 64)] = 1
+            writer.write(record.id, np.array(record.labels), {"seeds": np.stack([1 - inside, inside])})
+    return MapReader([path], "seeds")
+
+
+def make_source(network: CamNetwork, index: Index, seeds: MapReader | None, options: CropOptions, folder: Path, workers: int = 0):
+    return TrainingSource(network, index, index.images, seeds, options, folder, CPU, Runtime(progress="none", workers=workers))
+
+
+def test_kept_outputs_are_those_of_the_whole_image(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+    with make_source(network, index, None, WHOLE, tmp_path / "network") as source:
+        kept = list(source.whole_images())
+    loose = CropOptions(**{**WHOLE.__dict__, "cache": False})
+    with make_source(network, index, None, loose, tmp_path) as source, torch.inference_mode():
+        fresh = [network.stages(batch.pixels) for batch in source.whole_images()]
+    assert sum(len(batch.labels) for batch in kept) == 10  # each image and its mirror
+    for batch, stages in zip(kept, fresh, strict=True):
+        for one, other in zip(batch.pixels, stages, strict=True):
+            torch.testing.assert_close(one, other)
+    assert not list((tmp_path / "network").iterdir())  # the temporary file is gone
+
+
+def test_every_image_comes_once_an_epoch_in_a_new_order(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+    options = CropOptions(batch_size=5, resize_low=64, resize_high=64, crop=64, cache=True, seed=0)
+    with make_source(network, index, None, options, tmp_path / "a") as source:
+        epochs = [batch.labels[:, 0].tolist() for batch in source.batches(4)]
+        again = [batch.labels[:, 0].tolist() for batch in source.batches(4)]
+    assert all(sum(epoch) == 3 for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) > 1
+    assert again == epochs
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_seeds_move_with_the_image(network: CamNetwork, index: Index, tmp_path: Path, cache: bool) -> None:
+    options = CropOptions(batch_size=5, resize_low=64, resize_high=64, crop=64, cache=False, seed=1)
+    with make_source(network, index, seed_maps(index, tmp_path / "seeds.h5"), options, tmp_path / "b") as source:
+        batches = list(source.whole_images()) if cache else list(source.batches(6))
+    for batch in batches:
+        bright = batch.pixels.float().mean(1)
+        for n in range(len(batch.labels)):
+            label = int(batch.labels[n].argmax()) + 1
+            inside = torch.nn.functional.avg_pool2d((bright[n] > 190).float()[None], 16)[0]
+            assert batch.valid[n, 0].any()
+            torch.testing.assert_close(batch.seeds[n, label][batch.valid[n, 0]], inside[batch.valid[n, 0]], atol=0.3, rtol=0)
+            assert not batch.seeds[n, 3 - label].any()  # the other class is not of this image
+
+
+def test_workers_change_nothing(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+    options = CropOptions(batch_size=2, resize_low=40, resize_high=90, crop=48, cache=False, seed=7)
+    runs = []
+    for workers in (0, 2):
+        with make_source(network, index, None, options, tmp_path, workers) as source:
+            runs.append([batch.pixels for batch in source.batches(5)])
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+
+
+def test_fitted_classifier_is_the_optimum_that_scikit_learn_finds(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+    penalty = 0.01
+    with make_source(network, index, None, WHOLE, tmp_path / "c") as source:
+        fit_classifier(network, source, penalty)
+        batches = list(source.whole_images())
+    pooled = torch.cat([(b.pixels[3] * b.valid).sum((2, 3)) / b.valid.sum((2, 3)) for b in batches]).double().numpy()
+    labels = torch.cat([b.labels for b in batches]).numpy()
+    # Our loss averages over images and classes: sum / (n * C) + penalty |w|^2, scikit-learn's is sum + |w|^2 / (2 c).
+    for k in range(2):
+        reference = LogisticRegression(C=1 / (2 * penalty * labels.size), fit_intercept=False, tol=1e-8, max_iter=10_000)
+        reference.fit(pooled, labels[:, k])
+        np.testing.assert_allclose(network.classifier.weight[k, :, 0, 0].detach().numpy(), reference.coef_[0], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"crop": 60}, "multiple of 16"), ({"resize_low": 48}, "must be equal")],
+)
+def test_contradictions_are_one_line(network: CamNetwork, index: Index, tmp_path: Path, changes: dict[str, int], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        make_source(network, index, None, CropOptions(**{**WHOLE.__dict__, **changes}), tmp_path)
+
+
+def test_only_a_frozen_backbone_is_kept(index: Index, tmp_path: Path) -> None:
+    learning = CamNetwork(build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)), 2, (8, 8, 8, 8))
+    with pytest.raises(UserError, match="frozen"):
+        make_source(learning, index, None, WHOLE, tmp_path)
