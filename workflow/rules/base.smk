@@ -11,6 +11,7 @@ rule train_base:
         "results/{name}/base/seed{seed}/logs/train_base.log",
     benchmark:
         "results/{name}/base/seed{seed}/benchmarks/train_base.tsv"
+    priority: CHAIN
     conda:
         ENVIRONMENT
     threads: THREADS

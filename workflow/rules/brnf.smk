@@ -15,6 +15,7 @@ rule train_brnf:
         f"{RUN}/benchmarks/train_brnf.tsv"
     wildcard_constraints:
         model="|".join(BRNF_MODELS),
+    priority: CHAIN
     conda:
         ENVIRONMENT
     threads: THREADS

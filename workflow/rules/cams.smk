@@ -12,6 +12,7 @@ rule compute_cams:
         f"{RUN}/logs/compute_cams/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/compute_cams/{{split}}-{{shard}}.tsv"
+    priority: CHAIN
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -39,6 +40,7 @@ rule store_pixels:
         f"{RUN}/logs/store_pixels/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/store_pixels/{{split}}-{{shard}}.tsv"
+    priority: CHAIN
     conda:
         ENVIRONMENT
     threads: THREADS

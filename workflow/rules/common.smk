@@ -25,6 +25,7 @@ config["runtime"] = command_line({key: MAIN.settings[key] for key in ("device", 
 THREADS = MAIN.settings["threads"]
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *chosen.settings["variants"])})
+CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels, segmentation and evaluation
 RUN = "results/{name}/{model}/seed{seed}"
 
 

@@ -11,6 +11,7 @@ rule train_flow:
         f"{RUN}/logs/train_flow.log",
     benchmark:
         f"{RUN}/benchmarks/train_flow.tsv"
+    priority: CHAIN
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -37,6 +38,7 @@ rule denoise_seeds:
         f"{RUN}/logs/denoise_seeds/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/denoise_seeds/{{split}}-{{shard}}.tsv"
+    priority: CHAIN
     conda:
         ENVIRONMENT
     threads: THREADS
