@@ -7,18 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.contrast import ContrastBank
-from brnf.cam.network import CamNetwork, CamOutput
-from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules
-from brnf.cam.training import Batch, TrainingOptions, fit, total_steps
+from brnf.cam.network import CamOutput
+from brnf.cam.objective import BrnfObjective, BrnfOptions
+from brnf.cam.training import Batch, total_steps
 from brnf.data.index import Index
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.histories import write_history
-from brnf.stages.networks import load_cam_network, save_cam_network
-from brnf.stages.training_data import CropOptions, TrainingSource, fit_classifier
+from brnf.stages.cam_training import CamTrainingOptions, train_and_save
+from brnf.stages.common import Runtime, run_stage
+from brnf.stages.networks import load_cam_network
+from brnf.stages.training_data import TrainingSource, fit_classifier
 from brnf.store.files import locked
 from brnf.store.maps import MapReader
 
@@ -46,31 +45,13 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CamTrainingOptions):
     """The network, its loss, its online flow and its training (`method.md` section 7)."""
 
-    split: str = "train_aug"
-    """Split to train on."""
     seed_product: Literal["seeds", "classifier", "prototype"] = "seeds"
     """Which maps of the seed files are the base seeds."""
     init: Literal["imagenet", "base"] = "imagenet"
     """Start from the backbone's weights and a fitted classifier, or from the trained base."""
-    backbone: str = "resnet50"
-    """Name of a timm network."""
-    weights: str = "imagenet"
-    """imagenet, efficientnet_lite0, none, or a file with a state dictionary."""
-    stride: int = 16
-    """Stride of the last stage: 8, 16 or 32."""
-    dilated: bool = False
-    """Replace lost strides by dilation; SIPE's ResNet does not."""
-    trainable_stages: int = 2
-    """How many of the last stages learn; 0 freezes the backbone."""
-    side_widths: tuple[int, int, int, int] = (128, 128, 256, 256)
-    """Channels of the side convolutions, at most those of their stage."""
-    seed_rule: Literal["structure", "plain"] = "structure"
-    """Seeds under which prototypes are averaged: structure (SIPE) or plain (SFC)."""
-    background_over: Literal["all", "present"] = "all"
-    """Classes that count against the background: all, or those of the image."""
     guidance: bool = True
     """Pull prototype maps towards the base seeds (L_gui)."""
     ccnf: bool = True
@@ -127,57 +108,18 @@ class Options:
     """Temperature of the posterior, or auto: fitted to the target as the flow moves."""
     flow_target: float = 0.9
     """Mean largest posterior that auto aims at [D]."""
-    fit_classifier: bool = False
-    """Fit the classifier to the untrained backbone before the training: for small data [D]."""
-    classifier_penalty: float = 1e-4
-    """Weight decay of that fit [D]."""
-    batch_size: int = 16
-    """Images of a step."""
-    epochs: int = 5
-    """Passes over the images."""
-    steps: int | None = None
-    """Steps in all; overrules the epochs."""
-    learning_rate: float = 0.1
-    """Of the backbone's trainable stages."""
-    head_learning_rate: float = 1.0
-    """Of the new layers."""
-    weight_decay: float = 1e-4
-    """Of all layers."""
-    momentum: float = 1e-4
-    """Of SGD; SIPE passes its weight decay here."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient."""
-    resize_low: int = 320
-    """Smallest long side of a training image in pixels."""
-    resize_high: int = 640
-    """Largest long side of a training image in pixels."""
-    crop: int = 512
-    """Side of the training crop in pixels, a multiple of 16 [P]."""
-    cache: bool = False
-    """Keep a frozen backbone's outputs on disk while training; images are then only mirrored, never cropped."""
-    amp: bool = False
-    """Compute the network in bfloat16; the flow stays in float32."""
-    seed: int = 0
-    """Of new layers, data order, flow and samples."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
     device = runtime.torch_device()
-    torch.manual_seed(options.seed)
     index = Index.read(inputs.index)
     records = index.split(options.split)
     seeds = MapReader(inputs.seeds, options.seed_product)
-    backbone = BackboneOptions(options.backbone, options.weights, options.stride, options.dilated, options.trainable_stages)
+    network = options.new_network(len(index.classes), device)
     if options.init == "base":
         network = load_cam_network(inputs.base, device, index.classes)
-    else:
-        network = CamNetwork(build_backbone(backbone), len(index.classes), options.side_widths).to(device)
     objective = build_objective(options, network.dimension, len(index.classes) + 1, device)
-    crops = CropOptions(options.batch_size, options.resize_low, options.resize_high, options.crop, options.cache, options.seed)
-    training = TrainingOptions(
-        options.learning_rate, options.head_learning_rate, options.weight_decay, options.momentum, options.clip_norm, options.amp
-    )
     per_epoch, steps = total_steps(len(records), options.batch_size, options.epochs, options.steps)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -185,18 +127,14 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         use_flow = objective.flow is not None and step >= per_epoch and objective.flow.ready(options.online_warmup)
         return objective(output, batch.labels, batch.valid, batch.seeds, use_flow)
 
-    with locked(outputs.network), TrainingSource(network, index, records, seeds, crops, outputs.network.parent, device, runtime) as source:
+    with (
+        locked(outputs.network),
+        TrainingSource(network, index, records, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
+    ):
         if options.fit_classifier and options.init == "imagenet":
             fit_classifier(network, source, options.classifier_penalty)
-        history = []
-        progress = Progress(
-            fit(network, source.batches(steps), loss, steps, training, device), "train BRNF", runtime, unit="step", total=steps
-        )
-        for terms in progress:
-            history.append(terms)
-            progress.note(**terms)
-        write_history(outputs.history, history)
-        save_cam_network(outputs.network, network, backbone, index.classes)
+        files = (outputs.network, outputs.history)
+        train_and_save("train BRNF", network, source, loss, steps, options, index.classes, files, runtime)
 
 
 def build_objective(options: Options, dimension: int, classes: int, device: torch.device) -> BrnfObjective:
@@ -251,7 +189,7 @@ def build_objective(options: Options, dimension: int, classes: int, device: torc
         )
     if options.fscl:
         bank = ContrastBank(classes, dimension, options.bank_region, options.bank_sampled).to(device)
-    return BrnfObjective(loss, MapRules(options.seed_rule, options.background_over), flow, bank)
+    return BrnfObjective(loss, options.map_rules(), flow, bank)
 
 
 if __name__ == "__main__":

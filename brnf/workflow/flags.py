@@ -96,13 +96,23 @@ def command_line(options: Mapping[str, Any]) -> str:
 
 @cache
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return the fields of a stage's ``Options``, read from its source without importing it.
+    """Return the fields of a stage's ``Options``, inherited ones first, read from its source without importing it.
 
     Raises:
         LookupError: the module has no such class.
     """
-    file = root / "brnf" / "stages" / f"{stage}.py"
-    for node in ast.parse(file.read_text(), str(file)).body:
-        if isinstance(node, ast.ClassDef) and node.name == "Options":
-            return tuple(field.target.id for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name))
-    raise LookupError(f"{file}: no class Options")
+    return _fields(f"brnf.stages.{stage}", "Options", root)
+
+
+def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
+    """Return the fields of a dataclass whose bases, if any, are imported from the package."""
+    file = root.joinpath(*module.split(".")).with_suffix(".py")
+    tree = ast.parse(file.read_text(), str(file))
+    origin = {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            inherited = [field for base in bases for field in _fields(origin.get(base, module), base, root)]
+            own = [field.target.id for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
+            return (*inherited, *own)
+    raise LookupError(f"{file}: no class {name}")

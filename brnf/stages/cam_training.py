@@ -1,0 +1,132 @@
+"""What the trainings of the base and of the BRNF network share: options, the network to start from, the loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from brnf.backbones import BackboneOptions, build_backbone
+from brnf.cam.network import CamNetwork, CamOutput
+from brnf.cam.objective import MapRules
+from brnf.cam.training import Batch, TrainingOptions, fit
+from brnf.stages.common import Progress, Runtime
+from brnf.stages.histories import write_history
+from brnf.stages.networks import save_cam_network
+from brnf.stages.training_data import CropOptions, TrainingSource
+
+__all__ = ["CamTrainingOptions", "train_and_save"]
+
+
+@dataclass(frozen=True)
+class CamTrainingOptions:
+    """The network, its training images and its optimiser (`method.md` section 2)."""
+
+    split: str = "train_aug"
+    """Split to train on."""
+    backbone: str = "resnet50"
+    """Name of a timm network."""
+    weights: str = "imagenet"
+    """imagenet, efficientnet_lite0, none, or a file with a state dictionary."""
+    stride: int = 16
+    """Stride of the last stage: 8, 16 or 32."""
+    dilated: bool = False
+    """Replace lost strides by dilation; SIPE's ResNet does not."""
+    trainable_stages: int = 2
+    """How many of the last stages learn; 0 freezes the backbone."""
+    side_widths: tuple[int, int, int, int] = (128, 128, 256, 256)
+    """Channels of the side convolutions, at most those of their stage."""
+    seed_rule: Literal["structure", "plain"] = "structure"
+    """Seeds under which prototypes are averaged: structure (SIPE) or plain (SFC)."""
+    background_over: Literal["all", "present"] = "all"
+    """Classes that count against the background: all, or those of the image."""
+    fit_classifier: bool = False
+    """Fit the classifier to the untrained backbone before the training: for small data [D]."""
+    classifier_penalty: float = 1e-4
+    """Weight decay of that fit [D]."""
+    batch_size: int = 16
+    """Images of a step."""
+    epochs: int = 5
+    """Passes over the images."""
+    steps: int | None = None
+    """Steps in all; overrules the epochs. 0 leaves the fitted classifier as it is."""
+    learning_rate: float = 0.1
+    """Of the backbone's trainable stages."""
+    head_learning_rate: float = 1.0
+    """Of the new layers."""
+    weight_decay: float = 1e-4
+    """Of all layers."""
+    momentum: float = 1e-4
+    """Of SGD; SIPE passes its weight decay here."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    resize_low: int = 320
+    """Smallest long side of a training image in pixels."""
+    resize_high: int = 640
+    """Largest long side of a training image in pixels."""
+    crop: int = 512
+    """Side of the training crop in pixels, a multiple of 16 [P]."""
+    cache: bool = False
+    """Keep a frozen backbone's outputs on disk while training; images are then only mirrored, never cropped."""
+    amp: bool = False
+    """Compute the network in bfloat16; losses and flow stay in float32."""
+    seed: int = 0
+    """Of new layers, data order and everything random."""
+
+    def backbone_options(self) -> BackboneOptions:
+        """Return what to build."""
+        return BackboneOptions(self.backbone, self.weights, self.stride, self.dilated, self.trainable_stages)
+
+    def crop_options(self) -> CropOptions:
+        """Return how training images are cut."""
+        return CropOptions(self.batch_size, self.resize_low, self.resize_high, self.crop, self.cache, self.seed)
+
+    def optimiser_options(self) -> TrainingOptions:
+        """Return the optimiser's settings."""
+        return TrainingOptions(self.learning_rate, self.head_learning_rate, self.weight_decay, self.momentum, self.clip_norm, self.amp)
+
+    def map_rules(self) -> MapRules:
+        """Return how maps are made in training."""
+        return MapRules(self.seed_rule, self.background_over)
+
+    def new_network(self, classes: int, device: torch.device) -> CamNetwork:
+        """Return a network with the backbone's weights and random new layers, the same ones for the same seed."""
+        torch.manual_seed(self.seed)
+        return CamNetwork(build_backbone(self.backbone_options()), classes, self.side_widths).to(device)
+
+
+def train_and_save(
+    name: str,
+    network: CamNetwork,
+    source: TrainingSource,
+    loss: Callable[[CamOutput, Batch, int], dict[str, Tensor]],
+    steps: int,
+    options: CamTrainingOptions,
+    classes: tuple[str, ...],
+    outputs: tuple[Path, Path],
+    runtime: Runtime,
+) -> None:
+    """Train a network to the end, showing its progress, and write it with its history.
+
+    Arguments:
+        name: shown with the progress.
+        network: to train, changed in place.
+        source: of batches.
+        loss: as :func:`brnf.cam.training.fit` wants it.
+        steps: length of the training.
+        options: of the optimiser; stored with the network.
+        classes: names of the foreground classes, stored with the network.
+        outputs: the network and its history.
+        runtime: progress and device.
+    """
+    device = network.classifier.weight.device
+    updates = fit(network, source.batches(steps), loss, steps, options.optimiser_options(), device)
+    history = []
+    progress = Progress(updates, name, runtime, unit="step", total=steps)
+    for terms in progress:
+        history.append(terms)
+        progress.note(**terms)
+    write_history(outputs[1], history)
+    save_cam_network(outputs[0], network, options.backbone_options(), classes)
