@@ -93,35 +93,32 @@ def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules)
 
 @dataclass(frozen=True)
 class BrnfOptions:
-    """BRNF's loss.
+    """BRNF's loss (``method.md`` section 7)."""
 
-    Attributes:
-        ccnf: calibrate the classifier's maps with the flow's posterior.
-        fscl: contrast regions with the bank of regions and flow samples.
-        guidance: pull the prototype maps towards the base seeds.
-        lambda_gui: weight of the guidance.
-        lambda_cal: weight of the calibration.
-        lambda_nce: weight of the contrast.
-        labels_from: maps that label the flow's pixels: prototype, classifier, or the base seeds.
-        tau_low: largest score that counts as background.
-        tau_high: smallest score that counts as the class.
-        nce_temperature: t of the contrast.
-        sample_width: s, deviation of the latent samples around the class mean.
-        samples_per_step: flow samples drawn a step for each class of the batch.
-    """
-
-    ccnf: bool = True
-    fscl: bool = True
     guidance: bool = True
+    """Pull prototype maps towards the base seeds (L_gui)."""
+    ccnf: bool = True
+    """Calibrate classifier maps with the flow's posterior (L_cal)."""
+    fscl: bool = True
+    """Contrast regions with regions and flow samples of other classes (L_nce)."""
     lambda_gui: float = 3.0
+    """Weight of L_gui [D]."""
     lambda_cal: float = 3.0
+    """Weight of L_cal [D]."""
     lambda_nce: float = 0.1
+    """Weight of L_nce [D]."""
     labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
+    """Maps that give the online flow its three-way labels."""
     tau_low: float = 0.3
+    """Largest score that counts as background [P]."""
     tau_high: float = 0.7
+    """Smallest score that counts as the class [P]."""
     nce_temperature: float = 0.5
+    """Temperature of the contrast [D]."""
     sample_width: float = 0.5
+    """Deviation of latent samples around the class mean [D]."""
     samples_per_step: int = 10
+    """Flow samples drawn a step for each class of the batch [D]."""
 
 
 class BrnfObjective:

@@ -1,7 +1,7 @@
 """DeepLabV2: a dilated backbone and the sum of four atrous convolutions."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,7 @@ def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
     """
     content = {
         "kind": "deeplab",
-        "options": asdict(network.options),
+        "options": {field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)},
         "classes": list(classes),
         # The pixel statistics belong to the weights that the training began with.
         "mean": network.backbone.mean.cpu(),

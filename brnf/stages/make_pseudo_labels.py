@@ -8,7 +8,6 @@ from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.segment.crf import CrfOptions
-from brnf.segment.options import part_of
 from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_directory
@@ -38,7 +37,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CrfOptions):
     """How maps become pseudo-labels (``method.md`` section 8)."""
 
     product: str = "seeds"
@@ -47,18 +46,6 @@ class Options:
     """Whether a dense CRF refines them."""
     unary: Literal["scores", "labels"] = "scores"
     """What the CRF starts from: the maps divided by their sum, or the winning label at probability 0.7."""
-    crf_iterations: int = 10
-    """Mean-field iterations of the CRF."""
-    gaussian_sigma: float = 1.0
-    """Width of the CRF's smoothness term, pixels."""
-    gaussian_weight: float = 3.0
-    """Weight of the CRF's smoothness term."""
-    bilateral_sigma_xy: float = 67.0
-    """Width of the CRF's appearance term in the plane, pixels."""
-    bilateral_sigma_rgb: float = 3.0
-    """Width of the CRF's appearance term in colour, grey values."""
-    bilateral_weight: float = 4.0
-    """Weight of the CRF's appearance term."""
     confidence: float = 0.0
     """Pixels whose winning probability is lower become 255; 0 keeps all (CLIP-ES: 0.95)."""
     save_probabilities: bool = False
@@ -71,7 +58,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         index = Index.read(inputs.index)
         maps = MapReader([inputs.maps], options.product)
         records = index.select(maps.images)
-        how = PseudoLabelOptions(part_of(options, CrfOptions) if options.crf else None, options.unary, options.confidence)
+        how = PseudoLabelOptions(options if options.crf else None, options.unary, options.confidence)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
             for record in Progress(records, "make pseudo-labels", runtime, unit="image"):
                 cam = maps[record.id]

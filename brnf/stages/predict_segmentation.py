@@ -11,7 +11,6 @@ from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.segment.crf import CrfOptions, sparse_dense_crf
 from brnf.segment.deeplab import load_network
-from brnf.segment.options import part_of
 from brnf.segment.predict import PredictionOptions, predict_probability
 from brnf.segment.pseudo_labels import label_image
 from brnf.stages.common import Progress, Runtime, run_stage
@@ -44,33 +43,13 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PredictionOptions, CrfOptions):
     """How to predict (``method.md`` section 9)."""
 
-    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-    """Sizes at which each image is seen, relative to its own."""
-    flip: bool = True
-    """Whether each scale is also seen mirrored."""
-    long_side: int | None = None
-    """Pixels of the image's longer side at scale 1; None keeps its own size."""
     crf: bool = True
     """Whether a dense CRF refines the probabilities."""
     crf_minimum: float = 0.01
     """Labels that reach this probability nowhere in the image are left out of its CRF; 0 keeps all."""
-    crf_iterations: int = 10
-    """Mean-field iterations of the CRF."""
-    gaussian_sigma: float = 1.0
-    """Width of the CRF's smoothness term, pixels."""
-    gaussian_weight: float = 3.0
-    """Weight of the CRF's smoothness term."""
-    bilateral_sigma_xy: float = 67.0
-    """Width of the CRF's appearance term in the plane, pixels."""
-    bilateral_sigma_rgb: float = 3.0
-    """Width of the CRF's appearance term in colour, grey values."""
-    bilateral_weight: float = 4.0
-    """Weight of the CRF's appearance term."""
-    amp: bool = False
-    """Compute convolutions in bfloat16."""
     save_probabilities: bool = False
     """Whether to keep the probabilities of all classes, too."""
 
@@ -84,15 +63,13 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         network, classes = load_network(inputs.network, device)
         if classes != list(index.classes):
             raise UserError(f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; run train_segmentation again")
-        how = part_of(options, PredictionOptions)
-        crf = part_of(options, CrfOptions) if options.crf else None
         every_class = np.arange(1, len(classes) + 1, dtype=np.uint8)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
             for record in Progress(records, "predict segmentation", runtime, unit="image"):
                 image = read_image(record.path)
-                probability = predict_probability(network, image, how, device)
-                if crf is not None:
-                    probability = sparse_dense_crf(image, probability, crf, options.crf_minimum)
+                probability = predict_probability(network, image, options, device)
+                if options.crf:
+                    probability = sparse_dense_crf(image, probability, options, options.crf_minimum)
                 write_palette_png(folder / f"{record.id}.png", label_image(probability, every_class))
                 if options.save_probabilities:
                     probabilities.write(record.id, every_class, {"probability": probability})

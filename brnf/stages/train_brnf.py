@@ -45,43 +45,19 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(CamTrainingOptions):
+class Options(CamTrainingOptions, BrnfOptions):
     """The network, its loss, its online flow and its training (`method.md` section 7)."""
 
     seed_product: Literal["seeds", "classifier", "prototype"] = "seeds"
     """Which maps of the seed files are the base seeds."""
     init: Literal["imagenet", "base"] = "imagenet"
     """Start from the backbone's weights and a fitted classifier, or from the trained base."""
-    guidance: bool = True
-    """Pull prototype maps towards the base seeds (L_gui)."""
-    ccnf: bool = True
-    """Calibrate classifier maps with the flow's posterior (L_cal)."""
-    fscl: bool = True
-    """Contrast regions with regions and flow samples of other classes (L_nce)."""
-    lambda_gui: float = 3.0
-    """Weight of L_gui [D]."""
-    lambda_cal: float = 3.0
-    """Weight of L_cal [D]."""
-    lambda_nce: float = 0.1
-    """Weight of L_nce [D]."""
-    labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
-    """Maps that give the online flow its three-way labels."""
-    tau_low: float = 0.3
-    """Largest score that counts as background [P]."""
-    tau_high: float = 0.7
-    """Smallest score that counts as the class [P]."""
     online_warmup: int = 100
     """Steps the online flow takes before it is used, at least; it is never used in the first epoch [D]."""
     bank_region: int = 500
     """Region features that the bank keeps of each class [D]."""
     bank_sampled: int = 100
     """Flow samples that the bank keeps of each class [D]."""
-    samples_per_step: int = 10
-    """Flow samples drawn a step for each class of the batch [D]."""
-    nce_temperature: float = 0.5
-    """Temperature of the contrast [D]."""
-    sample_width: float = 0.5
-    """Deviation of latent samples around the class mean [D]."""
     flow_coupling: Literal["one_sided", "glow"] = "one_sided"
     """Coupling of the online flow."""
     flow_blocks: int = 8
@@ -146,20 +122,6 @@ def build_objective(options: Options, dimension: int, classes: int, device: torc
         classes: K with the background.
         device: where the flow learns.
     """
-    loss = BrnfOptions(
-        ccnf=options.ccnf,
-        fscl=options.fscl,
-        guidance=options.guidance,
-        lambda_gui=options.lambda_gui,
-        lambda_cal=options.lambda_cal,
-        lambda_nce=options.lambda_nce,
-        labels_from=options.labels_from,
-        tau_low=options.tau_low,
-        tau_high=options.tau_high,
-        nce_temperature=options.nce_temperature,
-        sample_width=options.sample_width,
-        samples_per_step=options.samples_per_step,
-    )
     flow = bank = None
     if options.ccnf or options.fscl:
         architecture = FlowOptions(
@@ -189,7 +151,7 @@ def build_objective(options: Options, dimension: int, classes: int, device: torc
         )
     if options.fscl:
         bank = ContrastBank(classes, dimension, options.bank_region, options.bank_sampled).to(device)
-    return BrnfObjective(loss, options.map_rules(), flow, bank)
+    return BrnfObjective(options, options.map_rules(), flow, bank)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import torch
 from brnf.data.index import Index
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
-from brnf.segment.options import part_of
 from brnf.segment.training import TrainingOptions, train_steps
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_file
@@ -38,49 +37,13 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(DeepLabOptions, AugmentOptions, TrainingOptions):
     """How to train (``method.md`` section 9)."""
 
     split: str = "train_aug"
     """The images to train on."""
-    backbone: str = "resnet101"
-    """Name of a timm network."""
-    weights: str = "imagenet"
-    """imagenet, efficientnet_lite0, a file, or none."""
-    output_stride: int = 8
-    """Pixels between two logits."""
-    rates: tuple[int, ...] = (6, 12, 18, 24)
-    """Dilations of the head's convolutions."""
-    trainable_stages: int = 4
-    """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
-    frozen_batch_norm: bool = True
-    """Whether BatchNorm keeps its stored statistics and scale."""
-    iterations: int = 20000
-    """Optimiser steps."""
     batch_size: int = 10
     """Images a step."""
-    crop: int = 448
-    """Side of the square crop, pixels."""
-    scale_low: float = 0.5
-    """Smallest random scale."""
-    scale_high: float = 1.5
-    """Largest random scale."""
-    scales: tuple[float, ...] = ()
-    """Scales to choose from instead of the range; empty uses the range."""
-    flip: bool = True
-    """Whether half of the images are mirrored."""
-    hsv: float = 10.0
-    """Largest shift of hue, saturation and value, in units of an 8-bit HSV image."""
-    learning_rate: float = 1e-3
-    """Of the backbone; the head's weights learn 10, its biases 20 times as fast."""
-    momentum: float = 0.9
-    """Of the gradient descent."""
-    weight_decay: float = 5e-4
-    """Of all but the head's biases."""
-    power: float = 0.9
-    """Of the polynomial decay of the learning rate."""
-    amp: bool = False
-    """Compute convolutions in bfloat16."""
     seed: int = 0
     """Of the head's first weights, the order of the images and their augmentation."""
 
@@ -92,12 +55,12 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         index = Index.read(inputs.index)
         images = pair_with_masks(index.split(options.split), inputs.masks)
         torch.manual_seed(options.seed)
-        network = build_deeplab(part_of(options, DeepLabOptions), len(index.classes) + 1)
+        network = build_deeplab(options, len(index.classes) + 1)
         draws = SegmentationDraws(
             images,
             classes=len(index.classes),
             draws=options.iterations * options.batch_size,
-            options=part_of(options, AugmentOptions),
+            options=options,
             fill=_mean_colour(network),
             seed=options.seed,
         )
@@ -105,7 +68,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         with whole_file(outputs.history) as temporary, temporary.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["step", "loss", "learning_rate"])
-            steps = train_steps(network, batches, part_of(options, TrainingOptions), device)
+            steps = train_steps(network, batches, options, device)
             shown = Progress(steps, "train segmentation", runtime, unit="step", total=options.iterations)
             for record in shown:
                 rows.writerow([record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"])

@@ -136,7 +136,7 @@ class TrainingSource:
         kept: NDArray[np.void] | None = None
         position = 0
         loader = self._whole_loader()
-        for batch in Progress(loader, "backbone features", self._runtime, unit="batch"):
+        for batch in Progress(loader, "backbone features", self._runtime, unit="block"):
             with torch.inference_mode():
                 stages = [stage.cpu().numpy() for stage in self._network.stages(batch.pixels.to(self._device))]
             columns = {f"stage{i}": stage for i, stage in enumerate(stages)} | {

@@ -105,14 +105,14 @@ def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
 
 
 def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
-    """Return the fields of a dataclass whose bases, if any, are imported from the package."""
+    """Return the fields of a dataclass in its order (the last base first); its bases are imported from the package."""
     file = root.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_text(), str(file))
     origin = {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            inherited = [field for base in bases for field in _fields(origin.get(base, module), base, root)]
+            inherited = [field for base in reversed(bases) for field in _fields(origin.get(base, module), base, root)]
             own = [field.target.id for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
             return (*inherited, *own)
     raise LookupError(f"{file}: no class {name}")
