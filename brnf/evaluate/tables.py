@@ -9,7 +9,7 @@ import pandas as pd
 
 from brnf.errors import UserError
 
-__all__ = ["KEY", "Evaluation", "markdown", "mean_over_seeds", "read_evaluations", "results_table", "seeds_table"]
+__all__ = ["KEY", "Evaluation", "compared", "markdown", "mean_over_seeds", "read_evaluations", "results_table", "seeds_table"]
 
 Evaluation = dict[str, Any]
 """What the stage ``evaluate`` writes about one product of one model and seed."""
@@ -112,6 +112,38 @@ def mean_over_seeds(table: pd.DataFrame, spread: Sequence[str] = ()) -> pd.DataF
         for column in spread:
             mean[f"{column}_std"] = groups[column].std()
     return mean.reset_index()
+
+
+def compared(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
+    """Compare the mIoU of every model with that of others at the same seed.
+
+    Arguments:
+        table: as :func:`results_table` returns it.
+        references: models to compare with.
+
+    Returns:
+        One row a model, product and split, sorted by split and product: ``seeds`` (how many), ``miou`` and ``miou_std``; then for
+        each reference ``over_<reference>`` and ``over_<reference>_std``, mean and deviation (of the sample) of the paired
+        differences, nan where the reference lacks the product.
+
+    Raises:
+        UserError: a reference has no evaluation at all.
+    """
+    pairs = ["product", "split", "protocol", "seed"]
+    scores = table[[*KEY, "seed", "miou"]].copy()
+    columns = ["miou"]
+    for reference in references:
+        other = table.loc[table.model == reference, [*pairs, "miou"]]
+        if other.empty:
+            raise UserError(f"compare: no evaluation of the model '{reference}'; run it, or name another reference")
+        column = f"over_{reference}"
+        scores[column] = scores.miou - scores[pairs].merge(other, how="left", on=pairs, validate="many_to_one").miou.to_numpy()
+        columns.append(column)
+    groups = scores.groupby(KEY, sort=False)
+    result = groups.agg(seeds=("seed", "size"))
+    for column in columns:
+        result[column], result[f"{column}_std"] = groups[column].mean(), groups[column].std()
+    return result.reset_index().sort_values(["split", "product"], kind="stable", ignore_index=True)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ import yaml
 
 from brnf.errors import UserError
 from brnf.workflow.schema import complete, load_schema, reread, violation
+from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, lengthened
 
 __all__ = ["Experiment", "merged", "read_experiments"]
 
@@ -45,9 +46,10 @@ class Experiment:
 
     def network(self, model: str) -> Mapping[str, Any]:
         """Return the training settings of a model: section base, or section brnf with the variant's own values."""
-        if model == "base":
-            return dict(self.settings["base"])
-        return merged(self.settings["brnf"], self.settings["variants"].get(model, {}))
+        base, brnf = self.settings["base"], self.settings["brnf"]
+        if model in BASE_MODELS:
+            return dict(base) if model == "base" else lengthened(base, brnf)
+        return merged(brnf, self.settings["variants"].get(model, ABLATION.get(model, {})))
 
     def online_flow(self, model: str) -> Mapping[str, Any]:
         """Return the settings of a BRNF network's online flow: section flow with the network's own values."""
@@ -55,11 +57,11 @@ class Experiment:
 
     def denoises(self, model: str) -> bool:
         """Tell whether pseudo-labels of a model come from maps denoised by the flow; the base is the baseline without."""
-        return model != "base" and bool(self.network(model)["bsdnf"])
+        return model not in BASE_MODELS and bool(self.network(model)["bsdnf"])
 
     def seed_map(self, model: str) -> str:
         """Return which of a model's maps is its seed."""
-        return str(self.settings["base" if model == "base" else "pseudo_labels"]["seed_map"])
+        return str(self.settings["base" if model in BASE_MODELS else "pseudo_labels"]["seed_map"])
 
     def seeds_of(self, model: str, denoised: bool) -> tuple[str, str]:
         """Return the folder of a model's seeds and the product that they are in its maps, before or after BSDNF."""
@@ -129,7 +131,7 @@ def _read_overrides(settings: dict[str, Any]) -> tuple[tuple[str, ...], str] | N
     if found:
         return ("brnf", "flow", *found[0]), found[1]
     for name, overrides in settings["variants"].items():
-        if name in ("base", "brnf"):
+        if name in ABLATION_MODELS:
             return ("variants", name), "is the name of a model of its own; choose another"
         settings["variants"][name] = variant = reread(overrides, sections["brnf"])
         found = violation(merged(brnf, variant), sections["brnf"])
@@ -157,8 +159,8 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
             if dataset[key] not in ("train", "val"):
                 return ("dataset", key), f"is '{dataset[key]}', must be train or val: scenes have no other split"
     for model in settings["models"]:
-        if model not in ("base", "brnf", *settings["variants"]):
-            known = ", ".join(("base", "brnf", *settings["variants"]))
+        if model not in (*ABLATION_MODELS, *settings["variants"]):
+            known = ", ".join((*ABLATION_MODELS, *settings["variants"]))
             return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
     for section in ("backbone", "segmentation"):
         weights = settings[section]["weights"]

@@ -9,13 +9,14 @@ from typing import Any
 
 from brnf.workflow.configuration import Experiment
 from brnf.workflow.fingerprint import ROOT
+from brnf.workflow.studies import BASE_MODELS
 
 __all__ = ["SOURCES", "command_line", "option_names", "stage_options"]
 
 SOURCES: dict[str, dict[str, str]] = {
     "render_scenes": {"scenes": ""},
     "index_images": {"": "", "dataset": ""},
-    "train_base": {"": "", "backbone": "", "cam": "", "base": ""},
+    "train_base": {"": "", "backbone": "", "cam": "", "model": ""},
     "compute_cams": {"": "", "cam": ""},
     "store_pixels": {"": "", "cam": ""},
     "train_flow": {"flow": ""},
@@ -26,6 +27,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "predict_segmentation": {"": "", "segmentation.test": ""},
     "evaluate": {"": "", "evaluate": ""},
     "tabulate": {"": ""},
+    "compare_models": {},
     "draw": {"": "", "figures": ""},
     "report": {"": ""},
 }
@@ -66,7 +68,7 @@ def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, A
         return experiment.network(model)
     if section == "online":
         return experiment.online_flow(model)
-    path = f"bsdnf.{'base' if model == 'base' else 'final'}" if section == "round" else section
+    path = f"bsdnf.{'base' if model in BASE_MODELS else 'final'}" if section == "round" else section
     for key in path.split("."):
         settings = settings[key]
     return settings

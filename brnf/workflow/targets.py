@@ -6,8 +6,9 @@ from typing import Any
 
 from brnf.errors import UserError
 from brnf.workflow.configuration import Experiment
+from brnf.workflow.studies import ABLATION_MODELS, ABLATION_PRODUCTS, BASE_MODELS
 
-__all__ = ["MAP_PRODUCTS", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards"]
+__all__ = ["MAP_PRODUCTS", "ablation", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards"]
 
 MAP_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf")
 """Products that are maps; the others are masks."""
@@ -54,7 +55,31 @@ def _exists(experiment: Experiment, model: str, product: str) -> bool:
     """Tell whether a model has a product: some are left out by choice, and a variant without BSDNF has no denoised maps."""
     if product not in experiment.settings["model_products"].get(model, [product]):
         return False
-    return product != "seeds_bsdnf" or model == "base" or experiment.denoises(model)
+    return product != "seeds_bsdnf" or model in BASE_MODELS or experiment.denoises(model)
+
+
+def ablation(experiment: Experiment, pattern: str) -> list[str]:
+    """Return the evaluations that the ablation compares.
+
+    Arguments:
+        experiment: whose seeds and splits are taken.
+        pattern: of a file, with the wildcards name, model, seed, product, split.
+
+    Raises:
+        UserError: the lengths of base and brnf are given in different units.
+    """
+    settings = experiment.settings
+    experiment.network("base_long")
+    seen, unseen = settings["dataset"]["seeds"], settings["dataset"]["val"]
+    found = []
+    for model in ABLATION_MODELS:
+        for product in ABLATION_PRODUCTS:
+            if product == "seeds_bsdnf" and model not in BASE_MODELS and not experiment.denoises(model):
+                continue
+            for split in [seen] if product == "seeds_bsdnf" else dict.fromkeys((seen, unseen)):
+                word = {"name": experiment.name, "model": model, "product": product, "split": split}
+                found += [pattern.format(seed=seed, **word) for seed in settings["seeds"]]
+    return found
 
 
 def _splits(settings: Mapping[str, Any], product: str) -> list[str]:

@@ -13,7 +13,7 @@ from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.evaluate import show
 from brnf.evaluate.tables import markdown
-from brnf.stages import evaluate, tabulate
+from brnf.stages import compare_models, evaluate, tabulate
 from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 
@@ -218,3 +218,26 @@ def test_wide_tables_are_cut_where_they_do_not_fit() -> None:
 def test_show_names_an_experiment_without_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert show.main([str(tmp_path)]) == 2
     assert "results.csv: missing" in capsys.readouterr().err
+
+
+def test_models_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    scores = {("brnf", 0): 0.5, ("brnf", 1): 0.7, ("base", 0): 0.4, ("base", 1): 0.3}
+    files = tuple(
+        write_evaluation(tmp_path / f"{model}{seed}", model, "cam_classifier", seed, miou, None) for (model, seed), miou in scores.items()
+    )
+    lonely = write_evaluation(tmp_path / "lonely", "brnf", "seeds_bsdnf", 0, 0.6, None)
+    outputs = compare_models.Outputs(tmp_path / "ablation.csv", tmp_path / "ablation.md")
+    compare_models.run(
+        compare_models.Inputs((*files, lonely)), outputs, compare_models.Options(models=("base", "brnf"), references=("base",)), QUIET
+    )
+    table = pd.read_csv(outputs.csv)
+    assert list(table.columns) == [*["model", "product", "split", "protocol", "seeds", "miou", "miou_std"], "over_base", "over_base_std"]
+    base, brnf, alone = table.itertuples(index=False)
+    assert (base.model, base.seeds, base.miou, base.over_base) == ("base", 2, 35.0, 0.0)
+    # Seed by seed the gains are 10 and 40 points.
+    assert (brnf.miou, brnf.over_base) == (60.0, 25.0)
+    assert brnf.over_base_std == pytest.approx(30 / np.sqrt(2), abs=1e-4)
+    assert brnf.miou_std == pytest.approx(20 / np.sqrt(2), abs=1e-4)
+    assert alone.product == "seeds_bsdnf" and np.isnan(alone.over_base) and np.isnan(alone.miou_std)
+    with pytest.raises(UserError, match="no evaluation of the model 'control'"):
+        compare_models.run(compare_models.Inputs(files), outputs, compare_models.Options(references=("control",)), QUIET)

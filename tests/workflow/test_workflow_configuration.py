@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from brnf.errors import UserError
 from brnf.workflow.configuration import merged, read_experiments
 from brnf.workflow.schema import complete, leaves, load_schema, reread
+from brnf.workflow.studies import ABLATION
 
 CONFIG = Path(__file__).parents[2] / "config"
 SCENES: dict[str, Any] = {"name": "x", "dataset": {"kind": "scenes", "train": "train", "seeds": "train"}}
@@ -153,7 +154,7 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"flow": {"temperature": "hot"}}, ["flow.temperature: is 'hot', must be auto or a number"]),
         ({"flow": {"tau": {"low": 0.8}}}, ["flow.tau.low: is 0.8, must not exceed flow.tau.high (0.7)"]),
         ({"base": {"resize_low": 700}}, ["base.resize_low: is 700, must not exceed base.resize_high (640)"]),
-        ({"models": ["base", "mine"]}, ["models: unknown model 'mine'; known: base, brnf, control"]),
+        ({"models": ["base", "mine"]}, ["models: unknown model 'mine'; known: base, base_long, only_guidance"]),
         ({"variants": {"mine": {"ccfn": False}}}, ["variants.mine.ccfn: unknown key; did you mean 'ccnf'?"]),
         ({"variants": {"base": {}}}, ["variants.base: is the name of a model"]),
         ({"variants": {"mine": {"flow": {"blocks": 0}}}}, ["variants.mine.flow.blocks: is 0, must be at least 1"]),
@@ -210,6 +211,30 @@ def test_variants_override_the_section_brnf_and_its_flow() -> None:
     assert (experiment.online_flow("brnf")["blocks"], experiment.online_flow("brnf")["hidden"]) == (2, 256)
     assert experiment.seeds_of("base", denoised=True) == ("denoised", "seeds")
     assert experiment.seeds_of("base", denoised=False) == ("cams", "prototype")
+
+
+def test_base_long_is_the_base_trained_for_as_long_as_both() -> None:
+    experiment = read_experiments(
+        merged(SCENES, {"base": {"steps": 30, "learning_rate": 0.5}, "brnf": {"steps": 40, "learning_rate": 0.1}})
+    )["x"]
+    assert experiment.network("base_long") == {**experiment.network("base"), "steps": 70}
+    in_epochs = read_experiments(merged(SCENES, {"base": {"epochs": 3}, "brnf": {"epochs": 4}}))["x"].network("base_long")
+    assert (in_epochs["epochs"], in_epochs["steps"]) == (7, None)
+    with pytest.raises(UserError, match=r"^configuration: base.steps: .*set both$"):
+        read_experiments(merged(SCENES, {"base": {"steps": 30}}))["x"].network("base_long")
+
+
+def test_every_network_of_the_ablation_differs_from_the_full_one_by_switches_only() -> None:
+    experiment = read_experiments(SCENES)["x"]
+    full = experiment.network("brnf")
+    for name in ABLATION:
+        changed = {key for key, value in experiment.network(name).items() if value != full[key]}
+        switches = {"guidance", "ccnf", "fscl", "bsdnf"}
+        part = name.partition("_")[2]
+        if name.startswith("without"):
+            assert changed == {part}
+        else:  # BSDNF works through the guidance
+            assert changed == switches - {part} - ({"guidance"} if part == "bsdnf" else set())
 
 
 def test_record_leaves_out_what_changes_no_result() -> None:

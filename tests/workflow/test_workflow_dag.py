@@ -55,6 +55,22 @@ def test_seeds_repeat_all_but_the_data(workflow: Any, config: Config) -> None:
     assert twice == {rule: count if rule in shared else 2 * count for rule, count in once.items()}
 
 
+def test_ablation_shares_all_that_its_models_have_in_common(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("demo", {"train": 1, "val": 1})
+    models, denoised = 11, 5  # only_bsdnf, brnf and three of the four without one component
+    assert workflow.jobs("--configfile", config("demo"), "--config", "companions=null", "--", "ablation") == {
+        "train_base": 2,
+        "train_brnf": 9,
+        "compute_cams": models * 2,
+        "store_pixels": 2 + denoised,
+        "train_flow": 2 + denoised,
+        "denoise_seeds": 2 + denoised,
+        "evaluate": models * 4 + 2 + denoised,
+        "compare_models": 1,
+        "ablation": 1,
+    }
+
+
 def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
     (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
     workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)
@@ -121,6 +137,6 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
-    assert len(stages) == 15
+    assert len(stages) == 16
     for stage in stages:
         assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

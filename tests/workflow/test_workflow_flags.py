@@ -24,6 +24,7 @@ GIVEN_BY_RULES = {
     "make_pseudo_labels": {"product"},
     "train_segmentation": {"split", "seed"},
     "evaluate": {"split", "product", "product_name", "model", "seed"},
+    "compare_models": {"models", "references"},
     "draw": {"split"},
 }
 CONSTANT = {"evaluate": {"probability_product"}, "report": {"title"}}

@@ -1,16 +1,18 @@
-# The base: a CAM network whose seeds the rest improves on.
+# The base: a CAM network whose seeds the rest improves on; base_long is the same, trained for as long as base and BRNF together.
 
 
 rule train_base:
     input:
         indexed("classes.csv", "images.csv"),
     output:
-        network="results/{name}/base/seed{seed}/network/network.pt",
-        history="results/{name}/base/seed{seed}/network/history.csv",
+        network=f"{RUN}/network/network.pt",
+        history=f"{RUN}/network/history.csv",
     log:
-        "results/{name}/base/seed{seed}/logs/train_base.log",
+        f"{RUN}/logs/train_base.log",
     benchmark:
-        "results/{name}/base/seed{seed}/benchmarks/train_base.tsv"
+        f"{RUN}/benchmarks/train_base.tsv"
+    wildcard_constraints:
+        model="|".join(BASE_MODELS),
     priority: CHAIN
     conda:
         ENVIRONMENT

@@ -8,7 +8,8 @@ from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
-from brnf.workflow.targets import evaluated_files, evaluations, figure_words, figures, map_product, shards
+from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS
+from brnf.workflow.targets import ablation, evaluated_files, evaluations, figure_words, figures, map_product, shards
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -24,14 +25,14 @@ MAIN = next(iter(EXPERIMENTS.values()))
 config["runtime"] = command_line({key: MAIN.settings[key] for key in ("device", "threads", "workers", "progress")})
 THREADS = MAIN.settings["threads"]
 ENVIRONMENT = "../../envs/brnf.yaml"
-BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *chosen.settings["variants"])})
+BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})
 CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels, segmentation and evaluation
 RUN = "results/{name}/{model}/seed{seed}"
 
 
 wildcard_constraints:
     name="|".join(EXPERIMENTS),
-    model="|".join(["base", *BRNF_MODELS]),
+    model="|".join([*BASE_MODELS, *BRNF_MODELS]),
     seed=r"\d+",
     split="[A-Za-z0-9_]+",
     shard=r"\d+",

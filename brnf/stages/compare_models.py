@@ -1,0 +1,54 @@
+"""Stage: compare models seed by seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from brnf.evaluate.tables import compared, markdown, read_evaluations, results_table
+from brnf.stages.common import Runtime, run_stage
+from brnf.store.files import locked, whole_file
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    evaluations: tuple[Path, ...]
+    """JSON files of the stage evaluate."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written; every number is in percent."""
+
+    csv: Path
+    """Mean and deviation of the mIoU over seeds, and of its difference to each reference of the same seed."""
+    markdown: Path
+    """The same for reading."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Rows and what they are compared with."""
+
+    models: tuple[str, ...] = ("base", "brnf")
+    """Models in their order."""
+    references: tuple[str, ...] = ("base",)
+    """Models that every other is compared with."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Compare models seed by seed."""
+    table = compared(results_table(read_evaluations(inputs.evaluations, options.models)), options.references)
+    with locked(outputs.csv):
+        with whole_file(outputs.csv) as temporary:
+            table.round(4).to_csv(temporary, index=False, lineterminator="\n")
+        with whole_file(outputs.markdown) as temporary:
+            temporary.write_text(markdown(table))
+    if runtime.progress != "none":
+        print(markdown(table), end="")
+
+
+if __name__ == "__main__":
+    run_stage(run)
