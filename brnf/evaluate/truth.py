@@ -1,16 +1,18 @@
-"""Ground truth: read by evaluation and figures, by nothing else."""
+"""Ground truth, and maps at its size: read by evaluation and figures, by nothing else."""
 
 import csv
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from brnf.data.index import ImageRecord, Index, MaskRecord
 from brnf.data.masks import read_mask
 from brnf.errors import UserError
+from brnf.store.maps import CamMaps
 
-__all__ = ["GroundTruth", "MaskFolders"]
+__all__ = ["GroundTruth", "MaskFolders", "at_image_size"]
 
 
 class GroundTruth:
@@ -72,6 +74,14 @@ class MaskFolders:
         if image.id not in self._paths:
             raise UserError(f"{image.id}: no mask of this image in the given folders; run the stage that writes them again")
         return read_mask(self._paths[image.id], self._values, size=(image.height, image.width))
+
+
+def at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:
+    """Enlarge maps bilinearly to the size of their image."""
+    if maps.values.shape[1:] == (image.height, image.width):
+        return maps
+    enlarged = [cv2.resize(channel, (image.width, image.height), interpolation=cv2.INTER_LINEAR) for channel in maps.values]
+    return CamMaps(maps.classes, np.stack(enlarged))
 
 
 def _path(text: str) -> Path | None:

@@ -1,5 +1,6 @@
 """Depress the noise pixels of maps with the density of their features: BSDNF (method.md section 6)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,14 +10,14 @@ import torch
 from torch import Tensor
 
 from brnf.errors import UserError
-from brnf.flow.bsdnf import Calibration, decision_margin, depress, enlarge_margin
-from brnf.flow.saved import AnyDensity, load_density
+from brnf.flow.bsdnf import Population, Rule, decision_margin, depress, enlarge_margin
+from brnf.flow.saved import load_density
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore
 
-__all__ = ["Inputs", "Options", "Outputs", "run"]
+__all__ = ["Denoiser", "Inputs", "Options", "Outputs", "run"]
 
 
 @dataclass(frozen=True)
@@ -64,35 +65,57 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         raise UserError(f"bsdnf.xi: {options.xi} is outside 0..1")
     if not 0 <= options.factor <= 1:
         raise UserError(f"bsdnf.factor: {options.factor} is outside 0..1")
-    density, calibration = load_density(inputs.flow)
-    if calibration is None:
-        raise UserError(f"{inputs.flow}: holds no calibration (a training that stopped); run train_flow again")
-    density = density.to(device)
-    store, maps = PixelStore([inputs.pixels]), MapReader([inputs.maps], options.product)
-    if (store.dimension, store.classes) != (density.dimension, density.classes):
-        raise UserError(
-            f"{inputs.pixels}: {store.dimension} dimensions and {store.classes} classes do not fit those of {inputs.flow} "
-            f"({density.dimension}, {density.classes}); run store_pixels and train_flow of the same network"
-        )
+    denoiser = Denoiser([inputs.pixels], inputs.flow, device)
+    maps = MapReader([inputs.maps], options.product)
     with locked(outputs.denoised), write_maps(outputs.denoised) as writer:
         for image in Progress(maps.images, "denoise seeds", runtime, unit="image"):
             found = maps[image]
-            grid = image_margin(store.image_rows(image), density, calibration, options)
+            rows, log_prob = denoiser.log_prob(image)
+            grid = denoiser.grid_margin(rows, log_prob, options.rule, options.xi, options.population)
             height, width = found.values.shape[1:]
             margin = enlarge_margin(grid, (height, width), options.upsample)
             values = depress(torch.from_numpy(found.values), margin, options.factor)
             writer.write(image, found.classes, {"seeds": values.numpy()})
 
 
-def image_margin(rows: PixelRows, density: AnyDensity, calibration: Calibration, options: Options) -> Tensor:
-    """Return the decision margins of one image on its grid, [h, w]; positions without a row have an infinite one."""
-    log_prob = density.log_prob(torch.from_numpy(np.asarray(rows.feature)))
-    allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
-    label = torch.from_numpy(np.asarray(rows.label))
-    margin = decision_margin(options.rule, options.xi, log_prob, label, allowed, calibration, options.population)
-    grid = torch.full((rows.grid[0] * rows.grid[1],), torch.inf)
-    grid[torch.from_numpy(np.asarray(rows.position, dtype=np.int64))] = margin
-    return grid.unflatten(0, rows.grid)
+class Denoiser:
+    """Pixel stores and the density that judges their rows.
+
+    Arguments:
+        pixels: shards of the store.
+        flow: file of the density with its calibration.
+        device: where to compute.
+
+    Raises:
+        UserError: the density has no calibration or does not fit the store.
+    """
+
+    def __init__(self, pixels: Sequence[Path], flow: Path, device: torch.device) -> None:
+        density, calibration = load_density(flow)
+        if calibration is None:
+            raise UserError(f"{flow}: holds no calibration (a training that stopped); run train_flow again")
+        self.calibration = calibration
+        self._density = density.to(device)
+        self._store = PixelStore(pixels)
+        if (self._store.dimension, self._store.classes) != (density.dimension, density.classes):
+            raise UserError(
+                f"{self._store.paths[0]}: {self._store.dimension} dimensions and {self._store.classes} classes do not fit those of {flow} "
+                f"({density.dimension}, {density.classes}); run store_pixels and train_flow of the same network"
+            )
+
+    def log_prob(self, image: str) -> tuple[PixelRows, Tensor]:
+        """Return the rows of an image and their log-densities [N, K], nats."""
+        rows = self._store.image_rows(image)
+        return rows, self._density.log_prob(torch.from_numpy(np.asarray(rows.feature)))
+
+    def grid_margin(self, rows: PixelRows, log_prob: Tensor, rule: Rule, xi: float, population: Population) -> Tensor:
+        """Return the decision margins of one image on its grid, [h, w]; positions without a row have an infinite one."""
+        allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
+        label = torch.from_numpy(np.asarray(rows.label))
+        margin = decision_margin(rule, xi, log_prob, label, allowed, self.calibration, population)
+        grid = torch.full((rows.grid[0] * rows.grid[1],), torch.inf)
+        grid[torch.from_numpy(np.asarray(rows.position, dtype=np.int64))] = margin
+        return grid.unflatten(0, rows.grid)
 
 
 if __name__ == "__main__":

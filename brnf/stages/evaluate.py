@@ -14,7 +14,7 @@ from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, intersection_over_union, mean_iou
 from brnf.evaluate.scores import ScoreHistogram
-from brnf.evaluate.truth import GroundTruth, MaskFolders
+from brnf.evaluate.truth import GroundTruth, MaskFolders, at_image_size
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_file
 from brnf.store.maps import CamMaps, MapReader
@@ -137,22 +137,14 @@ def _predictions(
     if inputs.maps:
         reader = MapReader(inputs.maps, options.product)
         for image in progress:
-            maps = _at_image_size(reader[image.id], image)
+            maps = at_image_size(reader[image.id], image)
             yield image, maps.labels(), maps
         return
     folders = MaskFolders(inputs.masks, classes)
     probabilities = MapReader(inputs.probabilities, options.probability_product)
     given = bool(probabilities.images)
     for image in progress:
-        yield image, folders.read(image), _at_image_size(probabilities[image.id], image) if given else None
-
-
-def _at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:
-    """Enlarge maps bilinearly to the size of their image."""
-    if maps.values.shape[1:] == (image.height, image.width):
-        return maps
-    enlarged = [cv2.resize(channel, (image.width, image.height), interpolation=cv2.INTER_LINEAR) for channel in maps.values]
-    return CamMaps(maps.classes, np.stack(enlarged))
+        yield image, folders.read(image), at_image_size(probabilities[image.id], image) if given else None
 
 
 if __name__ == "__main__":

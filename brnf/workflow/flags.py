@@ -28,6 +28,8 @@ SOURCES: dict[str, dict[str, str]] = {
     "evaluate": {"": "", "evaluate": ""},
     "tabulate": {"": ""},
     "compare_models": {},
+    "sweep_denoising": {"": "", "round": ""},
+    "tabulate_sweeps": {},
     "draw": {"": "", "figures": ""},
     "report": {"": ""},
 }

@@ -1,11 +1,22 @@
-"""The models of the ablation: what of BRNF helps, alone and on top of the rest."""
+"""What the studies compare: the models of the ablation, the thresholds of the sensitivity, the densities."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from brnf.errors import UserError
 
-__all__ = ["ABLATION", "ABLATION_MODELS", "ABLATION_PRODUCTS", "BASE_MODELS", "lengthened"]
+__all__ = [
+    "ABLATION",
+    "ABLATION_MODELS",
+    "ABLATION_PRODUCTS",
+    "BASELINES",
+    "BASE_MODELS",
+    "TAUS",
+    "XIS",
+    "fit_settings",
+    "lengthened",
+    "tau_fits",
+]
 
 BASE_MODELS = ("base", "base_long")
 """The base, and the base trained for as long as base and BRNF together: the fair opponent of everything that trains on."""
@@ -51,3 +62,32 @@ def lengthened(base: Mapping[str, Any], brnf: Mapping[str, Any]) -> dict[str, An
         raise UserError("configuration: base.steps: base_long needs the lengths of base and brnf both in steps or both in epochs; set both")
     key = "epochs" if base["steps"] is None else "steps"
     return {**base, key: base[key] + brnf[key]}
+
+
+TAUS = ((0.3, 0.9), (0.3, 0.8), (0.3, 0.7), (0.3, 0.6), (0.3, 0.5), (0.3, 0.4), (0.4, 0.7), (0.5, 0.7), (0.6, 0.7), (0.7, 0.9))
+"""Pairs (tau_l, tau_h) of the paper's supplement, table 1."""
+XIS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
+"""Thresholds of BSDNF; the paper's four and two lower ones, where rules that compare with the background have their best."""
+BASELINES = ("gaussian_diagonal", "gaussian_full", "gmm")
+"""Densities that the flow is compared with."""
+
+
+def tau_fits(settings: Mapping[str, Any]) -> list[str]:
+    """Return the fits of the sensitivity in tau: the run's ``own`` flow stands for its own thresholds."""
+    own = (settings["flow"]["tau"]["low"], settings["flow"]["tau"]["high"])
+    return ["own" if tau == own else f"tau-{tau[0]}-{tau[1]}" for tau in TAUS]
+
+
+def fit_settings(settings: Mapping[str, Any], fit: str) -> dict[str, Any]:
+    """Return what a fit is made of: the kind of density and the thresholds of its labels.
+
+    Arguments:
+        settings: of the experiment.
+        fit: ``own``, ``tau-<low>-<high>``, or the name of a baseline.
+    """
+    flow = settings["flow"]
+    found = {"density": flow["density"], "tau_low": flow["tau"]["low"], "tau_high": flow["tau"]["high"]}
+    if fit.startswith("tau-"):
+        _, low, high = fit.split("-")
+        return {**found, "tau_low": float(low), "tau_high": float(high)}
+    return found if fit == "own" else {**found, "density": fit}

@@ -6,9 +6,9 @@ from typing import Any
 
 from brnf.errors import UserError
 from brnf.workflow.configuration import Experiment
-from brnf.workflow.studies import ABLATION_MODELS, ABLATION_PRODUCTS, BASE_MODELS
+from brnf.workflow.studies import ABLATION_MODELS, ABLATION_PRODUCTS, BASE_MODELS, BASELINES, tau_fits
 
-__all__ = ["MAP_PRODUCTS", "ablation", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards"]
+__all__ = ["MAP_PRODUCTS", "ablation", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards", "sweeps"]
 
 MAP_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf")
 """Products that are maps; the others are masks."""
@@ -49,6 +49,20 @@ def evaluations(experiment: Experiment, pattern: str) -> list[str]:
                     pattern.format(name=experiment.name, model=model, seed=seed, product=product, split=split) for seed in settings["seeds"]
                 ]
     return found
+
+
+def sweeps(experiment: Experiment, study: str, pattern: str) -> list[str]:
+    """Return the sweeps that a study compares.
+
+    Arguments:
+        experiment: whose seeds are taken.
+        study: ``sensitivity``, of BRNF in tau and xi, the run's own flow first; or ``density``, of base and BRNF.
+        pattern: of a file, with the wildcards name, model, seed, fit.
+    """
+    chosen = ["own", *sorted(set(tau_fits(experiment.settings)) - {"own"})] if study == "sensitivity" else ["own", *BASELINES]
+    models = ("brnf",) if study == "sensitivity" else ("base", "brnf")
+    seeds = experiment.settings["seeds"]
+    return [pattern.format(name=experiment.name, model=model, fit=fit, seed=seed) for model in models for fit in chosen for seed in seeds]
 
 
 def _exists(experiment: Experiment, model: str, product: str) -> bool:

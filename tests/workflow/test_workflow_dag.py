@@ -71,6 +71,16 @@ def test_ablation_shares_all_that_its_models_have_in_common(workflow: Any, confi
     }
 
 
+def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("demo", {"train": 1, "val": 1})
+    words = ("--configfile", config("demo"), "--config", "companions=null", "--")
+    network_and_store = {"train_base": 1, "train_brnf": 1, "compute_cams": 2, "store_pixels": 2, "train_flow": 2, "denoise_seeds": 1}
+    taus = workflow.jobs(*words, "sensitivity")
+    assert taus == network_and_store | {"fit_density": 9, "sweep_denoising": 10, "tabulate_sweeps": 1, "sensitivity": 1}
+    densities = workflow.jobs(*words, "density")
+    assert densities == network_and_store | {"fit_density": 2 * 3, "sweep_denoising": 2 * 4, "tabulate_sweeps": 1, "density": 1}
+
+
 def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
     (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
     workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)
@@ -137,6 +147,6 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
-    assert len(stages) == 16
+    assert len(stages) == 18
     for stage in stages:
         assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

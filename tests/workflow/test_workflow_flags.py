@@ -25,9 +25,11 @@ GIVEN_BY_RULES = {
     "train_segmentation": {"split", "seed"},
     "evaluate": {"split", "product", "product_name", "model", "seed"},
     "compare_models": {"models", "references"},
+    "sweep_denoising": {"split", "product", "model", "seed", "density", "xis", "tau_low", "tau_high"},
+    "tabulate_sweeps": {"study", "rule", "xi"},
     "draw": {"split"},
 }
-CONSTANT = {"evaluate": {"probability_product"}, "report": {"title"}}
+CONSTANT = {"sweep_denoising": {"rules"}, "evaluate": {"probability_product"}, "report": {"title"}}
 OTHER_DEFAULT = {("denoise_seeds", "brnf", "rule")}  # the final round's rule is quantile, the stage's own default that of the base
 USED_BY_WORKFLOW = {
     ("name",),

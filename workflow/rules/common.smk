@@ -8,8 +8,8 @@ from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
-from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS
-from brnf.workflow.targets import ablation, evaluated_files, evaluations, figure_words, figures, map_product, shards
+from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, XIS, fit_settings
+from brnf.workflow.targets import ablation, evaluated_files, evaluations, figure_words, figures, map_product, shards, sweeps
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -38,6 +38,7 @@ wildcard_constraints:
     shard=r"\d+",
     product="[a-z_]+",
     figure="[a-z]+",
+    fit=r"own|tau-[\d.]+-[\d.]+|" + "|".join(BASELINES),
 
 
 def experiment(wildcards):
@@ -121,3 +122,31 @@ def labelled(wildcards):
     """Return what becomes pseudo-labels: the folder of the model's maps and the product in them."""
     chosen = experiment(wildcards)
     return chosen.seeds_of(wildcards.model, denoised=chosen.denoises(wildcards.model))
+
+
+def final_round(wildcards):
+    """Return the settings of the last denoising."""
+    return experiment(wildcards).settings["bsdnf"]["final"]
+
+
+def of_fit(key):
+    """Return a function for `options`: what the density of a study is made of."""
+    return lambda wildcards: fit_settings(experiment(wildcards).settings, wildcards.fit)[key]
+
+
+def fit_file(wildcards, name):
+    """Return a file of a density: fitted for a study, or the run's own."""
+    folder = "flow" if wildcards.fit == "own" else f"fits/{wildcards.fit}"
+    return f"{RUN}/{folder}/{name}".format(**dict(wildcards.items()))
+
+
+def seed_shards(folder):
+    """Return a function for `input`: the shards that hold the images on which seeds are evaluated."""
+
+    def of(wildcards):
+        chosen = experiment(wildcards)
+        split = chosen.computed_split(chosen.settings["dataset"]["seeds"])
+        files = shards(index_folder(wildcards), f"{RUN}/{folder}/{{split}}/{{shard}}.h5", split)
+        return [file.format(**dict(wildcards.items())) for file in files]
+
+    return of

@@ -26,3 +26,94 @@ rule compare_models:
     shell:
         "python -m brnf.stages.compare_models --evaluations {input.evaluations} --csv {output.csv} --markdown {output.markdown}"
         " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+# Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are fitted again.
+rule sensitivity:
+    input:
+        f"results/{MAIN.name}/tables/sensitivity.csv",
+
+
+rule density:
+    input:
+        f"results/{MAIN.name}/tables/density.csv",
+
+
+use rule train_flow as fit_density with:
+    output:
+        flow=f"{RUN}/fits/{{fit}}/flow.pt",
+        history=f"{RUN}/fits/{{fit}}/history.csv",
+    log:
+        f"{RUN}/logs/fit_density/{{fit}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/fit_density/{{fit}}.tsv"
+    priority: 0
+    params:
+        options=options("train_flow", density=of_fit("density"), tau_low=of_fit("tau_low"), tau_high=of_fit("tau_high")),
+        code=code("train_flow"),
+
+
+rule sweep_denoising:
+    input:
+        indexed("classes.csv", "images.csv", "masks.csv"),
+        pixels=seed_shards("pixels"),
+        maps=seed_shards("cams"),
+        flow=lambda wildcards: fit_file(wildcards, "flow.pt"),
+        history=lambda wildcards: fit_file(wildcards, "history.csv"),
+    output:
+        sweep=f"{RUN}/fits/{{fit}}/sweep.json",
+    log:
+        f"{RUN}/logs/sweep_denoising/{{fit}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/sweep_denoising/{{fit}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        options=options(
+            "sweep_denoising",
+            split=split_of("seeds"),
+            product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
+            model=lambda wildcards: wildcards.model,
+            density=of_fit("density"),
+            tau_low=of_fit("tau_low"),
+            tau_high=of_fit("tau_high"),
+            xis=lambda wildcards: sorted({*XIS, final_round(wildcards)["xi"]}),
+        ),
+        code=code("sweep_denoising"),
+    shell:
+        "python -m brnf.stages.sweep_denoising --index results/{wildcards.name}/index --pixels {input.pixels} --maps {input.maps}"
+        " --flow {input.flow} --history {input.history} --sweep {output.sweep} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule tabulate_sweeps:
+    input:
+        sweeps=lambda wildcards: sweeps(experiment(wildcards), wildcards.study, f"{RUN}/fits/{{fit}}/sweep.json"),
+    output:
+        csv="results/{name}/tables/{study}.csv",
+        markdown="results/{name}/tables/{study}.md",
+    log:
+        "results/{name}/logs/tabulate_sweeps/{study}.log",
+    wildcard_constraints:
+        study="sensitivity|density",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        options=options(
+            "tabulate_sweeps",
+            study=lambda wildcards: wildcards.study,
+            rule=lambda wildcards: final_round(wildcards)["rule"],
+            xi=lambda wildcards: final_round(wildcards)["xi"],
+        ),
+        code=code("tabulate_sweeps"),
+    shell:
+        "python -m brnf.stages.tabulate_sweeps --sweeps {input.sweeps} --csv {output.csv} --markdown {output.markdown}"
+        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
