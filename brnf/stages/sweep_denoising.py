@@ -1,7 +1,6 @@
 """Stage: measure the seeds after BSDNF by every rule and threshold in one pass, and the density as a classifier."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brnf.data.index import Index
+from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, mean_iou
+from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
 from brnf.evaluate.truth import GroundTruth, at_image_size
 from brnf.flow.bsdnf import Rule, depress, enlarge_margin
 from brnf.flow.labels import three_way_labels
@@ -75,6 +75,10 @@ class Options:
     """Largest score at which a pixel counts as labelled background when the density's accuracy is measured."""
     tau_high: float = 0.7
     """Smallest score at which a pixel counts as labelled with its class there."""
+    shown_rule: Rule = "quantile"
+    """Rule whose margins are gathered in a histogram and whose losses are told image by image."""
+    shown_xi: float = 0.9
+    """Threshold for these."""
     density: str = "flow"
     """What the density is called in the tables."""
     model: str = "base"
@@ -92,69 +96,85 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     cv2.setNumThreads(runtime.threads)
     denoiser = Denoiser(inputs.pixels, inputs.flow, runtime.torch_device())
     maps = MapReader(inputs.maps, options.product)
-    classes = len(index.classes) + 1
-    raw = Confusion(classes)
-    confusions = {(rule, xi): Confusion(classes) for rule in options.rules for xi in options.xis}
-    accuracy = Accuracy()
-    images = 0
+    sweep = Sweep(denoiser, index, options)
     with locked(outputs.sweep):
         for image in Progress(index.split(options.split), f"sweep denoising {options.model}", runtime, unit="image"):
             objects = truth.objects(image)
-            if objects is None:
-                continue
-            images += 1
-            found = maps[image.id]
-            raw.add(objects, at_image_size(found, image).labels())
-            rows, log_prob = denoiser.log_prob(image.id)
-            accuracy.add(rows, log_prob, denoiser.calibration.temperature, objects, options)
-            for (rule, xi), confusion in confusions.items():
-                grid = denoiser.grid_margin(rows, log_prob, rule, xi, options.population)
-                margin = enlarge_margin(grid, (found.values.shape[1], found.values.shape[2]), options.upsample)
-                values = depress(torch.from_numpy(found.values), margin, options.factor)
-                confusion.add(objects, at_image_size(CamMaps(found.classes, values.numpy()), image).labels())
-        if not images:
+            if objects is not None:
+                sweep.add(image, objects, maps[image.id])
+        if not sweep.images:
             raise UserError(f"split '{options.split}': none of its images has a ground-truth mask; evaluate another split")
         measured = {
             **{key: getattr(options, key) for key in ("model", "split", "protocol", "seed", "density", "tau_low", "tau_high")},
+            "classes": ["background", *index.classes],
             "held_out": smallest_held_out(inputs.history),
-            "images": images,
-            "raw_miou": float(mean_iou(raw.counts)),
-            "points": [{"rule": rule, "xi": xi, "miou": float(mean_iou(found.counts))} for (rule, xi), found in confusions.items()],
-            **accuracy.shares(),
+            **sweep.state(),
         }
         with whole_file(outputs.sweep) as temporary:
             temporary.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
 
 
-class Accuracy:
-    """Count how often the seeds' three-way labels and the density's posterior agree with the truth, where the seeds label."""
+class Sweep:
+    """All that is counted over the images.
 
-    def __init__(self) -> None:
-        self._labelled = self._by_seed = self._by_density = 0
+    Arguments:
+        denoiser: gives log-densities and margins.
+        index: of the images.
+        options: of the stage.
+    """
 
-    def add(self, rows: PixelRows, log_prob: Tensor, temperature: float, objects: NDArray[np.uint8], options: Options) -> None:
-        """Add the grid positions of one image; the truth is that of their centre."""
-        codes = three_way_labels(
-            torch.from_numpy(np.asarray(rows.score)), torch.from_numpy(np.asarray(rows.label)), options.tau_low, options.tau_high
-        )
+    def __init__(self, denoiser: Denoiser, index: Index, options: Options) -> None:
+        classes = len(index.classes) + 1
+        self._denoiser, self._options = denoiser, options
+        self.images = 0
+        self._raw = Confusion(classes)
+        self._points = {(rule, xi): Confusion(classes) for rule in options.rules for xi in options.xis}
+        self._accuracy, self._margins = Accuracy(), MarginHistogram()
+        self._densities, self._losses = ClassDensity(classes), ImageLosses(classes)
+
+    def add(self, image: ImageRecord, objects: NDArray[np.uint8], found: CamMaps) -> None:
+        """Denoise the maps of an image by every rule and threshold, and count."""
+        self.images += 1
+        before = at_image_size(found, image).labels()
+        self._raw.add(objects, before)
+        rows, log_prob = self._denoiser.log_prob(image.id)
+        self._count_pixels(rows, log_prob, true_classes(objects, rows.grid, rows.position))
+        for (rule, xi), confusion in self._points.items():
+            after = self._denoised(image, found, self._denoiser.grid_margin(rows, log_prob, rule, xi, self._options.population))
+            confusion.add(objects, after)
+            if (rule, xi) == (self._options.shown_rule, self._options.shown_xi):
+                self._losses.add(image.id, objects, before, after)
+
+    def _denoised(self, image: ImageRecord, found: CamMaps, grid: Tensor) -> NDArray[np.uint8]:
+        margin = enlarge_margin(grid, (found.values.shape[1], found.values.shape[2]), self._options.upsample)
+        values = depress(torch.from_numpy(found.values), margin, self._options.factor)
+        return at_image_size(CamMaps(found.classes, values.numpy()), image).labels()
+
+    def _count_pixels(self, rows: PixelRows, log_prob: Tensor, truth: NDArray[np.uint8]) -> None:
+        options = self._options
+        label, score, background = (np.asarray(values) for values in (rows.label, rows.score, rows.background))
+        codes = three_way_labels(torch.from_numpy(score), torch.from_numpy(label), options.tau_low, options.tau_high)
         allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
-        predicted = tempered_posterior(log_prob, allowed, temperature).argmax(1)
-        row, column = np.divmod(np.asarray(rows.position, np.int64), rows.grid[1])
-        height, width = objects.shape
-        true = objects[((row + 0.5) * height / rows.grid[0]).astype(int), ((column + 0.5) * width / rows.grid[1]).astype(int)]
-        counted = torch.from_numpy(true != 255) & (codes >= 0)
-        expected = torch.from_numpy(true.astype(np.int64))
-        self._labelled += int(counted.sum())
-        self._by_seed += int((counted & (codes == expected)).sum())
-        self._by_density += int((counted & (predicted == expected)).sum())
+        posterior = tempered_posterior(log_prob, allowed, self._denoiser.calibration.temperature)
+        self._accuracy.add(truth, codes.numpy(), posterior.argmax(1).numpy())
+        self._densities.add(truth, log_prob.numpy())
+        foreground = score > background
+        grid = self._denoiser.grid_margin(rows, log_prob, options.shown_rule, options.shown_xi, options.population)
+        margin = grid.flatten().numpy()[np.asarray(rows.position, np.int64)]
+        self._margins.add(margin[foreground], truth[foreground], label[foreground])
 
-    def shares(self) -> Mapping[str, Any]:
-        """Return the number of labelled positions and both accuracies, None when there is none."""
-        total = self._labelled
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        points = [{"rule": rule, "xi": xi, "miou": float(mean_iou(found.counts))} for (rule, xi), found in self._points.items()]
         return {
-            "labelled": total,
-            "seed_accuracy": self._by_seed / total if total else None,
-            "density_accuracy": self._by_density / total if total else None,
+            "images": self.images,
+            "raw_miou": float(mean_iou(self._raw.counts)),
+            "points": points,
+            **self._accuracy.shares(),
+            **self._densities.state(),
+            "shown": {"rule": self._options.shown_rule, "xi": self._options.shown_xi},
+            "margins": self._margins.state(),
+            "worst": self._losses.worst(),
         }
 
 

@@ -8,6 +8,7 @@ from brnf.errors import UserError
 __all__ = [
     "ABLATION",
     "ABLATION_MODELS",
+    "ABLATION_PANELS",
     "ABLATION_PRODUCTS",
     "BASELINES",
     "BASE_MODELS",
@@ -46,6 +47,8 @@ ABLATION_MODELS = (
 """Rows of the ablation, in their order."""
 ABLATION_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds_bsdnf")
 """What is measured of each; on unseen images only the maps, since BSDNF is for training images."""
+ABLATION_PANELS = (("base", "seeds"), ("only_ccnf", "cam_prototype"), ("without_bsdnf", "cam_prototype"), ("brnf", "seeds_bsdnf"))
+"""Columns of its figure: the base's seeds, then CCNF, FSCL and BSDNF one after the other, as in the supplement's figure 2."""
 
 
 def lengthened(base: Mapping[str, Any], brnf: Mapping[str, Any]) -> dict[str, Any]:

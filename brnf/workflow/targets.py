@@ -6,7 +6,7 @@ from typing import Any
 
 from brnf.errors import UserError
 from brnf.workflow.configuration import Experiment
-from brnf.workflow.studies import ABLATION_MODELS, ABLATION_PRODUCTS, BASE_MODELS, BASELINES, tau_fits
+from brnf.workflow.studies import ABLATION_MODELS, ABLATION_PANELS, ABLATION_PRODUCTS, BASE_MODELS, BASELINES, tau_fits
 
 __all__ = ["MAP_PRODUCTS", "ablation", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards", "sweeps"]
 
@@ -158,7 +158,7 @@ def figure_words(experiment: Experiment, figure: str, index: Path, run: str) -> 
         return {"histories": words}
     words = []
     split = experiment.computed_split(settings["dataset"]["seeds"])
-    for model, product in _panels(experiment):
+    for model, product in ABLATION_PANELS if figure == "ablation" else _panels(experiment):
         folder = run.format(name=experiment.name, model=model, seed=settings["seeds"][0])
         read = evaluated_files(index, product, split, folder)
         title = f"{model}: {product}".replace(":", "")

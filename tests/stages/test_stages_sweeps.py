@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
-from brnf.stages import denoise_seeds, evaluate, sweep_denoising, tabulate_sweeps, train_flow
+from brnf.stages import denoise_seeds, draw_studies, evaluate, sweep_denoising, tabulate_sweeps, train_flow
 from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
@@ -169,3 +170,35 @@ def test_density_takes_the_best_threshold_of_the_mean_over_seeds(tmp_path: Path)
     with pytest.raises(UserError, match="damaged sweep"):
         (tmp_path / "flow0").write_text("{}")
         tabulated(tmp_path, sweeps)
+
+
+def test_margins_losses_and_densities_are_those_of_the_images(files: dict[str, Path], tmp_path: Path) -> None:
+    sweep = json.loads(swept(files, tmp_path, shown_rule="posterior", shown_xi=0.5).read_text())
+    margins = sweep["margins"]
+    # Foreground of the seeds: 9 true and 4 false positions in each of 5 images; posterior margins tell them apart.
+    assert (sum(margins["true"]), sum(margins["false"])) == (45, 20)
+    centre = (np.array(margins["edges"])[1:] + np.array(margins["edges"])[:-1]) / 2
+    assert np.average(centre, weights=margins["true"]) > np.average(centre, weights=margins["false"])
+    assert sweep["class_pixels"] == [5 * 27, 3 * 9, 2 * 9]
+    assert all(np.isfinite(sweep["class_log_density"]))
+    gains = [image["after"] - image["before"] for image in sweep["worst"]]
+    assert len(gains) == 5 and gains == sorted(gains) and gains[-1] > 0
+
+
+def test_figures_of_the_studies_are_drawn(files: dict[str, Path], tmp_path: Path) -> None:
+    sweep = swept(files, tmp_path)
+    tabulated(tmp_path, [write_sweep(tmp_path / f"own{seed}", seed, 0.6) for seed in (0, 1)])
+    outputs = draw_studies.Outputs(*(tmp_path / f"{name}.png" for name in ("sensitivity", "margins", "failures")))
+    draw_studies.run(draw_studies.Inputs(tmp_path / "table.csv", (sweep, sweep)), outputs, draw_studies.Options(), QUIET)
+    for path in (outputs.sensitivity, outputs.margins, outputs.failures):
+        with Image.open(path) as picture:
+            assert picture.size[0] > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 20
+    with pytest.raises(UserError, match="no figure asked for"):
+        draw_studies.run(draw_studies.Inputs(), draw_studies.Outputs(), draw_studies.Options(), QUIET)
+    with pytest.raises(UserError, match="damaged sweep"):
+        draw_studies.run(
+            draw_studies.Inputs(sweeps=(files["history"],)),
+            draw_studies.Outputs(margins=tmp_path / "no.png"),
+            draw_studies.Options(),
+            QUIET,
+        )

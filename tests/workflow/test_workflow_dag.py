@@ -67,6 +67,7 @@ def test_ablation_shares_all_that_its_models_have_in_common(workflow: Any, confi
         "denoise_seeds": 2 + denoised,
         "evaluate": models * 4 + 2 + denoised,
         "compare_models": 1,
+        "draw": 1,
         "ablation": 1,
     }
 
@@ -76,9 +77,21 @@ def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config
     words = ("--configfile", config("demo"), "--config", "companions=null", "--")
     network_and_store = {"train_base": 1, "train_brnf": 1, "compute_cams": 2, "store_pixels": 2, "train_flow": 2, "denoise_seeds": 1}
     taus = workflow.jobs(*words, "sensitivity")
-    assert taus == network_and_store | {"fit_density": 9, "sweep_denoising": 10, "tabulate_sweeps": 1, "sensitivity": 1}
+    assert taus == network_and_store | {
+        "fit_density": 9,
+        "sweep_denoising": 10,
+        "tabulate_sweeps": 1,
+        "draw_sensitivity": 1,
+        "sensitivity": 1,
+    }
     densities = workflow.jobs(*words, "density")
-    assert densities == network_and_store | {"fit_density": 2 * 3, "sweep_denoising": 2 * 4, "tabulate_sweeps": 1, "density": 1}
+    assert densities == network_and_store | {
+        "fit_density": 2 * 3,
+        "sweep_denoising": 2 * 4,
+        "tabulate_sweeps": 1,
+        "draw_density": 1,
+        "density": 1,
+    }
 
 
 def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
@@ -147,6 +160,6 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
-    assert len(stages) == 18
+    assert len(stages) == 19
     for stage in stages:
         assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

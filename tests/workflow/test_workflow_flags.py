@@ -25,7 +25,7 @@ GIVEN_BY_RULES = {
     "train_segmentation": {"split", "seed"},
     "evaluate": {"split", "product", "product_name", "model", "seed"},
     "compare_models": {"models", "references"},
-    "sweep_denoising": {"split", "product", "model", "seed", "density", "xis", "tau_low", "tau_high"},
+    "sweep_denoising": {"split", "product", "model", "seed", "density", "xis", "tau_low", "tau_high", "shown_rule", "shown_xi"},
     "tabulate_sweeps": {"study", "rule", "xi"},
     "draw": {"split"},
 }

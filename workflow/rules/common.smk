@@ -37,7 +37,7 @@ wildcard_constraints:
     split="[A-Za-z0-9_]+",
     shard=r"\d+",
     product="[a-z_]+",
-    figure="[a-z]+",
+    figure="examples|scores|bias|curves|ablation",
     fit=r"own|tau-[\d.]+-[\d.]+|" + "|".join(BASELINES),
 
 

@@ -78,9 +78,10 @@ rule draw:
         options=options("draw", split=split_of("seeds")),
         code=code("draw"),
         drawn=lambda wildcards: command_line(drawn(wildcards)),
+        kind=lambda wildcards: "examples" if wildcards.figure == "ablation" else wildcards.figure,
     shell:
         "python -m brnf.stages.draw --index results/{wildcards.name}/index {params.drawn}"
-        " --{wildcards.figure} {output.figure} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --{params.kind} {output.figure} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
 
 
 rule write_config:

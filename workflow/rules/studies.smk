@@ -4,6 +4,7 @@
 rule ablation:
     input:
         f"results/{MAIN.name}/tables/ablation.csv",
+        f"results/{MAIN.name}/figures/ablation.png",
 
 
 rule compare_models:
@@ -32,11 +33,13 @@ rule compare_models:
 rule sensitivity:
     input:
         f"results/{MAIN.name}/tables/sensitivity.csv",
+        f"results/{MAIN.name}/figures/sensitivity.png",
 
 
 rule density:
     input:
         f"results/{MAIN.name}/tables/density.csv",
+        f"results/{MAIN.name}/figures/margins.png",
 
 
 use rule train_flow as fit_density with:
@@ -83,6 +86,8 @@ rule sweep_denoising:
             tau_low=of_fit("tau_low"),
             tau_high=of_fit("tau_high"),
             xis=lambda wildcards: sorted({*XIS, final_round(wildcards)["xi"]}),
+            shown_rule=lambda wildcards: final_round(wildcards)["rule"],
+            shown_xi=lambda wildcards: final_round(wildcards)["xi"],
         ),
         code=code("sweep_denoising"),
     shell:
@@ -117,3 +122,47 @@ rule tabulate_sweeps:
     shell:
         "python -m brnf.stages.tabulate_sweeps --sweeps {input.sweeps} --csv {output.csv} --markdown {output.markdown}"
         " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule draw_sensitivity:
+    input:
+        table="results/{name}/tables/sensitivity.csv",
+    output:
+        sensitivity="results/{name}/figures/sensitivity.png",
+    log:
+        "results/{name}/logs/draw_studies/sensitivity.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("draw_studies"),
+    shell:
+        "python -m brnf.stages.draw_studies --table {input.table} --sensitivity {output.sensitivity}"
+        " {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule draw_density:
+    input:
+        sweeps=lambda wildcards: [
+            f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}/fits/own/sweep.json"
+            for model in ("base", "brnf")
+        ],
+    output:
+        margins="results/{name}/figures/margins.png",
+        failures="results/{name}/figures/failures.png",
+    log:
+        "results/{name}/logs/draw_studies/density.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("draw_studies"),
+    shell:
+        "python -m brnf.stages.draw_studies --sweeps {input.sweeps} --margins {output.margins} --failures {output.failures}"
+        " {config[runtime]} 2> >(tee {log} >&2)"

@@ -1,0 +1,130 @@
+"""What a density knows about pixels, held against the truth: accuracy, decision margins, log-density per class, IoU of images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brnf.data.masks import IGNORE
+from brnf.evaluate.confusion import Confusion, mean_iou
+
+__all__ = ["Accuracy", "ClassDensity", "ImageLosses", "MarginHistogram", "true_classes"]
+
+MARGIN_EDGES = np.linspace(-200, 200, 101)
+"""Borders of the histogram in nats; what lies outside counts in its first or last bin."""
+
+
+def true_classes(objects: NDArray[np.uint8], grid: tuple[int, int], position: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Return the true class at the centre of grid cells.
+
+    Arguments:
+        objects: [H, W] uint8 mask, 255 ignored.
+        grid: (h, w).
+        position: [N], row-major indices of cells.
+
+    Returns:
+        [N] uint8.
+    """
+    row, column = np.divmod(np.asarray(position, np.int64), grid[1])
+    height, width = objects.shape
+    return objects[(2 * row + 1) * height // (2 * grid[0]), (2 * column + 1) * width // (2 * grid[1])]
+
+
+class Accuracy:
+    """Count how often the seeds' three-way labels and the density agree with the truth, where the seeds label."""
+
+    def __init__(self) -> None:
+        self._labelled = self._by_seed = self._by_density = 0
+
+    def add(self, truth: NDArray[np.integer], codes: NDArray[np.integer], predicted: NDArray[np.integer]) -> None:
+        """Add pixels.
+
+        Arguments:
+            truth: [N] true classes, 255 ignored.
+            codes: [N] three-way labels, negative where unlabelled.
+            predicted: [N] classes of largest posterior.
+        """
+        counted = (truth != IGNORE) & (codes >= 0)
+        self._labelled += int(counted.sum())
+        self._by_seed += int((counted & (codes == truth)).sum())
+        self._by_density += int((counted & (predicted == truth)).sum())
+
+    def shares(self) -> dict[str, Any]:
+        """Return the number of labelled pixels and both accuracies, None when there is none."""
+        total = self._labelled
+        names = {"seed_accuracy": self._by_seed, "density_accuracy": self._by_density}
+        return {"labelled": total, **{name: hits / total if total else None for name, hits in names.items()}}
+
+
+class MarginHistogram:
+    """Decision margins of predicted foreground pixels, true objects and false activations apart (supplement, section E)."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros((2, len(MARGIN_EDGES) - 1), np.int64)
+
+    def add(self, margin: NDArray[np.floating], truth: NDArray[np.integer], label: NDArray[np.integer]) -> None:
+        """Add predicted foreground pixels.
+
+        Arguments:
+            margin: [N] nats; negative is depressed.
+            truth: [N] true classes, 255 ignored.
+            label: [N] predicted classes.
+        """
+        for row, chosen in enumerate((truth == label, (truth != label) & (truth != IGNORE))):
+            inside = np.clip(margin[chosen], MARGIN_EDGES[0], MARGIN_EDGES[-1])
+            self._counts[row] += np.histogram(inside, MARGIN_EDGES)[0]
+
+    def state(self) -> dict[str, Any]:
+        """Return borders and both counts."""
+        return {"edges": MARGIN_EDGES.tolist(), "true": self._counts[0].tolist(), "false": self._counts[1].tolist()}
+
+
+class ClassDensity:
+    """Count the true pixels of each class and average the log-density that their class gives them.
+
+    Arguments:
+        classes: K, background included.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._pixels = np.zeros(classes, np.int64)
+        self._sum = np.zeros(classes)
+
+    def add(self, truth: NDArray[np.integer], log_prob: NDArray[np.floating]) -> None:
+        """Add pixels with their true classes [N] (255 ignored) and log-densities [N, K], nats."""
+        kept = truth != IGNORE
+        true = truth[kept].astype(np.int64)
+        self._pixels += np.bincount(true, minlength=len(self._pixels))
+        self._sum += np.bincount(true, log_prob[kept, true], minlength=len(self._pixels))
+
+    def state(self) -> dict[str, Any]:
+        """Return pixels and mean log-densities [K], None for a class without pixels."""
+        means = [None if not pixels else total / pixels for pixels, total in zip(self._pixels.tolist(), self._sum.tolist(), strict=True)]
+        return {"class_pixels": self._pixels.tolist(), "class_log_density": means}
+
+
+class ImageLosses:
+    """The mIoU of each image before and after denoising.
+
+    Arguments:
+        classes: K, background included.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._images: list[dict[str, Any]] = []
+
+    def add(self, image: str, objects: NDArray[np.uint8], before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
+        """Add an image with its true classes and both predictions, [H, W] uint8."""
+        scores = []
+        for labels in (before, after):
+            confusion = Confusion(self._classes)
+            confusion.add(objects, labels)
+            scores.append(float(mean_iou(confusion.counts)))
+        if not np.isnan(scores).any():
+            self._images.append({"id": image, "before": scores[0], "after": scores[1]})
+
+    def worst(self, count: int = 12) -> Sequence[dict[str, Any]]:
+        """Return the images that lost most, the worst first."""
+        return sorted(self._images, key=lambda image: (image["after"] - image["before"], image["id"]))[:count]

@@ -1,0 +1,78 @@
+"""Stage: draw the figures of the studies sensitivity and density."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from brnf.errors import UserError
+from brnf.evaluate.study_figures import failures_figure, margins_figure, sensitivity_figure
+from brnf.stages.common import Runtime, run_stage
+from brnf.store.files import locked, whole_file
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    table: Path | None = None
+    """CSV of the study sensitivity."""
+    sweeps: tuple[Path, ...] = ()
+    """JSON files of the stage sweep_denoising, one a model; the last one's failures are drawn."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written; None leaves a figure out."""
+
+    sensitivity: Path | None = None
+    """mIoU over tau and xi beside the paper's."""
+    margins: Path | None = None
+    """Decision margins of true objects and false activations."""
+    failures: Path | None = None
+    """Log-density against the number of pixels of each class, and the images that lose most."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Nothing changes these figures but their data."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Draw the figures of the studies."""
+    figures: dict[Path, Figure] = {}
+    if outputs.sensitivity:
+        if inputs.table is None:
+            raise UserError("draw_studies: --sensitivity needs --table")
+        figures[outputs.sensitivity] = sensitivity_figure(pd.read_csv(inputs.table))
+    if outputs.margins or outputs.failures:
+        if not inputs.sweeps:
+            raise UserError("draw_studies: --margins and --failures need --sweeps")
+        sweeps = [_read(path) for path in inputs.sweeps]
+        if outputs.margins:
+            figures[outputs.margins] = margins_figure(sweeps)
+        if outputs.failures:
+            figures[outputs.failures] = failures_figure(sweeps[-1])
+    if not figures:
+        raise UserError("draw_studies: no figure asked for; give --sensitivity, --margins or --failures")
+    for path, figure in figures.items():
+        with locked(path), whole_file(path) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        sweep: dict[str, Any] = json.loads(path.read_text())
+        sweep["margins"], sweep["worst"], sweep["class_log_density"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: missing or damaged sweep ({error}); remove it and run the stage sweep_denoising again") from error
+    return sweep
+
+
+if __name__ == "__main__":
+    run_stage(run)
