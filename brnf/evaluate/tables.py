@@ -8,8 +8,19 @@ from typing import Any
 import pandas as pd
 
 from brnf.errors import UserError
+from brnf.store.files import whole_file
 
-__all__ = ["KEY", "Evaluation", "compared", "markdown", "mean_over_seeds", "read_evaluations", "results_table", "seeds_table"]
+__all__ = [
+    "KEY",
+    "Evaluation",
+    "compared",
+    "markdown",
+    "mean_over_seeds",
+    "read_evaluations",
+    "results_table",
+    "seeds_table",
+    "write_table",
+]
 
 Evaluation = dict[str, Any]
 """What the stage ``evaluate`` writes about one product of one model and seed."""
@@ -153,6 +164,15 @@ def markdown(table: pd.DataFrame) -> str:
     rule = ["---:" if right else "---" for right in numeric]
     body = [[format_cell(name, value) for name, value in zip(head, row, strict=True)] for row in table.itertuples(index=False)]
     return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in [head, rule, *body])
+
+
+def write_table(table: pd.DataFrame, csv: Path, reading: Path | None = None) -> None:
+    """Write a table as CSV and, for reading, as Markdown; each file appears whole or not at all."""
+    with whole_file(csv) as temporary:
+        table.round(4).to_csv(temporary, index=False, lineterminator="\n")
+    if reading is not None:
+        with whole_file(reading) as temporary:
+            temporary.write_text(markdown(table))
 
 
 def format_cell(column: str, value: Any) -> str:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from brnf.evaluate.tables import compared, markdown, read_evaluations, results_table
+from brnf.evaluate.tables import compared, markdown, read_evaluations, results_table, write_table
 from brnf.stages.common import Runtime, run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -42,10 +42,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Compare models seed by seed."""
     table = compared(results_table(read_evaluations(inputs.evaluations, options.models)), options.references)
     with locked(outputs.csv):
-        with whole_file(outputs.csv) as temporary:
-            table.round(4).to_csv(temporary, index=False, lineterminator="\n")
-        with whole_file(outputs.markdown) as temporary:
-            temporary.write_text(markdown(table))
+        write_table(table, outputs.csv, outputs.markdown)
     if runtime.progress != "none":
         print(markdown(table), end="")
 

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from brnf.evaluate.tables import SPREAD, markdown, mean_over_seeds, read_evaluations, results_table, seeds_table
+from brnf.evaluate.tables import SPREAD, markdown, mean_over_seeds, read_evaluations, results_table, seeds_table, write_table
 from brnf.stages.common import Runtime, run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -53,18 +51,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     results = mean_over_seeds(by_seed)
     seeds = mean_over_seeds(seeds_table(evaluations), SPREAD)
     with locked(outputs.results_csv):
-        for path, table in ((outputs.by_seed_csv, by_seed), (outputs.results_csv, results), (outputs.seeds_csv, seeds)):
-            _write_csv(path, table)
-        for path, table in ((outputs.results_md, results), (outputs.seeds_md, seeds)):
-            with whole_file(path) as temporary:
-                temporary.write_text(markdown(table))
+        write_table(by_seed, outputs.by_seed_csv)
+        write_table(results, outputs.results_csv, outputs.results_md)
+        write_table(seeds, outputs.seeds_csv, outputs.seeds_md)
     if runtime.progress != "none":
         print(markdown(results), end="")
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with whole_file(path) as temporary:
-        table.round(4).to_csv(temporary, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from brnf.evaluate.sweeps import density_table, read_sweeps, sensitivity_table
-from brnf.evaluate.tables import markdown
+from brnf.evaluate.tables import markdown, write_table
 from brnf.stages.common import Runtime, run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -47,10 +47,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     sweeps = read_sweeps(inputs.sweeps)
     table = density_table(sweeps) if options.study == "density" else sensitivity_table(sweeps, options.rule, options.xi)
     with locked(outputs.csv):
-        with whole_file(outputs.csv) as temporary:
-            table.round(4).to_csv(temporary, index=False, lineterminator="\n")
-        with whole_file(outputs.markdown) as temporary:
-            temporary.write_text(markdown(table))
+        write_table(table, outputs.csv, outputs.markdown)
     if runtime.progress != "none":
         print(markdown(table), end="")
 
