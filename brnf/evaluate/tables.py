@@ -158,7 +158,7 @@ def compared(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown: numbers with one decimal, thresholds with three, nothing where a value is not defined."""
+    """Return a table in Markdown: numbers with one decimal, thresholds and losses with three, nothing where a value is not defined."""
     head = [*table.columns]
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in head]
     rule = ["---:" if right else "---" for right in numeric]
@@ -183,7 +183,8 @@ def format_cell(column: str, value: Any) -> str:
         return ""
     if isinstance(value, int):
         return str(value)
-    return f"{value:.3f}".rstrip("0").rstrip(".") if column.startswith("threshold") else f"{value:.1f}"
+    exact = column.startswith(("threshold", "tau", "xi", "held_out"))
+    return f"{value:.3f}".rstrip("0").rstrip(".") if exact else f"{value:.1f}"
 
 
 def _percent(value: float | None) -> float:

@@ -154,6 +154,10 @@ def test_sensitivity_varies_one_thing_at_a_time_beside_the_paper(tmp_path: Path)
         ("posterior", 0.9, 65.0, 72.1),
         ("ratio", 0.9, 65.0, 72.1),
     ]
+    fine = write_sweep(tmp_path / "fine", 0, 0.6)
+    fine.write_text(fine.read_text().replace('"xi": 0.8', '"xi": 0.85'))
+    tabulated(tmp_path, [fine])
+    assert "| posterior | 0.85 | 1 | 70.0 |" in (tmp_path / "table.md").read_text()
     with pytest.raises(UserError, match=r"no point with rule posterior at xi 0\.33"):
         tabulated(tmp_path, own, xi=0.33)
 
