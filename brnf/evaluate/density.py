@@ -11,8 +11,9 @@ from brnf.evaluate.confusion import Confusion, mean_iou
 
 __all__ = ["Accuracy", "ClassDensity", "ImageLosses", "MarginHistogram", "true_classes"]
 
-MARGIN_EDGES = np.linspace(-200, 200, 101)
-"""Borders of the histogram in nats; what lies outside counts in its first or last bin."""
+MARGIN_RANGE = {"quantile": 200.0, "ratio": 200.0, "likelihood": 1.0, "posterior": 1.0}
+"""Largest margin of each rule's histogram: nats, or a share between 0 and 1; what lies outside counts in the first or last bin."""
+MARGIN_BINS = 100
 
 
 def true_classes(objects: NDArray[np.uint8], grid: tuple[int, int], position: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -58,26 +59,31 @@ class Accuracy:
 
 
 class MarginHistogram:
-    """Decision margins of predicted foreground pixels, true objects and false activations apart (supplement, section E)."""
+    """Decision margins of predicted foreground pixels, true objects and false activations apart (supplement, section E).
 
-    def __init__(self) -> None:
-        self._counts = np.zeros((2, len(MARGIN_EDGES) - 1), np.int64)
+    Arguments:
+        rule: of BSDNF, which decides over the range.
+    """
+
+    def __init__(self, rule: str) -> None:
+        self._edges = np.linspace(-MARGIN_RANGE[rule], MARGIN_RANGE[rule], MARGIN_BINS + 1)
+        self._counts = np.zeros((2, MARGIN_BINS), np.int64)
 
     def add(self, margin: NDArray[np.floating], truth: NDArray[np.integer], label: NDArray[np.integer]) -> None:
         """Add predicted foreground pixels.
 
         Arguments:
-            margin: [N] nats; negative is depressed.
+            margin: [N]; negative is depressed.
             truth: [N] true classes, 255 ignored.
             label: [N] predicted classes.
         """
         for row, chosen in enumerate((truth == label, (truth != label) & (truth != IGNORE))):
-            inside = np.clip(margin[chosen], MARGIN_EDGES[0], MARGIN_EDGES[-1])
-            self._counts[row] += np.histogram(inside, MARGIN_EDGES)[0]
+            inside = np.clip(margin[chosen], self._edges[0], self._edges[-1])
+            self._counts[row] += np.histogram(inside, self._edges)[0]
 
     def state(self) -> dict[str, Any]:
         """Return borders and both counts."""
-        return {"edges": MARGIN_EDGES.tolist(), "true": self._counts[0].tolist(), "false": self._counts[1].tolist()}
+        return {"edges": self._edges.tolist(), "true": self._counts[0].tolist(), "false": self._counts[1].tolist()}
 
 
 class ClassDensity:

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 
 from brnf.evaluate.figures import COLOURS, STYLE
 
-__all__ = ["failures_figure", "margins_figure", "sensitivity_figure"]
+__all__ = ["failures_figure", "margins_figure", "scaling_figure", "sensitivity_figure"]
 
 
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """Draw mIoU over tau and over xi, each rule a line with its deviation over seeds, the paper's in gray.
+    """Draw mIoU over tau and over xi, each rule a line with its deviation over seeds, the paper's in gray on the right.
+
+    Both scales span as many points, so that slopes compare although the levels differ.
 
     Arguments:
         table: as ``brnf.evaluate.sweeps.sensitivity_table`` returns it.
@@ -30,16 +32,15 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
         _line(over_tau, places, tau, COLOURS[0], f"{rule}, xi {tau.xi.iloc[0]:g}")
         over_tau.set_xticks(places, names, rotation=45)
         over_tau.set_xlabel("tau low, tau high")
-        _paper(over_tau, places, tau)
         xi = table[table.varied == "xi"]
         for colour, (name, rows) in zip(COLOURS, xi.groupby("rule", sort=False), strict=False):
             _line(over_xi, rows.xi.tolist(), rows, colour, str(name))
         one = xi[xi.rule == xi.rule.iloc[0]]
-        _paper(over_xi, one.xi.tolist(), one)
         over_xi.set_xlabel("xi")
-        for axes in (over_tau, over_xi):
+        for axes, x, rows in ((over_tau, places, tau), (over_xi, one.xi.tolist(), one)):
             axes.set_ylabel("mIoU after BSDNF (%)")
             axes.legend()
+            _paper(axes, x, rows)
     return figure
 
 
@@ -48,7 +49,15 @@ def _line(axes: Axes, places: Sequence[float], rows: pd.DataFrame, colour: str, 
 
 
 def _paper(axes: Axes, places: Sequence[float], rows: pd.DataFrame) -> None:
-    axes.plot(places, rows.paper, marker="s", color="#999999", linestyle="--", label="the paper (its product is not named)")
+    """Draw the paper's curve on a scale of its own that is as long as ours."""
+    other = axes.twinx()
+    other.plot(places, rows.paper, marker="s", color="#999999", linestyle="--")
+    low, high = axes.get_ylim()
+    middle = (rows.paper.min() + rows.paper.max()) / 2
+    other.set_ylim(middle - (high - low) / 2, middle + (high - low) / 2)
+    other.set_ylabel("the paper: mIoU of a product it does not name (%)", color="#777777")
+    other.spines["right"].set_visible(True)
+    other.grid(visible=False)
 
 
 def margins_figure(sweeps: Sequence[dict[str, Any]]) -> Figure:
@@ -96,4 +105,25 @@ def failures_figure(sweep: dict[str, Any]) -> Figure:
         images.barh([image["id"] for image in worst], lost, color=COLOURS[4])
         images.set_xlabel("mIoU of the image after - before BSDNF (points)")
         images.set_title("images that lose most")
+    return figure
+
+
+def scaling_figure(table: pd.DataFrame) -> Figure:
+    """Draw time and memory of online flow training and of batch EM over the number of rows.
+
+    Arguments:
+        table: columns ``density, rows, seconds, peak_mb``, as the stage measure_scaling writes it.
+    """
+    names = {"flow": "flow, one pass online", "gmm": "Gaussian mixtures, EM to its end"}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4), layout="constrained", dpi=110)
+        panels = figure.subplots(1, 2)
+        for axes, column, label in zip(panels, ("seconds", "peak_mb"), ("seconds", "growth of memory (MiB)"), strict=True):
+            for colour, (kind, rows) in zip(COLOURS, table.groupby("density", sort=False), strict=False):
+                axes.plot(rows.rows, rows[column], marker="o", color=colour, label=names[str(kind)])
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xlabel("rows of the store")
+            axes.set_ylabel(label)
+            axes.legend()
     return figure

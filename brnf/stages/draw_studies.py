@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from brnf.errors import UserError
-from brnf.evaluate.study_figures import failures_figure, margins_figure, sensitivity_figure
+from brnf.evaluate.study_figures import failures_figure, margins_figure, scaling_figure, sensitivity_figure
 from brnf.stages.common import Runtime, run_stage
 from brnf.store.files import locked, whole_file
 
@@ -21,7 +21,7 @@ class Inputs:
     """What is read."""
 
     table: Path | None = None
-    """CSV of the study sensitivity."""
+    """CSV of the study sensitivity, or of the stage measure_scaling."""
     sweeps: tuple[Path, ...] = ()
     """JSON files of the stage sweep_denoising, one a model; the last one's failures are drawn."""
 
@@ -36,6 +36,8 @@ class Outputs:
     """Decision margins of true objects and false activations."""
     failures: Path | None = None
     """Log-density against the number of pixels of each class, and the images that lose most."""
+    scaling: Path | None = None
+    """Time and memory over the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,11 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Draw the figures of the studies."""
     figures: dict[Path, Figure] = {}
-    if outputs.sensitivity:
-        if inputs.table is None:
-            raise UserError("draw_studies: --sensitivity needs --table")
-        figures[outputs.sensitivity] = sensitivity_figure(pd.read_csv(inputs.table))
+    for path, draw in ((outputs.sensitivity, sensitivity_figure), (outputs.scaling, scaling_figure)):
+        if path:
+            if inputs.table is None:
+                raise UserError("draw_studies: --sensitivity and --scaling need --table")
+            figures[path] = draw(pd.read_csv(inputs.table))
     if outputs.margins or outputs.failures:
         if not inputs.sweeps:
             raise UserError("draw_studies: --margins and --failures need --sweeps")
@@ -59,7 +62,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         if outputs.failures:
             figures[outputs.failures] = failures_figure(sweeps[-1])
     if not figures:
-        raise UserError("draw_studies: no figure asked for; give --sensitivity, --margins or --failures")
+        raise UserError("draw_studies: no figure asked for; give --sensitivity, --scaling, --margins or --failures")
     for path, figure in figures.items():
         with locked(path), whole_file(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -129,7 +129,7 @@ class Sweep:
         self.images = 0
         self._raw = Confusion(classes)
         self._points = {(rule, xi): Confusion(classes) for rule in options.rules for xi in options.xis}
-        self._accuracy, self._margins = Accuracy(), MarginHistogram()
+        self._accuracy, self._margins = Accuracy(), MarginHistogram(options.shown_rule)
         self._densities, self._losses = ClassDensity(classes), ImageLosses(classes)
 
     def add(self, image: ImageRecord, objects: NDArray[np.uint8], found: CamMaps) -> None:

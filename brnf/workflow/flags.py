@@ -30,6 +30,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "compare_models": {},
     "sweep_denoising": {"": "", "round": ""},
     "tabulate_sweeps": {},
+    "measure_scaling": {"flow": ""},
     "draw_studies": {},
     "draw": {"": "", "figures": ""},
     "report": {"": ""},

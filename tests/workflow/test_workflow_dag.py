@@ -89,6 +89,8 @@ def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config
         "fit_density": 2 * 3,
         "sweep_denoising": 2 * 4,
         "tabulate_sweeps": 1,
+        "measure_scaling": 1,
+        "draw_scaling": 1,
         "draw_density": 1,
         "density": 1,
     }
@@ -160,6 +162,6 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
-    assert len(stages) == 19
+    assert len(stages) == 20
     for stage in stages:
         assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

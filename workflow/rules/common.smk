@@ -150,3 +150,10 @@ def seed_shards(folder):
         return [file.format(**dict(wildcards.items())) for file in files]
 
     return of
+
+
+def first_store(wildcards):
+    """Return the pixel store that BRNF's flow is trained on, of the first seed."""
+    chosen = experiment(wildcards)
+    run = RUN.format(name=chosen.name, model="brnf", seed=chosen.settings["seeds"][0])
+    return shards(index_folder(wildcards), f"{run}/pixels/{{split}}/{{shard}}.h5", chosen.settings["dataset"]["train"])

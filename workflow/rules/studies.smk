@@ -40,6 +40,7 @@ rule density:
     input:
         f"results/{MAIN.name}/tables/density.csv",
         f"results/{MAIN.name}/figures/margins.png",
+        f"results/{MAIN.name}/figures/scaling.png",
 
 
 use rule train_flow as fit_density with:
@@ -166,3 +167,45 @@ rule draw_density:
     shell:
         "python -m brnf.stages.draw_studies --sweeps {input.sweeps} --margins {output.margins} --failures {output.failures}"
         " {config[runtime]} 2> >(tee {log} >&2)"
+
+
+# Measured in processes of its own, one after the other; on a busy machine the times mean little.
+rule measure_scaling:
+    input:
+        pixels=first_store,
+    output:
+        csv="results/{name}/tables/scaling.csv",
+        markdown="results/{name}/tables/scaling.md",
+    log:
+        "results/{name}/logs/measure_scaling.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=16000,
+        runtime=240,
+    params:
+        options=options("measure_scaling"),
+        code=code("measure_scaling"),
+    shell:
+        "python -m brnf.stages.measure_scaling --pixels {input.pixels} --csv {output.csv} --markdown {output.markdown}"
+        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+
+
+rule draw_scaling:
+    input:
+        table="results/{name}/tables/scaling.csv",
+    output:
+        scaling="results/{name}/figures/scaling.png",
+    log:
+        "results/{name}/logs/draw_studies/scaling.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("draw_studies"),
+    shell:
+        "python -m brnf.stages.draw_studies --table {input.table} --scaling {output.scaling} {config[runtime]} 2> >(tee {log} >&2)"

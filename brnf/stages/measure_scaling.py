@@ -1,0 +1,154 @@
+"""Stage: measure what online training of the flow and batch EM cost with the number of rows (supplement F, scalability)."""
+
+import multiprocessing
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from brnf.errors import UserError
+from brnf.evaluate.tables import markdown, write_table
+from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.flow.labels import three_way_labels
+from brnf.flow.training import FlowTrainer, TrainingOptions
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.store.files import locked
+from brnf.store.pixels import PixelBatch, PixelStore
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is read."""
+
+    pixels: tuple[Path, ...]
+    """Shards of the pixel store."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written."""
+
+    csv: Path
+    """One row a density and number of rows: seconds, seconds for each 1,000 rows, growth of the resident memory in MiB."""
+    markdown: Path
+    """The same for reading."""
+
+
+@dataclass(frozen=True)
+class Options(FlowOptions):
+    """What is measured; the architecture is that of the offline flow."""
+
+    shares: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
+    """Of the store's images, in the order of their ids."""
+    repeats: int = 3
+    """Measurements of each point; the median counts."""
+    batch_rows: int = 2048
+    """Rows of a step of the flow."""
+    components: int = 8
+    """Gaussians of a mixture, per class."""
+    ridge: float = 0.0025
+    """Added to the variances."""
+    tau_low: float = 0.3
+    """At or below this score a pixel is background."""
+    tau_high: float = 0.7
+    """At or above this score a pixel takes its label."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    kind: Literal["flow", "gmm"]
+    images: int
+    pixels: tuple[Path, ...]
+    options: Options
+    threads: int
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Measure one pass of online flow training and EM to its end, each in a process of its own."""
+    images = len(PixelStore(inputs.pixels).images)
+    if not images:
+        raise UserError(f"{inputs.pixels[0].parent}: the pixel stores hold no image; check the split they were made from")
+    counts = sorted({max(1, round(share * images)) for share in options.shares})
+    kinds: tuple[Literal["flow", "gmm"], ...] = ("flow", "gmm")
+    # Repeats go round all points, so that a slow minute of the machine does not fall on one of them.
+    tasks = [
+        _Task(kind, count, inputs.pixels, options, runtime.threads) for _ in range(options.repeats) for count in counts for kind in kinds
+    ]
+    with locked(outputs.csv):
+        measured = [_alone(task) for task in Progress(tasks, "measure scaling", runtime, unit="fit")]
+        table = pd.DataFrame(measured).groupby(["density", "rows"], as_index=False).median()
+        table["seconds_per_1000_rows"] = 1000 * table.seconds / table.rows
+        write_table(table, outputs.csv, outputs.markdown)
+    if runtime.progress != "none":
+        print(markdown(table), end="")
+
+
+def _alone(task: _Task) -> dict[str, Any]:
+    """Measure in a new process, whose peak memory is nobody else's."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_measure, task).result()
+    except BrokenProcessPool as error:
+        raise UserError(f"measure_scaling: fitting {task.kind} to {task.images} images died; ask for more memory") from error
+
+
+def _measure(task: _Task) -> dict[str, Any]:
+    """Fit and return ``density``, ``rows``, ``seconds`` and ``peak_mb``, the growth of the resident memory."""
+    torch.set_num_threads(task.threads)
+    store = PixelStore(task.pixels)
+    kept = frozenset(store.images[: task.images])
+    moments, rows = RunningMoments(store.dimension), 0
+    for batch in store.blocks(kept.__contains__):
+        moments.update(torch.from_numpy(batch.feature).float())
+        rows += len(batch)
+    before, start = _resident_mb(), time.perf_counter()
+    if task.kind == "flow":
+        _train_flow(store, kept, rows, moments, task.options)
+    else:
+        _run_em(store, kept, rows, moments, task.options)
+    seconds = time.perf_counter() - start
+    return {"density": task.kind, "rows": rows, "seconds": seconds, "peak_mb": _resident_mb() - before}
+
+
+def _train_flow(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:
+    """Show every row once to a new flow."""
+    flow = FlowDensity(store.dimension, store.classes, options)
+    flow.fit_standardisation(moments.mean, moments.deviation())
+    trainer = FlowTrainer(flow, TrainingOptions(steps=-(-rows // options.batch_rows), seed=options.seed), None)
+    for batch in store.shuffled_batches(options.batch_rows, options.seed, kept.__contains__, epochs=1):
+        trainer.step(torch.from_numpy(batch.feature), _codes(batch, options))
+
+
+def _run_em(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:
+    """Fit mixtures to all labelled rows, which EM wants in memory."""
+    settings = GaussianOptions(options.ridge, options.components, rows=rows, seed=options.seed)
+    density = build_gaussian("gmm", store.dimension, store.classes, settings)
+    density.fit_standardisation(moments.mean, moments.deviation())
+    blocks = store.blocks(kept.__contains__)
+    labelled = ((torch.from_numpy(block.feature).float(), _codes(block, options)) for block in blocks)
+    fit_gaussian(density, labelled)
+
+
+def _codes(batch: PixelBatch, options: Options) -> Tensor:
+    return three_way_labels(torch.from_numpy(batch.score), torch.from_numpy(batch.label), options.tau_low, options.tau_high)
+
+
+def _resident_mb() -> float:
+    """Return the largest resident memory of this process so far, MiB."""
+    unit = 1024 if sys.platform == "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / unit
+
+
+if __name__ == "__main__":
+    run_stage(run)
