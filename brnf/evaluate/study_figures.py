@@ -122,7 +122,7 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
             for colour, (kind, rows) in zip(COLOURS, table.groupby("density", sort=False), strict=False):
                 axes.plot(rows.rows, rows[column], marker="o", color=colour, label=names[str(kind)])
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            axes.set_yscale("log" if column == "seconds" else "linear")
             axes.set_xlabel("rows of the store")
             axes.set_ylabel(label)
             axes.legend()

@@ -36,11 +36,15 @@ class Options:
     """Models in their order."""
     references: tuple[str, ...] = ("base",)
     """Models that every other is compared with."""
+    paper: tuple[str, ...] = ()
+    """Words ``model=mIoU``: the paper's figure, which stands in a column of its own beside ours."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compare models seed by seed."""
     table = compared(results_table(read_evaluations(inputs.evaluations, options.models)), options.references)
+    if options.paper:
+        table["paper"] = table.model.map({model: float(value) for model, value in (word.split("=") for word in options.paper)})
     with locked(outputs.csv):
         write_table(table, outputs.csv, outputs.markdown)
     if runtime.progress != "none":

@@ -53,7 +53,7 @@ class Options(FlowOptions):
     """Of the store's images, in the order of their ids."""
     repeats: int = 3
     """Measurements of each point; the median counts."""
-    batch_rows: int = 2048
+    batch_rows: int = 20480
     """Rows of a step of the flow."""
     components: int = 8
     """Gaussians of a mixture, per class."""

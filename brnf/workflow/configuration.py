@@ -10,7 +10,7 @@ import yaml
 
 from brnf.errors import UserError
 from brnf.workflow.schema import complete, load_schema, reread, violation
-from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, lengthened
+from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
 
 __all__ = ["Experiment", "merged", "read_experiments"]
 
@@ -44,12 +44,16 @@ class Experiment:
         """Return the record as YAML."""
         return str(yaml.safe_dump(self.record(), sort_keys=False, default_flow_style=None, width=140))
 
+    def at(self, model: str) -> "Experiment":
+        """Return the experiment with the settings of a model at a point, such as ``brnf@xi-0.8``."""
+        return Experiment(merged(self.settings, changes)) if (changes := at_point(model)) else self
+
     def network(self, model: str) -> Mapping[str, Any]:
         """Return the training settings of a model: section base, or section brnf with the variant's own values."""
-        base, brnf = self.settings["base"], self.settings["brnf"]
-        if model in BASE_MODELS:
-            return dict(base) if model == "base" else lengthened(base, brnf)
-        return merged(brnf, self.settings["variants"].get(model, ABLATION.get(model, {})))
+        base, brnf, kind = self.settings["base"], self.settings["brnf"], kind_of(model)
+        if kind in BASE_MODELS:
+            return dict(base) if kind == "base" else lengthened(base, brnf)
+        return merged(brnf, self.settings["variants"].get(kind, ABLATION.get(kind, {})))
 
     def online_flow(self, model: str) -> Mapping[str, Any]:
         """Return the settings of a BRNF network's online flow: section flow with the network's own values."""
@@ -57,11 +61,11 @@ class Experiment:
 
     def denoises(self, model: str) -> bool:
         """Tell whether pseudo-labels of a model come from maps denoised by the flow; the base is the baseline without."""
-        return model not in BASE_MODELS and bool(self.network(model)["bsdnf"])
+        return kind_of(model) not in BASE_MODELS and bool(self.network(model)["bsdnf"])
 
     def seed_map(self, model: str) -> str:
         """Return which of a model's maps is its seed."""
-        return str(self.settings["base" if model in BASE_MODELS else "pseudo_labels"]["seed_map"])
+        return str(self.settings["base" if kind_of(model) in BASE_MODELS else "pseudo_labels"]["seed_map"])
 
     def seeds_of(self, model: str, denoised: bool) -> tuple[str, str]:
         """Return the folder of a model's seeds and the product that they are in its maps, before or after BSDNF."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from brnf.workflow.configuration import Experiment
 from brnf.workflow.fingerprint import ROOT
-from brnf.workflow.studies import BASE_MODELS
+from brnf.workflow.studies import BASE_MODELS, kind_of
 
 __all__ = ["SOURCES", "command_line", "option_names", "stage_options"]
 
@@ -72,7 +72,7 @@ def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, A
         return experiment.network(model)
     if section == "online":
         return experiment.online_flow(model)
-    path = f"bsdnf.{'base' if model in BASE_MODELS else 'final'}" if section == "round" else section
+    path = f"bsdnf.{'base' if kind_of(model) in BASE_MODELS else 'final'}" if section == "round" else section
     for key in path.split("."):
         settings = settings[key]
     return settings

@@ -12,9 +12,14 @@ __all__ = [
     "ABLATION_PRODUCTS",
     "BASELINES",
     "BASE_MODELS",
+    "PAPER_POINTS",
+    "POINT_PATTERN",
     "TAUS",
     "XIS",
+    "at_point",
     "fit_settings",
+    "full_models",
+    "kind_of",
     "lengthened",
     "tau_fits",
 ]
@@ -79,6 +84,47 @@ def tau_fits(settings: Mapping[str, Any]) -> list[str]:
     """Return the fits of the sensitivity in tau: the run's ``own`` flow stands for its own thresholds."""
     own = (settings["flow"]["tau"]["low"], settings["flow"]["tau"]["high"])
     return ["own" if tau == own else f"tau-{tau[0]}-{tau[1]}" for tau in TAUS]
+
+
+PAPER_POINTS = {
+    **{f"tau-{low}-{high}": miou for low, high, miou in ((0.3, 0.9, 69.9), (0.3, 0.7, 72.1), (0.6, 0.7, 71.9))},
+    **{f"xi-{xi}": miou for xi, miou in ((0.95, 71.8), (0.9, 72.1), (0.8, 69.9))},
+}
+"""Points of the sensitivity's scope ``full``, where a value enters both rounds and the training -> the paper's mIoU of a product it
+does not name. A model ``brnf@tau-0.3-0.9`` is BRNF at such a point; ``base@tau-0.3-0.9`` is the flow and the denoised seeds that
+guide it, made from the base's one network, maps and pixel store."""
+POINT_PATTERN = r"(@(tau-[\d.]+-[\d.]+|xi-[\d.]+))?"
+"""Regular expression of what may follow the name of a model."""
+
+
+def kind_of(model: str) -> str:
+    """Return a model's name without its point."""
+    return model.partition("@")[0]
+
+
+def at_point(model: str) -> dict[str, Any]:
+    """Return what differs from the experiment's settings for a model at a point; nothing for any other model."""
+    what, _, values = model.partition("@")[2].partition("-")
+    if what == "tau":
+        low, high = map(float, values.split("-"))
+        return {"flow": {"tau": {"low": low, "high": high}}}
+    if what == "xi":
+        return {"bsdnf": {"base": {"xi": float(values)}, "final": {"xi": float(values)}}}
+    return {}
+
+
+def full_models(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Return the models of the sensitivity's scope ``full`` and the paper's mIoU at each; ``brnf`` stands for its own values."""
+    found = {}
+    for point, miou in PAPER_POINTS.items():
+        changes = at_point(f"brnf@{point}")
+        own = all(settings[section][part].get(key) == value for section in changes for part, key, value in _values(changes[section]))
+        found["brnf" if own else f"brnf@{point}"] = miou
+    return found
+
+
+def _values(section: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, float]]:
+    return [(part, key, value) for part, values in section.items() for key, value in values.items()]
 
 
 def fit_settings(settings: Mapping[str, Any], fit: str) -> dict[str, Any]:

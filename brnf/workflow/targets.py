@@ -1,14 +1,33 @@
 """Which files an experiment asks for, and of which shards they are made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brnf.errors import UserError
 from brnf.workflow.configuration import Experiment
-from brnf.workflow.studies import ABLATION_MODELS, ABLATION_PANELS, ABLATION_PRODUCTS, BASE_MODELS, BASELINES, tau_fits
+from brnf.workflow.studies import (
+    ABLATION_MODELS,
+    ABLATION_PANELS,
+    ABLATION_PRODUCTS,
+    BASE_MODELS,
+    BASELINES,
+    full_models,
+    tau_fits,
+)
 
-__all__ = ["MAP_PRODUCTS", "ablation", "evaluated_files", "evaluations", "figure_words", "figures", "map_product", "shards", "sweeps"]
+__all__ = [
+    "MAP_PRODUCTS",
+    "ablation",
+    "evaluated_files",
+    "evaluations",
+    "figure_words",
+    "figures",
+    "full_sensitivity",
+    "map_product",
+    "shards",
+    "sweeps",
+]
 
 MAP_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf")
 """Products that are maps; the others are masks."""
@@ -82,17 +101,30 @@ def ablation(experiment: Experiment, pattern: str) -> list[str]:
     Raises:
         UserError: the lengths of base and brnf are given in different units.
     """
-    settings = experiment.settings
     experiment.network("base_long")
-    seen, unseen = settings["dataset"]["seeds"], settings["dataset"]["val"]
+    return _compared(experiment, pattern, ABLATION_MODELS, ABLATION_PRODUCTS, experiment.settings["seeds"])
+
+
+def full_sensitivity(experiment: Experiment, pattern: str) -> list[str]:
+    """Return the evaluations that the sensitivity's scope ``full`` compares, of the first seed.
+
+    Arguments: as :func:`ablation`.
+    """
+    models = tuple(dict.fromkeys(("brnf", *full_models(experiment.settings))))
+    return _compared(experiment, pattern, models, ("cam_prototype", "seeds_bsdnf"), experiment.settings["seeds"][:1])
+
+
+def _compared(experiment: Experiment, pattern: str, models: Sequence[str], products: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Return evaluations on seen and, of maps, on unseen images."""
+    seen, unseen = experiment.settings["dataset"]["seeds"], experiment.settings["dataset"]["val"]
     found = []
-    for model in ABLATION_MODELS:
-        for product in ABLATION_PRODUCTS:
+    for model in models:
+        for product in products:
             if product == "seeds_bsdnf" and model not in BASE_MODELS and not experiment.denoises(model):
                 continue
             for split in [seen] if product == "seeds_bsdnf" else dict.fromkeys((seen, unseen)):
                 word = {"name": experiment.name, "model": model, "product": product, "split": split}
-                found += [pattern.format(seed=seed, **word) for seed in settings["seeds"]]
+                found += [pattern.format(seed=seed, **word) for seed in seeds]
     return found
 
 

@@ -239,5 +239,8 @@ def test_models_are_compared_seed_by_seed(tmp_path: Path) -> None:
     assert brnf.over_base_std == pytest.approx(30 / np.sqrt(2), abs=1e-4)
     assert brnf.miou_std == pytest.approx(20 / np.sqrt(2), abs=1e-4)
     assert alone.product == "seeds_bsdnf" and np.isnan(alone.over_base) and np.isnan(alone.miou_std)
+    beside = compare_models.Options(models=("base", "brnf"), references=("base",), paper=("brnf=72.1",))
+    compare_models.run(compare_models.Inputs(files), outputs, beside, QUIET)
+    assert pd.read_csv(outputs.csv).paper.fillna(-1).tolist() == [-1, 72.1]
     with pytest.raises(UserError, match="no evaluation of the model 'control'"):
         compare_models.run(compare_models.Inputs(files), outputs, compare_models.Options(references=("control",)), QUIET)

@@ -96,6 +96,40 @@ def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config
     }
 
 
+def test_points_of_the_full_sensitivity_share_network_maps_and_store_of_the_base(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("demo", {"train": 1, "val": 1})
+    words = ("--configfile", config("demo"), "--config", "companions=null", "bsdnf={base: {xi: 0.9}, final: {xi: 0.9}}")
+    networks = 5  # tau (0.3, 0.7) and xi 0.9 are the experiment's own
+    assert workflow.jobs(*words, "--", "sensitivity_full") == {
+        "train_base": 1,
+        "train_brnf": networks,
+        "compute_cams": 1 + 2 * networks,  # of the base no unseen map is measured
+        "store_pixels": 1 + networks,
+        "train_flow": 3 + networks,  # of the base at its own and both other tau; another xi needs no other flow
+        "denoise_seeds": 5 + networks,
+        "evaluate": 3 * networks,
+        "compare_points": 1,
+        "sensitivity_full": 1,
+    }
+
+
+def test_a_value_of_a_point_reaches_both_rounds_and_the_training(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("demo", {"train": 1, "val": 1})
+    words = ("--configfile", config("demo"), "--config", "companions=null", "--dry-run", "--printshellcmds", "--quiet", "host", "--")
+    run = "results/demo/{}/seed0"
+    output = workflow(*words, *(f"{run.format(f'brnf@{point}')}/denoised/train/0.h5" for point in ("xi-0.8", "tau-0.6-0.7")))
+    lines = {line.removeprefix("Shell command: ") for line in output.splitlines() if line.startswith("Shell command: python -m brnf")}
+    found = [(line.split()[2].removeprefix("brnf.stages."), line) for line in lines]
+    denoising = [line for stage, line in found if stage == "denoise_seeds"]
+    assert len(denoising) == 4 and sum("--xi 0.8" in line for line in denoising) == 2, lines
+    fits = [line for stage, line in found if stage == "train_flow"]
+    assert sum("--tau-low 0.6" in line and "--tau-high 0.7" in line for line in fits) == 2
+    trainings = {line.split("--network ")[1].split()[0]: line for stage, line in found if stage == "train_brnf"}
+    assert "--tau-low 0.6" in trainings[f"{run.format('brnf@tau-0.6-0.7')}/network/network.pt"]
+    assert "base@xi-0.8/seed0/denoised" in trainings[f"{run.format('brnf@xi-0.8')}/network/network.pt"]
+    assert "base/seed0/pixels" in output and "base@xi-0.8/seed0/pixels" not in output
+
+
 def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
     (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
     workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)

@@ -24,12 +24,17 @@ GIVEN_BY_RULES = {
     "make_pseudo_labels": {"product"},
     "train_segmentation": {"split", "seed"},
     "evaluate": {"split", "product", "product_name", "model", "seed"},
-    "compare_models": {"models", "references"},
+    "compare_models": {"models", "references", "paper"},
     "sweep_denoising": {"split", "product", "model", "seed", "density", "xis", "tau_low", "tau_high", "shown_rule", "shown_xi"},
     "tabulate_sweeps": {"study", "rule", "xi"},
     "draw": {"split"},
 }
-CONSTANT = {"sweep_denoising": {"rules"}, "evaluate": {"probability_product"}, "report": {"title"}}
+CONSTANT = {
+    "sweep_denoising": {"rules"},
+    "evaluate": {"probability_product"},
+    "report": {"title"},
+    "measure_scaling": {"shares", "repeats", "seed"},
+}
 OTHER_DEFAULT = {("denoise_seeds", "brnf", "rule")}  # the final round's rule is quantile, the stage's own default that of the base
 USED_BY_WORKFLOW = {
     ("name",),

@@ -14,7 +14,7 @@ rule train_brnf:
     benchmark:
         f"{RUN}/benchmarks/train_brnf.tsv"
     wildcard_constraints:
-        model="|".join(BRNF_MODELS),
+        model=f"({'|'.join(BRNF_MODELS)}){POINT_PATTERN}",
     priority: CHAIN
     conda:
         ENVIRONMENT

@@ -8,8 +8,18 @@ from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
-from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, XIS, fit_settings
-from brnf.workflow.targets import ablation, evaluated_files, evaluations, figure_words, figures, map_product, shards, sweeps
+from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
+from brnf.workflow.targets import (
+    ablation,
+    evaluated_files,
+    evaluations,
+    figure_words,
+    figures,
+    full_sensitivity,
+    map_product,
+    shards,
+    sweeps,
+)
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -32,7 +42,7 @@ RUN = "results/{name}/{model}/seed{seed}"
 
 wildcard_constraints:
     name="|".join(EXPERIMENTS),
-    model="|".join([*BASE_MODELS, *BRNF_MODELS]),
+    model=f"({'|'.join([*BASE_MODELS, *BRNF_MODELS])}){POINT_PATTERN}",
     seed=r"\d+",
     split="[A-Za-z0-9_]+",
     shard=r"\d+",
@@ -42,8 +52,14 @@ wildcard_constraints:
 
 
 def experiment(wildcards):
-    """Return the experiment that a job belongs to."""
-    return EXPERIMENTS[wildcards.name]
+    """Return the experiment that a job belongs to, with the values of its model's point."""
+    return EXPERIMENTS[wildcards.name].at(getattr(wildcards, "model", ""))
+
+
+def features_of(wildcards):
+    """Return the run whose network, maps and pixels a job uses: a base at a point has those of the base itself."""
+    kind = kind_of(wildcards.model)
+    return RUN.format(name=wildcards.name, model=kind if kind in BASE_MODELS else wildcards.model, seed=wildcards.seed)
 
 
 def options(stage, **given):
@@ -80,12 +96,20 @@ def indexed(*names):
     return lambda wildcards: [f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}" for name in names]
 
 
+def flow_of(wildcards):
+    """Return the run whose flow denoises: xi enters after the fit, so a base at a xi has the flow of the base itself."""
+    return features_of(wildcards) if "@xi" in wildcards.model else RUN.format(**dict(wildcards.items()))
+
+
 def sharded(pattern, key):
-    """Return a function for `input`: a file for every shard of a split, given by its key in section dataset."""
+    """Return a function for `input`: a file for every shard of a split, given by its key in section dataset.
+
+    Besides the wildcards the pattern may hold {features}, the run of `features_of`.
+    """
 
     def of(wildcards):
         files = shards(index_folder(wildcards), pattern, experiment(wildcards).settings["dataset"][key])
-        return [file.format(**dict(wildcards.items())) for file in files]
+        return [file.format(features=features_of(wildcards), **dict(wildcards.items())) for file in files]
 
     return of
 
@@ -115,7 +139,8 @@ def guide(wildcards):
 def guiding_maps(wildcards):
     """Return the files of `guide`, for the training split."""
     folder, _ = guide(wildcards)
-    return sharded(f"results/{{name}}/base/seed{{seed}}/{folder}/{{split}}/{{shard}}.h5", "train")(wildcards)
+    base = "base" + wildcards.model.removeprefix(kind_of(wildcards.model)) if folder == "denoised" else "base"
+    return sharded(f"results/{{name}}/{base}/seed{{seed}}/{folder}/{{split}}/{{shard}}.h5", "train")(wildcards)
 
 
 def labelled(wildcards):

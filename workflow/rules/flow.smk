@@ -3,7 +3,7 @@
 
 rule train_flow:
     input:
-        pixels=sharded(f"{RUN}/pixels/{{split}}/{{shard}}.h5", "train"),
+        pixels=sharded("{features}/pixels/{split}/{shard}.h5", "train"),
     output:
         flow=f"{RUN}/flow/flow.pt",
         history=f"{RUN}/flow/history.csv",
@@ -29,9 +29,9 @@ rule train_flow:
 
 rule denoise_seeds:
     input:
-        pixels=f"{RUN}/pixels/{{split}}/{{shard}}.h5",
-        maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
-        flow=f"{RUN}/flow/flow.pt",
+        pixels=lambda wildcards: f"{features_of(wildcards)}/pixels/{{split}}/{{shard}}.h5",
+        maps=lambda wildcards: f"{features_of(wildcards)}/cams/{{split}}/{{shard}}.h5",
+        flow=lambda wildcards: f"{flow_of(wildcards)}/flow/flow.pt",
     output:
         denoised=f"{RUN}/denoised/{{split}}/{{shard}}.h5",
     log:

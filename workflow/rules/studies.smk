@@ -29,11 +29,35 @@ rule compare_models:
         " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
 
 
-# Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are fitted again.
+# Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are fitted again. In scope `full` a value
+# enters both rounds and the training of BRNF, so the networks are trained again, for the first seed.
 rule sensitivity:
     input:
         f"results/{MAIN.name}/tables/sensitivity.csv",
         f"results/{MAIN.name}/figures/sensitivity.png",
+
+
+rule sensitivity_full:
+    input:
+        f"results/{MAIN.name}/tables/sensitivity_full.csv",
+
+
+use rule compare_models as compare_points with:
+    input:
+        evaluations=lambda wildcards: full_sensitivity(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
+    output:
+        csv="results/{name}/tables/sensitivity_full.csv",
+        markdown="results/{name}/tables/sensitivity_full.md",
+    log:
+        "results/{name}/logs/compare_points.log",
+    params:
+        options=options(
+            "compare_models",
+            models=lambda wildcards: ["brnf", *full_models(experiment(wildcards).settings)],
+            references=lambda wildcards: ("brnf",),
+            paper=lambda wildcards: [f"{model}={miou}" for model, miou in full_models(experiment(wildcards).settings).items()],
+        ),
+        code=code("compare_models"),
 
 
 rule density:
