@@ -1,11 +1,13 @@
 # What the other rule files share: the checked configuration, the wildcards, and what goes into `input` and `params`.
 import os
 import sys
+from collections import Counter
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
+from brnf.workflow.estimate import estimate, seconds_by_rule
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
@@ -49,6 +51,12 @@ wildcard_constraints:
     product="[a-z_]+",
     figure="examples|scores|bias|curves|ablation",
     fit=r"own|tau-[\d.]+-[\d.]+|" + "|".join(BASELINES),
+
+
+def say_estimate(workflow):
+    """Print how long the planned jobs will take."""
+    jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.output)
+    print(estimate(jobs, seconds_by_rule(Path("results"), MAIN.name), workflow.cores or 1), file=sys.stderr)
 
 
 def experiment(wildcards):
