@@ -43,12 +43,16 @@ class Listing:
         mask_values: value of each class in its mask files, same order.
         splits: names of the splits it was asked for.
         entries: sorted by id.
+        sources: files and folders beside images and masks whose contents or names this listing follows from.
+        root: folder that the paths lie in.
     """
 
     classes: tuple[str, ...]
     mask_values: tuple[int, ...]
     splits: tuple[str, ...]
     entries: tuple[Entry, ...]
+    sources: tuple[Path, ...]
+    root: Path
 
 
 def is_safe_id(name: str) -> bool:

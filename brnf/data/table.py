@@ -56,7 +56,7 @@ def list_table(path: Path, splits: Sequence[str] = (), classes: Sequence[str] = 
         if own:
             entry = entries[name]
             listed.append(Entry(entry.id, entry.image, entry.labels, own, entry.mask, None))
-    return Listing(names, tuple(range(1, len(names) + 1)), wanted, tuple(listed))
+    return Listing(names, tuple(range(1, len(names) + 1)), wanted, tuple(listed), (path,), path.parent)
 
 
 def _read(path: Path) -> list[_Row]:

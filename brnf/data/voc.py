@@ -1,6 +1,7 @@
 """PASCAL VOC 2012 as it is downloaded, and data sets in the same layout (``method.md`` section 1)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.parsers import expat
 
@@ -32,6 +33,7 @@ VOC_CLASSES = (
     "tvmonitor",
 )
 UNLABELLED_SPLITS = ("test",)
+MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug", "ContextClass")
 
 
 def find_voc(root: Path) -> Path:
@@ -62,7 +64,8 @@ def list_scenes(root: Path, splits: Sequence[str] = ()) -> Listing:
         classes = tuple((folder / "classes.txt").read_text().split())
     except OSError as error:
         raise UserError(f"{folder / 'classes.txt'}: cannot be read ({error.strerror}); run render_scenes again") from error
-    return _listing(folder, classes, splits or ("train", "val"))
+    listing = _listing(folder, classes, splits or ("train", "val"))
+    return replace(listing, sources=(folder / "classes.txt", *listing.sources))
 
 
 def _listing(folder: Path, classes: tuple[str, ...], splits: Sequence[str]) -> Listing:
@@ -72,14 +75,26 @@ def _listing(folder: Path, classes: tuple[str, ...], splits: Sequence[str]) -> L
     for split in names:
         for image in read_split(folder, split):
             splits_of.setdefault(image, []).append(split)
-    files = {name: _stems(folder / name) for name in ("SegmentationClass", "SegmentationClassAug", "ContextClass")}
+    files = {name: _stems(folder / name) for name in MASK_FOLDERS}
     entries = []
+    annotations = []
     for image, own in sorted(splits_of.items()):
         masks = [folder / name / f"{image}.png" for name in ("SegmentationClass", "SegmentationClassAug") if image in files[name]]
         context = folder / "ContextClass" / f"{image}.png" if image in files["ContextClass"] else None
-        labels = _labels(folder / "Annotations" / f"{image}.xml", classes, set(own) <= set(UNLABELLED_SPLITS))
+        annotation = folder / "Annotations" / f"{image}.xml"
+        labels = _labels(annotation, classes, set(own) <= set(UNLABELLED_SPLITS))
+        annotations += [] if labels is None else [annotation]
         entries.append(Entry(image, folder / "JPEGImages" / f"{image}.jpg", labels, tuple(own), masks[0] if masks else None, context))
-    return Listing(classes, tuple(range(1, len(classes) + 1)), names, tuple(entries))
+    sources = (*_lists(folder, names), *(folder / name for name in MASK_FOLDERS if (folder / name).is_dir()), *annotations)
+    return Listing(classes, tuple(range(1, len(classes) + 1)), names, tuple(entries), sources, folder)
+
+
+def _lists(folder: Path, splits: Sequence[str]) -> list[Path]:
+    """Return the lists that splits are read or derived from, and their folder, in which others may appear."""
+    lists = folder / "ImageSets" / "Segmentation"
+    made_of = {"train_aug": ("train", "val"), "trainval": ("trainval", "train", "val")}
+    names = {name for split in splits for name in made_of.get(split, (split,))}
+    return [lists, *(lists / f"{name}.txt" for name in sorted(names) if (lists / f"{name}.txt").exists())]
 
 
 def _stems(folder: Path) -> frozenset[str]:

@@ -1,13 +1,12 @@
 """Ground truth, and maps at its size: read by evaluation and figures, by nothing else."""
 
-import csv
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.data.index import ImageRecord, Index, MaskRecord
+from brnf.data.index import ImageRecord, Index, read_masks
 from brnf.data.masks import read_mask
 from brnf.errors import UserError
 from brnf.store.maps import CamMaps
@@ -16,25 +15,20 @@ __all__ = ["GroundTruth", "MaskFolders", "at_image_size"]
 
 
 class GroundTruth:
-    """The masks of a data set, by image.
+    """The masks of a split, by image.
 
     Arguments:
         index: the image index.
-        folder: where it was read from; holds ``masks.csv``.
+        folder: where it was read from; holds the masks apart.
+        split: whose masks are wanted.
 
     Raises:
-        UserError: ``masks.csv`` is missing or damaged.
+        UserError: the list of masks is missing or damaged.
     """
 
-    def __init__(self, index: Index, folder: Path) -> None:
+    def __init__(self, index: Index, folder: Path, split: str) -> None:
         self._values = index.mask_values
-        path = folder / "masks.csv"
-        try:
-            with path.open(newline="") as file:
-                rows = [MaskRecord(row["id"], _path(row["mask"]), _path(row["context"])) for row in csv.DictReader(file)]
-        except (OSError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: missing or damaged ({error}); remove {folder} and run index_images again") from error
-        self._records = {row.id: row for row in rows}
+        self._records = read_masks(folder, split)
 
     def objects(self, image: ImageRecord) -> NDArray[np.uint8] | None:
         """Return the true classes, [H, W] uint8 with 0..C and 255, or None for an image without a mask."""
@@ -82,7 +76,3 @@ def at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:
         return maps
     enlarged = [cv2.resize(channel, (image.width, image.height), interpolation=cv2.INTER_LINEAR) for channel in maps.values]
     return CamMaps(maps.classes, np.stack(enlarged))
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from brnf.cam.inference import MapOptions, multi_scale_maps
-from brnf.data.index import Index, read_ids
+from brnf.data.index import Index
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.stages.networks import label_vector, load_cam_network, load_image
 from brnf.store.files import locked
@@ -23,7 +23,7 @@ class Inputs:
     network: Path
     """Trained CAM network."""
     images: Path
-    """List of the shard's image ids."""
+    """The shard in the index."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,11 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compute multi-scale class activation maps."""
     device = runtime.torch_device()
-    index = Index.read(inputs.index)
+    index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     rules = MapOptions(options.scales, options.seed_rule, options.background_over)
-    records = index.select(read_ids(inputs.images))
     with locked(outputs.maps), write_maps(outputs.maps) as writer, torch.inference_mode():
-        for record in Progress(records, "compute CAMs", runtime, unit="image"):
+        for record in Progress(index.images, "compute CAMs", runtime, unit="image"):
             size = (-(-record.height // options.map_stride), -(-record.width // options.map_stride))
             image, labels = load_image(record, options.image_long_side, device), label_vector(record, index, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):

@@ -29,7 +29,7 @@ class Inputs:
     """What is read."""
 
     index: Path
-    """Image index."""
+    """Image index; only the examples are drawn from it."""
     panels: tuple[str, ...] = ()
     """What the examples show, ``title:product:path`` each: a shard of maps and the product inside it, or ``mask`` and a folder of PNG
     masks. Words of one title are shards of one panel; panels keep the order of their first word."""
@@ -129,8 +129,8 @@ class Panel:
 
 
 def _examples(inputs: Inputs, options: Options) -> Figure:
-    index = Index.read(inputs.index)
-    truth = GroundTruth(index, inputs.index)
+    index = Index.of_split(inputs.index, options.split)
+    truth = GroundTruth(index, inputs.index, options.split)
     groups: dict[tuple[str, str], list[Path]] = {}
     for word in inputs.panels:
         title, product, path = _three(word, "panels", "title:product:path")
@@ -152,7 +152,7 @@ def _choose(index: Index, panels: dict[str, Panel], truth: GroundTruth, options:
     if options.images:
         return index.select(options.images)
     ranked = sorted(
-        index.split(options.split),
+        index.images,
         key=lambda image: (-sum(image.id in panel for panel in panels.values()), hashlib.sha256(image.id.encode()).digest()),
     )
     chosen: list[ImageRecord] = []

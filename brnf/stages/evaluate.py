@@ -71,8 +71,8 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Measure one product: confusion, IoU per class, threshold sweep and context bias."""
     _check(inputs, options)
-    index = Index.read(inputs.index)
-    truth = GroundTruth(index, inputs.index)
+    index = Index.of_split(inputs.index, options.split)
+    truth = GroundTruth(index, inputs.index, options.split)
     cv2.setNumThreads(runtime.threads)
     with locked(outputs.evaluation):
         measured = _measure(index, truth, inputs, options, runtime)
@@ -96,7 +96,7 @@ def _measure(index: Index, truth: GroundTruth, inputs: Inputs, options: Options,
     """Go once through the images of the split and return everything that is written."""
     confusion = Confusion(len(index.classes) + 1)
     histogram = ScoreHistogram(len(index.classes))
-    images = index.split(options.split)
+    images = index.images
     without_mask = scored = 0
     for image, labels, maps in _predictions(images, len(index.classes), inputs, options, runtime):
         objects = truth.objects(image)

@@ -1,7 +1,7 @@
 """Stage: list the images of a data set, with sizes, labels, splits and shards; the only stage that looks for images."""
 
-import csv
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +10,10 @@ from typing import Literal
 
 from PIL import Image
 
+from brnf.data.contents import FIRST, Contents
 from brnf.data.entries import Entry, Listing, select_classes
 from brnf.data.images import image_size, read_image
-from brnf.data.index import ImageRecord, Index, shard_of
+from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import read_mask
 from brnf.data.table import list_table
 from brnf.data.voc import list_scenes, list_voc
@@ -38,7 +39,7 @@ class Outputs:
     """What the stage writes."""
 
     index: Path
-    """Folder for classes.csv, images.csv, masks.csv, summary.md and shards/<split>/<number>.txt (shards without an image have no file)."""
+    """Folder of the index (``brnf/data/index.py``), with summary.md; a table of all files that were read stands beside it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Options:
     """Number of shards of a split; an image's shard is a hash of its id."""
     verify: bool = True
     """Decode every image and mask fully, to find damaged ones now."""
+    state: str = FIRST
+    """Name of the state that the workflow found the data in (``brnf/data/contents.py``); kept with the index."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -62,13 +65,16 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     if not 1 <= options.shards <= 10_000:
         raise UserError(f"shards: {options.shards} is out of range; choose 1 to 10000")
     with locked(outputs.index):
+        contents = Contents.beside(outputs.index)
         listing, left_out = select_classes(_list(inputs, options), options.classes)
-        index = Index(listing.classes, listing.mask_values, _records(listing, options, runtime))
+        for source in listing.sources:
+            contents.look(source)
+        found = _probed(listing, options, contents, runtime)
         with whole_directory(outputs.index) as folder:
-            index.write(folder)
-            _write_masks(folder / "masks.csv", listing)
-            _write_shards(folder / "shards", index, options.shards)
-            (folder / "summary.md").write_text(_summary(index, listing, left_out, options))
+            splits = _write(folder, listing, found, options.shards)
+            (folder / "state.txt").write_text(f"{options.state}\n")
+            (folder / "summary.md").write_text(_summary(splits, listing, left_out, options))
+            contents.write_beside(outputs.index)
 
 
 def _list(inputs: Inputs, options: Options) -> Listing:
@@ -82,42 +88,57 @@ def _list(inputs: Inputs, options: Options) -> Listing:
     return (list_voc if options.kind == "voc" else list_scenes)(inputs.root, options.splits)
 
 
-def _records(listing: Listing, options: Options, runtime: Runtime) -> tuple[ImageRecord, ...]:
-    """Open every image and mask, and return the records of the images.
+@dataclass(frozen=True)
+class _Probe:
+    """What opening the files of an image told."""
+
+    height: int
+    width: int
+    image: str
+    masks: str
+
+
+def _probed(listing: Listing, options: Options, contents: Contents, runtime: Runtime) -> list[_Probe]:
+    """Open the image and the masks of every entry.
 
     Raises:
         UserError: names the first bad file, and how many there are.
     """
-    number = {name: i for i, name in enumerate(listing.classes, 1)}
-    records, problems = [], []
+    found: list[_Probe] = []
+    problems: list[UserError] = []
     with ThreadPoolExecutor(max(runtime.threads, runtime.workers, 1)) as pool:
-        results = pool.map(partial(_probe, mask_values=listing.mask_values, verify=options.verify), listing.entries)
+        results = pool.map(partial(_probe, listing.mask_values, options.verify, contents), listing.entries)
         name = "verify images" if options.verify else "measure images"
-        progress = Progress(zip(listing.entries, results, strict=True), name, runtime, unit="image", total=len(listing.entries))
-        for entry, result in progress:
+        for result in Progress(results, name, runtime, unit="image", total=len(listing.entries)):
             if isinstance(result, UserError):
                 problems.append(result)
-                continue
-            labels = tuple(sorted(number[label] for label in entry.labels or ()))
-            records.append(ImageRecord(entry.id, entry.image, result[1], result[0], labels, entry.splits))
+            else:
+                found.append(result)
     if problems:
         more = f" ({len(problems)} bad images in all)" if len(problems) > 1 else ""
         raise UserError(f"{problems[0]}{more}") from problems[0]
-    return tuple(records)
+    return found
 
 
-def _probe(entry: Entry, mask_values: tuple[int, ...], verify: bool) -> tuple[int, int] | UserError:
-    """Return an image's height and width, or what is wrong with it or its masks."""
+def _probe(mask_values: Sequence[int], verify: bool, contents: Contents, entry: Entry) -> _Probe | UserError:
+    """Return an image's size and what its files hold, or what is wrong with it or its masks."""
     try:
-        size = image_size(entry.image)
-        if verify:
+        height, width = image_size(entry.image)
+        image = contents.look(entry.image)
+        if verify and not image.decoded:
             read_image(entry.image)
-        for mask in (entry.mask, entry.context):
-            if mask is not None and (verify or _mask_size(mask) != size):
-                read_mask(mask, mask_values, size=size)
+            contents.decoded(entry.image)
+        masks = []
+        for path in (entry.mask, entry.context):
+            if path is not None:
+                mask = contents.look(path)
+                if (verify and not mask.decoded) or _mask_size(path) != (height, width):
+                    read_mask(path, mask_values, size=(height, width))
+                    contents.decoded(path)
+                masks.append(mask.digest)
     except UserError as error:
         return error
-    return size
+    return _Probe(height, width, image.digest, "+".join(masks))
 
 
 def _mask_size(path: Path) -> tuple[int, int] | None:
@@ -129,44 +150,43 @@ def _mask_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _write_masks(path: Path, listing: Listing) -> None:
-    """Write which masks belong to which image, apart from what training may know."""
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["id", "mask", "context"])
-        rows.writerows((entry.id, entry.mask or "", entry.context or "") for entry in listing.entries)
-
-
-def _write_shards(folder: Path, index: Index, shards: int) -> None:
-    """Write one list of ids for each split and shard that holds an image."""
-    lists: dict[tuple[str, int], list[str]] = {}
-    for image in index.images:
-        for split in image.splits:
-            lists.setdefault((split, shard_of(image.id, shards)), []).append(image.id)
-    for (split, shard), ids in lists.items():
-        path = folder / split / f"{shard}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(name + "\n" for name in ids))
-
-
-def _summary(index: Index, listing: Listing, left_out: Counter[str], options: Options) -> str:
-    """Describe the index on one page: images of each class in each split, masks, images left out."""
-    masked = {entry.id for entry in listing.entries if entry.mask is not None}
-    rows: dict[str, list[str]] = {
-        name: [] for name in ("images", *index.classes, "without labels", "with a mask", "left out: none of the classes")
-    }
+def _write(folder: Path, listing: Listing, found: Sequence[_Probe], shards: int) -> dict[str, Index]:
+    """Write the lists of every split, and return its images."""
+    number = {name: i for i, name in enumerate(listing.classes, 1)}
+    splits = {}
     for split in listing.splits:
-        images = index.split(split)
+        images, masks = [], []
+        for entry, probe in zip(listing.entries, found, strict=True):
+            if split in entry.splits:
+                labels = tuple(sorted(number[label] for label in entry.labels or ()))
+                images.append(ImageRecord(entry.id, entry.image, probe.width, probe.height, labels, probe.image))
+                masks.append(MaskRecord(entry.id, entry.mask, entry.context, probe.masks))
+        splits[split] = Index(listing.classes, listing.mask_values, tuple(images), listing.root)
+        splits[split].write(folder, split, shards)
+        write_masks(folder, split, masks, listing.root)
+    return splits
+
+
+def _summary(splits: Mapping[str, Index], listing: Listing, left_out: Counter[str], options: Options) -> str:
+    """Describe the index on one page: images of each class in each split, masks, images left out."""
+    classes = listing.classes
+    masked = {entry.id for entry in listing.entries if entry.mask is not None}
+    titles = ("images", *classes, "without labels", "with a mask", "left out: none of the classes")
+    rows: dict[str, list[str]] = {title: [] for title in titles}
+    seen: set[int] = set()
+    for split, index in splits.items():
+        images = index.images
         count = Counter(label for image in images for label in image.labels)
-        numbers = [len(images), *(count[i] for i in range(1, len(index.classes) + 1))]
+        seen |= set(count)
+        numbers = [len(images), *(count[i] for i in range(1, len(classes) + 1))]
         numbers += [sum(not image.labels for image in images), sum(image.id in masked for image in images), left_out[split]]
         for cells, value in zip(rows.values(), numbers, strict=True):
             cells.append(str(value))
     lines = [f"# Image index ({options.kind})", "", f"| | {' | '.join(listing.splits)} |", "|---" * (len(listing.splits) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     checked = "Every image and mask was decoded." if options.verify else "Only the headers were read (verify: false)."
-    lines += ["", f"{len(index.images)} images, {len(index.classes)} classes, {options.shards} shards a split. {checked} No problem found."]
-    never = [name for i, name in enumerate(index.classes, 1) if not any(i in image.labels for image in index.images)]
+    lines += ["", f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. {checked} No problem found."]
+    never = [name for i, name in enumerate(classes, 1) if i not in seen]
     if never:
         lines += ["", f"Classes without any image: {', '.join(never)}."]
     return "\n".join(lines) + "\n"

@@ -22,8 +22,10 @@ class Inputs:
 
     index: Path
     """Folder of the image index."""
+    images: Path
+    """The shard in the index; every image in it gets a pseudo-label."""
     maps: Path
-    """Shard of maps; every image in it gets a pseudo-label."""
+    """Maps of the same shard."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,11 @@ class Options(CrfOptions):
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Make the pseudo-labels of a shard: arg max with background behind a dense CRF."""
     with locked(outputs.masks):
-        index = Index.read(inputs.index)
+        index = Index.of_list(inputs.index, inputs.images)
         maps = MapReader([inputs.maps], options.product)
-        records = index.select(maps.images)
         how = PseudoLabelOptions(options if options.crf else None, options.unary, options.confidence)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
-            for record in Progress(records, "make pseudo-labels", runtime, unit="image"):
+            for record in Progress(index.images, "make pseudo-labels", runtime, unit="image"):
                 cam = maps[record.id]
                 label, probability = pseudo_label(read_image(record.path), cam.values, cam.classes, how)
                 write_palette_png(folder / f"{record.id}.png", label)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from brnf.data.images import read_image
-from brnf.data.index import Index, read_ids
+from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.segment.crf import CrfOptions, sparse_dense_crf
@@ -29,7 +29,7 @@ class Inputs:
     network: Path
     """Trained segmentation network."""
     images: Path
-    """List of image ids, one a line."""
+    """The shard in the index."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,13 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Segment the images of a shard at several scales, mirrored too, behind a dense CRF."""
     with locked(outputs.masks):
         device = runtime.torch_device()
-        index = Index.read(inputs.index)
-        records = index.select(read_ids(inputs.images))
+        index = Index.of_list(inputs.index, inputs.images)
         network, classes = load_network(inputs.network, device)
         if classes != list(index.classes):
             raise UserError(f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; run train_segmentation again")
         every_class = np.arange(1, len(classes) + 1, dtype=np.uint8)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
-            for record in Progress(records, "predict segmentation", runtime, unit="image"):
+            for record in Progress(index.images, "predict segmentation", runtime, unit="image"):
                 image = read_image(record.path)
                 probability = predict_probability(network, image, options, device)
                 if options.crf:

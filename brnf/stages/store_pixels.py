@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from brnf.cam.inference import pixel_features
-from brnf.data.index import ImageRecord, Index, read_ids
+from brnf.data.index import ImageRecord, Index
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.stages.networks import label_vector, load_cam_network, load_image
 from brnf.store.files import locked
@@ -29,7 +29,7 @@ class Inputs:
     maps: Path
     """Maps of the same images."""
     images: Path
-    """List of the shard's image ids."""
+    """The shard in the index."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,12 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Store pixel features and map scores."""
     device = runtime.torch_device()
-    index = Index.read(inputs.index)
+    index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     maps = MapReader([inputs.maps], options.product)
-    records = index.select(read_ids(inputs.images))
     classes = len(index.classes) + 1
     with locked(outputs.pixels), write_pixels(outputs.pixels, network.dimension, classes) as writer, torch.inference_mode():
-        for record in Progress(records, "store pixels", runtime, unit="image"):
+        for record in Progress(index.images, "store pixels", runtime, unit="image"):
             with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
                 features = pixel_features(network, load_image(record, options.image_long_side, device))
             present = np.concatenate([[True], label_vector(record, index, device).cpu().numpy().astype(bool)])

@@ -91,14 +91,14 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Measure the seeds after BSDNF by every rule and threshold."""
-    index = Index.read(inputs.index)
-    truth = GroundTruth(index, inputs.index)
+    index = Index.of_split(inputs.index, options.split)
+    truth = GroundTruth(index, inputs.index, options.split)
     cv2.setNumThreads(runtime.threads)
     denoiser = Denoiser(inputs.pixels, inputs.flow, runtime.torch_device())
     maps = MapReader(inputs.maps, options.product)
     sweep = Sweep(denoiser, index, options)
     with locked(outputs.sweep):
-        for image in Progress(index.split(options.split), f"sweep denoising {options.model}", runtime, unit="image"):
+        for image in Progress(index.images, f"sweep denoising {options.model}", runtime, unit="image"):
             objects = truth.objects(image)
             if objects is not None:
                 sweep.add(image, objects, maps[image.id])

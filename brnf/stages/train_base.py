@@ -41,18 +41,17 @@ class Options(CamTrainingOptions):
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the base CAM network."""
     device = runtime.torch_device()
-    index = Index.read(inputs.index)
-    records = index.split(options.split)
+    index = Index.of_split(inputs.index, options.split)
     network = options.new_network(len(index.classes), device)
     rules = options.map_rules()
-    _, steps = total_steps(len(records), options.batch_size, options.epochs, options.steps)
+    _, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
         return base_loss(output, batch.labels, batch.valid, rules)
 
     with (
         locked(outputs.network),
-        TrainingSource(network, index, records, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
+        TrainingSource(network, index, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
         if options.fit_classifier:
             fit_classifier(network, source, options.classifier_penalty)

@@ -89,14 +89,13 @@ class Options(CamTrainingOptions, BrnfOptions):
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
     device = runtime.torch_device()
-    index = Index.read(inputs.index)
-    records = index.split(options.split)
+    index = Index.of_split(inputs.index, options.split)
     seeds = MapReader(inputs.seeds, options.seed_product)
     network = options.new_network(len(index.classes), device)
     if options.init == "base":
         network = load_cam_network(inputs.base, device, index.classes)
     objective = build_objective(options, network.dimension, len(index.classes) + 1, device)
-    per_epoch, steps = total_steps(len(records), options.batch_size, options.epochs, options.steps)
+    per_epoch, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
         assert batch.seeds is not None
@@ -105,7 +104,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
     with (
         locked(outputs.network),
-        TrainingSource(network, index, records, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
+        TrainingSource(network, index, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
         if options.fit_classifier and options.init == "imagenet":
             fit_classifier(network, source, options.classifier_penalty)

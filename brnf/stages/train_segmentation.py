@@ -52,8 +52,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Train DeepLabV2 on pseudo-labels."""
     with locked(outputs.network):
         device = runtime.torch_device()
-        index = Index.read(inputs.index)
-        images = pair_with_masks(index.split(options.split), inputs.masks)
+        index = Index.of_split(inputs.index, options.split)
+        images = pair_with_masks(index.images, inputs.masks)
         torch.manual_seed(options.seed)
         network = build_deeplab(options, len(index.classes) + 1)
         draws = SegmentationDraws(

@@ -1,7 +1,7 @@
 """Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
 from brnf.data.augment import Sample, flip, random_crop_or_pad, random_flip, random_resize, resize_long_side
 from brnf.data.images import read_image
-from brnf.data.index import ImageRecord, Index
+from brnf.data.index import Index
 from brnf.errors import UserError
 from brnf.stages.common import Progress, Runtime
 from brnf.store.maps import MapReader
@@ -57,8 +57,7 @@ class TrainingSource:
 
     Arguments:
         network: whose backbone is asked when ``cache`` is on.
-        index: of the data set.
-        records: images to train on.
+        index: the images to train on.
         seeds: base seed maps, or None.
         options: see :class:`CropOptions`.
         folder: where the temporary file may lie.
@@ -73,7 +72,6 @@ class TrainingSource:
         self,
         network: CamNetwork,
         index: Index,
-        records: Sequence[ImageRecord],
         seeds: MapReader | None,
         options: CropOptions,
         folder: Path,
@@ -87,7 +85,7 @@ class TrainingSource:
         if options.cache and not options.resize_low == options.resize_high == options.crop:
             raise UserError("cache: images are seen whole, so resize_low, resize_high and crop must be equal")
         self._network, self._options, self._device, self._runtime = network, options, device, runtime
-        self._images = _TrainingImages(index, records, seeds, options)
+        self._images = _TrainingImages(index, seeds, options)
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._kept: NDArray[np.void] | None = None
@@ -189,8 +187,8 @@ class _Order:
 class _TrainingImages(Dataset[dict[str, Any]]):
     """Random crops with their seed maps on the grid."""
 
-    def __init__(self, index: Index, records: Sequence[ImageRecord], seeds: MapReader | None, options: CropOptions) -> None:
-        self.records = records
+    def __init__(self, index: Index, seeds: MapReader | None, options: CropOptions) -> None:
+        self.records = index.images
         self._classes, self._seeds, self._options = len(index.classes), seeds, options
 
     def __len__(self) -> int:

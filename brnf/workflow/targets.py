@@ -44,7 +44,7 @@ def shards(index: Path, pattern: str, split: str) -> list[str]:
     Raises:
         UserError: the split has no image.
     """
-    numbers = sorted(int(path.stem) for path in (index / "shards" / split).glob("*.txt"))
+    numbers = sorted(int(path.stem) for path in (index / "shards" / split).glob("*.csv"))
     if not numbers:
         raise UserError(f"{index}: split '{split}' holds no image; name another one in section dataset")
     return [pattern.replace("{split}", split).replace("{shard}", str(number)) for number in numbers]

@@ -1,6 +1,7 @@
 """The stage that lists the images."""
 
-import csv
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brnf.data.index import Index, read_ids, shard_of
+from brnf.data.contents import FIRST, Contents, data_state
+from brnf.data.index import Index, read_masks, shard_of
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.errors import UserError
+from brnf.stages import index_images
 from brnf.stages.common import Runtime
 from brnf.stages.index_images import Inputs, Options, Outputs, run
 from brnf.stages.render_scenes import Options as SceneOptions
@@ -34,15 +37,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_index_of_a_subset(voc_tree: Path, tmp_path: Path) -> None:
     folder = build(voc_tree, tmp_path / "index", ANIMALS)
-    index = Index.read(folder)
+    index = Index.of_split(folder, "train_aug")
     assert index.classes == ("dog", "cat") and index.mask_values == (12, 8)
-    assert [(image.id, image.height, image.width, image.labels, image.splits) for image in index.images] == [
-        ("a1", 10, 12, (1, 2), ("train", "train_aug")),
-        ("b1", 10, 12, (1,), ("val",)),
-        ("c1", 6, 7, (2,), ("train_aug",)),
-    ]
-    rows = {row["id"]: row for row in csv.DictReader((folder / "masks.csv").open())}
-    mask = read_mask(Path(rows["a1"]["mask"]), index.mask_values, size=(10, 12))
+    images = {
+        split: [(image.id, image.height, image.width, image.labels) for image in Index.of_split(folder, split).images]
+        for split in ("train", "train_aug", "val")
+    }
+    a1, c1 = ("a1", 10, 12, (1, 2)), ("c1", 6, 7, (2,))
+    assert images == {"train": [a1], "train_aug": [a1, c1], "val": [("b1", 10, 12, (1,))]}
+    assert index.images[0].path == voc_tree / "VOCdevkit/VOC2012/JPEGImages/a1.jpg"
+    found = read_masks(folder, "train")["a1"].mask
+    assert found is not None
+    mask = read_mask(found, index.mask_values, size=(10, 12))
     assert set(np.unique(mask)) == {0, 1, 2, 255} and mask[3, 4] == 2 and mask[8, 1] == 1
     # The person fills b1's label list but is no class here: nothing of it reaches the images' list, its pixels are ignored.
     assert set(np.unique(read_mask(voc_tree / "VOCdevkit/VOC2012/SegmentationClass/a2.png", index.mask_values))) == {255}
@@ -52,35 +58,130 @@ def test_the_index_of_a_subset(voc_tree: Path, tmp_path: Path) -> None:
 
 def test_shards_hold_every_image_once_where_its_hash_says(voc_tree: Path, tmp_path: Path) -> None:
     folder = build(voc_tree, tmp_path / "index", replace(ANIMALS, classes=()))
-    index = Index.read(folder)
     for split in ("train", "train_aug", "val"):
-        lists = {int(path.stem): read_ids(path) for path in (folder / "shards" / split).glob("*.txt")}
-        assert sorted(name for ids in lists.values() for name in ids) == [image.id for image in index.split(split)]
-        assert all(shard_of(name, 3) == shard for shard, ids in lists.items() for name in ids)
+        lists = {int(path.stem): Index.of_list(folder, path).images for path in (folder / "shards" / split).glob("*.csv")}
+        images = [image for shard in lists.values() for image in shard]
+        assert sorted(images, key=lambda image: image.id) == list(Index.of_split(folder, split).images)
+        assert all(shard_of(image.id, 3) == shard for shard, images in lists.items() for image in images)
         assert all(lists.values())
 
 
-def test_masks_do_not_reach_the_list_of_images_and_nothing_else_changes_it(voc_tree: Path, tmp_path: Path) -> None:
-    first = contents(build(voc_tree, tmp_path / "a", ANIMALS))
-    assert contents(build(voc_tree, tmp_path / "a", ANIMALS)) == first
-    for name in ("a1", "b1"):
-        write_palette_png(voc_tree / f"VOCdevkit/VOC2012/SegmentationClass/{name}.png", np.full((10, 12), 1, np.uint8))
-    assert contents(build(voc_tree, tmp_path / "b", ANIMALS)) == first
-    for name in ("a1", "b1"):
-        (voc_tree / f"VOCdevkit/VOC2012/SegmentationClass/{name}.png").unlink()
-    second = contents(build(voc_tree, tmp_path / "c", ANIMALS))
-    assert {name for name in first if first[name] != second[name]} == {"masks.csv"}  # now the SBD masks
+def changed(voc_tree: Path, folder: Path, before: dict[str, bytes]) -> set[str]:
+    """Index again and return the files that are not as before."""
+    after = contents(build(voc_tree, folder, ANIMALS))
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def test_only_the_lists_change_that_hold_what_changed(voc_tree: Path, tmp_path: Path) -> None:
+    data = voc_tree / "VOCdevkit" / "VOC2012"
+    first = contents(build(voc_tree, tmp_path / "index", ANIMALS))
+    assert changed(voc_tree, tmp_path / "index", first) == set()
+    write_palette_png(data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8))
+    assert changed(voc_tree, tmp_path / "index", first) == {"masks/val.csv"}
+    (data / "SegmentationClass" / "a1.png").unlink()  # now its SBD mask
+    assert changed(voc_tree, tmp_path / "index", first) == {"masks/val.csv", "masks/train.csv", "masks/train_aug.csv"}
+    before = contents(tmp_path / "index")
+    Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(data / "JPEGImages" / "c1.jpg")
+    assert changed(voc_tree, tmp_path / "index", before) == {"splits/train_aug.csv", f"shards/train_aug/{shard_of('c1', 3)}.csv"}
+    before = contents(tmp_path / "index")
+    for name in ("JPEGImages/b1.jpg", "Annotations/b1.xml", "SegmentationClass/b1.png"):
+        shutil.copy(data / name, data / name.replace("b1", "b2"))
+    with (data / "ImageSets" / "Segmentation" / "val.txt").open("a") as file:
+        file.write("b2\n")
+    lists = {f"{folder}/val.csv" for folder in ("splits", "masks")} | {f"shards/val/{shard_of('b2', 3)}.csv", "summary.md"}
+    assert changed(voc_tree, tmp_path / "index", before) == lists
+
+
+def test_a_data_set_that_moved_has_the_same_lists(voc_tree: Path, tmp_path: Path) -> None:
+    first = contents(build(voc_tree, tmp_path / "index", ANIMALS))
+    voc_tree.rename(tmp_path / "elsewhere")
+    assert changed(tmp_path / "elsewhere", tmp_path / "index", first) == {"root.txt"}
+    (image,) = Index.of_split(tmp_path / "index", "val").images
+    assert image.path == tmp_path / "elsewhere" / "VOCdevkit/VOC2012/JPEGImages/b1.jpg"
+
+
+def touch(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+def test_the_state_of_the_data_follows_contents_and_not_times(voc_tree: Path, tmp_path: Path) -> None:
+    index, data = tmp_path / "index", voc_tree / "VOCdevkit" / "VOC2012"
+    assert data_state(index) == FIRST
+    build(voc_tree, index, ANIMALS)
+    assert data_state(index) == FIRST
+    files = [path for path in data.rglob("*") if path.name != "t1.jpg"]
+    for path in files:
+        touch(path)
+    before = (tmp_path / "index.files.csv").read_text()
+    assert data_state(index) == FIRST
+    after = (tmp_path / "index.files.csv").read_text()
+    assert before != after and data_state(index) == FIRST and (tmp_path / "index.files.csv").read_text() == after
+    states = [FIRST]
+    for change in (
+        lambda: write_palette_png(data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8)),
+        lambda: Image.fromarray(np.ones((6, 7, 3), np.uint8)).save(data / "JPEGImages" / "c1.jpg"),
+        lambda: (data / "Annotations" / "a1.xml").write_text("<annotation><object><name>cat</name></object></annotation>"),
+        lambda: (data / "ImageSets" / "Segmentation" / "train.txt").write_text("a1\n"),
+        lambda: (data / "SegmentationClassAug" / "a1.png").unlink(),
+    ):
+        change()
+        state = data_state(index)
+        assert state not in states and data_state(index) == state
+        states.append(state)
+        build(voc_tree, index, replace(ANIMALS, state=state))
+        assert data_state(index) == state
+    (tmp_path / "index.files.csv").unlink()
+    assert data_state(index) not in states
+    (data / "JPEGImages" / "c1.jpg").unlink()
+    assert data_state(index) not in states
+
+
+def test_what_was_decoded_once_is_decoded_again_only_when_it_changes(
+    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(index_images, "read_image", lambda path: decoded.append(path.stem))
+    build(voc_tree, tmp_path / "index", replace(ANIMALS, verify=False))
+    assert decoded == []
+    build(voc_tree, tmp_path / "index", ANIMALS)
+    assert decoded == ["a1", "b1", "c1"]
+    touch(voc_tree / "VOCdevkit/VOC2012/JPEGImages/b1.jpg")
+    build(voc_tree, tmp_path / "index", ANIMALS)
+    assert decoded == ["a1", "b1", "c1", "b1"]
+
+
+def test_a_damaged_table_of_contents_is_as_good_as_none(voc_tree: Path, tmp_path: Path) -> None:
+    build(voc_tree, tmp_path / "index", ANIMALS)
+    for text in ("", "path\n", "path,size,modified,digest,decoded\nx,1\n", "path,size,modified,digest,decoded\nx,a,1,y,True\n"):
+        (tmp_path / "index.files.csv").write_text(text)
+        assert Contents.beside(tmp_path / "index").seen == {} and data_state(tmp_path / "index") != FIRST
+
+
+@pytest.mark.parametrize("text", ["", "id,path\na,b\n", "id,path,width,height,labels,digest\na,b,c,4,1,x\n"])
+def test_a_damaged_list_is_one_line(voc_tree: Path, tmp_path: Path, text: str) -> None:
+    folder = build(voc_tree, tmp_path / "index", ANIMALS)
+    for path in (folder / "splits" / "val.csv", folder / "classes.csv"):
+        kept = path.read_text()
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"{path.name}: missing or damaged part of the image index [^\n]*; [^\n]+$"):
+            Index.of_split(folder, "val")
+        path.write_text(kept)
+    with pytest.raises(UserError, match=r"^split 'test' holds no image; the data set has: train, train_aug, val$"):
+        Index.of_split(folder, "test")
 
 
 def test_scenes_carry_their_contexts(tmp_path: Path) -> None:
     render(SceneOutputs(tmp_path / "scenes"), SceneOptions(train=3, val=2, size=48), QUIET)
     folder = build(tmp_path / "scenes", tmp_path / "index", Options(kind="scenes"))
-    index = Index.read(folder)
-    assert len(index.split("train")) == 3 and len(index.split("val")) == 2 and len(index.classes) == 6
-    for row in csv.DictReader((folder / "masks.csv").open()):
-        (image,) = index.select([row["id"]])
-        assert tuple(np.unique(read_mask(Path(row["mask"]), index.mask_values)))[1:] == image.labels
-        assert row["context"].endswith(f"ContextClass/{image.id}.png")
+    indices = {split: Index.of_split(folder, split) for split in ("train", "val")}
+    assert {split: len(index.images) for split, index in indices.items()} == {"train": 3, "val": 2}
+    for split, index in indices.items():
+        masks = read_masks(folder, split)
+        assert len(index.classes) == 6 and list(masks) == [image.id for image in index.images]
+        for image in index.images:
+            mask, context = masks[image.id].mask, masks[image.id].context
+            assert mask is not None and tuple(np.unique(read_mask(mask, index.mask_values)))[1:] == image.labels
+            assert context is not None and context.match(f"ContextClass/{image.id}.png")
 
 
 def test_a_table_with_a_turned_photograph(tmp_path: Path) -> None:
@@ -90,8 +191,8 @@ def test_a_table_with_a_turned_photograph(tmp_path: Path) -> None:
     write_palette_png(tmp_path / "mask.png", np.zeros((9, 4), np.uint8))
     (tmp_path / "own.csv").write_text("image,labels,mask\none.jpg,cat,mask.png\n")
     run(Inputs(table=tmp_path / "own.csv"), Outputs(tmp_path / "index"), Options(kind="table"), QUIET)
-    (image,) = Index.read(tmp_path / "index").images
-    assert (image.height, image.width, image.labels, image.splits) == (9, 4, (1,), ("train",))
+    (image,) = Index.of_split(tmp_path / "index", "train").images
+    assert (image.height, image.width, image.labels) == (9, 4, (1,))
 
 
 def damage(folder: Path, what: str) -> None:

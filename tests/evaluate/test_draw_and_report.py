@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brnf.data.index import ImageRecord, Index
+from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import colour_map, write_palette_png
 from brnf.errors import UserError
 from brnf.evaluate.figures import History, bias_figure, curves_figure, overlay
@@ -27,23 +27,22 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an experiment of five images with context, two models, all tables and figures."""
     root = tmp_path_factory.mktemp("results") / "demo"
     index = root / "index"
-    index.mkdir(parents=True)
     random = np.random.default_rng(0)
     truth, context = np.zeros((2, SIDE, SIDE), np.uint8)
     truth[6:14, 6:18] = 1
     context[14:20, 6:18] = 1
     truth[0] = 255
-    records, rows = [], ["id,mask,context"]
+    records, masks = [], []
     for name in NAMES:
         files = [root / "data" / f"{name}{kind}.png" for kind in ("", "-mask", "-context")]
-        files[0].parent.mkdir(exist_ok=True)
+        files[0].parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(files[0])
         write_palette_png(files[1], truth)
         write_palette_png(files[2], context)
-        records.append(ImageRecord(name, files[0], SIDE, SIDE, (1,), ("train",)))
-        rows.append(f"{name},{files[1] if name != NAMES[4] else ''},{files[2]}")
-    Index(("rail<way>", "boat"), (1, 2), tuple(records)).write(index)
-    (index / "masks.csv").write_text("\n".join(rows) + "\n")
+        records.append(ImageRecord(name, files[0], SIDE, SIDE, (1,)))
+        masks.append(MaskRecord(name, files[1] if name != NAMES[4] else None, files[2]))
+    Index(("rail<way>", "boat"), (1, 2), tuple(records)).write(index, "train")
+    write_masks(index, "train", masks)
     evaluations = []
     for model, leak in (("base", 0.8), ("brnf", 0.3)):
         for seed in (0, 1):
@@ -81,12 +80,12 @@ def test_figures_have_their_size(experiment: Path) -> None:
 
 
 def test_examples_prefer_images_with_all_panels_and_do_not_change(experiment: Path) -> None:
-    index = Index.read(experiment / "index")
+    index = Index.of_split(experiment / "index", "train")
     panels = {
         "CAM": draw.Panel("classifier", [experiment / "base" / "0.h5"], 2),
         "prediction": draw.Panel("mask", [experiment / "masks"], 2),
     }
-    truth = draw.GroundTruth(index, experiment / "index")
+    truth = draw.GroundTruth(index, experiment / "index", "train")
     chosen = [image.id for image in draw._choose(index, panels, truth, draw.Options("train", count=9))]
     assert chosen[0] == NAMES[2], "the only one with a prediction"
     assert sorted(chosen) == NAMES[:4], "the image without a mask is left out"

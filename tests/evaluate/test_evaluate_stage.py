@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brnf.data.index import ImageRecord, Index
+from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.evaluate import show
@@ -30,21 +30,20 @@ BOAT = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.9, 0.9, 0.0], [0.0, 0.9, 0.9, 0.8
 
 def make_index(folder: Path, with_masks: tuple[str, ...] = ("a", "b")) -> Path:
     index = folder / "index"
-    index.mkdir(parents=True)
     images = (
-        ImageRecord("a", folder / "a.jpg", 4, 4, (1,), ("train",)),
-        ImageRecord("b", folder / "b.jpg", 4, 4, (1, 2), ("train",)),
+        ImageRecord("a", folder / "a.jpg", 4, 4, (1,)),
+        ImageRecord("b", folder / "b.jpg", 4, 4, (1, 2)),
     )
-    Index(("train", "boat"), (1, 2), images).write(index)
-    rows = ["id,mask,context"]
+    Index(("train", "boat"), (1, 2), images).write(index, "train")
+    masks = []
     for name, truth in TRUTH.items():
-        paths = ["", ""]
+        paths: list[Path | None] = [None, None]
         if name in with_masks:
-            paths = [str(folder / f"{name}-{kind}.png") for kind in ("mask", "context")]
-            write_palette_png(Path(paths[0]), truth)
-            write_palette_png(Path(paths[1]), CONTEXT[name])
-        rows.append(",".join([name, *paths]))
-    (index / "masks.csv").write_text("\n".join(rows) + "\n")
+            paths = [folder / f"{name}-{kind}.png" for kind in ("mask", "context")]
+            for path, values in zip(paths, (truth, CONTEXT[name]), strict=True):
+                write_palette_png(path, values)
+        masks.append(MaskRecord(name, paths[0], paths[1]))
+    write_masks(index, "train", masks)
     return index
 
 

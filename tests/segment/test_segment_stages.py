@@ -37,7 +37,8 @@ class Scenes:
     """Four images of one coloured square each, their index, their true labels and coarse maps."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.index, self.maps, self.images = folder, folder / "index", folder / "maps.h5", folder / "images.txt"
+        self.folder, self.index, self.maps = folder, folder / "index", folder / "maps.h5"
+        self.images = self.index / "shards" / "train" / "0.csv"
         self.truth: dict[str, np.ndarray] = {}
         rng = np.random.default_rng(0)
         records = []
@@ -50,11 +51,9 @@ class Scenes:
                 Image.fromarray(COLOURS[truth] + rng.integers(0, 3, (56, 64, 3), dtype=np.uint8)).save(folder / f"{name}.png")
                 coarse = (truth == label).reshape(14, 4, 16, 4).mean((1, 3)).astype(np.float32)
                 maps.write(name, np.array([label]), {"seeds": np.stack([1 - coarse, coarse])})
-                records.append(ImageRecord(name, folder / f"{name}.png", 64, 56, (label,), ("train",)))
+                records.append(ImageRecord(name, folder / f"{name}.png", 64, 56, (label,)))
                 self.truth[name] = truth
-        self.index.mkdir()
-        Index(CLASSES, (1, 2), tuple(records)).write(self.index)
-        self.images.write_text("\n".join(self.truth))
+        Index(CLASSES, (1, 2), tuple(records)).write(self.index, "train")
 
     def accuracy(self, masks: Path) -> float:
         assert sorted(path.stem for path in masks.iterdir()) == sorted(self.truth)
@@ -66,7 +65,7 @@ class Scenes:
 
     def pseudo_labels(self, name: str, options: make_pseudo_labels.Options) -> make_pseudo_labels.Outputs:
         outputs = make_pseudo_labels.Outputs(self.folder / name, self.folder / f"{name}.h5")
-        make_pseudo_labels.run(make_pseudo_labels.Inputs(self.index, self.maps), outputs, options, QUIET)
+        make_pseudo_labels.run(make_pseudo_labels.Inputs(self.index, self.images, self.maps), outputs, options, QUIET)
         return outputs
 
     def train(self, name: str, masks: Path, options: train_segmentation.Options, runtime: Runtime = QUIET) -> train_segmentation.Outputs:

@@ -33,7 +33,7 @@ NETWORK = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write six images with a striped or a checked patch, their index and one list of ids."""
+    """Write six images with a striped or a checked patch, and their index."""
     folder = tmp_path_factory.mktemp("data")
     generator = np.random.default_rng(1)
     y, x = np.mgrid[:24, :24]
@@ -44,9 +44,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         top, left = generator.integers(0, 24), generator.integers(0, 40)
         pixels[top : top + 24, left : left + 24] = patches[number % 2][..., None]
         Image.fromarray(pixels).save(folder / f"{number}.png")
-        records.append(ImageRecord(str(number), folder / f"{number}.png", 64, 48, (number % 2 + 1,), ("train",)))
-    Index(("stripes", "checks"), (1, 2), tuple(records)).write(folder)
-    (folder / "images.txt").write_text("".join(f"{record.id}\n" for record in records))
+        records.append(ImageRecord(str(number), folder / f"{number}.png", 64, 48, (number % 2 + 1,)))
+    Index(("stripes", "checks"), (1, 2), tuple(records)).write(folder, "train")
     return folder
 
 
@@ -59,7 +58,7 @@ def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
         train_base.Options(**NETWORK, steps=3),  # type: ignore[arg-type]
         RUNTIME,
     )
-    images = data / "images.txt"
+    images = data / "shards" / "train" / "0.csv"
     compute_cams.run(
         compute_cams.Inputs(data, files["base.pt"], images),
         compute_cams.Outputs(files["cams.h5"]),
@@ -123,9 +122,9 @@ def test_the_flow_waits_for_its_second_epoch(chain: dict[str, Path]) -> None:
 
 
 def test_a_network_of_other_classes_is_refused(data: Path, chain: dict[str, Path], tmp_path: Path) -> None:
-    index = Index.read(data)
-    Index(("stripes", "dots"), index.mask_values, index.images).write(tmp_path)
-    inputs = compute_cams.Inputs(tmp_path, chain["base.pt"], data / "images.txt")
+    index = Index.of_split(data, "train")
+    Index(("stripes", "dots"), index.mask_values, index.images).write(tmp_path, "train")
+    inputs = compute_cams.Inputs(tmp_path, chain["base.pt"], data / "shards" / "train" / "0.csv")
     with pytest.raises(UserError, match=r"base\.pt: trained for the classes stripes, checks"):
         compute_cams.run(inputs, compute_cams.Outputs(tmp_path / "maps.h5"), compute_cams.Options(), RUNTIME)
     assert not (tmp_path / "maps.h5").exists()
@@ -133,7 +132,7 @@ def test_a_network_of_other_classes_is_refused(data: Path, chain: dict[str, Path
 
 def test_a_damaged_network_is_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "base.pt").write_bytes(b"no network")
-    inputs = compute_cams.Inputs(data, tmp_path / "base.pt", data / "images.txt")
+    inputs = compute_cams.Inputs(data, tmp_path / "base.pt", data / "shards" / "train" / "0.csv")
     with pytest.raises(UserError, match=r"base\.pt: damaged"):
         compute_cams.run(inputs, compute_cams.Outputs(tmp_path / "maps.h5"), compute_cams.Options(), RUNTIME)
 

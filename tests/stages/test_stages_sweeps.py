@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.data.index import ImageRecord, Index
+from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.stages import denoise_seeds, draw_studies, evaluate, measure_scaling, sweep_denoising, tabulate_sweeps, train_flow
@@ -28,7 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sweep")
     generator = np.random.default_rng(0)
     records = []
-    rows = ["id,mask,context"]
+    masks = []
     paths = {name: folder / f"{name}.h5" for name in ("maps", "pixels")}
     with write_maps(paths["maps"]) as maps, write_pixels(paths["pixels"], DIMENSION, 3) as pixels:
         for number in range(5):
@@ -55,10 +55,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             )
             mask = folder / f"{name}-mask.png"
             write_palette_png(mask, np.kron(truth, np.ones((SIDE // GRID, SIDE // GRID), np.uint8)))
-            rows.append(f"{name},{mask},")
-            records.append(ImageRecord(name, folder / f"{name}.jpg", SIDE, SIDE, (label,), ("train",)))
-    Index(("one", "two"), (1, 2), tuple(records)).write(folder)
-    (folder / "masks.csv").write_text("\n".join(rows) + "\n")
+            masks.append(MaskRecord(name, mask, None))
+            records.append(ImageRecord(name, folder / f"{name}.jpg", SIDE, SIDE, (label,)))
+    Index(("one", "two"), (1, 2), tuple(records)).write(folder, "train")
+    write_masks(folder, "train", masks)
     paths |= {"index": folder, "flow": folder / "flow.pt", "history": folder / "history.csv"}
     train_flow.run(
         train_flow.Inputs((paths["pixels"],)),
@@ -105,9 +105,8 @@ def test_the_density_is_the_better_classifier_where_seeds_fire_beside_the_object
 
 def test_a_split_without_masks_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
     other = tmp_path / "index"
-    other.mkdir()
-    Index.read(files["index"]).write(other)
-    (other / "masks.csv").write_text("id,mask,context\n")
+    Index.of_split(files["index"], "train").write(other, "train")
+    write_masks(other, "train", [])
     with pytest.raises(UserError, match="none of its images has a ground-truth mask"):
         swept(files | {"index": other}, tmp_path)
     assert not (tmp_path / "sweep.json").exists()

@@ -38,7 +38,7 @@ def index(tmp_path: Path) -> Index:
         pixels[:, slice(0, 32) if left else slice(32, 64)] += 200
         path = tmp_path / f"{number}.png"
         Image.fromarray(pixels).save(path)
-        records.append(ImageRecord(str(number), path, 64, 48, (1,) if left else (2,), ("train",)))
+        records.append(ImageRecord(str(number), path, 64, 48, (1,) if left else (2,)))
     return Index(("left", "right"), (1, 2), tuple(records))
 
 
@@ -53,7 +53,7 @@ def seed_maps(index: Index, path: Path) -> MapReader:
 
 
 def make_source(network: CamNetwork, index: Index, seeds: MapReader | None, options: CropOptions, folder: Path, workers: int = 0):
-    return TrainingSource(network, index, index.images, seeds, options, folder, CPU, Runtime(progress="none", workers=workers))
+    return TrainingSource(network, index, seeds, options, folder, CPU, Runtime(progress="none", workers=workers))
 
 
 def test_kept_outputs_are_those_of_the_whole_image(network: CamNetwork, index: Index, tmp_path: Path) -> None:

@@ -41,9 +41,11 @@ class Workflow:
         for split, shards in splits.items():
             (index / "shards" / split).mkdir(parents=True)
             for shard in range(shards):
-                (index / "shards" / split / f"{shard}.txt").write_text("a\n")
-        for table in ("classes", "images", "masks"):
-            (index / f"{table}.csv").touch()
+                (index / "shards" / split / f"{shard}.csv").touch()
+            for folder in ("splits", "masks"):
+                (index / folder).mkdir(exist_ok=True)
+                (index / folder / f"{split}.csv").touch()
+        (index / "classes.csv").touch()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from brnf.workflow.schema import complete, leaves, load_schema
 
 STAGES = sorted(SOURCES)
 GIVEN_BY_RULES = {
-    "index_images": {"splits"},
+    "index_images": {"splits", "state"},
     "train_base": {"split", "seed"},
     "store_pixels": {"product"},
     "train_flow": {"seed"},

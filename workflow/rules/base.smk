@@ -3,7 +3,7 @@
 
 rule train_base:
     input:
-        indexed("classes.csv", "images.csv"),
+        indexed_split("train", "splits"),
     output:
         network=f"{RUN}/network/network.pt",
         history=f"{RUN}/network/history.csv",

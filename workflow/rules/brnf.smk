@@ -3,7 +3,7 @@
 
 rule train_brnf:
     input:
-        indexed("classes.csv", "images.csv"),
+        indexed_split("train", "splits"),
         base="results/{name}/base/seed{seed}/network/network.pt",
         seeds=guiding_maps,
     output:

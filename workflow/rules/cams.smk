@@ -3,8 +3,8 @@
 
 rule compute_cams:
     input:
-        indexed("classes.csv", "images.csv"),
-        images=indexed("shards/{split}/{shard}.txt"),
+        indexed(),
+        images=shard_of_index,
         network=f"{RUN}/network/network.pt",
     output:
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
@@ -30,8 +30,8 @@ rule compute_cams:
 
 rule store_pixels:
     input:
-        indexed("classes.csv", "images.csv"),
-        images=indexed("shards/{split}/{shard}.txt"),
+        indexed(),
+        images=shard_of_index,
         network=f"{RUN}/network/network.pt",
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     output:

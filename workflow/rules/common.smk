@@ -5,6 +5,7 @@ from collections import Counter
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
+from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.estimate import estimate, seconds_by_rule
@@ -100,8 +101,18 @@ def index_folder(wildcards):
 
 
 def indexed(*names):
-    """Return a function for `input`: files of the image index."""
-    return lambda wildcards: [f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}" for name in names]
+    """Return a function for `input`: the classes and other files of the image index, which hold no more than the stage reads."""
+    return lambda wildcards: [f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}" for name in ("classes.csv", *names)]
+
+
+def indexed_split(key, *folders):
+    """Return a function for `input`: the classes, and the lists of a split given by its key in section dataset."""
+    return lambda wildcards: indexed(*(f"{folder}/{split_of(key)(wildcards)}.csv" for folder in folders))(wildcards)
+
+
+def shard_of_index(wildcards):
+    """Return the list of a shard in the image index."""
+    return f"{index_folder(wildcards)}/shards/{wildcards.split}/{wildcards.shard}.csv"
 
 
 def flow_of(wildcards):
@@ -131,6 +142,11 @@ def measured(wildcards):
 def drawn(wildcards):
     """Return what a figure is drawn from, as flags and their words."""
     return figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
+
+
+def pictured(wildcards):
+    """Return the lists of the split whose images a figure shows; none when it shows numbers only."""
+    return indexed_split("seeds", "splits", "masks")(wildcards) if "panels" in drawn(wildcards) else []
 
 
 def split_of(key):

@@ -1,22 +1,24 @@
 # Images: rendered when the data set is scenes, indexed always.
+from functools import cache
 
 
-def image_sources(wildcards):
-    """Return the files that say which images there are."""
-    dataset = experiment(wildcards).settings["dataset"]
-    if dataset["kind"] == "scenes":
-        return f"results/{wildcards.name}/data"
-    if dataset["kind"] == "table":
-        return dataset["table"]
-    folders = (Path(dataset["root"], inside) for inside in ("", "VOC2012", "VOCdevkit/VOC2012"))
-    return sorted(str(path) for folder in folders for path in folder.glob("ImageSets/Segmentation/*.txt"))
+def rendered(wildcards):
+    """Return what must be rendered first. A data set that is there already is no input: its state is known in other ways."""
+    scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
+    return [f"results/{wildcards.name}/data"] if scenes else []
 
 
-def image_source_flag(wildcards):
-    """Return the same for the command line."""
+def image_source(wildcards):
+    """Return where the data set is, for the command line."""
     dataset = experiment(wildcards).settings["dataset"]
     root = f"results/{wildcards.name}/data" if dataset["kind"] == "scenes" else dataset["root"]
     return command_line({"table": dataset["table"]} if dataset["kind"] == "table" else {"root": root})
+
+
+@cache
+def state_of(name):
+    """Return the state of an experiment's data, looked at once a call of the workflow."""
+    return data_state(Path(f"results/{name}/index"))
 
 
 rule render_scenes:
@@ -41,7 +43,7 @@ rule render_scenes:
 
 checkpoint index_images:
     input:
-        image_sources,
+        rendered,
     output:
         index=directory("results/{name}/index"),
     log:
@@ -55,8 +57,12 @@ checkpoint index_images:
         mem_mb=4000,
         runtime=240,
     params:
-        source=image_source_flag,
-        options=options("index_images", splits=lambda wildcards: experiment(wildcards).splits()),
+        source=image_source,
+        options=options(
+            "index_images",
+            splits=lambda wildcards: experiment(wildcards).splits(),
+            state=lambda wildcards: state_of(wildcards.name),
+        ),
         code=code("index_images"),
     shell:
         "python -m brnf.stages.index_images {params.source} --index {output.index} {params.options} {config[runtime]} 2> >(tee {log} >&2)"

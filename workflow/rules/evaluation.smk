@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        indexed("classes.csv", "images.csv", "masks.csv"),
+        indexed("splits/{split}.csv", "masks/{split}.csv"),
         unpack(measured),
     output:
         evaluation=f"{RUN}/evaluation/{{product}}-{{split}}.json",
@@ -62,7 +62,7 @@ rule tabulate:
 
 rule draw:
     input:
-        indexed("classes.csv", "images.csv", "masks.csv"),
+        pictured,
         drawn=lambda wildcards: [word.split(":")[-1] for words in drawn(wildcards).values() for word in words],
     output:
         figure="results/{name}/figures/{figure}.png",

@@ -3,7 +3,8 @@
 
 rule make_pseudo_labels:
     input:
-        indexed("classes.csv", "images.csv"),
+        indexed(),
+        images=shard_of_index,
         maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
     output:
         masks=directory(f"{RUN}/pseudo_labels/{{split}}/{{shard}}"),
@@ -22,13 +23,13 @@ rule make_pseudo_labels:
         options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
         code=code("make_pseudo_labels"),
     shell:
-        "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index --maps {input.maps}"
+        "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index --images {input.images} --maps {input.maps}"
         " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
 
 
 rule train_segmentation:
     input:
-        indexed("classes.csv", "images.csv"),
+        indexed_split("train", "splits"),
         masks=sharded(f"{RUN}/pseudo_labels/{{split}}/{{shard}}", "train"),
     output:
         network=f"{RUN}/segmentation/network.pt",
@@ -54,8 +55,8 @@ rule train_segmentation:
 
 rule predict_segmentation:
     input:
-        indexed("classes.csv", "images.csv"),
-        images=indexed("shards/{split}/{shard}.txt"),
+        indexed(),
+        images=shard_of_index,
         network=f"{RUN}/segmentation/network.pt",
     output:
         masks=directory(f"{RUN}/predictions/{{split}}/{{shard}}"),

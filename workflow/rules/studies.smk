@@ -83,7 +83,7 @@ use rule train_flow as fit_density with:
 
 rule sweep_denoising:
     input:
-        indexed("classes.csv", "images.csv", "masks.csv"),
+        indexed_split("seeds", "splits", "masks"),
         pixels=seed_shards("pixels"),
         maps=seed_shards("cams"),
         flow=lambda wildcards: fit_file(wildcards, "flow.pt"),
