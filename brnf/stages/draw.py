@@ -57,7 +57,7 @@ class Outputs:
 class Options:
     """What is drawn."""
 
-    split: str
+    split: str = "train"
     """Split the examples are from."""
     images: tuple[str, ...] = ()
     """Ids of the examples; none: the first ``count`` by a hash of the id, of those with a mask and the most panels."""

@@ -11,6 +11,8 @@ from brnf.workflow.configuration import read_experiments
 from brnf.workflow.estimate import estimate, seconds_by_rule
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
+from brnf.workflow.idle import without_idle
+from brnf.workflow.schema import SCHEMA, leaves, load_schema
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
 from brnf.workflow.targets import (
     ablation,
@@ -34,8 +36,9 @@ except UserError as error:
     sys.exit(f"error: {error}")
 MAIN = next(iter(EXPERIMENTS.values()))
 
-# Read inside the shell line, so that a change reruns nothing.
+# Read inside the shell line, so that a change reruns nothing: settings of the machine, and where the sources lie.
 config["runtime"] = command_line({key: MAIN.settings[key] for key in ("device", "threads", "workers", "progress")})
+config["schema"] = str(SCHEMA)
 THREADS = MAIN.settings["threads"]
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})
@@ -82,7 +85,7 @@ def options(stage, **given):
         values = {name: value(wildcards) if callable(value) else value for name, value in given.items()}
         if hasattr(wildcards, "seed") and "seed" in option_names(stage):
             values["seed"] = wildcards.seed
-        return command_line(stage_options(stage, experiment(wildcards), model, values))
+        return command_line(without_idle(stage, stage_options(stage, experiment(wildcards), model, values)))
 
     return of
 
@@ -142,6 +145,13 @@ def measured(wildcards):
 def drawn(wildcards):
     """Return what a figure is drawn from, as flags and their words."""
     return figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
+
+
+def drawing_options(wildcards):
+    """Return the options that a figure follows from: which images are shown, or the order of models and products."""
+    found = stage_options("draw", experiment(wildcards), "base", {"split": split_of("seeds")(wildcards)})
+    names = ("split", "images", "count") if wildcards.figure in ("examples", "ablation") else ("models", "products")
+    return command_line({name: found[name] for name in names})
 
 
 def pictured(wildcards):

@@ -75,7 +75,7 @@ rule draw:
         mem_mb=4000,
         runtime=30,
     params:
-        options=options("draw", split=split_of("seeds")),
+        options=drawing_options,
         code=code("draw"),
         drawn=lambda wildcards: command_line(drawn(wildcards)),
         kind=lambda wildcards: "examples" if wildcards.figure == "ablation" else wildcards.figure,
@@ -106,7 +106,6 @@ rule report:
         configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
         tables=expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
         figures=[f"results/{chosen.name}/figures/{figure}.png" for chosen in EXPERIMENTS.values() for figure in figures(chosen)],
-        schema=f"{workflow.basedir}/schemas/config.schema.yaml",
     output:
         report=f"results/{MAIN.name}/report.html",
     log:
@@ -119,7 +118,8 @@ rule report:
         runtime=10,
     params:
         experiments=expand("results/{name}", name=EXPERIMENTS),
+        defaults=[f"{'.'.join(path)}: {part.get('default')}" for path, part in leaves(load_schema())],
         code=code("report"),
     shell:
-        "python -m brnf.stages.report --experiments {params.experiments} --schema {input.schema}"
+        "python -m brnf.stages.report --experiments {params.experiments} --schema {config[schema]}"
         " --report {output.report} {config[runtime]} 2> >(tee {log} >&2)"

@@ -1,0 +1,40 @@
+"""Options that others make meaningless: they stay away from a stage's command line, so that changing one reruns nothing."""
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["IDLE", "without_idle"]
+
+Options = Mapping[str, Any]
+
+_FITTED = "coupling blocks hidden clamp steps batch_rows learning_rate beta1 beta2 clip_norm balanced learn_means"
+
+IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
+    ("train_base train_brnf", lambda options: options["steps"] is not None, "epochs"),
+    ("train_base train_brnf", lambda options: not options["fit_classifier"], "classifier_penalty"),
+    ("train_brnf", lambda options: not options["guidance"], "lambda_gui"),
+    ("train_brnf", lambda options: not options["ccnf"], "lambda_cal"),
+    ("train_brnf", lambda options: not options["fscl"], "lambda_nce nce_temperature sample_width samples_per_step bank_*"),
+    ("train_brnf", lambda options: not options["ccnf"] and not options["fscl"], "flow_* tau_* labels_from online_warmup"),
+    ("train_brnf", lambda options: options["flow_temperature"] != "auto", "flow_target"),
+    ("train_flow", lambda options: options["temperature"] != "auto", "target"),
+    ("train_flow", lambda options: options["density"] == "flow", "ridge components"),
+    ("train_flow", lambda options: options["density"] != "flow", _FITTED),
+    ("train_flow", lambda options: options["density"] != "gmm", "components"),
+    ("make_pseudo_labels", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* unary"),
+    ("predict_segmentation", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* crf_minimum"),
+    ("train_segmentation", lambda options: bool(options["scales"]), "scale_low scale_high"),
+)
+"""Stages, when, and the options of theirs that then change nothing."""
+
+
+def without_idle(stage: str, options: Options) -> dict[str, Any]:
+    """Return the options of a stage that can change its result, given the others.
+
+    Arguments:
+        stage: its name.
+        options: all of its options by name.
+    """
+    idle = [pattern for stages, when, names in IDLE if stage in stages.split() and when(options) for pattern in names.split()]
+    return {name: value for name, value in options.items() if not any(fnmatch.fnmatchcase(name, pattern) for pattern in idle)}
