@@ -1,12 +1,11 @@
 """Running Snakemake on this workflow in a folder of its own."""
 
 import re
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked_snakemake import ForkedSnakemake, forked_snakemake
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,15 +13,18 @@ ROOT = Path(__file__).parents[2]
 class Workflow:
     """The workflow, called from a folder in which its results will stand."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run: ForkedSnakemake) -> None:
+        self.folder, self._run = folder, run
+
+    def elsewhere(self, folder: Path) -> "Workflow":
+        """Return the workflow called from another folder."""
+        return Workflow(folder, self._run)
 
     def __call__(self, *words: str, fails: bool = False) -> str:
         """Run Snakemake and return what it prints; it must succeed unless it ``fails``."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2", *words]
-        done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
-        assert (done.returncode != 0) == fails, done.stdout
-        return done.stdout
+        status, output = self._run(self.folder, *words)
+        assert (status != 0) == fails, output
+        return output
 
     def jobs(self, *words: str) -> dict[str, int]:
         """Return how many jobs of each rule a dry run plans; none when nothing is to be done."""
@@ -48,14 +50,20 @@ class Workflow:
         (index / "classes.csv").touch()
 
 
+@pytest.fixture(scope="session")
+def snakemake() -> Iterator[ForkedSnakemake]:
+    with forked_snakemake() as run:
+        yield run
+
+
 @pytest.fixture
-def workflow(tmp_path: Path) -> Workflow:
-    return Workflow(tmp_path)
+def workflow(tmp_path: Path, snakemake: ForkedSnakemake) -> Workflow:
+    return Workflow(tmp_path, snakemake)
 
 
 @pytest.fixture(scope="module")
-def lasting_workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    return Workflow(tmp_path_factory.mktemp("workflow"))
+def lasting_workflow(tmp_path_factory: pytest.TempPathFactory, snakemake: ForkedSnakemake) -> Workflow:
+    return Workflow(tmp_path_factory.mktemp("workflow"), snakemake)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_a_new_threshold_reruns_flows_but_no_features(finished: Any) -> None:
 
 
 def test_an_index_made_again_with_equal_content_reruns_nothing(finished: Any, tmp_path: Path) -> None:
-    folder = type(finished)(tmp_path / "copy")
+    folder = finished.elsewhere(tmp_path / "copy")
     shutil.copytree(finished.folder, folder.folder, symlinks=True)
     os.utime(folder.folder / "results" / "tiny" / "data")
     printed = folder("--configfile", TINY, "--forcerun", "index_images", "--until", "index_images")

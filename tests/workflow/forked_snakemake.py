@@ -1,0 +1,97 @@
+"""Snakemake, loaded once and forked for each command line.
+
+Each run is Snakemake's own command line in a process of its own; only the time of its imports is saved, so that hundreds of dry runs
+are affordable. Reads one request a line from the standard input, answers with one line each.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+SNAKEFILE = Path(__file__).parents[2] / "workflow" / "Snakefile"
+
+
+class ForkedSnakemake:
+    """Run command lines in forks of one process."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, folder: Path, *words: str, snakefile: Path = SNAKEFILE) -> tuple[int, str]:
+        """Run Snakemake in a folder and return its exit status and what it prints."""
+        assert self._server.stdin and self._server.stdout
+        request = {"folder": str(folder), "words": ["--snakefile", str(snakefile), "--cores", "2", *words]}
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        reply = json.loads(self._server.stdout.readline())
+        return reply["status"], reply["output"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._server.communicate()
+
+
+@contextlib.contextmanager
+def forked_snakemake() -> Iterator[ForkedSnakemake]:
+    """Start the process and end it with the block."""
+    run = ForkedSnakemake()
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    import snakemake.cli
+    import snakemake.dag
+    import snakemake.scheduling.job_scheduler
+    import snakemake.workflow  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryFile("w+") as output:
+            child = os.fork()
+            if child == 0:
+                _become_snakemake(output.fileno(), request["folder"], request["words"])
+            _, status = os.waitpid(child, 0)
+            output.seek(0)
+            print(json.dumps({"status": os.waitstatus_to_exitcode(status), "output": output.read()}), flush=True)
+
+
+def _become_snakemake(output: int, folder: str, words: list[str]) -> None:
+    from snakemake.cli import main as snakemake
+
+    status = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(folder)
+        sys.argv = ["snakemake", *words]
+        snakemake(words)
+    except SystemExit as end:
+        status = _status(end.code)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _status(code: str | int | None) -> int:
+    """Do with what a program exits with as the interpreter does: words are an error message."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    return code if isinstance(code, int) else 0 if code is None else 1
+
+
+if __name__ == "__main__":
+    main()
