@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 def fingerprint(module: str, root: Path = ROOT) -> str:
     """Hash the syntax trees, without docstrings and comments, of all package modules that a module reaches by its imports.
 
-    A data file of the package, such as a template, counts when a reached module names it.
+    A data file of the package, such as a template, counts when it lies in the folder of a reached module and one of them holds its
+    name as a string.
 
     Arguments:
         module: dotted name, such as ``brnf.stages.train_flow``.
@@ -23,15 +25,17 @@ def fingerprint(module: str, root: Path = ROOT) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    trees = {name: _tree(_file(name, root)) for name in reached_modules(module, root)}
-    named = {
-        node.value for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    for name, tree in trees.items():
-        digest.update(f"{name}\n{ast.unparse(tree)}\n".encode())
-    for file in _data_files(root / module.split(".")[0]):
-        if file.name in named:
-            digest.update(file.name.encode() + file.read_bytes())
+    named: set[str] = set()
+    folders: set[Path] = set()
+    for name in reached_modules(module, root):
+        file = _file(name, root)
+        found = _read(file, name, root)
+        digest.update(f"{name} {found.digest}\n".encode())
+        named |= found.strings
+        folders.add(file.parent)
+    for path in _data_files(root / module.split(".")[0]):
+        if path.name in named and path.parent in folders:
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -47,7 +51,7 @@ def reached_modules(module: str, root: Path = ROOT) -> list[str]:
         name = waiting.pop()
         reached.add(name)
         parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        found = parents | {target for target in _imports(_file(name, root), name, root) if target.split(".")[0] == package}
+        found = parents | {target for target in _read(_file(name, root), name, root).imports if target.split(".")[0] == package}
         waiting |= found - reached
     return sorted(reached)
 
@@ -63,35 +67,42 @@ def _file(module: str, root: Path) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@dataclass(frozen=True)
+class _Module:
+    """What a file holds: a hash of its syntax tree, the dotted names of all modules that it imports, and its strings."""
+
+    digest: str
+    imports: frozenset[str]
+    strings: frozenset[str]
+
+
 @cache
-def _tree(file: Path) -> ast.Module:
+def _read(file: Path, module: str, root: Path) -> _Module:
     """Parse a file and leave out all strings that stand alone: docstrings of modules, classes, functions and fields."""
     tree = ast.parse(file.read_text(), str(file))
+    imports: set[str] = set()
+    strings: set[str] = set()
+    alone: set[ast.AST] = set()
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
+            alone |= {line.value for line in body if _is_string(line)}
             node.body = [line for line in body if not _is_string(line)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
-
-
-def _is_string(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
-
-
-@cache
-def _imports(file: Path, module: str, root: Path) -> frozenset[str]:
-    """Return the dotted names of all modules that a file imports."""
-    found: set[str] = set()
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(_tree(file)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in alone:
+            strings.add(node.value)
+        elif isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.rsplit(".", node.level - 1)[0] if node.level > 0 else ""
             source = ".".join(filter(None, (above, node.module)))
             # a name taken from a package is a module of its own, or something that the package's __init__ defines
-            found |= {source} | {f"{source}.{alias.name}" for alias in node.names if _is_module(f"{source}.{alias.name}", root)}
-    return frozenset(found)
+            imports |= {source} | {f"{source}.{alias.name}" for alias in node.names if _is_module(f"{source}.{alias.name}", root)}
+    return _Module(hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), frozenset(imports), frozenset(strings))
+
+
+def _is_string(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
 @cache

@@ -22,12 +22,17 @@ FILES = {
     "brnf/page/__init__.py": "",
     "brnf/page/page.html.j2": "<p>",
     "brnf/page/other.html.j2": "<p>",
+    "brnf/page/mentioned.html.j2": "<p>",
+    "brnf/far/__init__.py": "",
+    "brnf/far/page.html.j2": "<p>",
     "brnf/stages/__init__.py": "",
     "brnf/stages/one.py": '''"""Stage."""
 from brnf import cam
 from . import near_by
 
 TEMPLATE = "page.html.j2"
+HELP = "not mentioned.html.j2"
+"""mentioned.html.j2"""
 
 class Options:
     """Options."""
@@ -56,7 +61,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def hashed(package: Path) -> str:
-    for cached in (module._file, module._tree, module._imports, module._is_module, module._data_files):
+    for cached in (module._file, module._read, module._is_module, module._data_files):
         cached.cache_clear()
     return fingerprint("brnf.stages.one", package)
 
@@ -75,6 +80,8 @@ def test_reached_modules_follow_every_kind_of_import(package: Path) -> None:
         ("brnf/cam/contrast.py", "1", "2"),
         ("brnf/errors.py", "pass", "x = 1"),
         ("brnf/page/other.html.j2", "<p>", "<b>"),
+        ("brnf/page/mentioned.html.j2", "<p>", "<b>"),
+        ("brnf/far/page.html.j2", "<p>", "<b>"),
     ],
 )
 def test_words_and_unreached_code_change_nothing(package: Path, file: str, old: str, new: str) -> None:
