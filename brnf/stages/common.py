@@ -10,6 +10,7 @@ import tyro
 from tqdm import tqdm
 
 from brnf.errors import UserError
+from brnf.stages.devices import claim_gpu
 
 __all__ = ["Progress", "Runtime", "run_stage"]
 
@@ -19,7 +20,7 @@ class Runtime:
     """Settings of the machine; none of them changes a result (but see ``threads``)."""
 
     device: str = "auto"
-    """Where to compute: auto (cuda when there is one), cpu, cuda, cuda:1 ..."""
+    """Where to compute: auto (a GPU that no other job has, else the CPU), cpu, cuda, cuda:1 ..."""
     threads: int = 1
     """CPU threads; results are equal to the byte only for equal counts."""
     workers: int = 0
@@ -38,7 +39,9 @@ class Runtime:
 
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(self.threads)
-        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        name = self.device
+        if name == "auto":
+            name = f"cuda:{claim_gpu(torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
