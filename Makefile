@@ -25,6 +25,7 @@ lint: $(INSTALLED) ## check style and types only
 	$(BIN)/ruff format --check brnf tests
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 

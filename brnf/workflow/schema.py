@@ -30,6 +30,10 @@ BOUNDS = {
     "exclusiveMinimum": "greater than",
     "exclusiveMaximum": "less than",
 }
+PATTERNS = {
+    "^auto$": "auto or a number",
+    "^[a-z]+(:[0-9]+)?$": "auto, cpu, cuda or cuda:1",
+}
 
 
 @cache
@@ -142,7 +146,7 @@ def _wanted(error: ValidationError) -> str:
         near = difflib.get_close_matches(str(error.instance), [str(value) for value in limit], n=1)
         return f"one of {', '.join(map(str, limit))}" + (f"; did you mean '{near[0]}'?" if near else "")
     if rule == "pattern":
-        return "auto or a number" if limit == "^auto$" else "letters, digits, '_' and '-' only"
+        return PATTERNS.get(limit, "letters, digits, '_' and '-' only")
     if rule in ("minItems", "maxItems", "minLength"):
         return f"{'at least' if rule.startswith('min') else 'at most'} {limit} long"
     return "without repetition" if rule == "uniqueItems" else f"right ({error.message})"

@@ -167,6 +167,7 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"companions": {"y": {"flow": {"blocks": 0}}}}, ["companions.y: flow.blocks: is 0, must be at least 1"]),
         ({"companions": {"y": {"threads": 2}}}, ["companions.y.threads: cannot differ"]),
         ({"companions": {"x": {}}}, ["companions.x: has the name of the experiment itself"]),
+        ({"device": "cuda 1"}, ["device: is 'cuda 1', must be auto, cpu, cuda or cuda:1"]),
         ({"name": "a/b"}, ["name: is 'a/b', must be letters, digits"]),
     ],
 )

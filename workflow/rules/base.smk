@@ -18,12 +18,13 @@ rule train_base:
         ENVIRONMENT
     threads: THREADS
     resources:
+        cpus_per_task=CPUS,
         gpu=1,
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=720,
     params:
         options=options("train_base", split=split_of("train")),
         code=code("train_base"),
     shell:
         "python -m brnf.stages.train_base --index results/{wildcards.name}/index"
-        " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -18,14 +18,14 @@ rule compute_cams:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=480,
     params:
         options=options("compute_cams"),
         code=code("compute_cams"),
     shell:
         "python -m brnf.stages.compute_cams --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --maps {output.maps} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule store_pixels:
@@ -46,11 +46,11 @@ rule store_pixels:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
     params:
         options=options("store_pixels", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
         code=code("store_pixels"),
     shell:
         "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --maps {input.maps} --pixels {output.pixels} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --maps {input.maps} --pixels {output.pixels} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -1,18 +1,19 @@
-# What the other rule files share: the checked configuration, the wildcards, and what goes into `input` and `params`.
-import os
+# What all rules share - the checked configuration, the wildcards, and what goes into `input`, `params` and `resources`.
 import sys
 from collections import Counter
+from functools import cache
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
+from brnf.workflow.environment import set_environment
 from brnf.workflow.estimate import estimate, seconds_by_rule
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle
-from brnf.workflow.schema import SCHEMA, leaves, load_schema
+from brnf.workflow.schema import leaves, load_schema
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
 from brnf.workflow.targets import (
     ablation,
@@ -26,20 +27,17 @@ from brnf.workflow.targets import (
     sweeps,
 )
 
-# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
-
 try:
     EXPERIMENTS = read_experiments(config)
 except UserError as error:
     sys.exit(f"error: {error}")
 MAIN = next(iter(EXPERIMENTS.values()))
 
-# Read inside the shell line, so that a change reruns nothing: settings of the machine, and where the sources lie.
-config["runtime"] = command_line({key: MAIN.settings[key] for key in ("device", "threads", "workers", "progress")})
-config["schema"] = str(SCHEMA)
+# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
+set_environment(Path(sys.path[0]), MAIN.settings)
+
 THREADS = MAIN.settings["threads"]
+CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job whose workers read images
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})
 CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels, segmentation and evaluation
@@ -49,18 +47,19 @@ RUN = "results/{name}/{model}/seed{seed}"
 wildcard_constraints:
     name="|".join(EXPERIMENTS),
     model=f"({'|'.join([*BASE_MODELS, *BRNF_MODELS])}){POINT_PATTERN}",
-    seed=r"\d+",
+    seed="[0-9]+",
     split="[A-Za-z0-9_]+",
-    shard=r"\d+",
+    shard="[0-9]+",
     product="[a-z_]+",
     figure="examples|scores|bias|curves|ablation",
-    fit=r"own|tau-[\d.]+-[\d.]+|" + "|".join(BASELINES),
+    fit="|".join([r"own|tau-[\d.]+-[\d.]+", *BASELINES]),
 
 
 def say_estimate(workflow):
     """Print how long the planned jobs will take."""
     jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.output)
-    print(estimate(jobs, seconds_by_rule(Path("results"), MAIN.name), workflow.cores or 1), file=sys.stderr)
+    at_once = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1  # of a machine, or of a cluster
+    print(estimate(jobs, seconds_by_rule(Path("results"), MAIN.name), at_once), file=sys.stderr)
 
 
 def experiment(wildcards):
@@ -90,6 +89,11 @@ def options(stage, **given):
     return of
 
 
+def memory(megabytes):
+    """Return a function for `resources`: main memory in MB, that much more at each retry."""
+    return lambda wildcards, attempt: megabytes * attempt
+
+
 def code(stage):
     """Return the fingerprint of a stage for `params`."""
     return fingerprint(f"brnf.stages.{stage}")
@@ -101,6 +105,25 @@ def index_folder(wildcards):
     The index is a checkpoint: when it is made again, files that stay equal to the byte rerun nothing.
     """
     return Path(checkpoints.index_images.get(name=wildcards.name).output.index)
+
+
+def rendered(wildcards):
+    """Return what must be rendered first. A data set that is there already is no input: its state is known in other ways."""
+    scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
+    return [f"results/{wildcards.name}/data"] if scenes else []
+
+
+def image_source(wildcards):
+    """Return where the data set is, for the command line."""
+    dataset = experiment(wildcards).settings["dataset"]
+    root = f"results/{wildcards.name}/data" if dataset["kind"] == "scenes" else dataset["root"]
+    return command_line({"table": dataset["table"]} if dataset["kind"] == "table" else {"root": root})
+
+
+@cache
+def state_of(name):
+    """Return the state of an experiment's data, looked at once a call of the workflow."""
+    return data_state(Path(f"results/{name}/index"))
 
 
 def indexed(*names):
@@ -173,7 +196,7 @@ def guide(wildcards):
 def guiding_maps(wildcards):
     """Return the files of `guide`, for the training split."""
     folder, _ = guide(wildcards)
-    base = "base" + wildcards.model.removeprefix(kind_of(wildcards.model)) if folder == "denoised" else "base"
+    base = f"base{wildcards.model.removeprefix(kind_of(wildcards.model))}" if folder == "denoised" else "base"
     return sharded(f"results/{{name}}/{base}/seed{{seed}}/{folder}/{{split}}/{{shard}}.h5", "train")(wildcards)
 
 

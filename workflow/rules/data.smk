@@ -1,24 +1,4 @@
 # Images: rendered when the data set is scenes, indexed always.
-from functools import cache
-
-
-def rendered(wildcards):
-    """Return what must be rendered first. A data set that is there already is no input: its state is known in other ways."""
-    scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
-    return [f"results/{wildcards.name}/data"] if scenes else []
-
-
-def image_source(wildcards):
-    """Return where the data set is, for the command line."""
-    dataset = experiment(wildcards).settings["dataset"]
-    root = f"results/{wildcards.name}/data" if dataset["kind"] == "scenes" else dataset["root"]
-    return command_line({"table": dataset["table"]} if dataset["kind"] == "table" else {"root": root})
-
-
-@cache
-def state_of(name):
-    """Return the state of an experiment's data, looked at once a call of the workflow."""
-    return data_state(Path(f"results/{name}/index"))
 
 
 rule render_scenes:
@@ -32,13 +12,13 @@ rule render_scenes:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         options=options("render_scenes"),
         code=code("render_scenes"),
     shell:
-        "python -m brnf.stages.render_scenes --scenes {output.scenes} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        "python -m brnf.stages.render_scenes --scenes {output.scenes} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 checkpoint index_images:
@@ -54,7 +34,8 @@ checkpoint index_images:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        cpus_per_task=CPUS,
+        mem_mb=memory(4000),
         runtime=240,
     params:
         source=image_source,
@@ -65,4 +46,4 @@ checkpoint index_images:
         ),
         code=code("index_images"),
     shell:
-        "python -m brnf.stages.index_images {params.source} --index {output.index} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        "python -m brnf.stages.index_images {params.source} --index {output.index} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

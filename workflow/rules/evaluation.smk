@@ -15,7 +15,7 @@ rule evaluate:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=240,
     params:
         options=options(
@@ -31,7 +31,7 @@ rule evaluate:
         ),
     shell:
         "python -m brnf.stages.evaluate --index results/{wildcards.name}/index {params.measured}"
-        " --evaluation {output.evaluation} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --evaluation {output.evaluation} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule tabulate:
@@ -49,7 +49,7 @@ rule tabulate:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         options=options("tabulate"),
@@ -57,7 +57,7 @@ rule tabulate:
     shell:
         "python -m brnf.stages.tabulate --evaluations {input.evaluations} --results-csv {output.results_csv} --results-md {output.results_md}"
         " --by-seed-csv {output.by_seed_csv} --seeds-csv {output.seeds_csv} --seeds-md {output.seeds_md}"
-        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule draw:
@@ -72,7 +72,7 @@ rule draw:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         options=drawing_options,
@@ -81,7 +81,7 @@ rule draw:
         kind=lambda wildcards: "examples" if wildcards.figure == "ablation" else wildcards.figure,
     shell:
         "python -m brnf.stages.draw --index results/{wildcards.name}/index {params.drawn}"
-        " --{params.kind} {output.figure} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --{params.kind} {output.figure} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule write_config:
@@ -89,11 +89,12 @@ rule write_config:
         "results/{name}/config.yaml",
     log:
         "results/{name}/logs/write_config.log",
+    localrule: True
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=200,
+        mem_mb=memory(200),
         runtime=5,
     params:
         text=lambda wildcards: experiment(wildcards).yaml(),
@@ -114,12 +115,12 @@ rule report:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         experiments=expand("results/{name}", name=EXPERIMENTS),
         defaults=[f"{'.'.join(path)}: {part.get('default')}" for path, part in leaves(load_schema())],
         code=code("report"),
     shell:
-        "python -m brnf.stages.report --experiments {params.experiments} --schema {config[schema]}"
-        " --report {output.report} {config[runtime]} 2> >(tee {log} >&2)"
+        'python -m brnf.stages.report --experiments {params.experiments} --schema "$BRNF_SCHEMA"'
+        " --report {output.report} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -17,14 +17,14 @@ rule train_flow:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=240,
     params:
         options=options("train_flow"),
         code=code("train_flow"),
     shell:
         "python -m brnf.stages.train_flow --pixels {input.pixels}"
-        " --flow {output.flow} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --flow {output.flow} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule denoise_seeds:
@@ -44,11 +44,11 @@ rule denoise_seeds:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=120,
     params:
         options=options("denoise_seeds", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
         code=code("denoise_seeds"),
     shell:
         "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps} --flow {input.flow}"
-        " --denoised {output.denoised} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --denoised {output.denoised} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

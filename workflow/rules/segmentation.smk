@@ -17,14 +17,14 @@ rule make_pseudo_labels:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=480,
     params:
         options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
         code=code("make_pseudo_labels"),
     shell:
         "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index --images {input.images} --maps {input.maps}"
-        " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --masks {output.masks} --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule train_segmentation:
@@ -42,15 +42,16 @@ rule train_segmentation:
         ENVIRONMENT
     threads: THREADS
     resources:
+        cpus_per_task=CPUS,
         gpu=1,
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=2880,
     params:
         options=options("train_segmentation", split=split_of("train")),
         code=code("train_segmentation"),
     shell:
         "python -m brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"
-        " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule predict_segmentation:
@@ -70,11 +71,11 @@ rule predict_segmentation:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=480,
     params:
         options=options("predict_segmentation"),
         code=code("predict_segmentation"),
     shell:
         "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --masks {output.masks} --probabilities {output.probabilities} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --masks {output.masks} --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

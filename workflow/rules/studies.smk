@@ -19,14 +19,14 @@ rule compare_models:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         options=options("compare_models", models=lambda wildcards: ABLATION_MODELS, references=lambda wildcards: ("base_long", "brnf")),
         code=code("compare_models"),
     shell:
         "python -m brnf.stages.compare_models --evaluations {input.evaluations} --csv {output.csv} --markdown {output.markdown}"
-        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 # Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are fitted again. In scope `full` a value
@@ -99,7 +99,7 @@ rule sweep_denoising:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
     params:
         options=options(
@@ -117,7 +117,7 @@ rule sweep_denoising:
         code=code("sweep_denoising"),
     shell:
         "python -m brnf.stages.sweep_denoising --index results/{wildcards.name}/index --pixels {input.pixels} --maps {input.maps}"
-        " --flow {input.flow} --history {input.history} --sweep {output.sweep} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --flow {input.flow} --history {input.history} --sweep {output.sweep} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule tabulate_sweeps:
@@ -134,7 +134,7 @@ rule tabulate_sweeps:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         options=options(
@@ -146,7 +146,7 @@ rule tabulate_sweeps:
         code=code("tabulate_sweeps"),
     shell:
         "python -m brnf.stages.tabulate_sweeps --sweeps {input.sweeps} --csv {output.csv} --markdown {output.markdown}"
-        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule draw_sensitivity:
@@ -160,13 +160,12 @@ rule draw_sensitivity:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         code=code("draw_studies"),
     shell:
-        "python -m brnf.stages.draw_studies --table {input.table} --sensitivity {output.sensitivity}"
-        " {config[runtime]} 2> >(tee {log} >&2)"
+        "python -m brnf.stages.draw_studies --table {input.table} --sensitivity {output.sensitivity}" " $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule draw_density:
@@ -184,13 +183,13 @@ rule draw_density:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         code=code("draw_studies"),
     shell:
         "python -m brnf.stages.draw_studies --sweeps {input.sweeps} --margins {output.margins} --failures {output.failures}"
-        " {config[runtime]} 2> >(tee {log} >&2)"
+        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 # Measured in processes of its own, one after the other; on a busy machine the times mean little.
@@ -206,14 +205,14 @@ rule measure_scaling:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=240,
     params:
         options=options("measure_scaling"),
         code=code("measure_scaling"),
     shell:
         "python -m brnf.stages.measure_scaling --pixels {input.pixels} --csv {output.csv} --markdown {output.markdown}"
-        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule draw_scaling:
@@ -227,9 +226,9 @@ rule draw_scaling:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         code=code("draw_studies"),
     shell:
-        "python -m brnf.stages.draw_studies --table {input.table} --scaling {output.scaling} {config[runtime]} 2> >(tee {log} >&2)"
+        "python -m brnf.stages.draw_studies --table {input.table} --scaling {output.scaling} $BRNF_RUNTIME 2> >(tee {log} >&2)"
