@@ -2,6 +2,7 @@
 import sys
 from collections import Counter
 from functools import cache
+from shutil import which
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
@@ -14,6 +15,7 @@ from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle
 from brnf.workflow.schema import leaves, load_schema
+from brnf.workflow.slurm import begin, end
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
 from brnf.workflow.targets import (
     ablation,
@@ -60,6 +62,19 @@ def say_estimate(workflow):
     jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.output)
     at_once = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1  # of a machine, or of a cluster
     print(estimate(jobs, seconds_by_rule(Path("results"), MAIN.name), at_once), file=sys.stderr)
+
+
+def begin_run(workflow):
+    """End a run whose jobs would start beside those that a killed run left in the queue of a cluster."""
+    try:
+        begin(Path.cwd(), EXPERIMENTS, workflow.executor_plugin.name in ("slurm", "cluster-generic") and which("squeue"))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def end_run():
+    """Note that a run has ended by itself, well or not."""
+    end(Path.cwd(), EXPERIMENTS)
 
 
 def experiment(wildcards):

@@ -1,0 +1,76 @@
+"""Profiles, and what the rules ask for: the same in the rules, the stages and the documentation."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROFILES = ROOT / "workflow" / "profiles"
+OF_ONE_PROFILE = {"keep-going"}  # a laptop stops at the first error, a cluster finishes what does not depend on it
+TOY = """
+rule all:
+    input: expand("{number}", number=range(3))
+rule train:
+    output: "{number}"
+    resources: gpu=1
+    shell: "date +%s.%N > {output}; sleep 0.3; date +%s.%N >> {output}"
+"""
+
+
+def settings(profile: str) -> dict[str, object]:
+    return dict(yaml.safe_load((PROFILES / profile / "config.yaml").read_text()))
+
+
+def rules() -> dict[str, dict[str, str]]:
+    """Return what each rule that runs a stage asks for, read from the rule files; a rule made of another asks for the same."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for head, name, body in re.findall(r"^((?:rule|checkpoint|use rule)) ([^\n]+)\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
+            if head == "use rule":
+                original, copy = re.fullmatch(r"(\w+) as (\w+) with:", name).groups()  # type: ignore[union-attr]
+                found[copy] = found[original]
+            elif "resources:" in body and "localrule:" not in body:
+                asked = dict(re.findall(r"^        (gpu|mem_mb|runtime|cpus_per_task)=(?:memory\()?(\w+)\)?,$", body, re.M))
+                found[name.rstrip(":")] = asked | {"stage": "".join(re.findall(r"-m brnf\.stages\.(\w+)", body))}
+    return found
+
+
+@pytest.mark.parametrize("profile", ["gpu", "slurm", "slurm-generic"])
+def test_a_profile_replaces_the_default_one_and_so_repeats_it(profile: str) -> None:
+    default = {key: value for key, value in settings("default").items() if key not in OF_ONE_PROFILE}
+    assert {key: settings(profile)[key] for key in default} == default
+
+
+@pytest.mark.parametrize("profile", ["slurm", "slurm-generic"])
+def test_clusters_retry(profile: str) -> None:
+    assert settings(profile)["retries"] == 2
+
+
+def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
+    for name, asked in rules().items():
+        stage = asked["stage"]
+        source = (ROOT / "brnf" / "stages" / f"{stage}.py").read_text() if stage else ""
+        assert ("gpu" in asked) == ("torch_device()" in source), name
+        assert {"mem_mb", "runtime"} <= set(asked), name
+
+
+def test_the_documentation_tells_what_each_rule_asks_for() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S*) \| (\S+) \| (\d+) \| (\d+) \|$", (ROOT / "docs" / "cluster.md").read_text(), re.M)
+    cpus = {"CPUS": "threads+workers"}
+    assert {row[0]: row[1:] for row in rows} == {
+        name: (asked.get("gpu", ""), cpus.get(asked.get("cpus_per_task", ""), "threads"), asked["mem_mb"], asked["runtime"])
+        for name, asked in rules().items()
+    }
+
+
+@pytest.mark.parametrize(("words", "at_once"), [([], 1), (["--resources", "gpu=2"], 2)])
+def test_no_more_trainings_run_at_once_than_there_are_gpus(tmp_path: Path, words: list[str], at_once: int) -> None:
+    (tmp_path / "Snakefile").write_text(TOY)
+    command = [sys.executable, "-m", "snakemake", "--cores", "3", "--workflow-profile", str(PROFILES / "gpu"), *words]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    times = [[float(line) for line in (tmp_path / str(number)).read_text().split()] for number in range(3)]
+    assert max(sum(start <= moment < end for start, end in times) for moment, _ in times) == at_once
