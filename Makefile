@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint install clean
+.PHONY: help demo test lint test-cluster install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -11,7 +11,7 @@ INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the commands
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (about 5 minutes on 2 cores)
 	$(BIN)/snakemake --cores all
@@ -26,6 +26,12 @@ lint: $(INSTALLED) ## check style and types only
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
+
+test-cluster: $(INSTALLED) ## run the workflow on a real SLURM that is started for it (root; Debian packages slurm-wlm, munge)
+	@tests/slurm/start.sh --check
+	@$(BIN)/python -c 'import snakemake_executor_plugin_cluster_generic, snakemake_executor_plugin_slurm' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 --durations 0 --durations-min 5 tests/slurm
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 
