@@ -1,0 +1,41 @@
+"""What the shell lines find in their environment, however often Snakemake calls itself."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import tyro
+
+from brnf.stages.common import Runtime
+from brnf.workflow.configuration import read_experiments
+from brnf.workflow.environment import set_environment
+
+SETTINGS = read_experiments(
+    {
+        "name": "x",
+        "device": "cuda:1",
+        "workers": 3,
+        "threads": 2,
+        "progress": "lines",
+        "dataset": {"kind": "scenes", "train": "train", "seeds": "train"},
+    }
+)["x"].settings
+
+
+def test_own_interpreter_and_source_come_first_and_once(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin"}
+    for _ in range(2):
+        set_environment(tmp_path, SETTINGS, environment)
+    assert environment["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/usr/bin"]
+    assert environment["PYTHONPATH"] == str(tmp_path)
+    set_environment(tmp_path / "newer", SETTINGS, environment)
+    assert environment["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "newer"), str(tmp_path)]
+
+
+def test_settings_of_the_machine_reach_a_stage_as_the_shell_splits_them(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    set_environment(tmp_path, SETTINGS, environment)
+    words = environment["BRNF_RUNTIME"].split()  # an unquoted variable is split at blanks, its quotes stay
+    assert words == shlex.split(environment["BRNF_RUNTIME"])
+    assert tyro.cli(Runtime, args=words) == Runtime(device="cuda:1", threads=2, workers=3, progress="lines")
