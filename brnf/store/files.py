@@ -1,20 +1,36 @@
 """Outputs that appear whole or not at all."""
 
 import fcntl
+import glob
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from brnf.errors import UserError
 
-__all__ = ["locked", "whole_directory", "whole_file"]
+__all__ = ["is_held", "locked", "try_lock", "whole_directory", "whole_file"]
+
+LOCK_GRACE = 10.0
+"""Seconds that a lock is waited for: loading processes of a killed stage keep it until they notice, some 5 s later."""
 
 
 def _temporary(path: Path) -> Path:
     """Name a sibling of ``path`` that belongs to this process alone."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _remove_remains(path: Path) -> None:
+    """Remove the temporary files and folders that killed writers of ``path`` left; the caller is its only writer."""
+    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if remains.is_dir():
+            shutil.rmtree(remains, ignore_errors=True)
+        else:
+            remains.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -39,6 +55,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_remains(path)
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
@@ -59,18 +76,41 @@ def whole_directory(path: Path) -> Iterator[Path]:
         path: the folder to write; an older one at this place is replaced.
     """
     temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_remains(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # moved away first, so that nobody finds it half removed
+            os.replace(path, old := temporary.with_name(f".{path.name}.old.part"))
+            shutil.rmtree(old)
         os.replace(temporary, path)
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def try_lock(handle: IO[str] | int) -> bool:
+    """Take the lock of an open file for as long as it stays open, unless another process holds it."""
+    return _flock(handle, fcntl.LOCK_EX)
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process that lives holds a lock file, on this machine or on another one that shares the folder."""
+    try:
+        with lock.open() as handle:
+            return not _flock(handle, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _flock(handle: IO[str] | int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -80,17 +120,43 @@ def locked(path: Path) -> Iterator[None]:
     The kernel frees the lock when the process dies, however it dies.
 
     Arguments:
-        path: the output; the lock is the file ``.<name>.lock`` beside it.
+        path: the output; the lock is the file ``.<name>.lock`` beside it, and names its holder.
 
     Raises:
         UserError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as handle:
+    with _acquire(lock, path) as handle:
+        handle.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=handle, flush=True)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{path}: another process is writing this output; wait for it or stop it") from error
-        yield
-        lock.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _acquire(lock: Path, output: Path) -> IO[str]:
+    """Open and lock the lock file of an output; see :func:`locked`."""
+    patience = time.monotonic() + LOCK_GRACE
+    while True:
+        handle = lock.open("a+")
+        if try_lock(handle):
+            if _is_file(handle, lock):
+                return handle
+            handle.close()  # its last holder has finished and removed it
+            continue
+        handle.seek(0)
+        holder = handle.read().strip() or "another process"
+        handle.close()
+        if time.monotonic() > patience:
+            raise UserError(f"{output}: {holder} is writing this output; wait for it or stop it")
+        time.sleep(LOCK_GRACE / 50)
+
+
+def _is_file(handle: IO[str], path: Path) -> bool:
+    """Tell whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,5 +1,6 @@
 """Reading and writing of torch files without ever running code from them."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ def read_tensors(path: Path, remedy: str) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file; {remedy}")
     try:
+        if zipfile.is_zipfile(path):  # torch itself does not look at the checksums of what it reads
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile(f"{path}: a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets damaged bytes with whatever they happen to cause
         raise UserError(f"{path}: damaged, or not a torch file of plain tensors; {remedy}") from error

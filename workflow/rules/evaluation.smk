@@ -99,7 +99,7 @@ rule write_config:
     params:
         text=lambda wildcards: experiment(wildcards).yaml(),
     shell:
-        "printf %s {params.text:q} > {output} 2> >(tee {log} >&2)"
+        "printf %s {params.text:q} > {output}.part 2> >(tee {log} >&2) && mv {output}.part {output}"
 
 
 rule report:
