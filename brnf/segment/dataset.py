@@ -134,7 +134,9 @@ def _permutation(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, 0, epoch)).permutation(images)
 
 
-def endless_batches(draws: SegmentationDraws, batch_size: int, workers: int, *, pin: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+def endless_batches(
+    draws: SegmentationDraws, batch_size: int, workers: int, *, pin: bool = False, done: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of a stream in order.
 
     Arguments:
@@ -142,6 +144,7 @@ def endless_batches(draws: SegmentationDraws, batch_size: int, workers: int, *, 
         batch_size: images a batch.
         workers: loading processes; 0 loads here.
         pin: whether to copy into page-locked memory, for a GPU.
+        done: batches to leave out at the start.
 
     Yields:
         images [N, 3, S, S] uint8 and labels [N, S, S] uint8.
@@ -152,10 +155,12 @@ def endless_batches(draws: SegmentationDraws, batch_size: int, workers: int, *, 
     loader = DataLoader(
         draws,
         batch_size=batch_size,
+        sampler=range(done * batch_size, len(draws)),
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_one_thread,
         pin_memory=pin,
+        generator=torch.Generator(),  # its own: the loader must not take from the one whose state a checkpoint keeps
     )
     for batch in loader:
         if isinstance(batch, UserError):

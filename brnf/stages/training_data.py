@@ -1,5 +1,6 @@
 """Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from brnf.store.maps import MapReader
 __all__ = ["CropOptions", "TrainingSource", "fit_classifier"]
 
 GRID_STRIDE = 16
+PREFIX = ".stages."
+"""Of the folder for a frozen backbone's outputs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ class TrainingSource:
     def __enter__(self) -> "TrainingSource":
         if self._options.cache:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._temporary = tempfile.TemporaryDirectory(prefix=".stages.", dir=self._folder)
+            for remains in self._folder.glob(f"{PREFIX}*"):  # of a training that was killed: this one holds the lock
+                shutil.rmtree(remains, ignore_errors=True)
+            self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
             self._kept = self._keep_stages(Path(self._temporary.name) / "records")
         return self
 
@@ -102,15 +107,20 @@ class TrainingSource:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def batches(self, steps: int) -> Iterator[Batch]:
-        """Yield a batch a step; every image once an epoch, in random order."""
-        order = _Order(len(self._images.records), self._options.batch_size, steps, self._options.seed)
+    def batches(self, steps: int, done: int = 0) -> Iterator[Batch]:
+        """Yield a batch a step, after those already done; every image once an epoch, in random order."""
+        order = _Order(len(self._images.records), self._options.batch_size, steps, done, self._options.seed)
         if self._kept is not None:
             for chosen in order:
                 yield self._from_kept(chosen)
             return
-        loader = DataLoader(self._images, batch_sampler=order, num_workers=self._runtime.workers, collate_fn=_collate)  # type: ignore[arg-type]
-        yield from loader
+        yield from DataLoader(
+            self._images,
+            batch_sampler=order,  # type: ignore[arg-type]
+            num_workers=self._runtime.workers,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # its own: the loader must not take from the one whose state a checkpoint keeps
+        )
 
     def whole_images(self) -> Iterator[Batch]:
         """Yield every image once and its mirror, whole, at the middle of the range of sizes."""
@@ -164,24 +174,24 @@ class TrainingSource:
 
 
 class _Order:
-    """Batches of (image, number of the draw): a new permutation each epoch, incomplete batches left out."""
+    """Batches of (image, number of the draw) for the steps that are not yet done.
 
-    def __init__(self, images: int, batch_size: int, steps: int, seed: int) -> None:
-        self._images, self._batch_size, self._steps, self._seed = images, min(batch_size, images), steps, seed
+    Each epoch is a new permutation, incomplete batches are left out.
+    """
+
+    def __init__(self, images: int, batch_size: int, steps: int, done: int, seed: int) -> None:
+        self._images, self._batch_size, self._steps, self._done, self._seed = images, min(batch_size, images), steps, done, seed
 
     def __len__(self) -> int:
-        return self._steps
+        return self._steps - self._done
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        given = epoch = 0
-        while given < self._steps:
+        per_epoch = self._images // self._batch_size
+        for epoch in range(self._done // per_epoch, -(-self._steps // per_epoch)):
             permutation = np.random.default_rng([self._seed, epoch]).permutation(self._images)
-            for start in range(0, self._images - self._batch_size + 1, self._batch_size):
-                if given == self._steps:
-                    return
+            for step in range(max(self._done, epoch * per_epoch), min(self._steps, (epoch + 1) * per_epoch)):
+                start = step % per_epoch * self._batch_size
                 yield [(int(image), epoch) for image in permutation[start : start + self._batch_size]]
-                given += 1
-            epoch += 1
 
 
 class _TrainingImages(Dataset[dict[str, Any]]):

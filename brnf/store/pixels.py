@@ -125,7 +125,7 @@ class PixelStore:
             yield self._gather(order, [(begin, min(begin + rows, order.rows))])
 
     def shuffled_batches(
-        self, batch_rows: int, seed: int, keep: Callable[[str], bool] | None = None, epochs: int | None = None
+        self, batch_rows: int, seed: int, keep: Callable[[str], bool] | None = None, epochs: int | None = None, done: int = 0
     ) -> Iterator[PixelBatch]:
         """Draw random rows, each once an epoch, whatever the number of shards.
 
@@ -136,6 +136,7 @@ class PixelStore:
             seed: of the order.
             keep: which images to draw from, all by default.
             epochs: how often each row comes; None never ends, and its batches run on from one epoch into the next.
+            done: batches to leave out at the start; pools that held only these are not read.
 
         Raises:
             ValueError: no row is left to draw.
@@ -146,7 +147,7 @@ class PixelStore:
         batch_rows = min(batch_rows, order.rows)
         pending: list[PixelBatch] = []
         waiting = 0
-        for pool, permutation in self._pools(order, seed, epochs):
+        for pool, permutation in self._pools(order, seed, epochs, done * batch_rows):
             position = 0
             while position < len(permutation):
                 taken = permutation[position : position + batch_rows - waiting]
@@ -159,15 +160,18 @@ class PixelStore:
         if pending:
             yield PixelBatch.join(pending)
 
-    def _pools(self, order: _Order, seed: int, epochs: int | None) -> Iterator[tuple[PixelBatch, NDArray[np.int64]]]:
-        """Yield pools of random blocks, each with a permutation of its rows."""
-        epoch = 0
+    def _pools(self, order: _Order, seed: int, epochs: int | None, done: int) -> Iterator[tuple[PixelBatch, NDArray[np.int64]]]:
+        """Yield pools of random blocks, each with a permutation of its rows, from row ``done`` of the stream on."""
+        epoch, done = divmod(done, order.rows)
         while epochs is None or epoch < epochs:
             random = np.random.default_rng([seed, epoch])
             starts = random.permutation(np.arange(0, order.rows, BLOCK))
             for first in range(0, len(starts), POOL):
-                pool = self._gather(order, [(int(start), min(int(start) + BLOCK, order.rows)) for start in starts[first : first + POOL]])
-                yield pool, random.permutation(len(pool))
+                spans = [(int(start), min(int(start) + BLOCK, order.rows)) for start in starts[first : first + POOL]]
+                permutation = random.permutation(sum(end - begin for begin, end in spans))
+                if done < len(permutation):
+                    yield self._gather(order, spans), permutation[done:]
+                done = max(0, done - len(permutation))
             epoch += 1
 
     def _order(self, keep: Callable[[str], bool] | None) -> _Order:

@@ -87,6 +87,8 @@ def test_the_stream_is_the_same_for_any_number_of_loading_processes(images: list
     assert len(here) == len(others) == 7 and here[0][0].shape == (3, 3, 24, 24)
     for one, other in zip(here, others, strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+    rest = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=0, done=5))
+    assert len(rest) == 2 and all(torch.equal(one[0], other[0]) for one, other in zip(rest, here[5:], strict=True))
     another_seed = next(endless_batches(stream(images, AugmentOptions(crop=24), seed=4), 3, workers=0))
     assert not torch.equal(here[0][0], another_seed[0])
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.network import CamNetwork
+from brnf.cam.training import Batch
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.stages.common import Runtime
@@ -76,6 +77,20 @@ def test_every_image_comes_once_an_epoch_in_a_new_order(network: CamNetwork, ind
         again = [batch.labels[:, 0].tolist() for batch in source.batches(4)]
     assert all(sum(epoch) == 3 for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) > 1
     assert again == epochs
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_batches_that_are_done_are_left_out(network: CamNetwork, index: Index, tmp_path: Path, cache: bool) -> None:
+    options = CropOptions(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=cache, seed=3)
+    with make_source(network, index, None, options, tmp_path / "d") as source:
+        whole = [first_values(batch) for batch in source.batches(7)]  # two an epoch
+        for done in range(8):
+            assert [first_values(batch) for batch in source.batches(7, done)] == whole[done:]
+
+
+def first_values(batch: Batch) -> list[float]:
+    pixels = batch.pixels if isinstance(batch.pixels, torch.Tensor) else batch.pixels[0]
+    return [*batch.labels.flatten().tolist(), *pixels.double().mean((1, 2, 3)).tolist()]
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -1,6 +1,7 @@
 """The pixel store: every row once an epoch, independent of the number of shards, refusing what is damaged."""
 
 import pickle
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -147,6 +148,33 @@ def test_blocks_beyond_one_pool(tmp_path: Path) -> None:
     rows = [batch.row for batch in store.shuffled_batches(20480, seed=1, epochs=1)]
     assert [len(part) for part in rows] == [20480, 20480, 20480, 72000 - 3 * 20480]
     assert np.array_equal(np.sort(np.concatenate(rows)), np.arange(72000))
+
+
+def test_batches_that_are_done_are_left_out_and_their_pools_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pools an epoch, of 65,536 and 6,464 rows; seven batches end within the second pool of the second epoch."""
+    with write_pixels(tmp_path / "a.h5", 2, 2) as writer:
+        for number in range(24):
+            zeros = np.zeros(3000)
+            feature = np.full((3000, 2), number, np.float32)
+            writer.append(PixelRows(f"{number:02d}", (30, 100), np.array([True, True]), feature, zeros, zeros, zeros + 1, zeros))
+    store = PixelStore([tmp_path / "a.h5"])
+    whole = [batch.row for batch in islice(store.shuffled_batches(20480, seed=1), 9)]
+    read: list[int] = []
+    gather = PixelStore._gather
+    monkeypatch.setattr(PixelStore, "_gather", lambda self, order, spans: read.append(len(spans)) or gather(self, order, spans))
+    for done in range(9):
+        read.clear()
+        rest = [batch.row for batch in islice(store.shuffled_batches(20480, seed=1, done=done), 9 - done)]
+        assert all(np.array_equal(one, other) for one, other in zip(rest, whole[done:], strict=True))
+        if done == 7:
+            assert read == [2, 16]
+
+
+def test_batches_that_are_done_in_finite_epochs(tmp_path: Path) -> None:
+    store = store_of(tmp_path, 2)
+    whole = [batch.row.tolist() for batch in store.shuffled_batches(700, seed=0, epochs=2)]
+    for done in range(len(whole) + 2):
+        assert [batch.row.tolist() for batch in store.shuffled_batches(700, seed=0, epochs=2, done=done)] == whole[done:]
 
 
 def test_empty_shards_are_allowed(tmp_path: Path) -> None:
