@@ -1,7 +1,8 @@
 """What the networks minimise: SIPE's base loss and BRNF's four terms (`method.md` sections 2 and 7)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -155,6 +156,19 @@ class BrnfObjective:
         if self.bank is not None:
             terms["contrast"] = self.options.lambda_nce * self._contrast(output.features, maps, use_flow)
         return terms
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the flow and of the bank."""
+        return {
+            "flow": None if self.flow is None else self.flow.state_dict(),
+            "bank": None if self.bank is None else self.bank.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        for part, value in ((self.flow, state["flow"]), (self.bank, state["bank"])):
+            if part is not None:
+                part.load_state_dict(value)
 
     def _teach_flow(self, features: Tensor, maps: TrainingMaps, seeds: Tensor, valid: Tensor) -> float:
         """Take one step of f1 on this batch's pixels; return its loss."""

@@ -1,8 +1,9 @@
 """The training loop of the CAM networks: parameter groups, schedule, clipping (`method.md` section 2, SIPE)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.errors import UserError
 
-__all__ = ["Batch", "TrainingOptions", "fit", "total_steps"]
+__all__ = ["Batch", "CamTrainer", "Stateful", "TrainingOptions", "total_steps"]
 
 POLY_POWER = 0.9
 
@@ -65,49 +66,92 @@ def total_steps(images: int, batch_size: int, epochs: int, steps: int | None) ->
     return per_epoch, steps if steps is not None else epochs * per_epoch
 
 
-def fit(
-    network: CamNetwork,
-    batches: Iterable[Batch],
-    loss: Callable[[CamOutput, Batch, int], dict[str, Tensor]],
-    steps: int,
-    options: TrainingOptions,
-    device: torch.device,
-) -> Iterator[dict[str, float]]:
-    """Train a CAM network and yield each step's terms of the loss.
+class Stateful(Protocol):
+    """What can give its state and take it back."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the state as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> object:
+        """Take over what :meth:`state_dict` returned."""
+        ...
+
+
+class CamTrainer:
+    """Train a CAM network step by step.
 
     Arguments:
-        network: on ``device``; changed in place.
-        batches: at least ``steps`` of them.
-        loss: from the network's output, the batch and the step's number to named terms; their sum is minimised,
-            except for terms that carry no gradient, which are only reported.
+        network: on the device to train on; changed in place.
+        loss: from the network's output, the batch and the step's number (from 0) to named terms; their sum is
+            minimised, except for terms that carry no gradient, which are only reported.
         steps: length of the training and of the polynomial decay of the learning rates (power 0.9).
         options: see :class:`TrainingOptions`.
-        device: where to compute.
+        beside: what learns within ``loss`` beside the network, or None.
 
-    Raises:
-        UserError: the loss is no longer finite; the message names the step.
+    Attributes:
+        history: the terms of each step's loss.
     """
-    groups = [
-        {"params": network.backbone_parameters(), "lr": options.learning_rate},
-        {"params": network.head_parameters(), "lr": options.head_learning_rate},
-    ]
-    optimiser = torch.optim.SGD(
-        [group for group in groups if group["params"]], momentum=options.momentum, weight_decay=options.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / max(steps, 1)) ** POLY_POWER)
-    learning = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    network.train()
-    for step, batch in zip(range(steps), batches, strict=False):
+
+    def __init__(
+        self,
+        network: CamNetwork,
+        loss: Callable[[CamOutput, Batch, int], dict[str, Tensor]],
+        steps: int,
+        options: TrainingOptions,
+        beside: Stateful | None = None,
+    ) -> None:
+        self.network, self.options = network, options
+        self.history: list[dict[str, float]] = []
+        self._loss, self._beside = loss, beside
+        groups = [
+            {"params": network.backbone_parameters(), "lr": options.learning_rate},
+            {"params": network.head_parameters(), "lr": options.head_learning_rate},
+        ]
+        self._optimiser = torch.optim.SGD(
+            [group for group in groups if group["params"]], momentum=options.momentum, weight_decay=options.weight_decay
+        )
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: max(0.0, 1 - step / max(steps, 1)) ** POLY_POWER)
+        self._learning = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+        network.train()
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """Take one step of the optimiser and return the terms of its loss.
+
+        Raises:
+            UserError: the loss is no longer finite; the message names the step.
+        """
+        number, device = len(self.history), self.network.classifier.weight.device
         batch = batch.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-            output = network(batch.pixels) if isinstance(batch.pixels, Tensor) else network.heads(batch.pixels)
-        terms = loss(CamOutput(output.logits.float(), output.features.float(), output.semantic.float()), batch, step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.amp):
+            output = self.network(batch.pixels) if isinstance(batch.pixels, Tensor) else self.network.heads(batch.pixels)
+        terms = self._loss(CamOutput(output.logits.float(), output.features.float(), output.semantic.float()), batch, number)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
         if not math.isfinite(total.item()):
-            raise UserError(f"training step {step}: the loss is {total.item()}; lower the learning rates")
-        optimiser.zero_grad(set_to_none=True)
+            raise UserError(f"training step {number}: the loss is {total.item()}; lower the learning rates")
+        self._optimiser.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(learning, options.clip_norm)
-        optimiser.step()
-        schedule.step()
-        yield {"loss": total.item(), **{name: term.item() for name, term in terms.items()}}
+        torch.nn.utils.clip_grad_norm_(self._learning, self.options.clip_norm)
+        self._optimiser.step()
+        self._schedule.step()
+        self.history.append({"loss": total.item(), **{name: term.item() for name, term in terms.items()}})
+        return self.history[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed training needs to go on as if it had not stopped."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "beside": None if self._beside is None else dict(self._beside.state_dict()),
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._beside is not None:
+            self._beside.load_state_dict(state["beside"])
+        self.history = list(state["history"])

@@ -1,7 +1,9 @@
 """Training of the flow on a pixel store (method.md section 5)."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +104,12 @@ class FlowTrainer:
     """Train a flow step by step and keep its best held-out state.
 
     Arguments:
-        flow: with its standardisation set, on the device to train on.
+        flow: on the device to train on, with its standardisation set before the first step.
         options: of the optimiser.
         held_out: judged every ``max(25, steps / 20)`` steps and after the last; None keeps the last state.
+
+    Attributes:
+        history: a row of each step.
     """
 
     def __init__(self, flow: FlowDensity, options: TrainingOptions, held_out: HeldOut | None) -> None:
@@ -117,14 +122,13 @@ class FlowTrainer:
         self._draw = torch.Generator().manual_seed(options.seed)
         self._interval = max(LEAST_INTERVAL, options.steps // EVALUATIONS)
         self._best_loss = math.inf
-        self._best = self._copy_state()
+        self._best: dict[str, Tensor] = {}
 
-    def step(self, features: Tensor, codes: Tensor) -> TrainingRow:
+    def step(self, batch: tuple[Tensor, Tensor]) -> TrainingRow:
         """Take one step of the optimiser.
 
         Arguments:
-            features: [N, D] raw, any float, on the CPU.
-            codes: [N] int64 three-way labels, on the CPU.
+            batch: features [N, D], raw, any float, and their three-way labels [N] int64, on the CPU.
 
         Returns:
             The step's line of the history.
@@ -132,7 +136,9 @@ class FlowTrainer:
         Raises:
             UserError: loss or gradient is not finite; the flow is back at its last good state.
         """
+        features, codes = batch
         number = len(self.history) + 1
+        self._best = self._best or self._copy_state()
         rate = self._set_rate(number)
         if self.options.balanced:
             index = balanced_rows(codes, self._draw)
@@ -159,6 +165,27 @@ class FlowTrainer:
     def restore_best(self) -> None:
         """Put the flow back to its best held-out state, or to the last judged one without held-out rows."""
         self.flow.load_state_dict(self._best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed training needs to go on as if it had not stopped."""
+        return {
+            "flow": self.flow.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "noise": self._noise.get_state(),
+            "draw": self._draw.get_state(),
+            "best_loss": self._best_loss,
+            "best": self._best,
+            "history": [astuple(row) for row in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.flow.load_state_dict(state["flow"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._noise.set_state(state["noise"].cpu())
+        self._draw.set_state(state["draw"])
+        self._best_loss, self._best = float(state["best_loss"]), dict(state["best"])
+        self.history = [TrainingRow(*row) for row in state["history"]]
 
     def _set_rate(self, number: int) -> float:
         progress = (number - 1) / max(self.options.steps - 1, 1)

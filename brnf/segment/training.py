@@ -1,9 +1,9 @@
 """Train the segmentation network on pseudo-labels."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from brnf.data.masks import IGNORE
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab
 
-__all__ = ["StepRecord", "TrainingOptions", "poly_factor", "segmentation_loss", "train_steps"]
+__all__ = ["SegmentationTrainer", "StepRecord", "TrainingOptions", "poly_factor", "segmentation_loss"]
 
 
 @dataclass(frozen=True)
@@ -66,41 +66,68 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-def train_steps(
-    network: DeepLab, batches: Iterable[tuple[Tensor, Tensor]], options: TrainingOptions, device: torch.device
-) -> Iterator[StepRecord]:
-    """Train step by step.
+class SegmentationTrainer:
+    """Train a segmentation network step by step.
 
     Arguments:
         network: trained in place; moved to ``device``.
-        batches: endless, of images [N, 3, H, W] in 0..255 and labels [N, H, W] with 255 where ignored.
         options: how.
         device: where to compute.
 
-    Yields:
-        a record after each step; exhaust the iterator to finish the training.
-
-    Raises:
-        UserError: the loss is not finite.
+    Attributes:
+        history: a record of each step.
     """
-    network.to(device).to(memory_format=torch.channels_last).train()
-    groups = network.parameter_groups(options.learning_rate, options.weight_decay)
-    optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: poly_factor(step, options.iterations, options.power))
-    for step, (images, labels) in enumerate(islice(batches, options.iterations), 1):
-        images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        labels = labels.to(device, non_blocking=True).long()
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-            logits = network(images)
+
+    def __init__(self, network: DeepLab, options: TrainingOptions, device: torch.device) -> None:
+        self.network, self.options = network.to(device).to(memory_format=torch.channels_last).train(), options
+        self.history: list[StepRecord] = []
+        self._device = device
+        groups = network.parameter_groups(options.learning_rate, options.weight_decay)
+        self._optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: poly_factor(step, options.iterations, options.power)
+        )
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> StepRecord:
+        """Take one step of the optimiser.
+
+        Arguments:
+            batch: images [N, 3, H, W] in 0..255 and labels [N, H, W] with 255 where ignored.
+
+        Raises:
+            UserError: the loss is not finite, or the last step breaks the weights.
+        """
+        number = len(self.history) + 1
+        images = batch[0].to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        labels = batch[1].to(self._device, non_blocking=True).long()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.options.amp):
+            logits = self.network(images)
         loss = segmentation_loss(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(f"train_segmentation: the loss is {value} at step {step}; lower segmentation.learning_rate")
-        optimiser.zero_grad(set_to_none=True)
+            raise UserError(f"train_segmentation: the loss is {value} at step {number}; lower segmentation.learning_rate")
+        self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
-        rate = options.learning_rate * poly_factor(step - 1, options.iterations, options.power)
-        schedule.step()
-        if step == options.iterations and not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        self._optimiser.step()
+        self._schedule.step()
+        if number == self.options.iterations and not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):
             raise UserError("train_segmentation: the last step made the weights infinite; lower segmentation.learning_rate")
-        yield StepRecord(step, value, rate)
+        rate = self.options.learning_rate * poly_factor(number - 1, self.options.iterations, self.options.power)
+        self.history.append(StepRecord(number, value, rate))
+        return self.history[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed training needs to go on as if it had not stopped."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "history": [astuple(record) for record in self.history],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.history = [StepRecord(*record) for record in state["history"]]

@@ -1,21 +1,20 @@
 """What the trainings of the base and of the BRNF network share: options, the network to start from, the loop."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from brnf.backbones import BackboneOptions, build_backbone
-from brnf.cam.network import CamNetwork, CamOutput
+from brnf.cam.network import CamNetwork
 from brnf.cam.objective import MapRules
-from brnf.cam.training import Batch, TrainingOptions, fit
-from brnf.stages.common import Progress, Runtime
+from brnf.cam.training import CamTrainer, TrainingOptions
+from brnf.stages.checkpoints import Checkpoint, take_steps
+from brnf.stages.common import Runtime
 from brnf.stages.histories import write_history
 from brnf.stages.networks import save_cam_network
-from brnf.stages.training_data import CropOptions, TrainingSource
+from brnf.stages.training_data import CropOptions, TrainingSource, fit_classifier
 
 __all__ = ["CamTrainingOptions", "train_and_save"]
 
@@ -87,6 +86,10 @@ class CamTrainingOptions:
         """Return the optimiser's settings."""
         return TrainingOptions(self.learning_rate, self.head_learning_rate, self.weight_decay, self.momentum, self.clip_norm, self.amp)
 
+    def fits_classifier(self) -> bool:
+        """Tell whether the training begins with a fit of the classifier."""
+        return self.fit_classifier
+
     def map_rules(self) -> MapRules:
         """Return how maps are made in training."""
         return MapRules(self.seed_rule, self.background_over)
@@ -99,34 +102,31 @@ class CamTrainingOptions:
 
 def train_and_save(
     name: str,
-    network: CamNetwork,
+    trainer: CamTrainer,
     source: TrainingSource,
-    loss: Callable[[CamOutput, Batch, int], dict[str, Tensor]],
     steps: int,
+    checkpoint: Checkpoint,
     options: CamTrainingOptions,
     classes: tuple[str, ...],
     outputs: tuple[Path, Path],
     runtime: Runtime,
 ) -> None:
-    """Train a network to the end, showing its progress, and write it with its history.
+    """Train a network to the end, from a checkpoint if there is one, and write it with its history.
 
     Arguments:
         name: shown with the progress.
-        network: to train, changed in place.
+        trainer: new; its classifier is fitted first when the options say so.
         source: of batches.
-        loss: as :func:`brnf.cam.training.fit` wants it.
         steps: length of the training.
-        options: of the optimiser; stored with the network.
+        checkpoint: of this training.
+        options: stored with the network.
         classes: names of the foreground classes, stored with the network.
         outputs: the network and its history.
-        runtime: progress and device.
+        runtime: progress.
     """
-    device = network.classifier.weight.device
-    updates = fit(network, source.batches(steps), loss, steps, options.optimiser_options(), device)
-    history = []
-    progress = Progress(updates, name, runtime, unit="step", total=steps)
-    for terms in progress:
-        history.append(terms)
-        progress.note(**terms)
-    write_history(outputs[1], history)
-    save_cam_network(outputs[0], network, options.backbone_options(), classes)
+    if not checkpoint.restore(trainer) and options.fits_classifier():
+        fit_classifier(trainer.network, source, options.classifier_penalty)
+    take_steps(name, trainer, lambda done: source.batches(steps, done), steps, checkpoint, runtime, dict)
+    write_history(outputs[1], trainer.history)
+    save_cam_network(outputs[0], trainer.network, options.backbone_options(), classes)
+    checkpoint.finish(trainer)

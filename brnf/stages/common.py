@@ -1,5 +1,6 @@
 """What all stages share: the command line, the runtime settings, the progress display."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,8 @@ class Runtime:
     """Processes that read and prepare images; 0 reads in the stage's own process."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""
+    checkpoint_seconds: float = 300.0
+    """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
 
     def torch_device(self) -> Any:
         """Set the thread counts of torch and OpenCV and return the device, a ``torch.device``.
@@ -56,8 +59,10 @@ def run_stage(run: Callable[..., None]) -> None:
     Arguments:
         run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the flags.
 
-    Exits with status 2 and one line on the standard error for a mistake of the user.
+    Exits with status 2 and one line on the standard error for a mistake of the user, with status 143 after SIGTERM; temporary files
+    are removed first.
     """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:
@@ -81,12 +86,15 @@ class Progress:
         runtime: chooses the kind of display.
         unit: of an item, such as ``image`` or ``step``.
         total: number of items when ``items`` has no length.
+        done: how many of the total are done before the first item.
     """
 
     SECONDS_BETWEEN_LINES = 10.0
 
-    def __init__(self, items: Iterable[Any], name: str, runtime: Runtime, *, unit: str = "it", total: int | None = None) -> None:
-        self._items, self._name, self._unit = items, name, unit
+    def __init__(
+        self, items: Iterable[Any], name: str, runtime: Runtime, *, unit: str = "it", total: int | None = None, done: int = 0
+    ) -> None:
+        self._items, self._name, self._unit, self._done = items, name, unit, done
         self._total = total if total is not None else len(items)  # type: ignore[arg-type]
         mode = runtime.progress
         self._mode = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
@@ -98,18 +106,18 @@ class Progress:
 
     def __iter__(self) -> Iterator[Any]:
         if self._mode == "bar":
-            bar = tqdm(self._items, desc=self._name, unit=self._unit, total=self._total, dynamic_ncols=True)
+            bar = tqdm(self._items, desc=self._name, unit=self._unit, total=self._total, initial=self._done, dynamic_ncols=True)
             for item in bar:
                 yield item
                 bar.set_postfix_str(self._note, refresh=False)
             return
         start = last = time.monotonic()
-        for done, item in enumerate(self._items, 1):
+        for done, item in enumerate(self._items, self._done + 1):
             yield item
             now = time.monotonic()
             if self._mode == "lines" and (now - last >= self.SECONDS_BETWEEN_LINES or done == self._total):
                 last = now
-                rate = done / max(now - start, 1e-9)
+                rate = (done - self._done) / max(now - start, 1e-9)
                 left = (self._total - done) / rate
                 line = f"{self._name}: {done}/{self._total} {self._unit}s, {rate:.3g}/s, {left:.0f} s left"
                 print(f"{line}, {self._note}" if self._note else line, file=sys.stderr, flush=True)

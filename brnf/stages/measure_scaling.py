@@ -127,7 +127,7 @@ def _train_flow(store: PixelStore, kept: frozenset[str], rows: int, moments: Run
     flow.fit_standardisation(moments.mean, moments.deviation())
     trainer = FlowTrainer(flow, TrainingOptions(steps=-(-rows // options.batch_rows), seed=options.seed), None)
     for batch in store.shuffled_batches(options.batch_rows, options.seed, kept.__contains__, epochs=1):
-        trainer.step(torch.from_numpy(batch.feature), _codes(batch, options))
+        trainer.step((torch.from_numpy(batch.feature), _codes(batch, options)))
 
 
 def _run_em(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import base_loss
-from brnf.cam.training import Batch, total_steps
+from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import Index
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
+from brnf.stages.checkpoints import Checkpoint, training_stamp
 from brnf.stages.common import Runtime, run_stage
-from brnf.stages.training_data import TrainingSource, fit_classifier
+from brnf.stages.training_data import TrainingSource
 from brnf.store.files import locked
 
 
@@ -53,10 +54,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         locked(outputs.network),
         TrainingSource(network, index, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
-        if options.fit_classifier:
-            fit_classifier(network, source, options.classifier_penalty)
+        trainer = CamTrainer(network, loss, steps, options.optimiser_options())
+        stamp = training_stamp("train_base", options, device, index.classes, index.images)
+        checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
-        train_and_save("train base", network, source, loss, steps, options, index.classes, files, runtime)
+        train_and_save("train base", trainer, source, steps, checkpoint, options, index.classes, files, runtime)
 
 
 if __name__ == "__main__":

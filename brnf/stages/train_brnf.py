@@ -10,14 +10,15 @@ from torch import Tensor
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import BrnfObjective, BrnfOptions
-from brnf.cam.training import Batch, total_steps
+from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import Index
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
+from brnf.stages.checkpoints import Checkpoint, training_stamp
 from brnf.stages.common import Runtime, run_stage
 from brnf.stages.networks import load_cam_network
-from brnf.stages.training_data import TrainingSource, fit_classifier
+from brnf.stages.training_data import TrainingSource
 from brnf.store.files import locked
 from brnf.store.maps import MapReader
 
@@ -85,6 +86,10 @@ class Options(CamTrainingOptions, BrnfOptions):
     flow_target: float = 0.9
     """Mean largest posterior that auto aims at [D]."""
 
+    def fits_classifier(self) -> bool:
+        """Tell whether the training begins with a fit of the classifier; the trained base brings its own."""
+        return self.fit_classifier and self.init == "imagenet"
+
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
@@ -106,10 +111,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         locked(outputs.network),
         TrainingSource(network, index, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
-        if options.fit_classifier and options.init == "imagenet":
-            fit_classifier(network, source, options.classifier_penalty)
+        trainer = CamTrainer(network, loss, steps, options.optimiser_options(), objective)
+        stamp = training_stamp("train_brnf", options, device, index.classes, index.images, inputs.base, *inputs.seeds)
+        checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
-        train_and_save("train BRNF", network, source, loss, steps, options, index.classes, files, runtime)
+        train_and_save("train BRNF", trainer, source, steps, checkpoint, options, index.classes, files, runtime)
 
 
 def build_objective(options: Options, dimension: int, classes: int, device: torch.device) -> BrnfObjective:

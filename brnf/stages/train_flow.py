@@ -1,7 +1,7 @@
 """Fit the density of pixel features on a training store, and calibrate the BSDNF rules on it (method.md sections 4 to 6)."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import AnyDensity, save_density
 from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
+from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_file
 from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
@@ -103,24 +104,33 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     _check(options)
     store = PixelStore(inputs.pixels)
     with locked(outputs.flow):
-        moments = _survey(store, options, runtime)
         held_images = hold_out(store.images, options.held_out)
-        held_out = _held_out_rows(store, held_images, options)
         if options.density == "flow":
-            density, history = _train(store, held_images, held_out, moments, outputs, options, runtime, device)
+            trainer = _build_trainer(store, held_images, options, device)
+            stamp = training_stamp("train_flow", options, device, *inputs.pixels)
+            checkpoint = Checkpoint(outputs.flow, stamp, device, runtime.checkpoint_seconds)
+            _train(store, held_images, trainer, checkpoint, options, runtime)
+            calibration = _calibrate(store, trainer.flow, held_images, options, runtime)
+            _save(outputs, trainer.flow, trainer.history, calibration)
+            checkpoint.finish(trainer)
         else:
-            density, history = _fit_baseline(store, held_images, held_out, moments, options)
-        calibration = _calibrate(store, density, held_images, options, runtime)
-        with whole_file(outputs.history) as history_path, history_path.open("w", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["step", "loss", "held_out", "learning_rate"])
-            rows.writerows(
-                [row.step, f"{row.loss:.6g}", "" if row.held_out is None else f"{row.held_out:.6g}", f"{row.learning_rate:.6g}"]
-                for row in history
-            )
-        with whole_file(outputs.flow) as flow_path:
-            save_density(flow_path, density, calibration)
+            density, history = _fit_baseline(store, held_images, options, runtime)
+            calibration = _calibrate(store, density, held_images, options, runtime)
+            _save(outputs, density, history, calibration)
     print(f"train flow: temperature {calibration.temperature:.4g}")
+
+
+def _save(outputs: Outputs, density: AnyDensity, history: Sequence[TrainingRow], calibration: Calibration) -> None:
+    """Write both outputs."""
+    with whole_file(outputs.history) as history_path, history_path.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["step", "loss", "held_out", "learning_rate"])
+        rows.writerows(
+            [row.step, f"{row.loss:.6g}", "" if row.held_out is None else f"{row.held_out:.6g}", f"{row.learning_rate:.6g}"]
+            for row in history
+        )
+    with whole_file(outputs.flow) as flow_path:
+        save_density(flow_path, density, calibration)
 
 
 def _check(options: Options) -> None:
@@ -184,17 +194,8 @@ def _held_out_rows(store: PixelStore, held_images: frozenset[str], options: Opti
     return HeldOut.draw(torch.from_numpy(batch.feature), _codes(batch, options), options.noise, options.seed)
 
 
-def _train(
-    store: PixelStore,
-    held_images: frozenset[str],
-    held_out: HeldOut | None,
-    moments: RunningMoments,
-    outputs: Outputs,
-    options: Options,
-    runtime: Runtime,
-    device: torch.device,
-) -> tuple[AnyDensity, list[TrainingRow]]:
-    """Train the flow; on a non-finite loss its last good state stays beside the output."""
+def _build_trainer(store: PixelStore, held_images: frozenset[str], options: Options, device: torch.device) -> FlowTrainer:
+    """Return the trainer of a new flow, whose standardisation is not set."""
     architecture = FlowOptions(
         options.coupling, options.blocks, options.hidden, options.clamp, options.noise, options.learn_means, options.seed
     )
@@ -202,36 +203,48 @@ def _train(
         raise UserError(
             f"{store.paths[0]}: features have the odd dimension {store.dimension}, the flow needs an even one; change cam.side_widths"
         )
-    flow = FlowDensity(store.dimension, store.classes, architecture).to(device)
-    flow.fit_standardisation(moments.mean, moments.deviation())
     training = TrainingOptions(
         options.steps, options.learning_rate, options.beta1, options.beta2, options.clip_norm, options.balanced, options.seed
     )
-    trainer = FlowTrainer(flow, training, held_out)
-    batches = store.shuffled_batches(options.batch_rows, options.seed, lambda image: image not in held_images)
-    progress = Progress(islice(_rows(batches, options), options.steps), "train flow", runtime, unit="step", total=options.steps)
-    last_good = outputs.flow.with_name(outputs.flow.stem + ".last_good.pt")
-    judged = float("nan")
+    flow = FlowDensity(store.dimension, store.classes, architecture).to(device)
+    return FlowTrainer(flow, training, _held_out_rows(store, held_images, options))
+
+
+def _train(
+    store: PixelStore, held_images: frozenset[str], trainer: FlowTrainer, checkpoint: Checkpoint, options: Options, runtime: Runtime
+) -> None:
+    """Train the flow; on a non-finite loss its last good state stays beside the output."""
+    if not checkpoint.restore(trainer):
+        moments = _survey(store, options, runtime)
+        trainer.flow.fit_standardisation(moments.mean, moments.deviation())
+
+    def batches(done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return _rows(store.shuffled_batches(options.batch_rows, options.seed, lambda image: image not in held_images, done=done), options)
+
+    def shown(row: TrainingRow) -> dict[str, float]:
+        judged = (earlier.held_out for earlier in reversed(trainer.history) if earlier.held_out is not None)
+        return {"loss": row.loss, "held_out": next(judged, float("nan"))}
+
+    last_good = checkpoint.output.with_name(checkpoint.output.stem + ".last_good.pt")
     try:
-        for features, codes in progress:
-            row = trainer.step(features, codes)
-            judged = row.held_out if row.held_out is not None else judged
-            progress.note(loss=row.loss, held_out=judged)
+        take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime, shown)
     except UserError as error:
         with whole_file(last_good) as path:
-            save_density(path, flow)
+            save_density(path, trainer.flow)
         raise UserError(f"{error}: {last_good}") from error
     trainer.restore_best()
     last_good.unlink(missing_ok=True)
-    return flow.requires_grad_(False), trainer.history
+    trainer.flow.requires_grad_(False)
 
 
 def _fit_baseline(
-    store: PixelStore, held_images: frozenset[str], held_out: HeldOut | None, moments: RunningMoments, options: Options
+    store: PixelStore, held_images: frozenset[str], options: Options, runtime: Runtime
 ) -> tuple[AnyDensity, list[TrainingRow]]:
     """Fit a Gaussian baseline on the rows that the flow would see."""
     if options.density == "flow":
         raise ValueError("the flow is no baseline")
+    moments = _survey(store, options, runtime)
+    held_out = _held_out_rows(store, held_images, options)
     settings = GaussianOptions(options.ridge, options.components, seed=options.seed)
     density = build_gaussian(options.density, store.dimension, store.classes, settings)
     density.fit_standardisation(moments.mean, moments.deviation())

@@ -1,6 +1,7 @@
 """From pseudo-labels to the segmentation network."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 from brnf.data.index import Index
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
-from brnf.segment.training import TrainingOptions, train_steps
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
+from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
+from brnf.stages.common import Runtime, run_stage
 from brnf.store.files import locked, whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -64,16 +66,29 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             fill=_mean_colour(network),
             seed=options.seed,
         )
-        batches = endless_batches(draws, options.batch_size, runtime.workers, pin=device.type == "cuda")
-        with whole_file(outputs.history) as temporary, temporary.open("w", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["step", "loss", "learning_rate"])
-            steps = train_steps(network, batches, options, device)
-            shown = Progress(steps, "train segmentation", runtime, unit="step", total=options.iterations)
-            for record in shown:
-                rows.writerow([record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"])
-                shown.note(loss=record.loss)
-            save_network(outputs.network, network, index.classes)
+        trainer = SegmentationTrainer(network, options, device)
+        stamp = training_stamp("train_segmentation", options, device, index.classes, index.images, *inputs.masks)
+        checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
+        checkpoint.restore(trainer)
+        take_steps(
+            "train segmentation",
+            trainer,
+            lambda done: endless_batches(draws, options.batch_size, runtime.workers, pin=device.type == "cuda", done=done),
+            options.iterations,
+            checkpoint,
+            runtime,
+            lambda record: {"loss": record.loss},
+        )
+        _write_history(outputs.history, trainer.history)
+        save_network(outputs.network, network, index.classes)
+        checkpoint.finish(trainer)
+
+
+def _write_history(path: Path, records: Sequence[StepRecord]) -> None:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["step", "loss", "learning_rate"])
+        rows.writerows([record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"] for record in records)
 
 
 def _mean_colour(network: DeepLab) -> tuple[int, int, int]:

@@ -12,9 +12,9 @@ from brnf.errors import UserError
 from brnf.workflow.schema import complete, load_schema, reread, violation
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
 
-__all__ = ["Experiment", "merged", "read_experiments"]
+__all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
 
-RUNTIME_KEYS = ("device", "workers", "threads", "progress")
+RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds")
 """Keys that change no result: they reach the stages behind Snakemake's back, so that changing one reruns nothing."""
 KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
 CONTAINED = {"train_aug": ("train",)}

@@ -43,7 +43,7 @@ def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrain
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(0, 3000, (256,), generator=generator)
-        trainer.step(features[rows], codes[rows])
+        trainer.step((features[rows], codes[rows]))
     trainer.restore_best()
     return flow, trainer, held_out
 
@@ -93,13 +93,13 @@ def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
     flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
     trainer = FlowTrainer(flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, 0))
     for _ in range(25):
-        trainer.step(features, codes)
+        trainer.step((features, codes))
     good = {name: value.clone() for name, value in flow.state_dict().items()}
-    trainer.step(features, codes)
+    trainer.step((features, codes))
     broken = features.clone()
     broken[3, 1] = math.nan
     with pytest.raises(UserError, match="step 27"):
-        trainer.step(broken, codes)
+        trainer.step((broken, codes))
     assert all(torch.equal(value, good[name]) for name, value in flow.state_dict().items())
 
 

@@ -1,7 +1,6 @@
 """The loss, the schedule and the steps."""
 
 import math
-from itertools import repeat
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
-from brnf.segment.training import TrainingOptions, poly_factor, segmentation_loss, train_steps
+from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions, poly_factor, segmentation_loss
 
 CPU = torch.device("cpu")
 
@@ -33,6 +32,12 @@ class TinyBackbone(nn.Module):
 def tiny_network() -> DeepLab:
     torch.manual_seed(0)
     return DeepLab(TinyBackbone(), 3, DeepLabOptions(rates=(1, 2)))
+
+
+def train(network: DeepLab, batch: tuple[Tensor, Tensor], options: TrainingOptions) -> list[StepRecord]:
+    """Take all steps on the same batch."""
+    trainer = SegmentationTrainer(network, options, CPU)
+    return [trainer.step(batch) for _ in range(options.iterations)]
 
 
 def test_the_loss_is_the_mean_over_labelled_pixels() -> None:
@@ -77,7 +82,7 @@ def test_poly_schedule_by_hand() -> None:
     assert poly_factor(10, 10, 0.9) == 0
     options = TrainingOptions(iterations=4, learning_rate=0.01, power=0.9)
     batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
-    rates = [record.learning_rate for record in train_steps(tiny_network(), repeat(batch), options, CPU)]
+    rates = [record.learning_rate for record in train(tiny_network(), batch, options)]
     assert rates == pytest.approx([0.01, 0.01 * 0.75**0.9, 0.01 * 0.5**0.9, 0.01 * 0.25**0.9])
 
 
@@ -85,7 +90,7 @@ def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
     batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
     before, after = tiny_network(), tiny_network()
     segmentation_loss(before(batch[0]), batch[1]).backward()
-    records = list(train_steps(after, repeat(batch), TrainingOptions(iterations=1, learning_rate=0.01, weight_decay=0.1), CPU))
+    records = train(after, batch, TrainingOptions(iterations=1, learning_rate=0.01, weight_decay=0.1))
     assert [record.step for record in records] == [1]
     moved = dict(after.named_parameters())
     for name, parameter in before.named_parameters():
@@ -99,7 +104,7 @@ def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
 def test_an_unlabelled_batch_does_not_spoil_the_weights() -> None:
     network = tiny_network()
     batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
-    list(train_steps(network, repeat(batch), TrainingOptions(iterations=2, weight_decay=0.0), CPU))
+    train(network, batch, TrainingOptions(iterations=2, weight_decay=0.0))
     for (name, parameter), start in zip(network.named_parameters(), tiny_network().parameters(), strict=True):
         torch.testing.assert_close(parameter, start, msg=name)
 
@@ -107,14 +112,14 @@ def test_an_unlabelled_batch_does_not_spoil_the_weights() -> None:
 def test_a_diverging_training_stops_with_one_line_naming_the_step() -> None:
     batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
     with pytest.raises(UserError, match=r"step \d+.*learning_rate") as caught:
-        list(train_steps(tiny_network(), repeat(batch), TrainingOptions(iterations=60, learning_rate=1e30), CPU))
+        train(tiny_network(), batch, TrainingOptions(iterations=60, learning_rate=1e30))
     assert "\n" not in str(caught.value)
 
 
 def test_weights_that_only_the_last_step_breaks_are_noticed() -> None:
     batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
     with pytest.raises(UserError, match="learning_rate"):
-        list(train_steps(tiny_network(), repeat(batch), TrainingOptions(iterations=1, learning_rate=1e30, weight_decay=1e10), CPU))
+        train(tiny_network(), batch, TrainingOptions(iterations=1, learning_rate=1e30, weight_decay=1e10))
 
 
 def test_coloured_squares_are_learnt() -> None:
@@ -123,7 +128,7 @@ def test_coloured_squares_are_learnt() -> None:
     options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), frozen_batch_norm=False)
     network = build_deeplab(options, 3)
     images, labels = coloured_squares(6)
-    losses = [record.loss for record in train_steps(network, repeat((images, labels)), TrainingOptions(30, 0.01), CPU)]
+    losses = [record.loss for record in train(network, (images, labels), TrainingOptions(30, 0.01))]
     assert losses[0] == pytest.approx(math.log(3), abs=0.2)
     assert losses[-1] < 0.4 * losses[0]
     with torch.no_grad():
@@ -136,7 +141,7 @@ def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
     batch = coloured_squares(4)
     networks = tiny_network(), tiny_network()
     losses = [
-        [record.loss for record in train_steps(network, repeat(batch), TrainingOptions(4, 0.005, amp=amp), CPU)]
+        [record.loss for record in train(network, batch, TrainingOptions(4, 0.005, amp=amp))]
         for network, amp in zip(networks, (False, True), strict=True)
     ]
     assert losses[0] != losses[1]

@@ -43,6 +43,7 @@ USED_BY_WORKFLOW = {
     ("workers",),
     ("threads",),
     ("progress",),
+    ("checkpoint_seconds",),
     ("companions",),
     ("model_products",),
     ("variants",),

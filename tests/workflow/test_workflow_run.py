@@ -38,7 +38,10 @@ def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
 
 
 def test_settings_of_the_machine_rerun_nothing(finished: Any) -> None:
-    assert finished.jobs("--configfile", TINY, "--config", "device=cpu", "workers=1", "threads=2", "progress=none") == {}
+    assert (
+        finished.jobs("--configfile", TINY, "--config", "device=cpu", "workers=1", "threads=2", "progress=none", "checkpoint_seconds=1")
+        == {}
+    )
 
 
 def test_a_new_final_xi_reruns_the_final_denoising_and_what_follows(finished: Any) -> None:
