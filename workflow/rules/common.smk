@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
+from brnf.workflow.controller import announce
 from brnf.workflow.environment import set_environment
 from brnf.workflow.estimate import estimate, seconds_by_rule
 from brnf.workflow.fingerprint import fingerprint
@@ -37,6 +38,10 @@ MAIN = next(iter(EXPERIMENTS.values()))
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 set_environment(Path(sys.path[0]), MAIN.settings)
+
+# While this Snakemake lives, nobody else will take its lock for a stale one.
+if workflow.is_main_process:
+    announce(Path.cwd())
 
 THREADS = MAIN.settings["threads"]
 CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job whose workers read images

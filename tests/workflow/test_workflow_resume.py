@@ -1,0 +1,127 @@
+"""Who is at work in a folder, and going on after the Snakemake there was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from brnf.errors import UserError
+from brnf.store.files import locked
+from brnf.workflow import resume
+from brnf.workflow.controller import controllers_folder
+from brnf.workflow.owners import controllers, jobs
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "config" / "tiny.yaml")
+RULE = """
+import subprocess, sys
+from pathlib import Path
+from brnf.workflow.controller import announce
+announce(Path(sys.argv[1]))
+child = subprocess.Popen(["sleep", "600"])
+print(child.pid, flush=True)
+sys.stdin.read()
+child.kill()
+"""
+CLAIM = """
+import sys
+from pathlib import Path
+from brnf.workflow.resume import claim
+claim(Path(sys.argv[1]))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def ruler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run a process that announces itself in the folder and has a job; yield it and the job's number."""
+    command = [sys.executable, "-c", RULE, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        job = int(process.stdout.readline())
+        yield process, job
+        for number in (process.pid, job):
+            if psutil.pid_exists(number):
+                os.kill(number, signal.SIGKILL)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until a condition holds."""
+    patience = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+
+
+def test_a_living_snakemake_is_seen_and_not_disturbed(tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]) -> None:
+    process, _ = ruler
+    (line,) = controllers(tmp_path)
+    assert line.startswith(f"process {process.pid} on ")
+    with pytest.raises(UserError, match=f"process {process.pid} on .* is at work here"):
+        resume.claim(tmp_path)
+    assert controllers(tmp_path / "elsewhere") == []
+
+
+def test_an_orderly_end_leaves_nothing(tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]) -> None:
+    process, _ = ruler
+    process.communicate("")
+    assert list(controllers_folder(tmp_path).iterdir()) == [] and jobs(tmp_path) == []
+
+
+def test_a_job_that_outlives_its_snakemake_is_seen_and_its_lock_is_not_inherited(
+    tmp_path: Path, ruler: tuple[subprocess.Popen[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    process, job = ruler
+    process.kill()
+    process.wait()
+    assert controllers(tmp_path) == [] and list(controllers_folder(tmp_path).iterdir()) == []
+    assert [(found.name, found.process) for found in jobs(tmp_path)] == [("sleep", job)]
+    with pytest.raises(UserError, match=rf"sleep \(process {job}\); wait for it or stop it"):
+        resume.wait_for_jobs(tmp_path, "refuse")
+    resume.wait_for_jobs(tmp_path, "stop")
+    assert not psutil.pid_exists(job) or psutil.Process(job).status() == psutil.STATUS_ZOMBIE
+    assert capsys.readouterr().err == f"resume: waiting for what outlived its Snakemake: sleep (process {job})\n"
+
+
+def test_a_writer_on_another_machine_is_seen_by_its_lock(tmp_path: Path) -> None:
+    with locked(tmp_path / "results" / "x" / "flow.pt"):
+        assert [str(job) for job in jobs(tmp_path)] == ["the writer of results/x/flow.pt"]
+    assert jobs(tmp_path) == []
+
+
+def test_only_one_resumption_at_a_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        with pytest.raises(UserError, match="another resumption is at work here"):
+            resume.claim(tmp_path)
+        process.kill()
+
+
+def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_path: Path) -> None:
+    """The real thing on the first job of the tiny run: its Snakemake is killed, its job lives on, the resumption waits for it."""
+    words = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "1", "--configfile", TINY]
+    words += ["--config", "scenes={train: 80}", "companions=null", "--", "results/tiny/data"]
+    going = [sys.executable, "-m", "brnf.workflow.resume", *words]
+    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "snakemake", *words]
+    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=said) as run:
+        eventually(lambda: bool(list((tmp_path / "results" / "tiny").glob(".data.*.part"))))
+        early = subprocess.run(going, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert early.returncode == 2 and f"process {run.pid} on " in early.stderr and early.stderr.count("\n") == 1
+        run.kill()
+    assert [job.name for job in jobs(tmp_path)] == ["render_scenes"] and not (tmp_path / "results" / "tiny" / "data").exists()
+    done = subprocess.run(going, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "waiting for what outlived its Snakemake: render_scenes" in done.stdout
+    assert "no owner lives, the stale lock is removed" in done.stdout
+    assert len(list((tmp_path / "results" / "tiny" / "data").rglob("*.jpg"))) >= 80
+    assert [path.name for path in (tmp_path / "results").rglob(".*")] == [".snakemake_timestamp"]
