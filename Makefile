@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-cluster install clean
+.PHONY: help demo test lint resume test-survival test-cluster install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -11,7 +11,7 @@ INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the commands
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (about 5 minutes on 2 cores)
 	$(BIN)/snakemake --cores all
@@ -32,6 +32,13 @@ test-cluster: $(INSTALLED) ## run the workflow on a real SLURM that is started f
 	@$(BIN)/python -c 'import snakemake_executor_plugin_cluster_generic, snakemake_executor_plugin_slurm' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
 	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 --durations 0 --durations-min 5 tests/slurm
+
+# CONFIG and ARGS are those of the call that was interrupted; JOBS=stop ends jobs that outlived it instead of waiting for them.
+resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yaml ARGS="--config 'dataset={root: ...}'"
+	$(BIN)/python -m brnf.workflow.resume --survivors $(or $(JOBS),wait) -- --cores all $(ARGS) $(addprefix --configfile ,$(CONFIG))
+
+test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and every training once, go on, compare to the byte (MOMENTS=3 for fewer)
+	$(BIN)/python tests/survival/survive.py --moments $(or $(MOMENTS),20)
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 

@@ -1,8 +1,8 @@
 """Outputs that appear whole or not at all."""
 
 import fcntl
-import glob
 import os
+import re
 import shutil
 import socket
 import time
@@ -26,7 +26,10 @@ def _temporary(path: Path) -> Path:
 
 def _remove_remains(path: Path) -> None:
     """Remove the temporary files and folders that killed writers of ``path`` left; the caller is its only writer."""
-    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    own = re.compile(rf"\.{re.escape(path.name)}\.(\d+|old)\.part")  # not those of another output, as of x.h5 beside x
+    for remains in path.parent.iterdir():
+        if not own.fullmatch(remains.name):
+            continue
         if remains.is_dir():
             shutil.rmtree(remains, ignore_errors=True)
         else:
@@ -76,9 +79,10 @@ def whole_directory(path: Path) -> Iterator[Path]:
         path: the folder to write; an older one at this place is replaced.
     """
     temporary = _temporary(path)
-    _remove_remains(path)
     try:
-        temporary.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_remains(path)
+        temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)

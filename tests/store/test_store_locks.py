@@ -83,14 +83,15 @@ def test_remains_of_killed_writers_are_removed(tmp_path: Path, whole: Callable[[
     (tmp_path / f".{name}.1.part").write_text("half")
     (tmp_path / f".{name}.2.part").mkdir()
     (tmp_path / f".{name}.2.part" / "half").write_text("half")
-    (tmp_path / ".other.1.part").write_text("of another output")
+    (tmp_path / f".{name}.old.part").mkdir()
+    (tmp_path / f".{name}.h5.1.part").write_text("of another output")
     with whole(tmp_path / name) as temporary:  # type: ignore[attr-defined]
         (temporary / "file" if temporary.is_dir() else temporary).write_text("whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1.part", name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{name}.h5.1.part", name]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with whole_directory(tmp_path / "out") as folder:
+        with whole_directory(tmp_path / "above" / "out") as folder:
             (folder / content).write_text(content)
-    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("out"), Path("out/new")]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["above", "above/out", "above/out/new"]
