@@ -180,12 +180,17 @@ def take_steps(
     done = len(trainer.history)
     progress = Progress(islice(batches(done), steps - done), name, runtime, unit="step", total=steps, done=done)
     with _terminated() as terminated:
-        for batch in progress:
-            progress.note(**shown(trainer.step(batch)))
-            if terminated.is_set() or checkpoint.due():
-                checkpoint.write(trainer)
-            if terminated.is_set():
-                raise SystemExit(128 + signal.SIGTERM)
+        try:
+            for batch in progress:
+                progress.note(**shown(trainer.step(batch)))
+                if terminated.is_set() or checkpoint.due():
+                    checkpoint.write(trainer)
+                if terminated.is_set():
+                    raise SystemExit(128 + signal.SIGTERM)
+        except RuntimeError as error:
+            if terminated.is_set():  # it was for all processes, and torch reports the loading ones as lost
+                raise SystemExit(128 + signal.SIGTERM) from error
+            raise
 
 
 @contextmanager
