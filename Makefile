@@ -37,8 +37,8 @@ test-cluster: $(INSTALLED) ## run the workflow on a real SLURM that is started f
 resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yaml ARGS="--config 'dataset={root: ...}'"
 	$(BIN)/python -m brnf.workflow.resume --survivors $(or $(JOBS),wait) -- --cores all $(ARGS) $(addprefix --configfile ,$(CONFIG))
 
-test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and every training once, go on, compare to the byte (MOMENTS=3 for fewer)
-	$(BIN)/python tests/survival/survive.py --moments $(or $(MOMENTS),20)
+test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and each training once, go on, compare to the byte
+	$(BIN)/python tests/survival/survive.py $(ARGS)
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 

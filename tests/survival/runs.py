@@ -1,5 +1,6 @@
 """The tiny run in a folder of its own: started, killed, resumed, compared with an unbroken one."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -52,12 +53,12 @@ class TinyRun:
 
     Arguments:
         folder: in which the results will stand.
-        settings: words for ``--config``.
+        settings: at least one word for ``--config``.
         targets: files to make, all by default.
     """
 
     folder: Path
-    settings: Sequence[str] = ("checkpoint_seconds=0",)
+    settings: Sequence[str]
     targets: Sequence[str] = ()
     controller: subprocess.Popen[bytes] = field(init=False)
 
@@ -69,6 +70,7 @@ class TinyRun:
             self.controller = subprocess.Popen(
                 words, cwd=self.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
             )
+        atexit.register(_end, self.controller)
 
     def said(self) -> str:
         """Return all that was printed in this folder."""
@@ -121,6 +123,12 @@ class TinyRun:
             if path.is_file() and not hidden and not set(inside.parts) & set(NO_OUTPUT):
                 found[str(inside)] = path
         return found
+
+
+def _end(controller: subprocess.Popen[bytes]) -> None:
+    """End a run that the test leaves behind, when it is itself interrupted."""
+    if controller.poll() is None:
+        os.killpg(controller.pid, signal.SIGKILL)
 
 
 def differences(run: TinyRun, reference: TinyRun, complete: bool) -> list[str]:

@@ -18,6 +18,7 @@ from trainings import STAGES, survive_training
 
 KINDS = ("kill controller", "kill group")
 ENDS = ("terminate controller", "terminate group")
+EVERY_STEP = "checkpoint_seconds=0"
 NETWORK = "results/tiny/brnf/seed0/network/network.pt"
 HEAD = ("run", "moment", "kind", "running jobs", "lost", "outputs", "result")
 WIDTHS = (4, 9, 22, 44, 8, 14, 8)
@@ -33,6 +34,8 @@ class Options:
     """Moments in one run."""
     trainings: tuple[str, ...] = STAGES
     """Trainings that are killed on their own."""
+    settings: tuple[str, ...] = ()
+    """Words for Snakemake's `--config`, such as `shards=1 companions=null` for a shorter run."""
     seed: int = 0
     """Of the moments."""
 
@@ -130,8 +133,8 @@ def broken_run(run: TinyRun, reference: TinyRun, seconds: float, kinds: list[str
 
 def another_lambda(folder: Path, reference: TinyRun) -> list[str]:
     """Kill the BRNF training after a checkpoint, change lambda, go on; return what differs from a run that was never killed."""
-    other = ("checkpoint_seconds=0", "brnf={lambda_cal: 1}")
-    runs = [TinyRun(folder / name, targets=[NETWORK]) for name in ("never killed", "killed")]
+    other = (*reference.settings, "brnf={lambda_cal: 1}")
+    runs = [TinyRun(folder / name, reference.settings, [NETWORK]) for name in ("never killed", "killed")]
     for run in runs:
         shutil.copytree(reference.folder, run.folder, symlinks=True)
     fresh, killed = runs
@@ -161,13 +164,15 @@ def another_lambda(folder: Path, reference: TinyRun) -> list[str]:
 
 def main(options: Options) -> None:
     """Print the tally; its last line tells how many trials passed."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     results: list[list[str]] = []
     moments = random.Random(options.seed)
     kinds = [KINDS[number % 2] for number in range(options.moments)]
     moments.shuffle(kinds)
     with tempfile.TemporaryDirectory(prefix="survival-") as temporary:
         folder = Path(temporary)
-        reference = TinyRun(folder / "reference")
+        settings = (EVERY_STEP, *options.settings)
+        reference = TinyRun(folder / "reference", settings)
         begun = time.monotonic()
         reference.start()
         if reference.finish():
@@ -179,7 +184,7 @@ def main(options: Options) -> None:
         while waiting or ends:
             number += 1
             chosen = waiting[: options.per_run] + (ends if len(waiting) <= options.per_run else [])
-            run = TinyRun(folder / f"run{number}")
+            run = TinyRun(folder / f"run{number}", settings)
             for moment in broken_run(run, reference, seconds, moments.sample(chosen, len(chosen)), moments):
                 show(moment.row(number))
                 (waiting if moment.kind in KINDS else ends).remove(moment.kind)

@@ -22,7 +22,7 @@ INTERVAL = 1.0
 """Seconds between checkpoints."""
 ALLOWANCE = 1.0
 """Seconds for the step in progress and for writing."""
-LENGTHS = {"base": {"steps": 60}, "brnf": {"steps": 60}, "flow": {"steps": 600}, "segmentation": {"iterations": 60}}
+LENGTHS = {"base": {"steps": 30}, "brnf": {"steps": 30}, "flow": {"steps": 200}, "segmentation": {"iterations": 30}}
 MODELS = {"train_base": "base", "train_brnf": "brnf", "train_flow": "base", "train_segmentation": "brnf"}
 
 
