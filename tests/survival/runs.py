@@ -101,7 +101,7 @@ class TinyRun:
         output = self.folder / next(after for flag, after in pairwise(words) if flag in ("--flow", "--network"))
         return output.with_name(f"{output.stem}.checkpoint.pt")
 
-    def wait_until(self, condition: Callable[[], bool], pause: float = 0.05) -> bool:
+    def wait_until(self, condition: Callable[[], bool], pause: float = 0.2) -> bool:
         """Wait until a condition holds, or the run has ended; return whether it holds."""
         patience = time.monotonic() + PATIENCE
         while not condition():
