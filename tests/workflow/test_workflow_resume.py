@@ -70,6 +70,14 @@ def test_a_living_snakemake_is_seen_and_not_disturbed(tmp_path: Path, ruler: tup
     assert controllers(tmp_path / "elsewhere") == []
 
 
+def test_a_snakemake_that_could_not_announce_itself_is_seen_by_its_folder(tmp_path: Path) -> None:
+    with subprocess.Popen(["snakemake", "600"], executable="/bin/sleep", cwd=tmp_path) as process:
+        assert controllers(tmp_path) == [f"process {process.pid}: snakemake 600"]
+        assert controllers(tmp_path.parent) == []
+        process.kill()
+    assert controllers(tmp_path) == []
+
+
 def test_an_orderly_end_leaves_nothing(tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]) -> None:
     process, _ = ruler
     process.communicate("")
