@@ -14,6 +14,7 @@ from brnf.errors import UserError
 from brnf.store.files import try_lock
 from brnf.workflow.controller import CONTROLLER
 from brnf.workflow.owners import controllers, jobs
+from brnf.workflow.slurm import settle, was_killed
 
 __all__ = ["claim", "main", "resume", "wait_for_jobs"]
 
@@ -93,6 +94,8 @@ def resume(words: Sequence[str], survivors: str) -> None:
     parser.add_argument("--directory", "-d", type=Path, default=Path())
     folder = parser.parse_known_args(words)[0].directory.resolve()
     claim(folder)
+    for line in settle(folder, words) if was_killed(folder) else []:
+        print(f"resume: {line}", file=sys.stderr, flush=True)
     wait_for_jobs(folder, survivors)
     unlock(folder, words)
     os.environ.pop(CONTROLLER, None)

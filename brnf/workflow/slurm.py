@@ -17,7 +17,20 @@ from pathlib import Path
 
 from brnf.errors import UserError
 
-__all__ = ["Job", "at_work", "begin", "cancel_jobs", "discard_unrecorded", "end", "main", "queued_jobs", "settle", "status", "submit"]
+__all__ = [
+    "Job",
+    "at_work",
+    "begin",
+    "cancel_jobs",
+    "discard_unrecorded",
+    "end",
+    "main",
+    "queued_jobs",
+    "settle",
+    "status",
+    "submit",
+    "was_killed",
+]
 
 PREFIX = "brnf_"
 """Begins the names of our jobs in both profiles."""
@@ -169,6 +182,11 @@ def end(folder: Path, names: Collection[str]) -> None:
     """
     for name in names:
         (folder / RUNS / name).unlink(missing_ok=True)
+
+
+def was_killed(folder: Path) -> bool:
+    """Tell whether a run on SLURM began in a folder and did not end by itself."""
+    return any((folder / RUNS).glob("*"))
 
 
 def cancel_jobs(folder: Path) -> list[Job]:
