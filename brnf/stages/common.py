@@ -1,5 +1,7 @@
 """What all stages share: the command line, the runtime settings, the progress display."""
 
+import os
+import shutil
 import signal
 import sys
 import time
@@ -10,10 +12,14 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct, UserError
 from brnf.stages.devices import claim_gpu
 
-__all__ = ["Progress", "Runtime", "run_stage"]
+__all__ = ["BY_WORKFLOW", "Progress", "Runtime", "run_stage"]
+
+BY_WORKFLOW = "BRNF_BY_WORKFLOW"
+"""Environment variable that the workflow sets: its rules can make every product of a stage again."""
+NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
 
 
 @dataclass(frozen=True)
@@ -59,22 +65,47 @@ def run_stage(run: Callable[..., None]) -> None:
     Arguments:
         run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the flags.
 
-    Exits with status 2 and one line on the standard error for a mistake of the user, with status 143 after SIGTERM; temporary files
-    are removed first.
+    Exits with status 2 and one line on the standard error for a mistake of the user or a lack of the machine, with status 143 after
+    SIGTERM; temporary files are removed first.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:
         tyro.cli(run, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except MemoryError:
-        print("error: out of memory; lower the batch size or ask for more memory", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        line = _told(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _told(error: Exception) -> str | None:
+    """Return the line that a user is told, or None for a fault of the program."""
+    if isinstance(error, DamagedProduct):
+        return _set_aside(error) if os.environ.get(BY_WORKFLOW) else str(error)
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
+    return None
+
+
+def _set_aside(error: DamagedProduct) -> str:
+    """Rename a damaged product, so that the workflow's next run makes it anew, and return what the user is told."""
+    aside = error.path.with_name(f"{error.path.name}.damaged")
+    try:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        error.path.replace(aside)
+    except FileNotFoundError:
+        pass  # another job that reads it was faster
+    except OSError:
+        return str(error)
+    return f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: {error.stage} makes it anew"
 
 
 class Progress:

@@ -17,6 +17,7 @@ def set_environment(root: Path, settings: Mapping[str, Any], environment: Mutabl
     """Set what the shell lines rely on: what stands in no shell line and in no ``params`` reruns nothing when it changes.
 
     ``BRNF_RUNTIME`` holds the flags of the runtime keys, which the shell splits into words; ``BRNF_SCHEMA`` the file of the schema.
+    ``BRNF_BY_WORKFLOW`` lets a stage that meets a damaged product set it aside, since the next run can make it anew.
     Every Snakemake process does it while it reads the Snakefile, also the one inside a cluster job, which therefore
     depends on nothing that the scheduler passes on.
 
@@ -29,4 +30,5 @@ def set_environment(root: Path, settings: Mapping[str, Any], environment: Mutabl
         others = [entry for entry in environment.get(name, "").split(os.pathsep) if entry and entry != first]
         environment[name] = os.pathsep.join([first, *others])
     environment["BRNF_SCHEMA"] = str(SCHEMA)
+    environment["BRNF_BY_WORKFLOW"] = "1"
     environment["BRNF_RUNTIME"] = command_line({key: settings[key] for key in RUNTIME_KEYS})
