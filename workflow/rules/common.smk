@@ -10,6 +10,7 @@ from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.controller import announce
+from brnf.workflow.deaths import SHELL_PREFIX
 from brnf.workflow.environment import set_environment
 from brnf.workflow.estimate import estimate, seconds_by_rule
 from brnf.workflow.fingerprint import fingerprint
@@ -38,6 +39,7 @@ MAIN = next(iter(EXPERIMENTS.values()))
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 set_environment(Path(sys.path[0]), MAIN.settings)
+shell.prefix(SHELL_PREFIX)
 
 # While this Snakemake lives, nobody else will take its lock for a stale one.
 if workflow.is_main_process:
