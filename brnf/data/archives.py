@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from brnf.errors import UserError
-from brnf.store.files import whole_directory
+from brnf.store.files import UNWRITABLE, whole_directory
 
 __all__ = ["extract_archive"]
 
@@ -48,12 +48,10 @@ def _explained(archive: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise UserError(f"{archive}: damaged archive ({error}); remove it and download it again") from error
     except Exception as error:  # the decompressors raise what they like: zlib.error, EOFError, LZMAError, NotImplementedError ...
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise
+        reason = str(error)[:120] or type(error).__name__
         raise UserError(f"{archive}: damaged or refused archive ({reason}); remove it and download it again") from error
 
 

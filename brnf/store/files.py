@@ -1,5 +1,6 @@
 """Outputs that appear whole or not at all."""
 
+import errno
 import fcntl
 import os
 import re
@@ -7,16 +8,29 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from brnf.errors import UserError
 
-__all__ = ["is_held", "locked", "try_lock", "whole_directory", "whole_file"]
+__all__ = ["UNWRITABLE", "is_held", "locked", "reported", "reserve", "try_lock", "whole_directory", "whole_file"]
 
 LOCK_GRACE = 10.0
 """Seconds that a lock is waited for: loading processes of a killed stage keep it until they notice, some 5 s later."""
+FULL = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+    errno.EFBIG: "raise the limit on the size of files",
+}
+UNWRITABLE = FULL | {
+    errno.EROFS: "choose another folder for the results",
+    errno.EACCES: "mend the permissions of its folder",
+    errno.EPERM: "mend the permissions of its folder",
+    errno.ENOTDIR: "remove the file that stands where a folder must be",
+    errno.EEXIST: "remove the file that stands where a folder must be",
+}
+"""Errors of writing that a user can mend, and how."""
 
 
 def _temporary(path: Path) -> Path:
@@ -46,6 +60,56 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turn what a full disk or a folder that must not be written causes in the block into one line.
+
+    HDF5 and torch tell it in words of their own, some of them when the file is closed after the first error.
+
+    Arguments:
+        path: the output that the line names.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = _errno(error)
+        elsewhere = isinstance(error, OSError) and error.filename is not None and str(path.parent) not in str(error.filename)
+        if number not in UNWRITABLE or (elsewhere and number not in FULL):
+            raise
+        raise UserError(f"{path}: cannot be written ({os.strerror(number)}); {UNWRITABLE[number]} and run again") from error
+
+
+def _errno(error: BaseException) -> int:
+    """Return the system's error number behind an exception of a writer, 0 when there is none."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno:
+            return seen.errno
+        if found := re.search(r"errno = (\d+)", str(seen)):  # HDF5's way to tell it
+            return int(found[1])
+        seen = seen.__cause__ or seen.__context__
+    return 0
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make a file that has its room on the disk: a process that writes to a full one through mapped memory is killed.
+
+    Arguments:
+        path: the file.
+        size: in bytes.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    with reported(path), path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name that becomes ``path`` only when the block ends without an error.
 
@@ -57,18 +121,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(path)
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        if error.filename is None or str(path.parent) in str(error.filename):
-            raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space or mend the permissions") from error
-        raise
+        with reported(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_remains(path)
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -77,20 +139,24 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
     Arguments:
         path: the folder to write; an older one at this place is replaced.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
     """
     temporary = _temporary(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(path)
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        if path.exists():  # moved away first, so that nobody finds it half removed
-            os.replace(path, old := temporary.with_name(f".{path.name}.old.part"))
-            shutil.rmtree(old)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with reported(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_remains(path)
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                _sync(file)
+            if path.exists():  # moved away first, so that nobody finds it half removed
+                os.replace(path, old := temporary.with_name(f".{path.name}.old.part"))
+                shutil.rmtree(old)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -127,13 +193,16 @@ def locked(path: Path) -> Iterator[None]:
         path: the output; the lock is the file ``.<name>.lock`` beside it, and names its holder.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with _acquire(lock, path) as handle:
-        handle.truncate(0)
-        print(f"process {os.getpid()} on {socket.gethostname()}", file=handle, flush=True)
+    with reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        acquired = _acquire(lock, path)
+    with acquired as handle:
+        with reported(path):
+            handle.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", file=handle, flush=True)
         try:
             yield
         finally:
