@@ -9,12 +9,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.errors import UserError
-from brnf.store.files import whole_file
+from brnf.errors import DamagedProduct, UserError
+from brnf.store.hdf5 import Disk, bounded, child, open_shard, write_shard
 
 __all__ = ["CamMaps", "MapReader", "MapWriter", "write_maps"]
 
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
+STAGE = "its stage"
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class CamMaps:
 class MapWriter:
     """Write maps image by image into an open HDF5 file."""
 
-    def __init__(self, file: h5py.File) -> None:
-        self._file = file
+    def __init__(self, file: h5py.File, disk: Disk) -> None:
+        self._file, self._disk = file, disk
 
     def write(self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]) -> None:
         """Write the maps of one image.
@@ -61,14 +62,16 @@ class MapWriter:
                 raise UserError(
                     f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate"
                 )
-            group.create_dataset(product, data=values.astype(np.float16), chunks=values.shape, compression="lzf", shuffle=True)
+            group.create_dataset(
+                product, data=values.astype(np.float16), chunks=values.shape, compression="lzf", shuffle=True, fletcher32=True
+            )
 
 
 @contextmanager
 def write_maps(path: Path) -> Iterator[MapWriter]:
     """Open ``path`` for writing maps; the file appears when the block ends without an error."""
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        yield MapWriter(file)
+    with write_shard(path) as (file, disk):
+        yield MapWriter(file, disk)
 
 
 class MapReader:
@@ -81,7 +84,7 @@ class MapReader:
         product: name of the dataset to read, such as ``classifier`` or ``prototype``.
 
     Raises:
-        UserError: a shard cannot be read, or holds an image without this product.
+        UserError: a shard cannot be read, or holds an image without this product or with values that are not finite.
     """
 
     def __init__(self, paths: Iterable[Path], product: str) -> None:
@@ -90,8 +93,11 @@ class MapReader:
         self._files: dict[Path, h5py.File] = {}
         self._shard_of: dict[str, Path] = {}
         for path in self._paths:
-            with open_shard(path) as file:
-                self._shard_of.update({image: path for image in file})
+            with open_shard(path, STAGE) as file:
+                try:
+                    self._shard_of.update({image: path for image in file})
+                except Exception as error:  # h5py reports damage with many kinds of exceptions
+                    raise DamagedProduct(path, f"its list of images is damaged ({error})", STAGE) from error
 
     @property
     def images(self) -> list[str]:
@@ -106,27 +112,39 @@ class MapReader:
             raise UserError(f"{image}: no maps of this image in {', '.join(map(str, self._paths))}; run its CAM stage again")
         path = self._shard_of[image]
         if path not in self._files:
-            self._files[path] = open_shard(path)
-        group = self._files[path][image]
-        if self._product not in group:
-            raise UserError(f"{path}: image {image} has no {self._product} map; remove the file and run its stage again")
+            self._files[path] = open_shard(path, STAGE)
         try:
-            values = group[self._product][()].astype(np.float32)
-        except OSError as error:
-            raise UserError(f"{path}: the map of {image} is damaged ({error}); remove the file and run its stage again") from error
-        return CamMaps(np.asarray(group.attrs["classes"], dtype=np.uint8), values)
+            maps = _read_maps(self._files[path], image, self._product)
+        except UserError as error:
+            raise UserError(f"{path}: image {image} {error}") from error
+        except Exception as error:  # h5py reports damage with many kinds of exceptions
+            raise DamagedProduct(path, f"the {self._product} map of {image} is missing or damaged ({error})", STAGE) from error
+        if not np.isfinite(maps.values).all():
+            raise DamagedProduct(path, f"the {self._product} map of {image} holds values that are not finite", STAGE)
+        return maps
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_files": {}}
 
 
-def open_shard(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path}: missing or damaged HDF5 file ({error}); remove it and run its stage again") from error
+def _read_maps(file: h5py.File, image: str, product: str) -> CamMaps:
+    """Read the maps of an image, checking first that they are what :class:`MapWriter` writes."""
+    group = child(file, image, h5py.Group)
+    if product not in group:
+        raise UserError(f"has no {product} map; name another product, or remove the file and run its stage again")
+    dataset = bounded(child(group, product, h5py.Dataset))
+    attribute = group.attrs.get_id("classes")
+    if (
+        dataset.dtype != np.float16
+        or attribute.dtype != np.uint8
+        or dataset.ndim != 3
+        or 0 in dataset.shape
+        or dataset.chunks != dataset.shape
+    ):
+        raise ValueError(f"{dataset.dtype} {dataset.shape} with classes {attribute.dtype} {attribute.shape}")
+    if attribute.shape != (dataset.shape[0] - 1,):
+        raise ValueError(f"{dataset.shape[0]} maps for {attribute.shape} classes")
+    classes = np.asarray(group.attrs["classes"], np.uint8)
+    if 0 in classes or len(np.unique(classes)) < len(classes):
+        raise ValueError(f"classes {classes}")
+    return CamMaps(classes, dataset[()].astype(np.float32))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brnf.errors import UserError
-from brnf.store.files import whole_file
+from brnf.store.hdf5 import Disk, write_shard
 
 __all__ = ["BLOCK", "COLUMNS", "PixelBatch", "PixelRows", "PixelWriter", "write_pixels"]
 
@@ -84,8 +84,8 @@ class PixelBatch:
 class PixelWriter:
     """Append images to an open HDF5 file; made by :func:`write_pixels`."""
 
-    def __init__(self, file: h5py.File, dimension: int, classes: int) -> None:
-        self._file, self._dimension, self._classes = file, dimension, classes
+    def __init__(self, file: h5py.File, disk: Disk, dimension: int, classes: int) -> None:
+        self._file, self._disk, self._dimension, self._classes = file, disk, dimension, classes
         self._images: list[str] = []
         self._grid: list[tuple[int, int]] = []
         self._present: list[NDArray[np.bool_]] = []
@@ -145,6 +145,7 @@ class PixelWriter:
             dataset[begin:] = values[:rows]
         self._waiting = [{name: values[rows:] for name, values in joined.items()}]
         self._waiting_rows -= rows
+        self._disk.check()
 
     def _no_rows(self) -> dict[str, NDArray[Any]]:
         return {name: np.zeros((0, self._dimension) if name == "feature" else 0, kind) for name, kind in COLUMNS.items()}
@@ -170,7 +171,7 @@ def write_pixels(path: Path, dimension: int, classes: int) -> Iterator[PixelWrit
         dimension: D, width of a feature.
         classes: K = C + 1, with the background.
     """
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        writer = PixelWriter(file, dimension, classes)
+    with write_shard(path) as (file, disk):
+        writer = PixelWriter(file, disk, dimension, classes)
         yield writer
         writer.finish()

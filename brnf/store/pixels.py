@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.errors import UserError
-from brnf.store.maps import open_shard
+from brnf.errors import DamagedProduct, UserError
+from brnf.store.hdf5 import open_shard
+from brnf.store.pixel_header import STAGE, read_header
 from brnf.store.pixel_rows import BLOCK, COLUMNS, PixelBatch, PixelRows, PixelWriter, write_pixels
 
 __all__ = ["BLOCK", "PixelBatch", "PixelRows", "PixelStore", "PixelWriter", "hold_out", "write_pixels"]
@@ -65,7 +66,7 @@ class PixelStore:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         self._files: dict[Path, h5py.File] = {}
-        shards = [_read_header(path) for path in self.paths]
+        shards = [read_header(path) for path in self.paths]
         if not shards:
             raise ValueError("no shard is given")
         for path, shard in zip(self.paths, shards, strict=True):
@@ -111,7 +112,12 @@ class PixelStore:
         path, begin, count = self.paths[self._shard[index]], self._begin[index], self._count[index]
         names = [name for name in COLUMNS if name != "image"]
         columns = {name: self._read(path, name, begin, np.empty((count, *self._width(name)), COLUMNS[name])) for name in names}
-        return PixelRows(image, (int(self.grid[index, 0]), int(self.grid[index, 1])), self.present[index], **columns)
+        height, width = (int(side) for side in self.grid[index])
+        if count and not 0 <= columns["position"].min() <= columns["position"].max() < height * width:
+            raise DamagedProduct(path, f"positions of {image} lie outside of its grid", STAGE)
+        if not np.isfinite(columns["feature"]).all():
+            raise _not_finite(path, "feature")
+        return PixelRows(image, (height, width), self.present[index], **columns)
 
     def blocks(self, keep: Callable[[str], bool] | None = None, rows: int = BLOCK) -> Iterator[PixelBatch]:
         """Go once through the rows in the order of the images' ids, a block at a time.
@@ -119,10 +125,17 @@ class PixelStore:
         Arguments:
             keep: which images to read, all by default.
             rows: of a block; the last one may be shorter.
+
+        Raises:
+            UserError: a value is not finite or damaged.
         """
         order = self._order(keep)
         for begin in range(0, order.rows, rows):
-            yield self._gather(order, [(begin, min(begin + rows, order.rows))])
+            batch = self._gather(order, [(begin, min(begin + rows, order.rows))])
+            if not np.isfinite(batch.feature).all():
+                image = batch.image[~np.isfinite(batch.feature).all(1)][0]
+                raise _not_finite(self.paths[self._shard[image]], "feature")
+            yield batch
 
     def shuffled_batches(
         self, batch_rows: int, seed: int, keep: Callable[[str], bool] | None = None, epochs: int | None = None, done: int = 0
@@ -221,44 +234,19 @@ class PixelStore:
     def _read(self, path: Path, name: str, begin: int, into: NDArray[Any]) -> NDArray[Any]:
         """Fill ``into`` with the rows of one column from ``begin`` on."""
         if path not in self._files:
-            self._files[path] = open_shard(path)
+            self._files[path] = open_shard(path, STAGE)
         try:
             if len(into):
                 self._files[path][name].read_direct(into, np.s_[int(begin) : int(begin) + len(into)])
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: its column {name} is damaged ({error}); remove it and run store_pixels again") from error
+        except Exception as error:  # h5py reports damage with many kinds of exceptions
+            raise DamagedProduct(path, f"its column {name} is damaged ({error})", STAGE) from error
+        if name == "label" and len(into) and into.max() >= self.classes:
+            raise DamagedProduct(path, f"holds class {into.max()}, but knows {self.classes} classes only", STAGE)
+        # Features are looked at where rows come in order: too slow for random draws, and each of these follows a pass in order.
+        if name in ("score", "background") and not np.isfinite(into).all():
+            raise _not_finite(path, name)
         return into
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What a shard knows of its images, read at once: a few bytes an image."""
-
-    dimension: int
-    classes: int
-    images: list[str]
-    grid: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    present: NDArray[np.bool_]
-
-
-def _read_header(path: Path) -> _Header:
-    """Read and check the description of a shard.
-
-    Raises:
-        UserError: it is missing, damaged or cut short.
-    """
-    with open_shard(path) as file:
-        try:
-            images = [name.decode() for name in file["images"][()]]
-            header = _Header(
-                int(file.attrs["dimension"]), int(file.attrs["classes"]), images, file["grid"][()], file["offset"][()], file["present"][()]
-            )
-            fits = {file[name].shape[0] for name in COLUMNS} == {int(header.offset[-1])}
-            fits &= len(images) == len(header.offset) - 1 == len(header.grid) == len(header.present)
-            fits &= file["feature"].shape[1:] == (header.dimension,) and header.present.shape[1:] == (header.classes,)
-        except (OSError, KeyError, ValueError, IndexError) as error:
-            raise UserError(f"{path}: not a pixel store or damaged ({error}); remove it and run store_pixels again") from error
-    if not fits:
-        raise UserError(f"{path}: a pixel store whose columns do not fit each other; remove it and run store_pixels again")
-    return header
+def _not_finite(path: Path, column: str) -> DamagedProduct:
+    return DamagedProduct(path, f"its column {column} holds values that are not finite", STAGE)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from brnf.errors import UserError
+from brnf.store.hdf5 import FORMAT
 from brnf.store.pixels import PixelBatch, PixelRows, PixelStore, hold_out, write_pixels
 
 DIMENSION, CLASSES = 6, 4
@@ -213,7 +214,7 @@ def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
         PixelStore([path])
     with pytest.raises(UserError, match=r"missing\.h5"):
         PixelStore([tmp_path / "missing.h5"])
-    with h5py.File(tmp_path / "maps.h5", "w") as file:
+    with h5py.File(tmp_path / "maps.h5", "w", libver=FORMAT) as file:
         file.create_group("image")
     with pytest.raises(UserError, match="not a pixel store"):
         PixelStore([tmp_path / "maps.h5"])
