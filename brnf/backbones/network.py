@@ -101,6 +101,8 @@ def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
     """
     if not 0 <= options.trainable_stages <= 4:
         raise UserError(f"backbone.trainable_stages: {options.trainable_stages} is not within 0..4")
+    if ":" in options.name or not timm.is_model(options.name):  # a name with a colon would be fetched from elsewhere
+        raise UserError(f"backbone.name: '{options.name}' cannot be built (timm has no such network); see timm.list_models()")
     stride: dict[str, Any] = {"output_stride": options.stride} if options.dilated and options.stride < 32 else {}
     try:
         network = timm.create_model(options.name, pretrained=False, features_only=True, **stride)

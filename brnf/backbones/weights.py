@@ -99,7 +99,7 @@ def _from_file(path: Path) -> Mapping[str, Tensor]:
     state = read_tensors(path, "give backbone.weights the file of a state_dict, or imagenet, efficientnet_lite0 or none")
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise UserError(f"{path}: holds no state dictionary of tensors; save a plain state_dict with torch.save")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct
 from brnf.flow.bsdnf import Calibration
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.gaussian import GaussianDensity, GaussianOptions, build_gaussian
+from brnf.store.tensors import read_tensors
 
 __all__ = ["AnyDensity", "load_density", "save_density"]
 
@@ -45,17 +46,29 @@ def load_density(path: Path) -> tuple[AnyDensity, Calibration | None]:
     Raises:
         UserError: the file is missing, damaged or holds something else.
     """
+    stage = "train_flow"
+    content = read_tensors(path, f"run {stage} first", stage)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         density = _build(content)
         density.load_state_dict(content["state"])
-        calibration = Calibration(**content["calibration"]) if content["calibration"] else None
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such flow file; run train_flow first") from error
-    except Exception as error:  # torch reports damage with many kinds of exceptions
+        calibration = _calibration(content["calibration"], density.classes)
+        density.log_prob(torch.zeros(1, density.dimension))  # permutations may lead out of the features
+    except Exception as error:  # whatever stands in the place of sizes and options
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a flow file or damaged ({reason[:120]}); remove it and run train_flow again") from error
+        raise DamagedProduct(path, f"not a flow file or damaged ({reason[:120]})", stage) from error
+    if not all(value.isfinite().all() for value in density.state_dict().values()):
+        raise DamagedProduct(path, "holds values that are not finite", stage)
     return density.requires_grad_(False).eval(), calibration
+
+
+def _calibration(state: Mapping[str, Any] | None, classes: int) -> Calibration | None:
+    if not state:
+        return None
+    calibration = Calibration(**state)
+    tables = (*calibration.likelihood.values(), *calibration.ratio.values())
+    if not calibration.temperature > 0 or any(len(table) != classes or table.isnan().any() for table in tables):
+        raise ValueError("calibration of other classes")
+    return calibration
 
 
 def _build(content: Mapping[str, Any]) -> AnyDensity:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones import Backbone, BackboneOptions, build_backbone
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct, UserError
 from brnf.store.files import whole_file
+from brnf.store.tensors import read_tensors
 
 __all__ = ["AtrousHead", "DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_network"]
 
@@ -192,22 +193,20 @@ def load_network(path: Path, device: torch.device) -> tuple[DeepLab, list[str]]:
     Raises:
         UserError: the file is missing, damaged, or not a segmentation network.
     """
-    remedy = "remove it and run train_segmentation again"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; run train_segmentation first") from error
-    except Exception as error:  # torch reports damage by half a dozen exception types, with long advice
-        raise UserError(f"{path}: damaged network file ({type(error).__name__}); {remedy}") from error
+    stage = "train_segmentation"
+    content = read_tensors(path, f"run {stage} first", stage)
     if not isinstance(content, dict) or content.get("kind") != "deeplab":
-        raise UserError(f"{path}: not a segmentation network; give the network.pt of train_segmentation")
+        raise UserError(f"{path}: not a segmentation network; give the network.pt of {stage}")
     try:
         options = DeepLabOptions(**{**content["options"], "rates": tuple(content["options"]["rates"])})
-        classes = list(content["classes"])
+        classes = [str(name) for name in content["classes"]]
         network = build_deeplab(options, len(classes) + 1, load=False)
         network.load_state_dict(content["state_dict"])
         network.backbone.mean.copy_(content["mean"])
         network.backbone.deviation.copy_(content["deviation"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path}: does not fit this version of the program ({str(error).splitlines()[0]}); {remedy}") from error
+    except Exception as error:  # whatever stands in the place of sizes and options
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedProduct(path, f"does not fit this version of the program ({reason[:120]})", stage) from error
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise DamagedProduct(path, "holds values that are not finite", stage)
     return network.to(device).eval(), classes

@@ -9,7 +9,7 @@ from brnf.backbones import BackboneOptions
 from brnf.cam.network import CamNetwork, pack_network, unpack_network
 from brnf.data.images import read_image, resize_long_side
 from brnf.data.index import ImageRecord, Index
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct, UserError
 from brnf.store.tensors import read_tensors, write_tensors
 
 __all__ = ["label_vector", "load_cam_network", "load_image", "save_cam_network"]
@@ -26,14 +26,17 @@ def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -
     Raises:
         UserError: the file is missing, damaged, or was trained for other classes.
     """
-    remedy = "remove it and run its training again"
-    packed = read_tensors(path, remedy)
+    stage = "its training"
+    packed = read_tensors(path, f"run {stage} first", stage)
     try:
         network = unpack_network(packed)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: holds no CAM network; {remedy}") from error
-    if list(classes) != packed["classes"]:
-        raise UserError(f"{path}: trained for the classes {', '.join(packed['classes'])}, not those of the index; train it again")
+        trained = [str(name) for name in packed["classes"]]
+    except Exception as error:  # whatever stands in the place of sizes and names
+        raise DamagedProduct(path, "holds no CAM network", stage) from error
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise DamagedProduct(path, "holds values that are not finite", stage)
+    if list(classes) != trained:
+        raise UserError(f"{path}: trained for the classes {', '.join(trained)}, not those of the index; train it again")
     return network.to(device).eval()
 
 

@@ -66,7 +66,10 @@ def _unpack(data: bytes) -> dict[str | int, NDArray[Any]]:
         if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
             raise pickle.UnpicklingError(f"larger than {LARGEST_FILE} bytes when unpacked")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        found = {name: arrays[name] for name in arrays.files}
+    if other := [name for name, value in found.items() if not isinstance(value, np.ndarray)]:
+        raise pickle.UnpicklingError(f"'{other[0]}' is no array")
+    return found
 
 
 def _unpickle(data: bytes) -> dict[str | int, NDArray[Any]]:

@@ -238,14 +238,14 @@ def test_file_round_trip_and_equal_bytes(tmp_path: Path) -> None:
 
 def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "flow.pt"
-    with pytest.raises(UserError, match="no such flow file"):
+    with pytest.raises(UserError, match="no such file; run train_flow first"):
         load_density(path)
     save_density(path, FlowDensity(4, 3, FlowOptions(blocks=1, hidden=8)))
     content = path.read_bytes()
     others = {"cut": content[: len(content) // 2], "text": b"not a flow", "empty": b""}
     for damaged in others.values():
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"flow\.pt: not a flow file or damaged") as caught:
+        with pytest.raises(UserError, match=r"flow\.pt: [^\n]*damaged") as caught:
             load_density(path)
         assert "\n" not in str(caught.value)
     torch.save({"weights": torch.zeros(2)}, path)

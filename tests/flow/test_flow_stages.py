@@ -146,7 +146,7 @@ def test_command_line_ends_a_mistake_with_status_2(fitted: tuple[Path, list[tupl
     command = [sys.executable, "-m", "brnf.stages.denoise_seeds", *words, "--rule", "ratio", "--xi", "0.7", "--progress", "none"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(denoise_seeds.__file__).parents[2])
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'gone.pt'}: there is no such flow file; run train_flow first\n"
+    assert done.stderr == f"error: {tmp_path / 'gone.pt'}: no such file; run train_flow first\n"
     assert not (tmp_path / "out.h5").exists()
 
 
