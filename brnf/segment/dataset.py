@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from brnf.data.augment import Sample, hsv_jitter, random_crop_or_pad, random_flip, random_scale
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord
+from brnf.data.loading import BatchLoader
 from brnf.data.masks import read_mask
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct, UserError
 
 __all__ = ["AugmentOptions", "LabelledImage", "SegmentationDraws", "endless_batches", "pair_with_masks"]
 
@@ -71,7 +72,7 @@ def pair_with_masks(records: Sequence[ImageRecord], folders: Sequence[Path]) -> 
     return [LabelledImage(record.path, masks[record.id]) for record in records]
 
 
-class SegmentationDraws(Dataset[Draw | UserError]):
+class SegmentationDraws(Dataset[Draw]):
     """The draws of a whole training: item ``i`` is the ``i``-th crop that the network sees.
 
     Every epoch is a new permutation. A draw depends on the seed and its number only, so that any
@@ -99,20 +100,22 @@ class SegmentationDraws(Dataset[Draw | UserError]):
     def __len__(self) -> int:
         return self._draws
 
-    def __getitem__(self, draw: int) -> Draw | UserError:
-        """Return the crop [3, S, S] uint8 and its label [S, S] uint8, or the mistake found in its files.
+    def __getitem__(self, draw: int) -> Draw:
+        """Return the crop [3, S, S] uint8 and its label [S, S] uint8.
 
-        A mistake is handed over, not raised: what a loading process raises arrives wrapped in its traceback.
+        Raises:
+            UserError: its files cannot be used.
         """
         if not 0 <= draw < self._draws:
             raise IndexError(f"draw {draw} of {self._draws}")
         epoch, position = divmod(draw, len(self._images))
         files = self._images[_permutation(len(self._images), self._seed, epoch)[position]]
+        image = read_image(files.image)
         try:
-            image = read_image(files.image)
             mask = read_mask(files.mask, self._mask_values, size=(image.shape[0], image.shape[1]))
         except UserError as error:
-            return error
+            fault = f"its mask of {files.mask.stem} cannot be used ({error})"
+            raise DamagedProduct(files.mask.parent, fault, "make_pseudo_labels") from error
         sample = self._augment(Sample.of(image, mask=mask), np.random.default_rng((self._seed, 1, draw)))
         if sample.mask is None:
             raise AssertionError("augmentation lost the mask")
@@ -137,7 +140,7 @@ def _permutation(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def endless_batches(
     draws: SegmentationDraws, batch_size: int, workers: int, *, pin: bool = False, done: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of a stream in order.
+    """Return the batches of a stream in order.
 
     Arguments:
         draws: the stream; it ends the iteration.
@@ -146,32 +149,18 @@ def endless_batches(
         pin: whether to copy into page-locked memory, for a GPU.
         done: batches to leave out at the start.
 
-    Yields:
+    Returns:
         images [N, 3, S, S] uint8 and labels [N, S, S] uint8.
 
     Raises:
         UserError: an image or a mask cannot be used.
     """
-    loader = DataLoader(
-        draws,
-        batch_size=batch_size,
-        sampler=range(done * batch_size, len(draws)),
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_one_thread,
-        pin_memory=pin,
-        generator=torch.Generator(),  # its own: the loader must not take from the one whose state a checkpoint keeps
-    )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    rest = range(done * batch_size, len(draws))
+    settings = {"batch_size": batch_size, "sampler": rest, "worker_init_fn": _one_thread, "pin_memory": pin}
+    return iter(BatchLoader(draws, _collate, workers, **settings))
 
 
-def _collate(items: list[Draw | UserError]) -> tuple[Tensor, Tensor] | UserError:
-    for item in items:
-        if isinstance(item, UserError):
-            return item
+def _collate(items: list[Draw]) -> tuple[Tensor, Tensor]:
     images, labels = zip(*items, strict=True)
     return torch.stack(images), torch.stack(labels)
 

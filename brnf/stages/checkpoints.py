@@ -187,8 +187,8 @@ def take_steps(
                     checkpoint.write(trainer)
                 if terminated.is_set():
                     raise SystemExit(128 + signal.SIGTERM)
-        except RuntimeError as error:
-            if terminated.is_set():  # it was for all processes, and torch reports the loading ones as lost
+        except (RuntimeError, UserError) as error:
+            if terminated.is_set():  # it was for all processes, and the loading ones are reported as lost
                 raise SystemExit(128 + signal.SIGTERM) from error
             raise
 

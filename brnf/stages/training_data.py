@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
 from brnf.data.augment import Sample, flip, random_crop_or_pad, random_flip, random_resize, resize_long_side
 from brnf.data.images import read_image
 from brnf.data.index import Index
+from brnf.data.loading import BatchLoader
 from brnf.errors import UserError
 from brnf.stages.common import Progress, Runtime
+from brnf.store.files import reported, reserve
 from brnf.store.maps import MapReader
 
 __all__ = ["CropOptions", "TrainingSource", "fit_classifier"]
@@ -95,10 +97,11 @@ class TrainingSource:
 
     def __enter__(self) -> "TrainingSource":
         if self._options.cache:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for remains in self._folder.glob(f"{PREFIX}*"):  # of a training that was killed: this one holds the lock
-                shutil.rmtree(remains, ignore_errors=True)
-            self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
+            with reported(self._folder / "features"):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                for remains in self._folder.glob(f"{PREFIX}*"):  # of a training that was killed: this one holds the lock
+                    shutil.rmtree(remains, ignore_errors=True)
+                self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
             self._kept = self._keep_stages(Path(self._temporary.name) / "records")
         return self
 
@@ -114,13 +117,7 @@ class TrainingSource:
             for chosen in order:
                 yield self._from_kept(chosen)
             return
-        yield from DataLoader(
-            self._images,
-            batch_sampler=order,  # type: ignore[arg-type]
-            num_workers=self._runtime.workers,
-            collate_fn=_collate,
-            generator=torch.Generator(),  # its own: the loader must not take from the one whose state a checkpoint keeps
-        )
+        yield from BatchLoader(self._images, _collate, self._runtime.workers, batch_sampler=order)
 
     def whole_images(self) -> Iterator[Batch]:
         """Yield every image once and its mirror, whole, at the middle of the range of sizes."""
@@ -131,13 +128,8 @@ class TrainingSource:
             return
         yield from self._whole_loader()
 
-    def _whole_loader(self) -> DataLoader[Batch]:
-        return DataLoader(
-            _WholeImages(self._images),  # type: ignore[arg-type]
-            batch_size=self._options.batch_size,
-            num_workers=self._runtime.workers,
-            collate_fn=_collate,
-        )
+    def _whole_loader(self) -> BatchLoader[Batch]:
+        return BatchLoader(_WholeImages(self._images), _collate, self._runtime.workers, batch_size=self._options.batch_size)
 
     def _keep_stages(self, file: Path) -> NDArray[np.void]:
         """Write one record for each image and its mirror: the backbone's four outputs, valid mask, labels, seeds."""
@@ -154,8 +146,9 @@ class TrainingSource:
             if batch.seeds is not None:
                 columns["seeds"] = batch.seeds.numpy()
             if kept is None:
-                record = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
-                kept = np.memmap(file, dtype=record, mode="w+", shape=(2 * len(self._images.records),))
+                record = np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()])
+                reserve(file, 2 * len(self._images.records) * record.itemsize)
+                kept = np.memmap(file, dtype=record, mode="r+", shape=(2 * len(self._images.records),))
             count = len(batch.labels)
             for name, values in columns.items():
                 kept[name][position : position + count] = values

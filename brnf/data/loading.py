@@ -1,0 +1,75 @@
+"""Batches from loading processes, whose mistakes and whose loss arrive in one line."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from brnf.errors import UserError
+
+__all__ = ["BatchLoader"]
+
+Batch = TypeVar("Batch")
+LOST = "DataLoader worker"
+"""How torch begins when a loading process has died; what a living one raises begins otherwise."""
+
+
+class BatchLoader(Generic[Batch]):
+    """Load batches of a data set, here or in processes of their own.
+
+    Arguments:
+        dataset: its items may raise :class:`~brnf.errors.UserError`.
+        collate: makes a batch of a list of items.
+        workers: loading processes; 0 loads here.
+        settings: further ones of torch's ``DataLoader``.
+
+    Raises:
+        UserError: while batches are drawn: what an item raised, or a loading process was lost.
+    """
+
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Batch], workers: int, **settings: Any) -> None:
+        # A generator of its own: the loader must not draw from the global one, whose state a checkpoint keeps.
+        settings = {"generator": torch.Generator(), **settings}
+        self._loader = DataLoader(_HandedOver(dataset), collate_fn=_Collate(collate), num_workers=workers, **settings)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            for batch in self._loader:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if not str(error).startswith(LOST):
+                raise
+            reason = str(error).splitlines()[0].strip().rstrip(".")
+            raise UserError(f"a loading process was lost ({reason}); run again, with fewer workers if memory was short") from error
+
+
+class _HandedOver(Dataset[Any]):
+    """Hand mistakes over as items: what a loading process raises arrives wrapped in its traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self._dataset[index]
+        except UserError as error:
+            return error
+
+
+class _Collate:
+    """Make a batch of items, or return the first mistake among them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        return next((item for item in items if isinstance(item, UserError)), None) or self._collate(items)

@@ -1,0 +1,74 @@
+"""Loading processes: their mistakes and their loss arrive in one line."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.utils.data import Dataset
+
+from brnf.data.loading import BatchLoader
+from brnf.errors import DamagedProduct, UserError
+
+
+class Numbers(Dataset[int]):
+    """Twenty numbers, of which 13 does something else."""
+
+    def __init__(self, thirteen: Callable[[], None]) -> None:
+        self._thirteen = thirteen
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> int:
+        if index == 13:
+            self._thirteen()
+        return index
+
+
+def nothing() -> None:
+    pass
+
+
+def mistake() -> None:
+    raise UserError("photo.jpg: is damaged; restore it")
+
+
+def damage() -> None:
+    raise DamagedProduct(Path("maps.h5"), "is damaged", "compute_cams")
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fault() -> None:
+    raise ValueError("of the program")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_order(workers: int) -> None:
+    loader = BatchLoader(Numbers(nothing), list, workers, batch_size=6)
+    assert len(loader) == 4
+    assert [number for batch in loader for number in batch] == list(range(20))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_arrives_as_it_was_raised(workers: int) -> None:
+    with pytest.raises(UserError, match=r"^photo\.jpg: is damaged; restore it$"):
+        list(BatchLoader(Numbers(mistake), list, workers, batch_size=6))
+    with pytest.raises(DamagedProduct) as error:
+        list(BatchLoader(Numbers(damage), list, workers, batch_size=6))
+    assert error.value.path == Path("maps.h5")
+
+
+def test_a_killed_process_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^a loading process was lost \(DataLoader worker [^\n]+\); run again, [^\n]+$"):
+        list(BatchLoader(Numbers(kill), list, 1, batch_size=6))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_of_the_program_stays_one(workers: int) -> None:
+    with pytest.raises(ValueError, match="of the program"):
+        list(BatchLoader(Numbers(fault), list, workers, batch_size=6))
