@@ -5,6 +5,7 @@ file whose size and time of change are those it has seen.
 """
 
 import csv
+import errno
 import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,8 @@ def _digest(path: str | PathLike[str]) -> str:
     if Path(path).is_dir():
         names = sorted(entry.name for entry in Path(path).iterdir())
         return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]
+    if not Path(path).is_file():
+        raise OSError(errno.EINVAL, "no ordinary file", str(path))  # reading a pipe would wait for ever
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from brnf.errors import UserError
 
-__all__ = ["Entry", "Listing", "is_safe_id", "select_classes"]
+__all__ = ["Entry", "Listing", "is_file", "is_safe_id", "select_classes"]
 
-SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+MOST_CLASSES = 254
+"""Class indices are bytes, 0 is background and 255 ignored."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,19 @@ class Listing:
 
 
 def is_safe_id(name: str) -> bool:
-    """Tell whether a name can stand in file names, HDF5 groups and lists: letters, digits, ``_ - .``, no ``-`` or ``.`` in front."""
+    """Tell whether a name can stand in file names, HDF5 groups and lists.
+
+    It is at most 200 letters, digits, ``_ - .``, with no ``-`` or ``.`` in front: no id holds a separator or leads out of a folder.
+    """
     return SAFE_ID.fullmatch(name) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path is an ordinary file, or a link to one; false as well where it cannot even be asked for."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def select_classes(listing: Listing, classes: Sequence[str]) -> tuple[Listing, Counter[str]]:
@@ -71,13 +84,18 @@ def select_classes(listing: Listing, classes: Sequence[str]) -> tuple[Listing, C
         The smaller listing, and the number of images left out of each split.
 
     Raises:
-        UserError: a name is no class of the data set or is given twice, or a split is left without an image.
+        UserError: a name is no class of the data set, is given twice or cannot be printed, there are more than 254, or a split is
+            left without an image.
     """
     chosen = tuple(classes) or listing.classes
     if unknown := [name for name in chosen if name not in listing.classes]:
         raise UserError(f"dataset.classes: '{unknown[0]}' is no class of this data set; it has: {', '.join(listing.classes)}")
     if repeated := [name for name, count in Counter(chosen).items() if count > 1]:
         raise UserError(f"dataset.classes: '{repeated[0]}' is given more than once; name each class once")
+    if unprintable := [name for name in chosen if not name.isprintable()]:
+        raise UserError(f"class '{unprintable[0]}': holds control characters; use a name that can be printed")
+    if len(chosen) > MOST_CLASSES:
+        raise UserError(f"dataset.classes: {len(chosen)} classes are too many; the masks' bytes tell at most {MOST_CLASSES} apart")
     value_of = dict(zip(listing.classes, listing.mask_values, strict=True))
     entries, left_out = [], Counter[str]()
     for entry in listing.entries:

@@ -3,7 +3,6 @@
 A picture that carries an EXIF orientation is turned upright everywhere, in its pixels as in its width and height.
 """
 
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from brnf.data.entries import is_file
 from brnf.errors import UserError
 
-__all__ = ["image_size", "read_image", "resize_image", "resize_long_side", "scaled_size"]
+__all__ = ["MOST_PIXELS", "image_size", "read_image", "resize_image", "resize_long_side", "scaled_size"]
 
 ORIENTATION = 0x0112
 TURNED_SIDEWAYS = (5, 6, 7, 8)
 MOST_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+"""What photographs come in. PIL knows many more, some of which it hands to other programs."""
 
 # The limit above is checked here, with an error that names the file; PIL's own warning would only add a line without one.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -51,17 +53,20 @@ def image_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture, and turn whatever PIL raises in the block into one line for the user."""
+    if not is_file(path):
+        raise UserError(f"{path}: image is missing; restore it or take it off the list")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UserError(f"{path}: {image.width}x{image.height} pixels are too many; make the image smaller")
             yield image
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: image is missing; restore it or take it off the list") from error
+    except UserError:
+        raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: has too many pixels; make the image smaller") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        reason = "no image format known" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+    except Exception as error:  # the decoders meet damaged bytes with whatever they happen to cause
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = f"none of {', '.join(FORMATS)}" if unknown else str(error) or type(error).__name__
         raise UserError(f"{path}: image cannot be read ({reason}); restore it or take it off the list") from error
 
 

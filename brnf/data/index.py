@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from brnf.errors import UserError
+from brnf.data.entries import is_safe_id
+from brnf.errors import DamagedProduct, UserError
 
 __all__ = ["ImageRecord", "Index", "MaskRecord", "read_masks", "shard_of", "write_masks"]
 
@@ -133,15 +134,17 @@ class Index:
             UserError: a file is missing or damaged.
         """
         root = _root(folder)
-        classes = [(row["name"], int(row["mask_value"])) for row in _read(folder / "classes.csv", ("name", "mask_value"))]
         records = []
-        for row in _read(images, IMAGE_COLUMNS):
-            try:
+        try:
+            classes = [(row["name"], int(row["mask_value"])) for row in _read(folder, folder / "classes.csv", ("name", "mask_value"))]
+            for row in _read(folder, images, IMAGE_COLUMNS):
                 labels = tuple(int(label) for label in row["labels"].split(";") if label)
-                size = int(row["width"]), int(row["height"])
-            except ValueError as error:
-                raise _damaged(images, error) from error
-            records.append(ImageRecord(row["id"], root / row["path"], *size, labels, row["digest"]))
+                width, height = int(row["width"]), int(row["height"])
+                if not is_safe_id(row["id"]) or min(width, height) < 1 or not set(labels) <= set(range(1, len(classes) + 1)):
+                    raise ValueError(f"{row['id']}: no id, no size, or a label of no class")
+                records.append(ImageRecord(row["id"], root / row["path"], width, height, labels, row["digest"]))
+        except ValueError as error:
+            raise _damaged(folder, images, error) from error
         return cls(tuple(name for name, _ in classes), tuple(value for _, value in classes), tuple(records), root)
 
 
@@ -166,7 +169,7 @@ def read_masks(folder: Path, split: str) -> dict[str, MaskRecord]:
     """
     root = _root(folder)
     found = {}
-    for row in _read(folder / "masks" / f"{split}.csv", MASK_COLUMNS):
+    for row in _read(folder, folder / "masks" / f"{split}.csv", MASK_COLUMNS):
         mask, context = (root / row[name] if row[name] else None for name in ("mask", "context"))
         found[row["id"]] = MaskRecord(row["id"], mask, context, row["digest"])
     return found
@@ -194,16 +197,16 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
         writer.writerows(rows)
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _read(folder: Path, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read the rows of a table that must have certain columns."""
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
-            names, rows = set(reader.fieldnames or ()), list(reader)
+            rows, found = list(reader), set(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _damaged(path, error) from error
-    if not names.issuperset(columns) or any(row[name] is None for row in rows for name in columns):
-        raise _damaged(path, ValueError("columns or cells are missing"))
+        raise _damaged(folder, path, error) from error
+    if not set(columns) <= found or any(row[name] is None for row in rows for name in columns):
+        raise _damaged(folder, path, ValueError("columns or cells are missing"))
     return rows
 
 
@@ -211,8 +214,10 @@ def _root(folder: Path) -> Path:
     try:
         return Path((folder / "root.txt").read_text().removesuffix("\n"))
     except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(folder / "root.txt", error) from error
+        raise _damaged(folder, folder / "root.txt", error) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: missing or damaged part of the image index ({error}); remove the index and run index_images again")
+def _damaged(folder: Path, path: Path, error: Exception) -> UserError:
+    if isinstance(error, FileNotFoundError) and not folder.exists():
+        return UserError(f"{path}: no such file; run index_images first")
+    return DamagedProduct(folder, f"missing or damaged part {path.name} of the image index ({error})", "index_images")

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from brnf.data.entries import is_file
+from brnf.data.images import MOST_PIXELS
 from brnf.errors import UserError
 
 __all__ = ["IGNORE", "colour_map", "read_mask", "remap_table", "write_palette_png"]
 
 IGNORE = 255
+FORMATS = ("PNG", "GIF", "BMP", "TIFF")
+"""What keeps indices as they are."""
 
 
 def remap_table(mask_values: Sequence[int]) -> NDArray[np.uint8]:
@@ -43,16 +47,22 @@ def read_mask(path: Path, mask_values: Sequence[int], *, size: tuple[int, int] |
     Raises:
         UserError: the file is missing, damaged, in colour, or of another size than its image.
     """
+    if not is_file(path):
+        raise UserError(f"{path}: mask is missing; restore the file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.mode not in ("P", "L"):
                 raise UserError(f"{path}: a mask holds class indices (palette or 8-bit gray), this is {image.mode}; convert it")
+            if size is not None and (image.height, image.width) != tuple(size):
+                found, wanted = f"{image.width}x{image.height}", f"{size[1]}x{size[0]}"
+                raise UserError(f"{path}: the mask is {found} pixels, its image {wanted}; give it the image's size")
+            if image.width * image.height > MOST_PIXELS:
+                raise UserError(f"{path}: {image.width}x{image.height} pixels are too many; make image and mask smaller")
             values = np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: mask cannot be read ({error}); restore the file") from error
-    if size is not None and values.shape != tuple(size):
-        height, width = values.shape
-        raise UserError(f"{path}: the mask is {width}x{height} pixels, its image {size[1]}x{size[0]}; give it the image's size")
+    except UserError:
+        raise
+    except Exception as error:  # the decoders meet damaged bytes with whatever they happen to cause
+        raise UserError(f"{path}: mask cannot be read ({error or type(error).__name__}); restore the file") from error
     return remap_table(mask_values)[values]
 
 

@@ -3,6 +3,9 @@
 Columns ``image`` and ``labels`` are needed, ``mask`` and ``split`` may be there. Paths are relative to the CSV. Several labels (and
 several splits) are separated by ``;`` or ``|``. Without a ``split`` column every image is in ``train``; only images of the split
 ``test`` may go without labels. Masks hold 0 for background, 1..C for the classes in their order, 255 for ignored.
+
+A table is its owner's own: its paths may lead anywhere, also up and absolutely. An image's id is its file name without the ending,
+and holds no separator, so that what is written about it stays in the results.
 """
 
 import csv
@@ -11,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from brnf.data.entries import Entry, Listing, is_safe_id
+from brnf.data.entries import Entry, Listing, is_file, is_safe_id
 from brnf.errors import UserError
 
 __all__ = ["list_table"]
@@ -95,12 +98,12 @@ def _check_header(path: Path, header: list[str]) -> None:
 def _entry(folder: Path, row: _Row, classes: frozenset[str]) -> Entry:
     """Turn a row into an entry, checking all that can be checked without opening the image."""
     image = folder / row.cells["image"]
-    if not row.cells["image"] or not image.is_file():
+    if not row.cells["image"] or not is_file(image):
         raise UserError(f"{row.where}: image {image} is missing; paths are relative to the CSV")
     if not is_safe_id(image.stem):
         raise UserError(f"{row.where}: file name '{image.stem}' cannot be an id; use letters, digits, _ - and . only, no . or - in front")
     mask = folder / row.cells["mask"] if row.cells.get("mask") else None
-    if mask is not None and not mask.is_file():
+    if mask is not None and not is_file(mask):
         raise UserError(f"{row.where}: mask {mask} is missing; paths are relative to the CSV")
     splits = _several(row.cells["split"]) if "split" in row.cells else ("train",)
     if not splits or not all(map(is_safe_id, splits)):

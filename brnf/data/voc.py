@@ -1,11 +1,16 @@
-"""PASCAL VOC 2012 as it is downloaded, and data sets in the same layout (``method.md`` section 1)."""
+"""PASCAL VOC 2012 as it is downloaded, and data sets in the same layout (``method.md`` section 1).
+
+Every file is named by a folder of the layout and an image id, and ids hold no separators: no list can lead out of the root.
+Symbolic links in the root are followed, since who may place a link there may place a file, and large data sets are often put
+together from links; what a link leads to must be an ordinary file.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from xml.parsers import expat
 
-from brnf.data.entries import Entry, Listing, is_safe_id
+from brnf.data.entries import Entry, Listing, is_file, is_safe_id
 from brnf.errors import UserError
 
 __all__ = ["VOC_CLASSES", "derive_train_aug", "find_voc", "list_scenes", "list_voc", "read_object_names", "read_split"]
@@ -62,8 +67,8 @@ def list_scenes(root: Path, splits: Sequence[str] = ()) -> Listing:
     folder = find_voc(root)
     try:
         classes = tuple((folder / "classes.txt").read_text().split())
-    except OSError as error:
-        raise UserError(f"{folder / 'classes.txt'}: cannot be read ({error.strerror}); run render_scenes again") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / 'classes.txt'}: cannot be read ({error}); run render_scenes again") from error
     listing = _listing(folder, classes, splits or ("train", "val"))
     return replace(listing, sources=(folder / "classes.txt", *listing.sources))
 
@@ -98,7 +103,8 @@ def _lists(folder: Path, splits: Sequence[str]) -> list[Path]:
 
 
 def _stems(folder: Path) -> frozenset[str]:
-    return frozenset(path.stem for path in folder.glob("*.png"))
+    """Return the ids that have a mask in a folder; a file whose name is no id belongs to no image."""
+    return frozenset(path.stem for path in folder.glob("*.png") if is_safe_id(path.stem))
 
 
 def read_split(folder: Path, split: str) -> list[str]:
@@ -113,6 +119,8 @@ def read_split(folder: Path, split: str) -> list[str]:
     Raises:
         UserError: there is no such split, or it is empty.
     """
+    if not is_safe_id(split):
+        raise UserError(f"split '{split}': is no name of a list; use letters, digits, _ - and . only")
     path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     if split == "train_aug":
         ids = derive_train_aug(folder)
@@ -184,13 +192,13 @@ def read_object_names(path: Path) -> set[str]:
     def refuse(*_: object) -> None:
         raise UserError(f"{path}: an annotation with a document type is not read; remove its <!DOCTYPE ...>")
 
+    if not is_file(path):
+        raise UserError(f"{path}: annotation is missing; restore it or take the image off the list")
     parser = expat.ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(path.read_bytes(), True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: annotation is missing; restore it or take the image off the list") from error
     except (OSError, expat.ExpatError, ValueError, LookupError) as error:
         raise UserError(f"{path}: annotation cannot be read ({error}); restore the file") from error
     return names

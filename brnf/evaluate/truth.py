@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from brnf.data.index import ImageRecord, Index, read_masks
 from brnf.data.masks import read_mask
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct, UserError
 from brnf.store.maps import CamMaps
 
 __all__ = ["GroundTruth", "MaskFolders", "at_image_size"]
@@ -67,7 +67,11 @@ class MaskFolders:
         """
         if image.id not in self._paths:
             raise UserError(f"{image.id}: no mask of this image in the given folders; run the stage that writes them again")
-        return read_mask(self._paths[image.id], self._values, size=(image.height, image.width))
+        path = self._paths[image.id]
+        try:
+            return read_mask(path, self._values, size=(image.height, image.width))
+        except UserError as error:
+            raise DamagedProduct(path.parent, f"its mask of {image.id} cannot be used ({error})", "the stage that writes it") from error
 
 
 def at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:

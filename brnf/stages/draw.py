@@ -7,14 +7,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
+from brnf.data.images import read_image
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.evaluate.figures import Example, History, bias_figure, curves_figure, examples_figure, scores_figure
+from brnf.evaluate.records import read_history
 from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
 from brnf.evaluate.truth import GroundTruth, MaskFolders
 from brnf.stages.common import Runtime, run_stage
@@ -98,10 +98,7 @@ def _save(path: Path, figure: Figure) -> None:
 
 def _history(word: str) -> History:
     model, stage, path = _three(word, "histories", "model:stage:path")
-    try:
-        return History(model, stage, pd.read_csv(path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged history ({error}); run its training again") from error
+    return History(model, stage, read_history(path))
 
 
 def _three(word: str, flag: str, form: str) -> tuple[str, str, Path]:
@@ -142,7 +139,7 @@ def _examples(inputs: Inputs, options: Options) -> Figure:
         if objects is None:
             raise UserError(f"{image.id}: has no ground-truth mask; choose other example images")
         shown = {title: panel.labels(image) for title, panel in panels.items() if image.id in panel}
-        examples.append(Example(_photograph(image), objects, shown))
+        examples.append(Example(read_image(image.path), objects, shown))
     used = [title for title in panels if any(title in example.panels for example in examples)]
     return examples_figure(examples, used, index.classes)
 
@@ -164,14 +161,6 @@ def _choose(index: Index, panels: dict[str, Panel], truth: GroundTruth, options:
     if not chosen:
         raise UserError(f"split '{options.split}': none of its images has a ground-truth mask; draw examples of another split")
     return chosen
-
-
-def _photograph(image: ImageRecord) -> NDArray[np.uint8]:
-    try:
-        with Image.open(image.path) as file:
-            return np.array(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{image.path}: image cannot be read ({error}); restore the file") from error
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from brnf.data.contents import FIRST, Contents
 from brnf.data.entries import Entry, Listing, select_classes
 from brnf.data.images import image_size, read_image
@@ -144,9 +142,8 @@ def _probe(mask_values: Sequence[int], verify: bool, contents: Contents, entry: 
 def _mask_size(path: Path) -> tuple[int, int] | None:
     """Return height and width from a mask's header, None where it has none to read."""
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError):
+        return image_size(path)
+    except UserError:
         return None
 
 

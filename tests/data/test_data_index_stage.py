@@ -163,7 +163,7 @@ def test_a_damaged_list_is_one_line(voc_tree: Path, tmp_path: Path, text: str) -
     for path in (folder / "splits" / "val.csv", folder / "classes.csv"):
         kept = path.read_text()
         path.write_text(text)
-        with pytest.raises(UserError, match=rf"{path.name}: missing or damaged part of the image index [^\n]*; [^\n]+$"):
+        with pytest.raises(UserError, match=rf"index: missing or damaged part {path.name} of the image index [^\n]*; [^\n]+$"):
             Index.of_split(folder, "val")
         path.write_text(kept)
     with pytest.raises(UserError, match=r"^split 'test' holds no image; the data set has: train, train_aug, val$"):

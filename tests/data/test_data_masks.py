@@ -69,7 +69,7 @@ def test_bad_masks_are_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match=r"mask\.png: mask cannot be read [^\n]+$"):
         read_mask(path, (1,))
-    with pytest.raises(UserError, match=r"gone\.png: mask cannot be read [^\n]+$"):
+    with pytest.raises(UserError, match=r"gone\.png: mask is missing; [^\n]+$"):
         read_mask(tmp_path / "gone.png", (1,))
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(path)
     with pytest.raises(UserError, match=r"mask\.png: a mask holds class indices [^\n]+RGB[^\n]+$"):
