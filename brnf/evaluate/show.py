@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from brnf.errors import UserError
+from brnf.evaluate.records import read_table
 from brnf.evaluate.tables import KEY, format_cell
 
 __all__ = ["aligned", "main", "show"]
@@ -39,10 +40,7 @@ def show(folder: Path) -> str:
         UserError: the experiment has no table.
     """
     path = folder / "tables" / "results.csv"
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged table; run the workflow on this experiment first") from error
+    table = read_table(path, "the workflow on this experiment", words=tuple(KEY))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH_ELSEWHERE
     lines = [f"{folder.name}: mIoU, bias (fire@70) and IoU per class in percent", *aligned(table, width)]
     files = [

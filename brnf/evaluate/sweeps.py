@@ -1,12 +1,12 @@
 """Tables of the sweeps over BSDNF's rules and thresholds, and over densities."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from brnf.errors import UserError
+from brnf.evaluate.records import read_sweep
 
 __all__ = ["PAPER_TAU", "PAPER_XI", "density_table", "read_sweeps", "sensitivity_table"]
 
@@ -40,15 +40,12 @@ def read_sweeps(paths: Sequence[Path]) -> pd.DataFrame:
     """
     rows = []
     for path in paths:
-        try:
-            sweep = json.loads(path.read_text())
-            shared = {key: sweep[key] for key in (*RUN, "seed", "held_out")}
-            accuracies = {key: _percent(sweep[key]) for key in ("density_accuracy", "seed_accuracy")}
-            for point in sweep["points"]:
-                scores = {"miou": 100 * point["miou"], "over_raw": 100 * (point["miou"] - sweep["raw_miou"])}
-                rows.append({**shared, "rule": point["rule"], "xi": point["xi"], **scores, **accuracies})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: missing or damaged sweep ({error}); remove it and run the stage sweep_denoising again") from error
+        sweep = read_sweep(path)
+        shared = {key: sweep[key] for key in (*RUN, "seed", "held_out")}
+        accuracies = {key: _percent(sweep[key]) for key in ("density_accuracy", "seed_accuracy")}
+        for point in sweep["points"]:
+            scores = {"miou": 100 * point["miou"], "over_raw": 100 * (point["miou"] - sweep["raw_miou"])}
+            rows.append({**shared, "rule": point["rule"], "xi": point["xi"], **scores, **accuracies})
     return pd.DataFrame(rows)
 
 

@@ -1,6 +1,5 @@
 """Tables of all evaluations of an experiment."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from brnf.errors import UserError
+from brnf.evaluate.records import read_evaluation
 from brnf.store.files import whole_file
 
 __all__ = [
@@ -46,11 +46,7 @@ def read_evaluations(paths: Sequence[Path], models: Sequence[str] = (), products
         raise UserError("tabulate: no evaluation given; give at least one JSON file of the stage evaluate")
     found: list[Evaluation] = []
     for path in paths:
-        try:
-            evaluation = json.loads(path.read_text())
-            evaluation["miou"], evaluation["iou"], evaluation["sweep"], evaluation["at_recall"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: missing or damaged evaluation ({error}); remove it and run the stage evaluate again") from error
+        evaluation = read_evaluation(path)
         if found and evaluation["classes"] != found[0]["classes"]:
             raise UserError(f"{path}: its classes differ from those of {paths[0]}; evaluate both with the same image index")
         found.append(evaluation)

@@ -1,19 +1,21 @@
 """Stage: draw the figures of the studies sensitivity and density."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from brnf.errors import UserError
+from brnf.evaluate.records import read_sweep, read_table
 from brnf.evaluate.study_figures import failures_figure, margins_figure, scaling_figure, sensitivity_figure
 from brnf.stages.common import Runtime, run_stage
 from brnf.store.files import locked, whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
+
+SENSITIVITY = ("tau_low", "tau_high", "xi", "miou", "miou_std", "paper")
+SCALING = ("rows", "seconds", "peak_mb")
+"""Columns that the figures draw."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,18 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Draw the figures of the studies."""
     figures: dict[Path, Figure] = {}
-    for path, draw in ((outputs.sensitivity, sensitivity_figure), (outputs.scaling, scaling_figure)):
+    for path, draw, stage, numbers, words in (
+        (outputs.sensitivity, sensitivity_figure, "tabulate_sweeps", SENSITIVITY, ("varied", "rule")),
+        (outputs.scaling, scaling_figure, "measure_scaling", SCALING, ("density",)),
+    ):
         if path:
             if inputs.table is None:
                 raise UserError("draw_studies: --sensitivity and --scaling need --table")
-            figures[path] = draw(pd.read_csv(inputs.table))
+            figures[path] = draw(read_table(inputs.table, stage, numbers, words))
     if outputs.margins or outputs.failures:
         if not inputs.sweeps:
             raise UserError("draw_studies: --margins and --failures need --sweeps")
-        sweeps = [_read(path) for path in inputs.sweeps]
+        sweeps = [read_sweep(path, drawn=True) for path in inputs.sweeps]
         if outputs.margins:
             figures[outputs.margins] = margins_figure(sweeps)
         if outputs.failures:
@@ -66,15 +71,6 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     for path, figure in figures.items():
         with locked(path), whole_file(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        sweep: dict[str, Any] = json.loads(path.read_text())
-        sweep["margins"], sweep["worst"], sweep["class_log_density"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: missing or damaged sweep ({error}); remove it and run the stage sweep_denoising again") from error
-    return sweep
 
 
 if __name__ == "__main__":

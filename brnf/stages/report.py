@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
-from brnf.errors import UserError
+from brnf.errors import DamagedProduct, UserError
+from brnf.evaluate.records import read_table
 from brnf.evaluate.report import Override, Picture, Section, Table, picture, render, table
 from brnf.evaluate.tables import KEY
 from brnf.stages.common import Runtime, run_stage
 from brnf.store.files import locked, whole_file
-from brnf.workflow.schema import leaves
+from brnf.workflow.schema import leaves, oversized
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -39,6 +39,10 @@ PROTOCOLS = {
     "bench": "what a CPU can do in hours: a small frozen backbone, fewer iterations and stated sizes and scales; the method is the same.",
     "scenes": "rendered scenes with known context bias, a small frozen backbone, a few hundred training steps.",
 }
+
+
+SECTIONS = ("dataset", "backbone", "segmentation", "cam", "scenes")
+"""Of the configuration, from which facts are shown."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,15 @@ def _section(folder: Path, schema: Mapping[str, Any] | None, home: Path) -> Sect
 
 
 def _yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run the workflow first")
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run the workflow again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no configuration; remove it and run the workflow again")
+    except Exception as error:  # yaml meets damaged text with many kinds of exceptions
+        raise DamagedProduct(path, f"no YAML ({error})", "the workflow") from error
+    sections = [content.get(key) for key in SECTIONS] if isinstance(content, dict) and not oversized(content) else [None]
+    if not all(section is None or isinstance(section, dict) for section in sections) or sections == [None]:
+        raise DamagedProduct(path, "holds no configuration", "the workflow")
     return content
 
 
@@ -109,10 +116,7 @@ def _tables(folder: Path) -> list[Table]:
     tables = []
     for name, (caption, folded) in TABLES.items():
         path = folder / "tables" / f"{name}.csv"
-        try:
-            frame = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: missing or damaged table ({error}); run the stage tabulate again") from error
+        frame = read_table(path, "tabulate", words=tuple(KEY))
         if len(frame):
             tables.append(table(frame, caption, folded=folded))
     return tables

@@ -16,6 +16,7 @@ from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, mean_iou
 from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
+from brnf.evaluate.records import read_history
 from brnf.evaluate.truth import GroundTruth, at_image_size
 from brnf.flow.bsdnf import Rule, depress, enlarge_margin
 from brnf.flow.labels import three_way_labels
@@ -180,7 +181,7 @@ class Sweep:
 
 def smallest_held_out(history: Path) -> float | None:
     """Return the smallest held-out loss of a density's training, nats per dimension; None when nothing was held out."""
-    judged = pd.read_csv(history)["held_out"].min()
+    judged = read_history(history, "held_out")["held_out"].min()
     return None if pd.isna(judged) else float(judged)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from brnf.errors import UserError
-from brnf.workflow.schema import complete, load_schema, reread, violation
+from brnf.workflow.schema import complete, load_schema, oversized, reread, violation
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
 
 __all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
@@ -103,6 +103,8 @@ def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
     Raises:
         UserError: a key or value is not allowed; names the key.
     """
+    if oversized(config):
+        raise UserError("configuration: holds more values, or deeper sections, than any experiment needs; look for aliases (&, *) in it")
     main = _read(config, "")
     experiments = {main.name: main}
     for name, overrides in main.settings["companions"].items():

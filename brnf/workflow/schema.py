@@ -12,9 +12,12 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-__all__ = ["SCHEMA", "complete", "leaves", "load_schema", "reread", "violation"]
+__all__ = ["SCHEMA", "complete", "leaves", "load_schema", "oversized", "reread", "violation"]
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+MOST_VALUES = 20_000
+DEEPEST = 20
+LARGEST = 2**63 - 1
 KINDS = {
     "string": "a string",
     "integer": "an integer",
@@ -41,6 +44,19 @@ def load_schema() -> dict[str, Any]:
     """Read the schema; its callers must not change it."""
     schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text())
     return schema
+
+
+def oversized(value: Any) -> bool:
+    """Tell whether a value holds more than a configuration ever does: aliases of YAML can stand for any number, or for themselves."""
+    waiting, seen = [(value, 0)], 0
+    while waiting:
+        entry, depth = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES or depth > DEEPEST:
+            return True
+        parts = entry.values() if isinstance(entry, Mapping) else entry if isinstance(entry, list | tuple) else ()
+        waiting += [(part, depth + 1) for part in parts]
+    return False
 
 
 def leaves(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -70,7 +86,7 @@ def reread(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, str):
         value = _read(value.strip(), types) if types - {"string"} else value
     if isinstance(value, int) and not isinstance(value, bool) and "number" in types and "integer" not in types:
-        return float(value)
+        return float(value) if abs(value) <= LARGEST else math.inf
     if isinstance(value, float) and value.is_integer() and "integer" in types and "number" not in types:
         return int(value)
     return value
@@ -158,8 +174,10 @@ def _shown(value: Any) -> str:
 
 
 def _not_finite(value: Any, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str] | None:
-    """Find a number that is infinite or no number, which passes every bound."""
+    """Find a number that is infinite, no number, or too large for any library, which may pass every bound."""
     if isinstance(value, float) and not math.isfinite(value):
         return path, f"is {value}, must be a finite number"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return path, f"is {_shown(value)}, must be at most {LARGEST}"
     entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     return next(filter(None, (_not_finite(entry, (*path, str(key))) for key, entry in entries)), None)

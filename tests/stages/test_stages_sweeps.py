@@ -170,7 +170,7 @@ def test_density_takes_the_best_threshold_of_the_mean_over_seeds(tmp_path: Path)
         ("gmm", "posterior", 0.8, 2, 65.0),
         ("gmm", "ratio", 0.9, 2, 55.0),
     ]
-    with pytest.raises(UserError, match="damaged sweep"):
+    with pytest.raises(UserError, match="damaged measurements"):
         (tmp_path / "flow0").write_text("{}")
         tabulated(tmp_path, sweeps)
 
@@ -198,7 +198,7 @@ def test_figures_of_the_studies_are_drawn(files: dict[str, Path], tmp_path: Path
             assert picture.size[0] > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 20
     with pytest.raises(UserError, match="no figure asked for"):
         draw_studies.run(draw_studies.Inputs(), draw_studies.Outputs(), draw_studies.Options(), QUIET)
-    with pytest.raises(UserError, match="damaged sweep"):
+    with pytest.raises(UserError, match="damaged measurements"):
         draw_studies.run(
             draw_studies.Inputs(sweeps=(files["history"],)),
             draw_studies.Outputs(margins=tmp_path / "no.png"),
