@@ -87,3 +87,33 @@ def test_an_error_of_the_user_reaches_the_terminal_in_one_line(finished: Any) ->
     )
     assert "Traceback" not in output
     assert [line for line in output.splitlines() if line.startswith("error: ")], output
+
+
+def spoil(path: Path) -> None:
+    """Damage a product near its end, where HDF5 and torch describe what they hold, as a disk does: its time stays."""
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-3000:-1000] = bytes(255 - value for value in content[-3000:-1000])
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_damaged_products_are_named_set_aside_and_made_anew(finished: Any, tmp_path: Path) -> None:
+    folder = type(finished)(tmp_path / "copy")
+    shutil.copytree(finished.folder, folder.folder, symlinks=True)
+    run = folder.folder / "results" / "tiny" / "base" / "seed0"
+    pixels, network = next((run / "pixels" / "train").glob("*.h5")), run / "segmentation" / "network.pt"
+    wanted = [run / "flow" / "flow.pt", next((run / "predictions" / "val").glob("*.h5"))]
+    kept = {path: path.read_bytes() for path in wanted}
+    for path in (pixels, network):
+        spoil(path)
+    for path in wanted:
+        path.unlink()
+    words = ["--configfile", TINY, "--keep-going", "--", *(str(path.relative_to(folder.folder)) for path in wanted)]
+    output = folder(*words, fails=True)
+    told = {line for line in output.splitlines() if line.startswith("error: ")}
+    assert {line.split(":")[1].strip() for line in told} == {str(path.relative_to(folder.folder)) for path in (pixels, network)}, output
+    assert all(" is now " in line and "run the workflow again" in line for line in told) and "Traceback" not in output
+    assert not pixels.exists() and not network.exists() and not any(path.exists() for path in wanted)
+    folder(*words)
+    assert {path: path.read_bytes() for path in wanted} == kept
