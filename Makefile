@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume test-fuzz test-survival test-cluster install clean
+.PHONY: help demo test lint resume test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -11,7 +11,7 @@ INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the commands
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
 demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (about 5 minutes on 2 cores)
 	$(BIN)/snakemake --cores all
@@ -22,6 +22,12 @@ test: lint ## check style and types, then run all tests (under 10 minutes on 2 c
 
 test-fuzz: $(INSTALLED) ## read some 17,000 spoilt files of every kind and count how that ends (about 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2
+
+test-invalidation: $(INSTALLED) ## let Snakemake tell what every change reruns, over real runs
+	$(BIN)/python -m pytest --verbosity 1 --durations 10 tests/workflow/matrix_*.py
+
+invalidation-table: $(INSTALLED) ## write docs/invalidation.md, the table of what a change reruns
+	$(BIN)/python tests/workflow/invalidation.py > docs/invalidation.md
 
 lint: $(INSTALLED) ## check style and types only
 	$(BIN)/ruff check brnf tests

@@ -5,6 +5,7 @@ are affordable. Reads one request a line from the standard input, answers with o
 """
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -18,10 +19,15 @@ SNAKEFILE = Path(__file__).parents[2] / "workflow" / "Snakefile"
 
 
 class ForkedSnakemake:
-    """Run command lines in forks of one process."""
+    """Run command lines in forks of one process.
 
-    def __init__(self) -> None:
-        self._server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    Arguments:
+        package: also load this project's package and hash its modules beforehand; not for copies of the sources elsewhere.
+    """
+
+    def __init__(self, package: bool = True) -> None:
+        words = [sys.executable, __file__, *(["package"] if package else [])]
+        self._server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, folder: Path, *words: str, snakefile: Path = SNAKEFILE) -> tuple[int, str]:
         """Run Snakemake in a folder and return its exit status and what it prints."""
@@ -38,9 +44,9 @@ class ForkedSnakemake:
 
 
 @contextlib.contextmanager
-def forked_snakemake() -> Iterator[ForkedSnakemake]:
+def forked_snakemake(package: bool = True) -> Iterator[ForkedSnakemake]:
     """Start the process and end it with the block."""
-    run = ForkedSnakemake()
+    run = ForkedSnakemake(package)
     try:
         yield run
     finally:
@@ -52,8 +58,19 @@ def main() -> None:
     import snakemake.cli
     import snakemake.dag
     import snakemake.scheduling.job_scheduler
-    import snakemake.workflow  # noqa: F401
+    import snakemake.workflow
 
+    with contextlib.redirect_stderr(io.StringIO()):
+        snakemake.cli.parse_args(["--cores", "1"])  # loads its plugins
+    if sys.argv[1:] == ["package"]:
+        sys.path.insert(0, str(SNAKEFILE.parents[1]))
+        from brnf.workflow.fingerprint import fingerprint
+        from brnf.workflow.flags import SOURCES
+        from brnf.workflow.schema import load_schema
+
+        load_schema()
+        for stage in SOURCES:
+            fingerprint(f"brnf.stages.{stage}")
     for line in sys.stdin:
         request = json.loads(line)
         with tempfile.TemporaryFile("w+") as output:

@@ -148,6 +148,17 @@ def state_of(name):
     return data_state(Path(f"results/{name}/index"))
 
 
+def after_index(wildcards):
+    """Return no file for `input`, but not before the indices are there.
+
+    What only follows jobs that read the index would otherwise run whenever the index was made again, although none of them ran:
+    Snakemake asks anew only for jobs that waited for the checkpoint themselves.
+    """
+    for name in [wildcards.name] if hasattr(wildcards, "name") else EXPERIMENTS:
+        checkpoints.index_images.get(name=name)
+    return []
+
+
 def indexed(*names):
     """Return a function for `input`: the classes and other files of the image index, which hold no more than the stage reads."""
     return lambda wildcards: [f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}" for name in ("classes.csv", *names)]

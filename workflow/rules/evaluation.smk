@@ -36,6 +36,7 @@ rule evaluate:
 
 rule tabulate:
     input:
+        after_index,
         evaluations=lambda wildcards: evaluations(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
     output:
         results_csv="results/{name}/tables/results.csv",
@@ -104,6 +105,7 @@ rule write_config:
 
 rule report:
     input:
+        after_index,
         configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
         tables=expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
         figures=[f"results/{chosen.name}/figures/{figure}.png" for chosen in EXPERIMENTS.values() for figure in figures(chosen)],

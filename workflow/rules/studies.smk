@@ -9,6 +9,7 @@ rule ablation:
 
 rule compare_models:
     input:
+        after_index,
         evaluations=lambda wildcards: ablation(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
     output:
         csv="results/{name}/tables/ablation.csv",
@@ -44,6 +45,7 @@ rule sensitivity_full:
 
 use rule compare_models as compare_points with:
     input:
+        after_index,
         evaluations=lambda wildcards: full_sensitivity(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
     output:
         csv="results/{name}/tables/sensitivity_full.csv",
@@ -122,6 +124,7 @@ rule sweep_denoising:
 
 rule tabulate_sweeps:
     input:
+        after_index,
         sweeps=lambda wildcards: sweeps(experiment(wildcards), wildcards.study, f"{RUN}/fits/{{fit}}/sweep.json"),
     output:
         csv="results/{name}/tables/{study}.csv",
@@ -151,6 +154,7 @@ rule tabulate_sweeps:
 
 rule draw_sensitivity:
     input:
+        after_index,
         table="results/{name}/tables/sensitivity.csv",
     output:
         sensitivity="results/{name}/figures/sensitivity.png",
@@ -170,6 +174,7 @@ rule draw_sensitivity:
 
 rule draw_density:
     input:
+        after_index,
         sweeps=lambda wildcards: [
             f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}/fits/own/sweep.json"
             for model in ("base", "brnf")
@@ -217,6 +222,7 @@ rule measure_scaling:
 
 rule draw_scaling:
     input:
+        after_index,
         table="results/{name}/tables/scaling.csv",
     output:
         scaling="results/{name}/figures/scaling.png",
