@@ -81,20 +81,20 @@ def unlock(folder: Path, words: Sequence[str]) -> None:
 
 
 def resume(words: Sequence[str], survivors: str) -> None:
-    """Become the Snakemake that goes on.
+    """Become the Snakemake that goes on; jobs that the dead one left in the queue of a cluster are cancelled.
 
     Arguments:
         words: of the call that was interrupted; they may differ.
         survivors: see :func:`wait_for_jobs`.
 
     Raises:
-        UserError: somebody is at work in the folder.
+        UserError: somebody is at work in the folder, or the cluster does not answer.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--directory", "-d", type=Path, default=Path())
     folder = parser.parse_known_args(words)[0].directory.resolve()
     claim(folder)
-    for line in settle(folder, words) if was_killed(folder) else []:
+    for line in settle(folder, words) if survivors != "refuse" and was_killed(folder) else []:
         print(f"resume: {line}", file=sys.stderr, flush=True)
     wait_for_jobs(folder, survivors)
     unlock(folder, words)

@@ -114,6 +114,22 @@ def test_only_one_resumption_at_a_time(tmp_path: Path) -> None:
         process.kill()
 
 
+@pytest.mark.parametrize(("left", "survivors", "settled"), [(True, "wait", True), (True, "refuse", False), (False, "wait", False)])
+def test_what_a_dead_run_left_on_slurm_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool, survivors: str, settled: bool
+) -> None:
+    done: list[tuple[object, ...]] = []
+    words = ["--cores", "1", "--directory", str(tmp_path)]
+    monkeypatch.setattr(resume, "settle", lambda *given: done.append(given) or [])
+    monkeypatch.setattr(os, "execv", lambda program, given: done.append(tuple(given)))
+    if left:
+        (tmp_path / ".snakemake" / "slurm_runs").mkdir(parents=True)
+        (tmp_path / ".snakemake" / "slurm_runs" / "tiny").touch()
+    resume.resume(words, survivors)
+    expected = [(tmp_path, words)] if settled else []
+    assert done == [*expected, (sys.executable, "-m", "snakemake", "--rerun-incomplete", *words)]
+
+
 def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_path: Path) -> None:
     """The real thing on the first job of the tiny run: its Snakemake is killed, its job lives on, the resumption waits for it."""
     words = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "1", "--configfile", TINY]
