@@ -19,6 +19,8 @@ RESUME = (sys.executable, "-m", "brnf.workflow.resume", "--")
 CALL = ("--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2", "--configfile", str(ROOT / "config" / "tiny.yaml"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 NO_OUTPUT = ("logs", "benchmarks")
+UNDECLARED = (".checkpoint.pt", ".part", ".files.csv")
+"""Ends of files beside outputs: states of trainings, half-written files, and what the index remembers of times."""
 PATIENCE = 600.0
 
 
@@ -119,7 +121,7 @@ class TinyRun:
         found = {}
         for path in sorted((self.folder / "results").rglob("*")):
             inside = path.relative_to(self.folder)
-            hidden = any(part.startswith(".") for part in inside.parts) or path.name.endswith((".checkpoint.pt", ".part"))
+            hidden = any(part.startswith(".") for part in inside.parts) or path.name.endswith(UNDECLARED)
             if path.is_file() and not hidden and not set(inside.parts) & set(NO_OUTPUT):
                 found[str(inside)] = path
         return found

@@ -74,6 +74,13 @@ def show(words: tuple[str, ...]) -> None:
     print("  ".join(word.ljust(width) for word, width in zip(words, WIDTHS, strict=True)).rstrip(), flush=True)
 
 
+def told(faults: list[str]) -> list[str]:
+    """Print the first faults and return all."""
+    for fault in faults[:5]:
+        print(f"fault: {fault}", flush=True)
+    return faults
+
+
 def strike(run: TinyRun, kind: str) -> Moment:
     """Send a signal and look at once whether an output stands half written under its final name; what is lost is known later."""
     moment = Moment(kind, run.jobs())
@@ -188,18 +195,15 @@ def main(options: Options) -> None:
             for moment in broken_run(run, reference, seconds, moments.sample(chosen, len(chosen)), moments):
                 show(moment.row(number))
                 (waiting if moment.kind in KINDS else ends).remove(moment.kind)
-                results.append(moment.faults)
+                results.append(told(moment.faults))
             shutil.rmtree(run.folder)
         print("\nkilled, lambda changed, resumed: ", end="", flush=True)
-        results.append(another_lambda(folder, reference))
+        results.append(told(another_lambda(folder, reference)))
         print("FAILED" if results[-1] else "the network of a run that was never killed, to the byte", flush=True)
         for stage in options.trainings:
-            told, faults = survive_training(stage, reference.folder, folder / stage, moments)
-            print(told, flush=True)
-            results.append(faults)
-    for faults in results:
-        for fault in faults[:5]:
-            print(f"fault: {fault}")
+            line, faults = survive_training(stage, reference.folder, folder / stage, moments)
+            print(line, flush=True)
+            results.append(told(faults))
     failed = sum(bool(faults) for faults in results)
     print(f"{len(results) - failed} passed, {failed} failed")
     sys.exit(bool(failed))
