@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from brnf.backbones.weights import PACKAGED, load_weights
+from brnf.backbones.weights import CAFFE, PACKAGED, load_weights
 from brnf.errors import UserError
 
 __all__ = ["Backbone", "BackboneOptions", "build_backbone"]
@@ -21,7 +21,7 @@ class BackboneOptions:
     Attributes:
         name: of a timm network, such as ``resnet50`` or ``tf_efficientnet_lite0``.
         weights: ``imagenet`` (timm downloads them), ``efficientnet_lite0`` (from the package index), a
-            file with a state dictionary, or ``none``.
+            file with a state dictionary, ``caffe:`` and a file of converted Caffe weights, or ``none``.
         stride: of the last stage, 8, 16 or 32.
         dilated: whether a stage that loses its stride gets dilation instead. SIPE's ResNet does not.
         trainable_stages: how many of the last stages learn; the others are frozen, with the stem.
@@ -32,6 +32,10 @@ class BackboneOptions:
     stride: int = 16
     dilated: bool = False
     trainable_stages: int = 2
+
+
+CAFFE_MEAN = (122.675, 116.669, 104.008)
+"""Of the RGB channels of ImageNet in 0..255, as DeepLabV2's Caffe models subtract it; they divide by nothing."""
 
 
 class Backbone(nn.Module):
@@ -128,6 +132,8 @@ def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]
     """Return mean and deviation of the RGB channels in 0..255 that the weights were trained with."""
     if options.weights in PACKAGED:
         return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
+    if options.weights.startswith(CAFFE):
+        return CAFFE_MEAN, (1.0, 1.0, 1.0)
     published = timm.get_pretrained_cfg(options.name)
     if published is None:
         raise UserError(f"backbone.name: timm does not tell how '{options.name}' wants its colours; choose another network")

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
+import torch
 from torch import Tensor, nn
 
+from brnf.backbones.names import is_converted_from_caffe, timm_names
 from brnf.errors import UserError
 from brnf.store.tensors import read_tensors
 
-__all__ = ["PACKAGED", "load_weights", "packaged_file"]
+__all__ = ["CAFFE", "PACKAGED", "load_weights", "packaged_file"]
 
 COUNTER = "num_batches_tracked"
+CAFFE = "caffe:"
+"""Before the path of a file of converted Caffe weights, such as the COCO-initialised ones of DeepLabV2's authors."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ def load_weights(network: nn.Module, name: str, weights: str) -> None:
     Arguments:
         network: built with ``features_only``; it lacks the classifier of the whole network.
         name: of the timm network.
-        weights: ``imagenet``, ``none``, a key of :data:`PACKAGED`, or a file.
+        weights: ``imagenet``, ``none``, a key of :data:`PACKAGED`, a file, or :data:`CAFFE` and a file, whose first convolution is
+            turned round to see red first; its colours are only shifted, not scaled, which ``build_backbone`` sees to. Caffe's ResNet
+            has the stride of a stage in its first 1x1 convolution, timm's in the 3x3 one behind it: one block differs a little.
 
     Raises:
         UserError: the weights cannot be had or do not fit the network.
@@ -58,8 +64,12 @@ def load_weights(network: nn.Module, name: str, weights: str) -> None:
     elif weights in PACKAGED:
         state = _in_order(name, weights)
     else:
-        state = _from_file(Path(weights))
+        state = _from_users_file(name, weights)
     _fill(network, state, f"backbone.weights: {weights}")
+    if weights.startswith(CAFFE):
+        first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        with torch.no_grad():
+            first.weight.copy_(first.weight.flip(1))
 
 
 def packaged_file(weights: str) -> Path:
@@ -95,13 +105,37 @@ def _in_order(name: str, weights: str) -> Mapping[str, Tensor]:
     return dict(zip(names, tensors, strict=True))
 
 
+def _from_users_file(name: str, weights: str) -> Mapping[str, Tensor]:
+    """Read a file whose names may be those of another code base.
+
+    Raises:
+        UserError: it cannot be read, is of a larger network, or its colours are not those that ``weights`` says.
+    """
+    path = Path(weights.removeprefix(CAFFE))
+    state = _from_file(path)
+    if is_converted_from_caffe(state) and not weights.startswith(CAFFE):
+        raise UserError(
+            f"{path}: its names are those of converted Caffe weights, which see blue first; set backbone.weights to {CAFFE}{path}"
+        )
+    state = timm_names(state)
+    with torch.device("meta"):
+        whole = timm.create_model(name, pretrained=False).state_dict()
+    parts = {key.split(".")[0] for key in whole}
+    foreign = [key for key in state if key not in whole and key.split(".")[0] in parts and not key.endswith(COUNTER)]
+    if foreign:
+        raise UserError(
+            f"backbone.weights: {path} has {foreign[0]}, which {name} lacks ({len(foreign)} such); these weights belong to another network"
+        )
+    return state
+
+
 def _from_file(path: Path) -> Mapping[str, Tensor]:
     state = read_tensors(path, "give backbone.weights the file of a state_dict, or imagenet, efficientnet_lite0 or none")
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise UserError(f"{path}: holds no state dictionary of tensors; save a plain state_dict with torch.save")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

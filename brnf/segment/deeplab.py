@@ -1,9 +1,9 @@
-"""DeepLabV2: a dilated backbone and the sum of four atrous convolutions."""
+"""DeepLabV2: a dilated backbone and one of two heads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones import Backbone, BackboneOptions, build_backbone
 from brnf.errors import DamagedProduct, UserError
+from brnf.segment.heads import AsppHead, AtrousHead
 from brnf.store.files import whole_file
 from brnf.store.tensors import read_tensors
 
-__all__ = ["AtrousHead", "DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_network"]
+__all__ = ["DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_network"]
 
 
 @dataclass(frozen=True)
@@ -32,42 +33,13 @@ class DeepLabOptions:
     trainable_stages: int = 4
     """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
     frozen_batch_norm: bool = True
-    """Whether BatchNorm keeps its stored statistics and scale, as DeepLabV2's code bases do."""
-
-
-class AtrousHead(nn.Module):
-    """Add up 3x3 convolutions of several dilations, each from the features straight to the logits.
-
-    Arguments:
-        channels: of the features.
-        classes: K, background included.
-        rates: dilation of each convolution.
-
-    References:
-        Chen et al., DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
-        Connected CRFs, TPAMI 2018 (ASPP-L).
-    """
-
-    def __init__(self, channels: int, classes: int, rates: Sequence[int]) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates)
-        weights, biases = self.weights_and_biases()
-        for weight in weights:
-            nn.init.normal_(weight, std=0.01)
-        for bias in biases:
-            nn.init.zeros_(bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return logits [N, K, h, w] of features [N, channels, h, w]."""
-        logits = self.convolutions[0](features)
-        for convolution in self.convolutions[1:]:
-            logits = logits + convolution(features)
-        return logits
-
-    def weights_and_biases(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the weights and the biases of the convolutions."""
-        named = list(self.named_parameters())
-        return [value for name, value in named if name.endswith("weight")], [value for name, value in named if name.endswith("bias")]
+    """Whether the backbone's BatchNorm keeps its stored statistics and scale, as DeepLabV2's code bases do."""
+    head: Literal["sum", "aspp"] = "sum"
+    """The sum of atrous convolutions, or HSC's: their concatenation at ``head_width``, fused with the image's mean."""
+    head_width: int = 256
+    """Channels of a branch of the head aspp."""
+    norm_momentum: float = 0.0003
+    """Share of a batch in the running statistics of the head aspp; a short training needs more."""
 
 
 class DeepLab(nn.Module):
@@ -83,7 +55,11 @@ class DeepLab(nn.Module):
         super().__init__()
         self.options = options
         self.backbone = backbone
-        self.head = AtrousHead(backbone.channels[-1], classes, options.rates)
+        self.head: AtrousHead | AsppHead
+        if options.head == "aspp":
+            self.head = AsppHead(backbone.channels[-1], classes, options.rates, options.head_width, options.norm_momentum)
+        else:
+            self.head = AtrousHead(backbone.channels[-1], classes, options.rates)
         if options.trainable_stages == 4:
             for module in backbone.modules():
                 if not isinstance(module, _BatchNorm):
@@ -98,7 +74,7 @@ class DeepLab(nn.Module):
         return self.head(self.backbone(self.backbone.normalise(images))[-1])
 
     def train(self, mode: bool = True) -> "DeepLab":
-        """Switch to training; BatchNorm follows only when it is not frozen."""
+        """Switch to training; the backbone's BatchNorm follows only when it is not frozen."""
         super().train(mode)
         for norm in self._learning_norms:
             norm.train(mode)
@@ -145,16 +121,19 @@ def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -
     Raises:
         UserError: the backbone cannot be built or its weights are missing.
     """
-    backbone = build_backbone(
-        BackboneOptions(
-            name=options.backbone,
-            weights=options.weights,
-            stride=options.output_stride,
-            dilated=True,
-            trainable_stages=options.trainable_stages,
-        ),
-        load=load,
+    chosen = BackboneOptions(
+        name=options.backbone,
+        weights=options.weights,
+        stride=options.output_stride,
+        dilated=True,
+        trainable_stages=options.trainable_stages,
     )
+    try:
+        backbone = build_backbone(chosen, load=load)
+    except UserError as error:
+        # The backbone names the keys of its own section.
+        text = str(error).replace("backbone.weights", "segmentation.weights").replace("backbone.name", "segmentation.backbone")
+        raise UserError(text) from error
     return DeepLab(backbone, classes, options)
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from brnf.data.masks import IGNORE
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab
+from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
 
-__all__ = ["SegmentationTrainer", "StepRecord", "TrainingOptions", "poly_factor", "segmentation_loss"]
+__all__ = ["SegmentationTrainer", "StepRecord", "TrainingOptions", "poly_factor"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class TrainingOptions:
     """Of all but the head's biases."""
     power: float = 0.9
     """Of the polynomial decay of the learning rate."""
+    loss_scales: tuple[float, ...] = ()
+    """Further sizes at which the network sees each crop; the losses of all and of their maximum are added (DeepLabV2: 0.5, 0.75).
+    The labels are then reduced to the logits' grids; with none the logits are enlarged to the labels."""
+    balanced_loss: bool = False
+    """Whether background and foreground pixels make up half of the loss each."""
     amp: bool = False
     """Compute convolutions in bfloat16; weights, logits and loss stay float32."""
 
@@ -41,7 +45,7 @@ class StepRecord:
     step: int
     """From 1."""
     loss: float
-    """Mean cross entropy of the batch's labelled pixels, nats."""
+    """Of the batch, nats: the mean cross entropy of its labelled pixels, or the sum of several of them with ``loss_scales``."""
     learning_rate: float
     """Of the backbone in this step."""
 
@@ -49,21 +53,6 @@ class StepRecord:
 def poly_factor(step: int, iterations: int, power: float) -> float:
     """Return the share of the learning rate that step 0, 1, ... of ``iterations`` uses: 1 at first, towards 0."""
     return (1 - step / iterations) ** power
-
-
-def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross entropy over the labelled pixels.
-
-    Arguments:
-        logits: [N, K, h, w], enlarged bilinearly to the labels' size.
-        labels: [N, H, W] int64, 255 where ignored.
-
-    Returns:
-        scalar float32; 0, with zero gradients, when no pixel is labelled.
-    """
-    logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
 
 
 class SegmentationTrainer:
@@ -95,14 +84,14 @@ class SegmentationTrainer:
             batch: images [N, 3, H, W] in 0..255 and labels [N, H, W] with 255 where ignored.
 
         Raises:
-            UserError: the loss is not finite, or the last step breaks the weights.
+            UserError: the loss is not finite, the last step breaks the weights, or a batch of one image meets the head aspp.
         """
+        if len(batch[0]) < 2 and self.network.options.head == "aspp":
+            raise UserError("train_segmentation: the head aspp needs batches of 2 images or more; raise segmentation.batch_size")
         number = len(self.history) + 1
         images = batch[0].to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         labels = batch[1].to(self._device, non_blocking=True).long()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.options.amp):
-            logits = self.network(images)
-        loss = segmentation_loss(logits, labels)
+        loss = self._loss(images, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise UserError(f"train_segmentation: the loss is {value} at step {number}; lower segmentation.learning_rate")
@@ -115,6 +104,17 @@ class SegmentationTrainer:
         rate = self.options.learning_rate * poly_factor(number - 1, self.options.iterations, self.options.power)
         self.history.append(StepRecord(number, value, rate))
         return self.history[-1]
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        options = self.options
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=options.amp):
+            if options.loss_scales:
+                seen = multi_scale_logits(self.network, images, options.loss_scales)
+            else:
+                logits = self.network(images)
+        if options.loss_scales:
+            return multi_scale_loss(seen, labels, options.balanced_loss)
+        return segmentation_loss(logits, labels, options.balanced_loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed training needs to go on as if it had not stopped."""

@@ -170,8 +170,11 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
             return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
     for section in ("backbone", "segmentation"):
         weights = settings[section]["weights"]
-        if weights not in KNOWN_WEIGHTS and not Path(weights).is_file():
-            return (section, "weights"), f"no file '{weights}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
+        file = weights.removeprefix("caffe:")
+        if weights not in KNOWN_WEIGHTS and not Path(file).is_file():
+            return (section, "weights"), f"no file '{file}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
+    if settings["segmentation"]["head"] == "aspp" and settings["segmentation"]["batch_size"] < 2:
+        return ("segmentation", "batch_size"), "is 1, must be at least 2 for the head aspp, whose BatchNorm sees one mean an image"
     return _reversed_range(settings)
 
 

@@ -25,6 +25,7 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("make_pseudo_labels", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* unary"),
     ("predict_segmentation", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* crf_minimum"),
     ("train_segmentation", lambda options: bool(options["scales"]), "scale_low scale_high"),
+    ("train_segmentation", lambda options: options["head"] != "aspp", "head_width norm_momentum"),
 )
 """Stages, when, and the options of theirs that then change nothing."""
 

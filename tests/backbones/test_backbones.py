@@ -1,5 +1,7 @@
 """Strides, frozen parts and weights of the backbones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -119,6 +121,76 @@ def test_wrong_weights_are_one_line(tmp_path) -> None:
         build_backbone(BackboneOptions("resnet50", str(file)))
     with pytest.raises(UserError, match="cannot be built"):
         build_backbone(BackboneOptions("resnet5000", "none"))
+
+
+SMALL = BackboneOptions("resnet18", "none", stride=8, dilated=True, trainable_stages=4)
+
+
+def kazuto_name(name: str) -> str:
+    """Return what the PyTorch code base of DeepLabV2 calls a tensor of a bottleneck ResNet."""
+    parts = name.split(".")
+    if len(parts) == 2:
+        return f"layer1.conv1.{'conv' if parts[0] == 'conv1' else 'bn'}.{parts[1]}"
+    stage, block = int(parts[0][5:]) + 1, int(parts[1]) + 1
+    if parts[2] == "downsample":
+        return f"layer{stage}.block{block}.shortcut.{('conv', 'bn')[int(parts[3])]}.{parts[4]}"
+    layer = {"1": "reduce", "2": "conv3x3", "3": "increase"}[parts[2][-1]]
+    return f"layer{stage}.block{block}.{layer}.{parts[2][:-1]}.{parts[3]}"
+
+
+@pytest.mark.parametrize("wrapper", ["", "base.", "scale."])
+def test_names_of_the_pytorch_deeplab_are_understood(tmp_path, wrapper: str) -> None:
+    source = build_backbone(replace(SIPE, name="resnet26"))
+    state = {name: value for name, value in source.network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert kazuto_name("layer1.0.conv1.weight") == "layer2.block1.reduce.conv.weight"
+    renamed = {wrapper + kazuto_name(name): value for name, value in state.items()} | {f"{wrapper}aspp.stages.c0.bias": torch.zeros(2)}
+    assert len(renamed) == len(state) + 1
+    file = tmp_path / "coco.pth"
+    torch.save(renamed, file)
+    with pytest.raises(UserError, match=f"set backbone.weights to caffe:{file}"):
+        build_backbone(replace(SIPE, name="resnet26", weights=str(file)))
+    loaded = build_backbone(replace(SIPE, name="resnet26", weights=f"caffe:{file}"))
+    for name, value in loaded.network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, state[name].flip(1) if name == "conv1.weight" else state[name]), name
+
+
+@pytest.mark.parametrize("wrapper", ["backbone.", "module.", "module.backbone."])
+def test_names_behind_a_wrapper_are_understood(tmp_path, wrapper: str) -> None:
+    source = build_backbone(SMALL)
+    state = {f"{wrapper}{name}": value for name, value in source.network.state_dict().items()}
+    torch.save(state | {"classifier.0.weight": torch.zeros(1), "layer5.conv2d_list.0.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    loaded = build_backbone(replace(SMALL, weights=str(tmp_path / "weights.pth")))
+    assert all(torch.equal(value, loaded.network.state_dict()[name]) for name, value in source.network.state_dict().items())
+
+
+def test_caffe_weights_see_what_they_were_trained_on(tmp_path) -> None:
+    """The first convolution gives what Caffe computes on blue-first pixels with the mean subtracted."""
+    source = build_backbone(SMALL)
+    torch.save(source.network.state_dict(), tmp_path / "weights.pth")
+    loaded = build_backbone(replace(SMALL, weights=f"caffe:{tmp_path / 'weights.pth'}"))
+    rgb = torch.randint(0, 256, (1, 3, 32, 32)).float()
+    caffe = rgb.flip(1) - torch.tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
+    expected = nn.functional.conv2d(caffe, source.network.conv1.weight, stride=2, padding=3)
+    torch.testing.assert_close(loaded.network.conv1(loaded.normalise(rgb)), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_weights_of_a_deeper_network_are_refused(tmp_path) -> None:
+    file = tmp_path / "deeper.pth"
+    torch.save(build_backbone(replace(SMALL, name="resnet34")).network.state_dict(), file)
+    with pytest.raises(UserError, match=r"deeper\.pth has layer1\.2\..*, which resnet18 lacks \(\d+ such\)") as caught:
+        build_backbone(replace(SMALL, weights=str(file)))
+    assert "\n" not in str(caught.value)
+
+
+def test_reading_weights_leaves_random_numbers_alone(tmp_path) -> None:
+    torch.save(build_backbone(SMALL).network.state_dict(), tmp_path / "weights.pth")
+    numbers = []
+    for weights in ("none", str(tmp_path / "weights.pth")):
+        torch.manual_seed(0)
+        build_backbone(replace(SMALL, weights=weights))
+        numbers.append(torch.rand(3))
+    assert torch.equal(*numbers)
 
 
 def test_side_widths_never_exceed_their_stage() -> None:

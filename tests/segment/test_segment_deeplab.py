@@ -1,6 +1,8 @@
 """DeepLabV2's head, parameter groups and files."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.errors import UserError
-from brnf.segment.deeplab import AtrousHead, DeepLab, DeepLabOptions, build_deeplab, load_network, save_network
+from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, load_network, save_network
+from brnf.segment.heads import AtrousHead
 
 SMALL = DeepLabOptions(backbone="mobilenetv3_small_050", weights="none", rates=(1, 2), frozen_batch_norm=True)
 
@@ -58,9 +61,14 @@ def test_logits_come_at_an_eighth_of_the_image(network: DeepLab, size: tuple[int
     assert logits.shape == (1, 3, -(-size[0] // 8), -(-size[1] // 8))
 
 
-@pytest.mark.parametrize(("trainable_stages", "frozen"), [(4, True), (4, False), (2, True), (2, False), (0, True)])
-def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stages: int, frozen: bool) -> None:
-    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), trainable_stages=trainable_stages, frozen_batch_norm=frozen)
+@pytest.mark.parametrize(
+    ("trainable_stages", "frozen", "head"),
+    [(4, True, "sum"), (4, False, "aspp"), (2, True, "aspp"), (2, False, "sum"), (0, True, "aspp"), (0, True, "sum")],
+)
+def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stages: int, frozen: bool, head: Any) -> None:
+    options = DeepLabOptions(
+        "mobilenetv3_small_050", "none", rates=(1, 2), trainable_stages=trainable_stages, frozen_batch_norm=frozen, head=head, head_width=8
+    )
     network = build_deeplab(options, 3)
     groups = network.parameter_groups(0.5, 0.1)
     found = [id(parameter) for group in groups for parameter in group["params"]]
@@ -69,7 +77,7 @@ def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stage
     rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
-            assert name.startswith("backbone.")
+            assert name.startswith("backbone.") or ".1." in name  # a norm of the head
         elif name.startswith("backbone."):
             assert rate_of[id(parameter)] == (0.5, 0.1)
         else:
@@ -103,6 +111,25 @@ def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(network: DeepLab
     image = torch.randint(0, 256, (1, 3, 64, 64)).float()
     with torch.no_grad():
         torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)
+
+
+def test_the_head_aspp_is_saved_with_its_statistics(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_deeplab(replace(SMALL, head="aspp", head_width=8, norm_momentum=0.5), 3)
+    images = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    network.train()(images)
+    save_network(tmp_path / "a.pt", network.eval(), ["dog", "cat"])
+    again, _ = load_network(tmp_path / "a.pt", torch.device("cpu"))
+    with torch.no_grad():
+        assert again.options == network.options and torch.equal(again(images), network(images))
+
+
+def test_mistakes_about_the_backbone_name_the_keys_of_this_section(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"^segmentation\.weights: .*weights\.pth"):
+        build_deeplab(DeepLabOptions("resnet18", str(tmp_path / "weights.pth")), 3)
+    with pytest.raises(UserError, match=r"^segmentation\.backbone: "):
+        build_deeplab(DeepLabOptions("resnet1800", "none"), 3)
 
 
 def test_bad_network_files_are_named_in_one_line(network: DeepLab, tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def test_the_long_side_sets_the_size_of_scale_one() -> None:
     assert seen_size(1, 500, 0.1, None) == (1, 50)
 
 
+def test_logits_can_be_the_maximum_over_scales() -> None:
+    single = [predict_logits(SizeProbe(), photograph(), PredictionOptions((scale,)), CPU) for scale in (0.5, 0.75, 1.0)]
+    found = predict_logits(SizeProbe(), photograph(), PredictionOptions((0.5, 0.75, 1.0), merge="max"), CPU)
+    torch.testing.assert_close(found, torch.stack(single).max(0).values)
+
+
 def test_logits_are_the_mean_over_scales_and_mirror_images() -> None:
     options = PredictionOptions((0.5, 1.0), flip=True)
     probe, image = SizeProbe(), photograph()

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
-from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions, poly_factor, segmentation_loss
+from brnf.segment.loss import segmentation_loss
+from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions, poly_factor
 
 CPU = torch.device("cpu")
 
@@ -135,6 +136,58 @@ def test_coloured_squares_are_learnt() -> None:
         logits = F.interpolate(network(images), size=(64, 64), mode="bilinear", align_corners=False)
     share_of_background = (labels == 0).float().mean().item()
     assert (logits.argmax(1) == labels).float().mean().item() > share_of_background + 0.1
+
+
+def buffers(network: DeepLab) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.named_buffers()}
+
+
+@pytest.mark.parametrize("head", ["sum", "aspp"])
+def test_frozen_statistics_stay_to_the_bit_while_weights_learn(head: str) -> None:
+    torch.manual_seed(0)
+    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), head=head, head_width=8, norm_momentum=0.1)  # type: ignore[arg-type]
+    network = build_deeplab(options, 3)
+    norms = {name: value for name, value in network.backbone.named_parameters() if not value.requires_grad}
+    before, frozen = buffers(network), {name: value.clone() for name, value in norms.items()}
+    weights = [value.clone() for value in network.parameters() if value.requires_grad]
+    train(network, coloured_squares(2), TrainingOptions(2, 0.01))
+    after = buffers(network)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert frozen and all(torch.equal(norms[name], value) for name, value in frozen.items())
+    assert any(not torch.equal(old, new) for old, new in zip(weights, (p for p in network.parameters() if p.requires_grad), strict=True))
+    assert {name.split(".")[0] for name in moved} == (set() if head == "sum" else {"head"})
+    assert sum(name.endswith("running_mean") for name in moved) == (0 if head == "sum" else 4)
+
+
+def test_several_scales_add_the_gradients_of_all_and_of_the_maximum() -> None:
+    batch = coloured_squares(2)
+    before, after = tiny_network(), tiny_network()
+    images, labels = batch[0].float(), batch[1]
+    seen = [before(images), *(before(F.interpolate(images, size=(side, side), mode="bilinear")) for side in (48, 32))]
+    maximum = torch.stack([F.interpolate(logits, size=seen[0].shape[2:], mode="bilinear") for logits in seen]).max(0).values
+    total = sum(segmentation_loss(logits, nearest(labels, logits.shape[-1])) for logits in (*seen, maximum))
+    assert isinstance(total, Tensor)
+    total.backward()
+    options = TrainingOptions(iterations=1, learning_rate=1e-4, weight_decay=0.0, loss_scales=(0.75, 0.5))
+    (record,) = train(after, batch, options)
+    assert record.loss == pytest.approx(total.item(), rel=1e-5)
+    moved = dict(after.named_parameters())
+    for name, parameter in before.named_parameters():
+        rate = 1e-4 * (20 if name.endswith("bias") else 10) if name.startswith("head") else 1e-4
+        torch.testing.assert_close(moved[name], parameter - rate * parameter.grad, atol=1e-7, rtol=1e-4, msg=name)
+
+
+def nearest(labels: Tensor, side: int) -> Tensor:
+    """Take the label in the middle of each of ``side`` equal parts of both sides."""
+    places = ((torch.arange(side) + 0.5) * labels.shape[-1] / side).long()
+    return labels[:, places][:, :, places]
+
+
+def test_one_image_a_batch_is_refused_by_the_head_that_normalises_a_mean_an_image() -> None:
+    network = build_deeplab(DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), head="aspp", head_width=8), 3)
+    with pytest.raises(UserError, match=r"segmentation\.batch_size") as caught:
+        train(network, coloured_squares(1), TrainingOptions(2, 0.01))
+    assert "\n" not in str(caught.value)
 
 
 def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:

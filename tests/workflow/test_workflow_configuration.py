@@ -164,6 +164,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"dataset": {"kind": "voc"}}, ["dataset.root: missing"]),
         ({"dataset": {"kind": "table", "table": "no.csv"}}, ["dataset.table: no file 'no.csv'"]),
         ({"backbone": {"weights": "no.pth"}}, ["backbone.weights: no file 'no.pth'"]),
+        ({"segmentation": {"weights": "caffe:no.pth"}}, ["segmentation.weights: no file 'no.pth'"]),
+        ({"segmentation": {"head": "aspp", "batch_size": 1}}, ["segmentation.batch_size: is 1, must be at least 2 for the head aspp"]),
         ({"companions": {"y": {"flow": {"blocks": 0}}}}, ["companions.y: flow.blocks: is 0, must be at least 1"]),
         ({"companions": {"y": {"threads": 2}}}, ["companions.y.threads: cannot differ"]),
         ({"companions": {"x": {}}}, ["companions.x: has the name of the experiment itself"]),

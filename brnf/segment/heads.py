@@ -1,0 +1,96 @@
+"""From the backbone's features to logits: the two heads that the base papers call DeepLabV2."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["AsppHead", "AtrousHead", "Head"]
+
+
+class Head(nn.Module):
+    """What both heads share: which parameters learn, and which of them are biases."""
+
+    def weights_and_biases(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the learning weights and the learning biases."""
+        named = [(name, value) for name, value in self.named_parameters() if value.requires_grad]
+        return [value for name, value in named if name.endswith("weight")], [value for name, value in named if name.endswith("bias")]
+
+
+class AtrousHead(Head):
+    """Add up 3x3 convolutions of several dilations, each from the features straight to the logits.
+
+    Arguments:
+        channels: of the features.
+        classes: K, background included.
+        rates: dilation of each convolution.
+
+    References:
+        Chen et al., DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
+        Connected CRFs, TPAMI 2018 (ASPP-L).
+    """
+
+    def __init__(self, channels: int, classes: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates)
+        weights, biases = self.weights_and_biases()
+        for weight in weights:
+            nn.init.normal_(weight, std=0.01)
+        for bias in biases:
+            nn.init.zeros_(bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits [N, K, h, w] of features [N, channels, h, w]."""
+        logits = self.convolutions[0](features)
+        for convolution in self.convolutions[1:]:
+            logits = logits + convolution(features)
+        return logits
+
+
+class AsppHead(Head):
+    """Concatenate atrous convolutions and the image's mean, fuse them, and classify: the head of HSC's segmentation code.
+
+    Each branch is convolution, BatchNorm and ReLU of the same width; the branch of the mean sees 1x1. A 1x1 convolution fuses the
+    branches, dropout stands before and after the fused features leave, and a last 1x1 convolution gives the logits. The published
+    optimiser holds the convolutions only, so BatchNorm keeps scale 1 and shift 0 and only its statistics follow the data [B].
+
+    Arguments:
+        channels: of the features.
+        classes: K, background included.
+        rates: dilation of each 3x3 convolution.
+        width: channels of a branch and of the fused features; HSC has 256.
+        momentum: share of a batch in the running statistics of BatchNorm; HSC has 0.0003, far too little for a few hundred steps.
+
+    References:
+        Wu et al., Hierarchical Semantic Contrast for Weakly Supervised Semantic Segmentation, IJCAI 2023, and its code base
+        (DeepLabV2 as in the SEAM authors' segmentation code base).
+    """
+
+    DROPOUT = 0.5
+
+    def __init__(self, channels: int, classes: int, rates: Sequence[int], width: int, momentum: float) -> None:
+        super().__init__()
+        dilated = [nn.Conv2d(channels, width, 3, padding=rate, dilation=rate, bias=False) for rate in rates]
+        self.branches = nn.ModuleList(_normalised(convolution, momentum) for convolution in dilated)
+        self.mean_branch = _normalised(nn.Conv2d(channels, width, 1, bias=False), momentum)
+        self.fuse = _normalised(nn.Conv2d(width * (len(rates) + 1), width, 1, bias=False), momentum)
+        # Two in a row as published: together they drop three quarters of the fused channels.
+        self.dropout = nn.Sequential(nn.Dropout(self.DROPOUT), nn.Dropout(self.DROPOUT))
+        self.classifier = nn.Conv2d(width, classes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, _BatchNorm):
+                module.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits [N, K, h, w] of features [N, channels, h, w]; in training N must be 2 or more."""
+        mean = self.mean_branch(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
+        fused = self.fuse(torch.cat([*(branch(features) for branch in self.branches), mean], 1))
+        return self.classifier(self.dropout(fused))
+
+
+def _normalised(convolution: nn.Conv2d, momentum: float) -> nn.Sequential:
+    """Put BatchNorm and ReLU behind a convolution."""
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels, momentum=momentum), nn.ReLU())
