@@ -22,6 +22,7 @@ LIGHT = frozenset(
         "draw_sensitivity",
         "report",
         "tabulate",
+        "tabulate_comparison",
         "tabulate_sweeps",
         "write_config",
     }

@@ -30,6 +30,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "compare_models": {},
     "sweep_denoising": {"": "", "round": ""},
     "tabulate_sweeps": {},
+    "tabulate_comparison": {},
     "measure_scaling": {"flow": ""},
     "draw_studies": {},
     "draw": {"": "", "figures": ""},

@@ -130,6 +130,11 @@ def test_a_value_of_a_point_reaches_both_rounds_and_the_training(workflow: Any, 
     assert "base/seed0/pixels" in output and "base@xi-0.8/seed0/pixels" not in output
 
 
+def test_the_comparison_reads_what_has_been_measured_and_starts_no_training(workflow: Any, config: Config) -> None:
+    words = ("--configfile", config("tiny"), "--", "comparison")
+    assert workflow.jobs(*words) == {"tabulate_comparison": 1, "comparison": 1}
+
+
 def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
     (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
     workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)
@@ -196,6 +201,6 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
-    assert len(stages) == 20
+    assert len(stages) == 21
     for stage in stages:
         assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

@@ -13,6 +13,7 @@ from brnf.workflow.controller import announce
 from brnf.workflow.deaths import SHELL_PREFIX
 from brnf.workflow.environment import set_environment
 from brnf.workflow.estimate import estimate, seconds_by_rule
+from brnf.workflow.finished import measured_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle

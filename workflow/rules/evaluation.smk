@@ -85,6 +85,34 @@ rule draw:
         " --{params.kind} {output.figure} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
+# Beside `all`: what has been measured in results/, of this experiment and others, beside the paper's main table.
+rule comparison:
+    input:
+        f"results/{MAIN.name}/tables/comparison.csv",
+
+
+rule tabulate_comparison:
+    output:
+        csv="results/{name}/tables/comparison.csv",
+        runs_csv="results/{name}/tables/comparison_runs.csv",
+        markdown="results/{name}/tables/comparison.md",
+    log:
+        "results/{name}/logs/tabulate_comparison.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        experiments=lambda wildcards: command_line({"experiments": list(measured_experiments(Path("results")))}),
+        measured=lambda wildcards: list(measured_experiments(Path("results")).values()),
+        code=code("tabulate_comparison"),
+    shell:
+        "python -m brnf.stages.tabulate_comparison {params.experiments} --csv {output.csv} --runs-csv {output.runs_csv}"
+        " --markdown {output.markdown} {config[runtime]} 2> >(tee {log} >&2)"
+
+
 rule write_config:
     output:
         "results/{name}/config.yaml",
