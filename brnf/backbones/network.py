@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from brnf.backbones.weights import CAFFE, PACKAGED, load_weights
 from brnf.errors import UserError
 
-__all__ = ["Backbone", "BackboneOptions", "build_backbone"]
+__all__ = ["Backbone", "BackboneOptions", "backbone_channels", "build_backbone"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,17 @@ def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
         load_weights(network, options.name, options.weights)
     mean, deviation = _colours(options)
     return Backbone(network, mean, deviation, options.trainable_stages)
+
+
+def backbone_channels(name: str) -> tuple[int, ...]:
+    """Return the channels of the four stages of a timm network without filling its weights.
+
+    Raises:
+        UserError: the network is unknown.
+    """
+    with torch.device("meta"):
+        network = build_backbone(BackboneOptions(name=name, weights="none", stride=32), load=False).network
+    return tuple(_levels(network).channels()[-4:])
 
 
 def _levels(network: nn.Module) -> Any:

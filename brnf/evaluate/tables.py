@@ -154,7 +154,7 @@ def compared(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown: numbers with one decimal, thresholds and losses with three, nothing where a value is not defined."""
+    """Return a table in Markdown: numbers with one decimal, what needs three digits with three, nothing where a value is not defined."""
     head = [*table.columns]
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in head]
     rule = ["---:" if right else "---" for right in numeric]
@@ -162,10 +162,10 @@ def markdown(table: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in [head, rule, *body])
 
 
-def write_table(table: pd.DataFrame, csv: Path, reading: Path | None = None) -> None:
+def write_table(table: pd.DataFrame, csv: Path, reading: Path | None = None, digits: int = 4) -> None:
     """Write a table as CSV and, for reading, as Markdown; each file appears whole or not at all."""
     with whole_file(csv) as temporary:
-        table.round(4).to_csv(temporary, index=False, lineterminator="\n")
+        table.round(digits).to_csv(temporary, index=False, lineterminator="\n")
     if reading is not None:
         with whole_file(reading) as temporary:
             temporary.write_text(markdown(table))
@@ -179,7 +179,7 @@ def format_cell(column: str, value: Any) -> str:
         return ""
     if isinstance(value, int):
         return str(value)
-    exact = column.startswith(("threshold", "tau", "xi", "held_out"))
+    exact = column.startswith(("threshold", "tau", "xi", "held_out", "hours", "disk"))
     return f"{value:.3f}".rstrip("0").rstrip(".") if exact else f"{value:.1f}"
 
 

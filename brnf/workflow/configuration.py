@@ -16,6 +16,8 @@ __all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
 
 RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds")
 """Keys that change no result: they reach the stages behind Snakemake's back, so that changing one reruns nothing."""
+STORAGE_KEYS = ("keep_features",)
+"""Keys that decide how long files live, and change no result either."""
 KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
 CONTAINED = {"train_aug": ("train",)}
 """VOC's splits that hold the images of others."""
@@ -38,7 +40,7 @@ class Experiment:
 
     def record(self) -> dict[str, Any]:
         """Return what is written beside the results: all keys that can change them."""
-        return {key: value for key, value in self.settings.items() if key not in (*RUNTIME_KEYS, "companions")}
+        return {key: value for key, value in self.settings.items() if key not in (*RUNTIME_KEYS, *STORAGE_KEYS, "companions")}
 
     def yaml(self) -> str:
         """Return the record as YAML."""
@@ -109,7 +111,7 @@ def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
     experiments = {main.name: main}
     for name, overrides in main.settings["companions"].items():
         key = f"companions.{name}"
-        for fixed in ("name", "companions", *RUNTIME_KEYS):
+        for fixed in ("name", "companions", *RUNTIME_KEYS, *STORAGE_KEYS):
             if fixed in overrides:
                 raise UserError(f"configuration: {key}.{fixed}: cannot differ from the experiment's own; remove it")
         if name == main.name:

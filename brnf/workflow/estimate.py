@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["estimate", "seconds_by_rule"]
+__all__ = ["estimate", "mean_seconds", "seconds_by_rule"]
 
 SAME_WORK = {"fit_density": "train_flow"}
 """A rule that runs the stage of another -> that other, whose times count until it has some of its own."""
@@ -30,25 +30,36 @@ LIGHT = frozenset(
 
 
 def seconds_by_rule(results: Path, name: str) -> dict[str, float]:
-    """Return the mean wall time of a job of each rule that has run.
+    """Return the mean wall time of a job of each rule that has run, or that ``snakemake plan`` has measured.
 
     Arguments:
         results: folder of all results.
-        name: experiment whose own times are preferred to those of others.
+        name: experiment whose own times are preferred to what was planned for it, and that to the times of others.
     """
-    found: dict[str, float] = {}
-    for folder in (results, results / name):
-        times: defaultdict[str, list[float]] = defaultdict(list)
-        for path in folder.rglob("benchmarks/**/*.tsv"):
-            parts = path.parts
-            rule = parts[len(parts) - parts[::-1].index("benchmarks")].removesuffix(".tsv")
-            try:
-                time = float(pd.read_csv(path, sep="\t")["s"].iloc[0])
-            except (OSError, ValueError, KeyError, IndexError):
-                continue  # a file that is being written, or was cut: it only makes the estimate a little worse
-            times[rule].append(time)
-        found |= {rule: sum(values) / len(values) for rule, values in times.items()}
-    return found
+    return mean_seconds(results) | _planned_seconds(results / name / "tables" / "plan.csv") | mean_seconds(results / name)
+
+
+def mean_seconds(folder: Path) -> dict[str, float]:
+    """Return the mean wall time of a job of each rule that has run, from all benchmark files below a folder."""
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for path in folder.rglob("benchmarks/**/*.tsv"):
+        parts = path.parts
+        rule = parts[len(parts) - parts[::-1].index("benchmarks")].removesuffix(".tsv")
+        try:
+            time = float(pd.read_csv(path, sep="\t")["s"].iloc[0])
+        except (OSError, ValueError, KeyError, IndexError):
+            continue  # a file that is being written, or was cut: it only makes the estimate a little worse
+        times[rule].append(time)
+    return {rule: sum(values) / len(values) for rule, values in times.items()}
+
+
+def _planned_seconds(plan: Path) -> dict[str, float]:
+    """Return the seconds of a job of each rule in a plan; none when there is no plan."""
+    try:
+        rows = pd.read_csv(plan).dropna(subset=["hours"]).groupby("stage")[["hours", "jobs"]].sum()
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {str(rule): float(3600 * hours / jobs) for rule, hours, jobs in rows.itertuples() if jobs > 0}
 
 
 def estimate(jobs: Mapping[str, int], seconds: Mapping[str, float], cores: int) -> str:

@@ -31,6 +31,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "sweep_denoising": {"": "", "round": ""},
     "tabulate_sweeps": {},
     "tabulate_comparison": {},
+    "plan": {"": ""},
     "measure_scaling": {"flow": ""},
     "draw_studies": {},
     "draw": {"": "", "figures": ""},

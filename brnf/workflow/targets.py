@@ -25,6 +25,7 @@ __all__ = [
     "figures",
     "full_sensitivity",
     "map_product",
+    "product_folder",
     "shards",
     "sweeps",
 ]
@@ -145,6 +146,13 @@ def map_product(experiment: Experiment, model: str, product: str) -> str:
     return {"cam_classifier": "classifier", "cam_prototype": "prototype", "seeds_bsdnf": "seeds"}[product]
 
 
+def product_folder(product: str) -> str:
+    """Return the folder of a run in which a product of the tables stands."""
+    if product in MAP_PRODUCTS:
+        return "denoised" if product == "seeds_bsdnf" else "cams"
+    return "pseudo_labels" if product == "pseudo_labels" else "predictions"
+
+
 def evaluated_files(index: Path, product: str, split: str, run: str) -> dict[str, list[str]]:
     """Return what an evaluation reads: shards of maps, or folders of masks and shards of their probabilities.
 
@@ -154,10 +162,9 @@ def evaluated_files(index: Path, product: str, split: str, run: str) -> dict[str
         split: whose shards hold the images to evaluate on.
         run: folder of the model's results for one seed.
     """
+    folder = product_folder(product)
     if product in MAP_PRODUCTS:
-        folder = "denoised" if product == "seeds_bsdnf" else "cams"
         return {"maps": shards(index, f"{run}/{folder}/{{split}}/{{shard}}.h5", split)}
-    folder = "pseudo_labels" if product == "pseudo_labels" else "predictions"
     masks = shards(index, f"{run}/{folder}/{{split}}/{{shard}}", split)
     return {"masks": masks, "probabilities": [f"{path}.h5" for path in masks]}
 

@@ -1,5 +1,6 @@
 """The jobs that the shipped configurations ask for, and errors that end the parse."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,32 @@ from typing import Any
 import pytest
 import yaml
 
+from brnf.workflow.configuration import merged, read_experiments
+from brnf.workflow.work import planned_work
+
 Config = Callable[[str], str]
 
 
-def test_demo_is_what_runs_without_a_configuration(workflow: Any) -> None:
+def planned(file: str, shards: dict[str, int], **changes: Any) -> dict[str, int]:
+    """Return the jobs of each rule that are expected before there is an index."""
+    found: Counter[str] = Counter()
+    for experiment in read_experiments(merged(yaml.safe_load(Path(file).read_text()), changes)).values():
+        for work in planned_work(experiment):
+            found[work.rule] += len(experiment.settings["seeds"]) * (shards[work.split] if work.sharded else 1)
+    return found
+
+
+def runs_of(jobs: dict[str, int]) -> dict[str, int]:
+    """Return the jobs that belong to a run of a model, and to no table or figure."""
+    return {rule: count for rule, count in jobs.items() if rule not in ("write_config", "tabulate", "draw", "report")}
+
+
+def test_demo_is_what_runs_without_a_configuration(workflow: Any, config: Config) -> None:
     for name in ("demo", "demo-inseparable"):
         workflow.pretend_index(name, {"train": 1, "val": 1})
-    assert workflow.jobs() == {
+    jobs = workflow.jobs()
+    assert runs_of(jobs) == planned(config("demo"), {"train": 1, "val": 1})
+    assert jobs == {
         "write_config": 2,
         "train_base": 2,
         "train_brnf": 4,
@@ -45,6 +65,9 @@ def test_only_what_products_and_models_need_is_planned(workflow: Any, config: Co
     assert with_labels == expected | {"compute_cams": 2, "make_pseudo_labels": 2, "evaluate": 1, "draw": 4}  # no flow: the baseline
     with_flow = workflow.jobs(*words, "products=[seeds_bsdnf]")
     assert with_flow == expected | {"compute_cams": 2, "store_pixels": 2, "train_flow": 1, "denoise_seeds": 2, "evaluate": 1, "draw": 4}
+    for jobs, product in ((with_labels, "pseudo_labels"), (with_flow, "seeds_bsdnf")):
+        alone = {"models": ["base"], "companions": None, "products": [product]}
+        assert runs_of(jobs) == planned(config("tiny"), {"train": 2, "val": 2}, **alone)
 
 
 def test_seeds_repeat_all_but_the_data(workflow: Any, config: Config) -> None:
@@ -135,10 +158,12 @@ def test_the_comparison_reads_what_has_been_measured_and_starts_no_training(work
     assert workflow.jobs(*words) == {"tabulate_comparison": 1, "comparison": 1}
 
 
-def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config) -> None:
+def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
     workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)
     jobs = workflow.jobs("--configfile", config("voc12"))
+    monkeypatch.chdir(workflow.folder)
+    assert runs_of(jobs) == planned(config("voc12"), {"train_aug": 32, "train": 32, "val": 32})
     assert jobs == {
         "write_config": 1,
         "train_base": 1,
@@ -162,6 +187,16 @@ def test_voc_animals_takes_its_root_from_the_command_line(workflow: Any, config:
     workflow.pretend_index("voc-animals", {"train_aug": 4, "train": 4, "val": 4}, scenes=False)
     jobs = workflow.jobs("--configfile", config("voc-animals"), "--config", "dataset={root: .}")
     assert (jobs["train_brnf"], jobs["train_segmentation"], jobs["compute_cams"]) == (2, 2, 3 * (4 + 4))
+    assert runs_of(jobs) == planned(config("voc-animals"), {"train_aug": 4, "val": 4}, dataset={"root": "."})
+
+
+def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_job(workflow: Any, config: Config) -> None:
+    words = ("--configfile", config("tiny"), "--config", "scenes={train: 1000000000}", "companions=null")
+    output = workflow(*words, fails=True)
+    lines = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "cam.map_stride: 4 (then" in lines[0] and "Traceback" not in output
+    assert not (workflow.folder / "results" / "tiny" / "data").exists()
+    workflow(*words, "--", "results/tiny/config.yaml")  # what needs no room is made, and the folder is not left locked
 
 
 @pytest.mark.parametrize(
@@ -201,6 +236,6 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
-    assert len(stages) == 21
+    assert len(stages) == 22
     for stage in stages:
         assert f'code=code("{stage}")' in rules and f"python -m brnf.stages.{stage} " in rules

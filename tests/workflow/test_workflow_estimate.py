@@ -20,6 +20,17 @@ def test_own_times_are_preferred_and_averaged(tmp_path: Path) -> None:
     assert seconds_by_rule(tmp_path / "nothing", "mine") == {}
 
 
+def test_a_plan_is_worth_more_than_the_times_of_others_and_less_than_ones_own(tmp_path: Path) -> None:
+    for name, rule, seconds in (("other", "train_base", "7"), ("other", "train_flow", "8"), ("mine", "compute_cams", "9")):
+        write_time(tmp_path / name / "base" / "seed0" / "benchmarks" / f"{rule}.tsv", seconds)
+    plan = tmp_path / "mine" / "tables" / "plan.csv"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("model,stage,jobs,hours\nbase,train_base,1,0.5\nbrnf,train_base,3,0.5\nbase,compute_cams,2,1\nbase,train_flow,1,\n")
+    assert seconds_by_rule(tmp_path, "mine") == {"train_base": 900.0, "compute_cams": 9.0, "train_flow": 8.0}
+    plan.write_text("nothing\n")
+    assert seconds_by_rule(tmp_path, "mine")["train_base"] == 7.0
+
+
 def test_estimate_adds_what_is_known_and_names_what_is_not() -> None:
     seconds = {"train_flow": 120.0, "train_brnf": 180.0, "compute_cams": 15.0}
     text = estimate({"fit_density": 9, "train_brnf": 2, "compute_cams": 8, "sweep_denoising": 10, "draw": 1}, seconds, cores=2)

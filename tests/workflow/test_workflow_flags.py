@@ -34,6 +34,7 @@ CONSTANT = {
     "evaluate": {"probability_product"},
     "report": {"title"},
     "measure_scaling": {"shares", "repeats", "seed"},
+    "plan": {"seconds"},
 }
 OTHER_DEFAULT = {("denoise_seeds", "brnf", "rule")}  # the final round's rule is quantile, the stage's own default that of the base
 USED_BY_WORKFLOW = {

@@ -35,7 +35,7 @@ rule store_pixels:
         network=f"{RUN}/network/network.pt",
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     output:
-        pixels=f"{RUN}/pixels/{{split}}/{{shard}}.h5",
+        pixels=kept_features(f"{RUN}/pixels/{{split}}/{{shard}}.h5"),
     log:
         f"{RUN}/logs/store_pixels/{{split}}-{{shard}}.log",
     benchmark:

@@ -11,6 +11,7 @@ from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.controller import announce
 from brnf.workflow.deaths import SHELL_PREFIX
+from brnf.workflow.disk import check_disk, planned_shares
 from brnf.workflow.environment import set_environment
 from brnf.workflow.estimate import estimate, seconds_by_rule
 from brnf.workflow.finished import measured_experiments
@@ -83,6 +84,22 @@ def begin_run(workflow):
 def end_run():
     """Note that a run has ended by itself, well or not."""
     end(Path.cwd(), EXPERIMENTS)
+
+
+def refuse_full_disk(workflow):
+    """End a run whose products the disk cannot hold."""
+    jobs = [(job.rule.name, dict(job.wildcards.items()), list(job.output)) for job in workflow.dag.needrun_jobs()]
+    everything = any(rule.name == "all" for rule in workflow.dag.targetrules)
+    shares = planned_shares(EXPERIMENTS, jobs, Path("results"), everything)
+    try:
+        check_disk({name: (EXPERIMENTS[name], found) for name, found in shares.items()}, Path("results"))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def kept_features(file):
+    """Return an output that stays, or is removed when nothing needs it any more."""
+    return file if MAIN.settings["keep_features"] else temp(file)
 
 
 def experiment(wildcards):

@@ -102,7 +102,7 @@ rule tabulate_comparison:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         experiments=lambda wildcards: command_line({"experiments": list(measured_experiments(Path("results")))}),
@@ -110,7 +110,28 @@ rule tabulate_comparison:
         code=code("tabulate_comparison"),
     shell:
         "python -m brnf.stages.tabulate_comparison {params.experiments} --csv {output.csv} --runs-csv {output.runs_csv}"
-        " --markdown {output.markdown} {config[runtime]} 2> >(tee {log} >&2)"
+        " --markdown {output.markdown} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+
+
+# Beside `all`: what the experiment will take. It has no declared output, so it looks anew each time.
+rule plan:
+    input:
+        config=f"results/{MAIN.name}/config.yaml",
+    log:
+        f"results/{MAIN.name}/logs/plan.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        mem_mb=memory(16000),
+        runtime=30,
+    params:
+        csv=f"results/{MAIN.name}/tables/plan.csv",
+        options=command_line(stage_options("plan", MAIN, "base", {})),
+        code=code("plan"),
+    shell:
+        "python -m brnf.stages.plan --config {input.config} --csv {params.csv} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule write_config:
