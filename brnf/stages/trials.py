@@ -15,7 +15,7 @@ from torch import Tensor
 from brnf.cam.inference import MapOptions, multi_scale_maps, pixel_features
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
-from brnf.cam.training import Batch, fit
+from brnf.cam.training import Batch, CamTrainer
 from brnf.evaluate.confusion import Confusion
 from brnf.evaluate.scores import ScoreHistogram
 from brnf.flow.bsdnf import depress, enlarge_margin
@@ -25,7 +25,7 @@ from brnf.segment.crf import sparse_dense_crf
 from brnf.segment.deeplab import build_deeplab
 from brnf.segment.predict import PredictionOptions, predict_logits, seen_size
 from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
-from brnf.segment.training import train_steps
+from brnf.segment.training import SegmentationTrainer
 from brnf.stages import (
     compute_cams,
     make_pseudo_labels,
@@ -109,7 +109,8 @@ def _cam_trial(
         with torch.no_grad():
             look = _timed(lambda: looks.append(network.stages(pixels.to(device))), device) / images
         batch = Batch(looks[0] if options.cache else pixels, labels, torch.ones(images, 1, grid, grid, dtype=torch.bool), seeds)
-        step = _timed(lambda: next(fit(network, [batch], terms, 1, options.optimiser_options(), device)), device)
+        trainer = CamTrainer(network, terms, 1, options.optimiser_options())
+        step = _timed(lambda: trainer.step(batch), device)
         return step, look if options.cache or options.fit_classifier else 0.0
 
     return trial, times
@@ -183,7 +184,7 @@ def _train_flow(experiment: Experiment, size: SplitSize, device: torch.device) -
     def trial(fraction: float) -> tuple[float, float]:
         rows = max(64, round(options.batch_rows * fraction**2))
         features, codes = torch.randn(rows, flow.dimension), torch.randint(-1, size.classes + 1, (rows,))
-        return _timed(lambda: trainer.step(features, codes), device), 0.0
+        return _timed(lambda: trainer.step((features, codes)), device), 0.0
 
     return trial, 1
 
@@ -229,7 +230,8 @@ def _train_segmentation(experiment: Experiment, size: SplitSize, device: torch.d
         side = _side(options.crop, fraction)
         pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
         batch = pixels, torch.randint(0, size.classes + 1, (images, side, side))
-        return _timed(lambda: next(train_steps(network, [batch], options, device)), device), 0.0
+        trainer = SegmentationTrainer(network, options, device)
+        return _timed(lambda: trainer.step(batch), device), 0.0
 
     return trial, times
 

@@ -90,7 +90,7 @@ COMPANION = ("train_base base", "compute_cams base", "evaluate base cam_classifi
 BOTH_TRAININGS = "train_base base; train_brnf brnf"
 FLOWS = "train_flow MODEL"
 EFFECTS: dict[str, str | None] = {
-    "device workers threads progress checkpoint_seconds": None,
+    "device workers threads progress checkpoint_seconds keep_features": None,
     "protocol": "evaluate MODEL PRODUCT",
     "amp": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; train_segmentation MODEL; predict_segmentation MODEL",
     "backbone.* cam.side_widths": BOTH_TRAININGS,
@@ -99,6 +99,7 @@ EFFECTS: dict[str, str | None] = {
     "cam.scales cam.map_stride": "compute_cams MODEL",
     "base.epochs brnf.epochs": "",
     "flow.ridge flow.components": "",
+    "segmentation.head_width segmentation.norm_momentum": "",
     "base.seed_map": "store_pixels base; denoise_seeds base; make_pseudo_labels base; evaluate base seeds; draw examples",
     "base.*": "train_base base",
     "flow.density flow.steps flow.held_out flow.balanced": FLOWS,
@@ -115,7 +116,8 @@ EFFECTS: dict[str, str | None] = {
 }
 """Patterns of keys, the first that fits counts -> jobs that read them, beside the record ``config.yaml``; None: not even that.
 
-Empty where another key makes one meaningless: epochs beside steps, settings of the Gaussian baselines beside the flow.
+Empty where another key makes one meaningless: epochs beside steps, settings of the Gaussian baselines beside the flow,
+of the 256-channel head beside the sum of convolutions.
 """
 
 
@@ -240,6 +242,7 @@ CHOSEN: dict[str, Any] = {
     "segmentation.weights": "none",
     "segmentation.rates": [2, 6],
     "segmentation.scales": [1.0],
+    "segmentation.loss_scales": [0.5],
     "segmentation.test.scales": [1.0, 1.25],
     "segmentation.test.long_side": 96,
     "evaluate.thresholds": [0.3],
