@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-cluster install clean
+.PHONY: help demo test lint test-cluster scale install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -21,8 +21,8 @@ test: lint ## check style and types, then run all tests (under 10 minutes on 2 c
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED) ## check style and types only
-	$(BIN)/ruff check brnf tests
-	$(BIN)/ruff format --check brnf tests
+	$(BIN)/ruff check brnf tests benchmarks
+	$(BIN)/ruff format --check brnf tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
@@ -32,6 +32,9 @@ test-cluster: $(INSTALLED) ## run the workflow on a real SLURM that is started f
 	@$(BIN)/python -c 'import snakemake_executor_plugin_cluster_generic, snakemake_executor_plugin_slurm' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
 	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 --durations 0 --durations-min 5 tests/slurm
+
+scale: $(INSTALLED) ## measure index, masks and planning at COCO's full size (a few minutes, 2 GB of disk)
+	$(BIN)/python -m benchmarks.coco_scale
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 

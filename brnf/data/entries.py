@@ -2,14 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from brnf.errors import UserError
 
 __all__ = ["Entry", "Listing", "is_safe_id", "select_classes"]
 
+MOST_CLASSES = 254
+"""Values of a mask's byte besides 0 for background and 255 for ignored; labels of maps and stores are bytes, too."""
 SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -24,6 +26,7 @@ class Entry:
         splits: that contain it.
         mask: ground truth, or None.
         context: mask of the context textures (rendered scenes), or None.
+        size: height and width that the image must have, where its data set tells them.
     """
 
     id: str
@@ -32,6 +35,7 @@ class Entry:
     splits: tuple[str, ...]
     mask: Path | None
     context: Path | None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Listing:
         entries: sorted by id.
         sources: files and folders beside images and masks whose contents or names this listing follows from.
         root: folder that the paths lie in.
+        unlabelled: number of images that each split leaves out since they carry no label.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +58,7 @@ class Listing:
     entries: tuple[Entry, ...]
     sources: tuple[Path, ...]
     root: Path
+    unlabelled: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_safe_id(name: str) -> bool:
@@ -71,7 +77,8 @@ def select_classes(listing: Listing, classes: Sequence[str]) -> tuple[Listing, C
         The smaller listing, and the number of images left out of each split.
 
     Raises:
-        UserError: a name is no class of the data set or is given twice, or a split is left without an image.
+        UserError: a name is no class of the data set or is given twice, there are more classes than a mask's values, or a split is
+            left without an image.
     """
     chosen = tuple(classes) or listing.classes
     if unknown := [name for name in chosen if name not in listing.classes]:
@@ -79,6 +86,9 @@ def select_classes(listing: Listing, classes: Sequence[str]) -> tuple[Listing, C
     if repeated := [name for name, count in Counter(chosen).items() if count > 1]:
         raise UserError(f"dataset.classes: '{repeated[0]}' is given more than once; name each class once")
     value_of = dict(zip(listing.classes, listing.mask_values, strict=True))
+    if max(value_of[name] for name in chosen) > MOST_CLASSES:
+        number = len(listing.classes)
+        raise UserError(f"dataset.classes: {number} classes, and masks of one byte hold {MOST_CLASSES}; leave out or merge some")
     entries, left_out = [], Counter[str]()
     for entry in listing.entries:
         labels = entry.labels if entry.labels is None else entry.labels & set(chosen)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from brnf.errors import UserError
 
-__all__ = ["image_size", "read_image", "resize_image", "resize_long_side", "scaled_size"]
+__all__ = ["MOST_PIXELS", "image_size", "read_image", "resize_image", "resize_long_side", "scaled_size"]
 
 ORIENTATION = 0x0112
 TURNED_SIDEWAYS = (5, 6, 7, 8)
