@@ -67,13 +67,14 @@ class ScoreHistogram:
 
     Attributes:
         truth: [C + 1, C, B + 1] int64, pixels by true class, winner and bin; 255 is ignored.
-        context: [C, C, B + 1] int64, context pixels by the context's class, winner and bin, of images that carry this class.
+        context: [C, C, B + 1] int64, context pixels by the context's class, winner and bin, of images that carry this class; None
+            as long as no image has a mask of contexts, which is as much memory again.
     """
 
     def __init__(self, classes: int, bins: int = 1000) -> None:
         self.bins = bins
         self.truth = np.zeros((classes + 1, classes, bins + 1), np.int64)
-        self.context = np.zeros((classes, classes, bins + 1), np.int64)
+        self.context: NDArray[np.int64] | None = None
 
     def add(
         self,
@@ -103,6 +104,8 @@ class ScoreHistogram:
         self.truth[:, columns] += self._joint(truth, truth != IGNORE, column, len(self.truth), len(columns))
         if context is not None:
             seen = np.isin(context, np.asarray(labels, np.uint8)) & (context > 0) & (context != IGNORE)
+            if self.context is None:
+                self.context = np.zeros_like(self.truth[1:])
             self.context[:, columns] += self._joint(context, seen, column, len(self.truth), len(columns))[1:]
 
     def _joint(
@@ -144,6 +147,9 @@ class ScoreHistogram:
 
     def fire_of_class(self, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return context pixels inside the seed of their class, and all context pixels, each [C] int64."""
+        if self.context is None:
+            none = np.zeros(len(self.truth) - 1, np.int64)
+            return none, none
         inside = np.einsum("ccb->cb", self.context)[:, self._bin(threshold) :].sum(-1)
         return inside, self.context.sum((1, 2))
 
