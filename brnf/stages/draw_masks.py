@@ -6,7 +6,7 @@ from typing import Literal
 
 from brnf.data.coco import annotation_file, read_shapes
 from brnf.data.coco_masks import draw_mask
-from brnf.data.index import read_ids
+from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.stages.common import Progress, Runtime, run_stage
@@ -19,10 +19,10 @@ __all__ = ["Inputs", "Options", "Outputs", "run"]
 class Inputs:
     """What the stage reads."""
 
-    root: Path
-    """Folder of COCO 2014, with ``annotations``."""
+    index: Path
+    """Folder of the image index, which knows where COCO's annotations are."""
     images: Path
-    """List of image ids, one a line."""
+    """Its list of a shard's images."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Outputs:
 class Options:
     """What is drawn (``method.md`` section 1)."""
 
-    split: Literal["train", "val"]
-    """Split that holds the images."""
+    split: str
+    """Split that holds the images: train or val."""
     crowds: Literal["background", "ignore"] = "background"
     """What groups of objects (iscrowd 1) become where no object lies on them: background as in the code bases, or 255."""
 
@@ -46,15 +46,16 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Draw the masks of a shard from polygons and run-length codes, later annotations over earlier."""
     with locked(outputs.masks):
-        images = read_ids(inputs.images)
-        outlined = read_shapes(inputs.root, options.split, images)
+        index = Index.of_list(inputs.index, inputs.images)
+        images = [image.id for image in index.images]
+        outlined = read_shapes(index.root, options.split, images)
         with whole_directory(outputs.masks) as folder:
             for image in Progress(images, "draw masks", runtime, unit="image"):
                 size, shapes = outlined[image]
                 try:
                     mask = draw_mask(shapes, size, ignore_crowds=options.crowds == "ignore")
                 except ValueError as error:
-                    raise UserError(f"{annotation_file(inputs.root, options.split)}: {image}: {error}; restore the file") from error
+                    raise UserError(f"{annotation_file(index.root, options.split)}: {image}: {error}; restore the file") from error
                 write_palette_png(folder / f"{image}.png", mask)
 
 

@@ -1,7 +1,7 @@
 """Masks from COCO's outlines."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pycocotools.mask
@@ -14,6 +14,7 @@ from brnf.data.coco import CocoShape
 from brnf.data.coco_masks import draw_mask, draw_outline, run_lengths
 from brnf.data.masks import read_mask
 from brnf.errors import UserError
+from brnf.stages import index_images
 from brnf.stages.common import Runtime
 from brnf.stages.draw_masks import Inputs, Options, Outputs, run
 
@@ -96,29 +97,31 @@ def test_damaged_outlines_name_the_annotation(outline: Any, problem: str) -> Non
         draw_mask([CocoShape(12, 1, False, outline)], (4, 5))
 
 
+def drawn(coco_tree: Path, folder: Path, split: Literal["train", "val"], crowds: Literal["background", "ignore"] = "background") -> Path:
+    """Index the data set in one shard and draw the masks of a split."""
+    index = folder / "index"
+    index_images.run(index_images.Inputs(coco_tree), index_images.Outputs(index), index_images.Options("coco", shards=1), QUIET)
+    run(Inputs(index, index / "shards" / split / "0.csv"), Outputs(folder / crowds), Options(split, crowds), QUIET)
+    return folder / crowds
+
+
 def test_the_stage_writes_palette_masks_of_a_shard(coco_tree: Path, tmp_path: Path) -> None:
-    images = tmp_path / "images.txt"
-    images.write_text("a\nb\n")
-    run(Inputs(coco_tree, images), Outputs(tmp_path / "masks"), Options("train"), QUIET)
-    masks = {path.stem: read_mask(path, (1, 2, 3)) for path in (tmp_path / "masks").glob("*.png")}
+    folder = drawn(coco_tree, tmp_path, "train")
+    masks = {path.stem: read_mask(path, (1, 2, 3)) for path in folder.glob("*.png")}
     assert set(masks) == {"a", "b"} and masks["a"].shape == (6, 8)
     assert masks["a"][2].tolist() == [0, 1, 1, 1, 3, 3, 3, 3]  # the toothbrush, annotated later, lies over the person
     assert masks["b"].tolist() == [[0, 2, 0, 0]] * 4
 
 
-def test_crowds_are_ignored_by_option(coco_tree: Path, tmp_path: Path) -> None:
-    images = tmp_path / "images.txt"
-    images.write_text("e\n")
-    for crowds, value in (("background", 0), ("ignore", 255)):
-        run(Inputs(coco_tree, images), Outputs(tmp_path / crowds), Options("val", crowds), QUIET)
-        mask = read_mask(tmp_path / crowds / "e.png", (1, 2, 3))
-        assert mask[0, 6] == value and mask[2, 4] == 1 and mask[0, 0] == 0
+@pytest.mark.parametrize(("crowds", "value"), [("background", 0), ("ignore", 255)])
+def test_crowds_are_ignored_by_option(coco_tree: Path, tmp_path: Path, crowds: Any, value: int) -> None:
+    mask = read_mask(drawn(coco_tree, tmp_path, "val", crowds) / "e.png", (1, 2, 3))
+    assert mask[0, 6] == value and mask[2, 4] == 1 and mask[0, 0] == 0
 
 
 def test_a_damaged_outline_is_one_line_and_leaves_nothing(coco_tree: Path, tmp_path: Path) -> None:
     path = coco_tree / "annotations" / "instances_val2014.json"
     path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
-    (tmp_path / "images.txt").write_text("e\n")
     with pytest.raises(UserError, match=r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"):
-        run(Inputs(coco_tree, tmp_path / "images.txt"), Outputs(tmp_path / "masks"), Options("val", "ignore"), QUIET)
-    assert not (tmp_path / "masks").exists()
+        drawn(coco_tree, tmp_path, "val", "ignore")
+    assert not (tmp_path / "ignore").exists()
