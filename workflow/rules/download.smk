@@ -16,7 +16,7 @@ rule download_voc12:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=memory(1000),
         runtime=1440,
     params:
         folder=DOWNLOADS["voc12"]["folder"],
@@ -25,7 +25,7 @@ rule download_voc12:
         f" {DOWNLOADS['voc12']['folder']}/VOCdevkit/VOC2012, or train on the split train",
     shell:
         "python -m brnf.stages.download_archives --folder {params.folder:q} --record {output.record:q} {params.archives}"
-        " {config[runtime]} 2> >(tee {log} >&2) && echo {params.note:q}"
+        " $BRNF_RUNTIME 2> >(tee {log} >&2) && echo {params.note:q}"
 
 
 use rule download_voc12 as download_voc12_test with:
