@@ -63,11 +63,11 @@ def main() -> None:
         index = folder / "results" / "coco14" / "index"
         measured("index of train and val", (*stage, "--index", str(index), "--verify", "False"), folder)
         shard = ("--images", str(index / "shards" / "train" / "0.csv"), "--masks", "masks", "--split", "train", "--progress", "none")
-        measured("masks of one shard of 64", (sys.executable, "-m", "brnf.stages.draw_masks", "--root", "coco", *shard), folder)
+        measured("masks of one shard of 64", (sys.executable, "-m", "brnf.stages.draw_masks", "--index", str(index), *shard), folder)
         snakemake = (sys.executable, "-m", "snakemake", *WORKFLOW, "--config", "dataset={root: coco, verify: false}")
         measured("workflow up to the index", (*snakemake, "--until", "index_images"), folder)
         planned = measured("dry run of the whole DAG", (*snakemake, "--dry-run", "--quiet", "rules"), folder)
-        print(planned[planned.find("job ") :])
+        print(planned[planned.find("job ") :].partition("\n\n")[0])
 
 
 if __name__ == "__main__":
