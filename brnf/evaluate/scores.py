@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from brnf.data.masks import IGNORE
 from brnf.evaluate.confusion import mean_iou
+from brnf.store.maps import winning_channels
 
 __all__ = ["Reading", "ScoreHistogram", "Sweep"]
 
@@ -97,7 +98,7 @@ class ScoreHistogram:
         if not len(columns):
             # Without a foreground channel all is background: any class wins, with score 0.
             columns, foreground = np.zeros(1, np.intp), np.zeros((1, *truth.shape), np.float32)
-        winner, largest = _winner(foreground)
+        winner, largest = winning_channels(foreground)
         # A product of float32 and bins is exact in float64, so a score equal to a threshold never falls below it.
         score = np.clip(largest.astype(np.float64), 0.0, 1.0)
         column = winner.astype(np.intp) * (self.bins + 1) + (score * self.bins).astype(np.intp)
@@ -171,15 +172,3 @@ class ScoreHistogram:
             fire=float(inside.sum() / total.sum()) if known else None,
             fire_of_class=shares if known else None,
         )
-
-
-def _winner(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Return arg max and maximum over the channels of [k, H, W]; the first of equal channels wins.
-
-    Channel by channel, which is several times faster than numpy's arg max over the first axis.
-    """
-    winner, largest = np.zeros(values.shape[1:], np.uint8), values[0].copy()
-    for channel in range(1, len(values)):
-        np.copyto(winner, channel, where=values[channel] > largest)
-        np.maximum(largest, values[channel], out=largest)
-    return winner, largest
