@@ -1,5 +1,7 @@
 """Masks from COCO's outlines."""
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pycocotools.coco import COCO
 
-from brnf.data.coco import CocoShape
+from benchmarks.synthetic_coco import TRAIN, write_coco
+from brnf.data.coco import CocoShape, read_shapes
 from brnf.data.coco_masks import draw_mask, draw_outline, run_lengths
 from brnf.data.masks import read_mask
 from brnf.errors import UserError
@@ -125,3 +129,20 @@ def test_a_damaged_outline_is_one_line_and_leaves_nothing(coco_tree: Path, tmp_p
     with pytest.raises(UserError, match=r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"):
         drawn(coco_tree, tmp_path, "val", "ignore")
     assert not (tmp_path / "ignore").exists()
+
+
+def test_masks_agree_with_the_librarys_own_reader(tmp_path: Path) -> None:
+    """Draw the annotations of 83 images as pycocotools' class COCO does, which knows nothing of this reader."""
+    write_coco(tmp_path, "train", TRAIN.scaled(0.001))
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(tmp_path / "annotations" / "instances_train2014.json"))
+    names = {image["id"]: Path(image["file_name"]).stem for image in reference.imgs.values()}
+    rank = {category: number for number, category in enumerate(sorted(reference.cats), 1)}
+    found = read_shapes(tmp_path, "train", list(names.values()))
+    for image, name in names.items():
+        size, shapes = found[name]
+        expected = np.zeros(size, np.uint8)
+        for annotation in reference.imgToAnns[image]:
+            if not annotation["iscrowd"]:
+                expected[reference.annToMask(annotation) > 0] = rank[annotation["category_id"]]
+        assert np.array_equal(draw_mask(shapes, size), expected), name
