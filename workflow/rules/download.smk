@@ -21,6 +21,7 @@ rule download_voc12:
     params:
         folder=DOWNLOADS["voc12"]["folder"],
         archives=archives("voc12"),
+        code=code("download_archives"),
         note="SBD's masks have no official archive: put SegmentationClassAug into"
         f" {DOWNLOADS['voc12']['folder']}/VOCdevkit/VOC2012, or train on the split train",
     shell:
@@ -36,6 +37,7 @@ use rule download_voc12 as download_voc12_test with:
     params:
         folder=DOWNLOADS["voc12_test"]["folder"],
         archives=archives("voc12_test"),
+        code=code("download_archives"),
         note="set dataset.test to test, then ask for the target test_predictions",
 
 
@@ -47,4 +49,5 @@ use rule download_voc12 as download_coco14 with:
     params:
         folder=DOWNLOADS["coco14"]["folder"],
         archives=archives("coco14"),
+        code=code("download_archives"),
         note=f"COCO 2014 lies in {DOWNLOADS['coco14']['folder']}: that is the dataset.root of config/coco14.yaml",
