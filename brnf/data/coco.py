@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,6 +117,8 @@ def list_coco(root: Path, splits: Sequence[str] = ()) -> Listing:
         entries += labelled
         sources.append(path)
     entries.sort(key=lambda entry: entry.id)
+    if twice := [first.id for first, second in pairwise(entries) if first.id == second.id]:
+        raise UserError(f"{sources[-1]}: image '{twice[0]}' has a namesake in {names[0]}; rename one of them")
     return Listing(classes, tuple(range(1, len(classes) + 1)), names, tuple(entries), tuple(sources), root, unlabelled)
 
 

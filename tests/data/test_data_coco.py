@@ -122,3 +122,10 @@ def test_both_splits_need_the_same_categories(coco_tree: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"instances_val2014\.json: its categories differ from those of train; [^\n]+$"):
         list_coco(coco_tree)
+
+
+def test_names_are_unique_over_both_splits(coco_tree: Path) -> None:
+    path = coco_tree / "annotations" / "instances_val2014.json"
+    path.write_text(path.read_text().replace("e.jpg", "a.jpg"))
+    with pytest.raises(UserError, match=r"instances_val2014\.json: image 'a' has a namesake in train; rename one of them$"):
+        list_coco(coco_tree)
