@@ -271,3 +271,9 @@ def first_store(wildcards):
     chosen = experiment(wildcards)
     run = RUN.format(name=chosen.name, model="brnf", seed=chosen.settings["seeds"][0])
     return shards(index_folder(wildcards), f"{run}/pixels/{{split}}/{{shard}}.h5", chosen.settings["dataset"]["train"])
+
+
+def archives(key):
+    """Return the options of a download: the archives of a data set."""
+    listed = DOWNLOADS[key]["archives"]
+    return command_line({"addresses": [entry["address"] for entry in listed], "md5s": [entry["md5"] for entry in listed]})

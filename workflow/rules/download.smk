@@ -1,12 +1,6 @@
 # Public data sets, on request only: `snakemake --cores 1 download_voc12`. Nothing else asks for these targets.
 
 
-def archives(key):
-    """Return the options of a download: the archives of a data set."""
-    listed = DOWNLOADS[key]["archives"]
-    return command_line({"addresses": [entry["address"] for entry in listed], "md5s": [entry["md5"] for entry in listed]})
-
-
 rule download_voc12:
     output:
         record=f"{DOWNLOADS['voc12']['folder']}/voc12.unpacked.json",
@@ -19,7 +13,7 @@ rule download_voc12:
         mem_mb=memory(1000),
         runtime=1440,
     params:
-        folder=DOWNLOADS["voc12"]["folder"],
+        folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("voc12"),
         code=code("download_archives"),
         note="SBD's masks have no official archive: put SegmentationClassAug into"
@@ -35,7 +29,7 @@ use rule download_voc12 as download_voc12_test with:
     log:
         "results/logs/download_voc12_test.log",
     params:
-        folder=DOWNLOADS["voc12_test"]["folder"],
+        folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("voc12_test"),
         code=code("download_archives"),
         note="set dataset.test to test, then ask for the target test_predictions",
@@ -47,7 +41,7 @@ use rule download_voc12 as download_coco14 with:
     log:
         "results/logs/download_coco14.log",
     params:
-        folder=DOWNLOADS["coco14"]["folder"],
+        folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("coco14"),
         code=code("download_archives"),
         note=f"COCO 2014 lies in {DOWNLOADS['coco14']['folder']}: that is the dataset.root of config/coco14.yaml",

@@ -85,10 +85,19 @@ rule predict_segmentation:
 rule test_predictions:
     input:
         exported_predictions(MAIN, f"{RUN}/test_predictions"),
+    log:
+        f"results/{MAIN.name}/logs/test_predictions.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(200),
+        runtime=5,
     params:
         split=MAIN.settings["dataset"]["test"] or "",
     shell:
-        "[[ -n '{params.split}' ]] || {{ echo 'error: configuration: dataset.test: is null; name the split without ground truth' >&2; exit 2; }}"
+        "(test -n '{params.split}' || {{ echo 'error: configuration: dataset.test: is null; name the split without ground truth'; exit 2; }})"
+        " > >(tee {log} >&2)"
 
 
 rule export_predictions:
