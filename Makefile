@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
+.PHONY: help demo test lint resume scale test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -30,8 +30,8 @@ invalidation-table: $(INSTALLED) ## write docs/invalidation.md, the table of wha
 	$(BIN)/python tests/workflow/invalidation.py > docs/invalidation.md
 
 lint: $(INSTALLED) ## check style and types only
-	$(BIN)/ruff check brnf tests
-	$(BIN)/ruff format --check brnf tests
+	$(BIN)/ruff check brnf tests benchmarks
+	$(BIN)/ruff format --check brnf tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
@@ -48,6 +48,9 @@ resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yam
 
 test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and each training once, go on, compare to the byte
 	$(BIN)/python tests/survival/survive.py $(ARGS)
+
+scale: $(INSTALLED) ## measure index, masks and planning at COCO's full size (a few minutes, 2 GB of disk)
+	$(BIN)/python -m benchmarks.coco_scale
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 

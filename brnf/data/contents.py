@@ -80,6 +80,14 @@ class Contents:
                 raise UserError(f"{path}: cannot be read ({error.strerror}); restore it or take it off the list") from error
         return self.seen[key]
 
+    def note(self, *paths: Path) -> None:
+        """Remember what files hold that are damaged or missing, so that mending them is a change."""
+        for path in paths:
+            try:
+                self.look(path)
+            except UserError:
+                self.seen[str(path)] = Seen(0, 0, "")
+
     def decoded(self, path: Path) -> None:
         """Remember that a file was read as an image without a complaint."""
         self.seen[str(path)] = replace(self.look(path), decoded=True)

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from brnf.errors import UserError
@@ -26,6 +26,7 @@ class Entry:
         splits: that contain it.
         mask: ground truth, or None.
         context: mask of the context textures (rendered scenes), or None.
+        size: height and width that the image must have, where its data set tells them.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Entry:
     splits: tuple[str, ...]
     mask: Path | None
     context: Path | None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Listing:
         entries: sorted by id.
         sources: files and folders beside images and masks whose contents or names this listing follows from.
         root: folder that the paths lie in.
+        unlabelled: number of images that each split leaves out since they carry no label.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +58,7 @@ class Listing:
     entries: tuple[Entry, ...]
     sources: tuple[Path, ...]
     root: Path
+    unlabelled: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_safe_id(name: str) -> bool:
@@ -94,9 +98,9 @@ def select_classes(listing: Listing, classes: Sequence[str]) -> tuple[Listing, C
         raise UserError(f"dataset.classes: '{repeated[0]}' is given more than once; name each class once")
     if unprintable := [name for name in chosen if not name.isprintable()]:
         raise UserError(f"class '{unprintable[0]}': holds control characters; use a name that can be printed")
-    if len(chosen) > MOST_CLASSES:
-        raise UserError(f"dataset.classes: {len(chosen)} classes are too many; the masks' bytes tell at most {MOST_CLASSES} apart")
     value_of = dict(zip(listing.classes, listing.mask_values, strict=True))
+    if max((value_of[name] for name in chosen), default=0) > MOST_CLASSES:
+        raise UserError(f"dataset.classes: {len(listing.classes)} classes, and masks of one byte hold {MOST_CLASSES}; merge some")
     entries, left_out = [], Counter[str]()
     for entry in listing.entries:
         labels = entry.labels if entry.labels is None else entry.labels & set(chosen)

@@ -1,5 +1,6 @@
 """Ground truth, and maps at its size: read by evaluation and figures, by nothing else."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -21,19 +22,21 @@ class GroundTruth:
         index: the image index.
         folder: where it was read from; holds the masks apart.
         split: whose masks are wanted.
+        drawn: folders of masks ``<id>.png`` that the workflow drew because the data set has no files of them.
 
     Raises:
         UserError: the list of masks is missing or damaged.
     """
 
-    def __init__(self, index: Index, folder: Path, split: str) -> None:
+    def __init__(self, index: Index, folder: Path, split: str, drawn: Iterable[Path] = ()) -> None:
         self._values = index.mask_values
         self._records = read_masks(folder, split)
+        self._drawn = _masks_in(drawn)
 
     def objects(self, image: ImageRecord) -> NDArray[np.uint8] | None:
         """Return the true classes, [H, W] uint8 with 0..C and 255, or None for an image without a mask."""
         record = self._records.get(image.id)
-        return self._read(record.mask, image) if record else None
+        return self._read(record.mask or self._drawn.get(image.id), image) if record else None
 
     def context(self, image: ImageRecord) -> NDArray[np.uint8] | None:
         """Return the class whose context is seen at each pixel, [H, W] uint8 with 0 for none, or None."""
@@ -54,7 +57,7 @@ class MaskFolders:
 
     def __init__(self, folders: tuple[Path, ...], classes: int) -> None:
         self._values = tuple(range(1, classes + 1))
-        self._paths = {path.stem: path for folder in folders for path in folder.glob("*.png")}
+        self._paths = _masks_in(folders)
 
     def __contains__(self, image: str) -> bool:
         return image in self._paths
@@ -72,6 +75,10 @@ class MaskFolders:
             return read_mask(path, self._values, size=(image.height, image.width))
         except UserError as error:
             raise DamagedProduct(path.parent, f"its mask of {image.id} cannot be used ({error})", "the stage that writes it") from error
+
+
+def _masks_in(folders: Iterable[Path]) -> dict[str, Path]:
+    return {path.stem: path for folder in folders for path in folder.glob("*.png")}
 
 
 def at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:

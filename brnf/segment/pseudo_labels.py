@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from brnf.data.augment import resize_maps
 from brnf.data.masks import IGNORE
 from brnf.segment.crf import CrfOptions, dense_crf
+from brnf.store.maps import winning_channels
 
 __all__ = ["PseudoLabelOptions", "label_image", "map_probability", "pseudo_label"]
 
@@ -66,8 +67,9 @@ def label_image(probability: NDArray[np.float32], classes: NDArray[np.uint8], co
         [H, W] uint8: 0 background, 1..C, 255 ignored. Ties go to the earlier channel.
     """
     names = np.concatenate([np.zeros(1, np.uint8), np.asarray(classes, np.uint8)])
-    label = names[probability.argmax(0)]
-    label[probability.max(0) < confidence] = IGNORE
+    winner, largest = winning_channels(probability)
+    label = names[winner]
+    label[largest < confidence] = IGNORE
     return label
 
 

@@ -37,6 +37,8 @@ class Inputs:
     """JSON files of the stage evaluate."""
     histories: tuple[str, ...] = ()
     """Training curves, ``model:stage:path`` each; equal model and stage are runs of different seeds."""
+    truth: tuple[Path, ...] = ()
+    """Folders of drawn ground truth, where the data set has no mask files."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Panel:
 
 def _examples(inputs: Inputs, options: Options) -> Figure:
     index = Index.of_split(inputs.index, options.split)
-    truth = GroundTruth(index, inputs.index, options.split)
+    truth = GroundTruth(index, inputs.index, options.split, inputs.truth)
     groups: dict[tuple[str, str], list[Path]] = {}
     for word in inputs.panels:
         title, product, path = _three(word, "panels", "title:product:path")

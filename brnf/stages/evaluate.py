@@ -34,6 +34,8 @@ class Inputs:
     """Folders of PNG masks to evaluate (or give maps)."""
     probabilities: tuple[Path, ...] = ()
     """With masks: shards of the maps they were made from, for the sweep and the bias; may hold no image."""
+    truth: tuple[Path, ...] = ()
+    """Folders of drawn ground truth, where the data set has no mask files."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Measure one product: confusion, IoU per class, threshold sweep and context bias."""
     _check(inputs, options)
     index = Index.of_split(inputs.index, options.split)
-    truth = GroundTruth(index, inputs.index, options.split)
+    truth = GroundTruth(index, inputs.index, options.split, inputs.truth)
     cv2.setNumThreads(runtime.threads)
     with locked(outputs.evaluation):
         measured = _measure(index, truth, inputs, options, runtime)

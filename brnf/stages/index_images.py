@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from brnf.data.coco import annotation_file, list_coco
 from brnf.data.contents import FIRST, Contents
 from brnf.data.entries import Entry, Listing, select_classes
 from brnf.data.images import image_size, read_image
@@ -21,13 +22,16 @@ from brnf.store.files import locked, whole_directory
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
+MOST_PROBLEMS = 100
+"""Bad images that the summary names."""
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the data set is: a root (kinds voc and scenes) or a table (kind table)."""
+    """Where the data set is: a root (kinds voc, coco and scenes) or a table (kind table)."""
 
     root: Path | None = None
-    """Folder that holds VOCdevkit, VOCdevkit itself, VOC2012, or what render_scenes wrote."""
+    """Folder that holds VOCdevkit, VOCdevkit itself, VOC2012, COCO's annotations and photographs, or what render_scenes wrote."""
     table: Path | None = None
     """CSV image,labels[,mask][,split] of own images; paths are relative to it."""
 
@@ -44,16 +48,18 @@ class Outputs:
 class Options:
     """What is listed (method.md section 1)."""
 
-    kind: Literal["voc", "table", "scenes"] = "voc"
+    kind: Literal["voc", "coco", "table", "scenes"] = "voc"
     """Layout of the data set."""
     splits: tuple[str, ...] = ()
     """Splits to list; none given: all that the data set has."""
     classes: tuple[str, ...] = ()
-    """Classes in the order of their indices 1..C; none given: all. Of VOC and scenes some will do; images of none are left out."""
+    """Classes in the order of their indices 1..C; none given: all. But for a table some will do; images of none are left out."""
     shards: int = 8
     """Number of shards of a split; an image's shard is a hash of its id."""
     verify: bool = True
     """Decode every image and mask fully, to find damaged ones now."""
+    skip_bad: bool = False
+    """Leave out images that cannot be read, or whose mask cannot, and list them in the summary, instead of stopping."""
     state: str = FIRST
     """Name of the state that the workflow found the data in (``brnf/data/contents.py``); kept with the index."""
 
@@ -67,11 +73,16 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         listing, left_out = select_classes(_list(inputs, options), options.classes)
         for source in listing.sources:
             contents.look(source)
-        found = _probed(listing, options, contents, runtime)
+        masks = (
+            {split: contents.look(annotation_file(listing.root, split)).digest for split in listing.splits}
+            if options.kind == "coco"
+            else {}
+        )
+        listing, found, problems = _probed(listing, options, contents, runtime)
         with whole_directory(outputs.index) as folder:
-            splits = _write(folder, listing, found, options.shards)
+            splits = _write(folder, listing, found, masks, options.shards)
             (folder / "state.txt").write_text(f"{options.state}\n")
-            (folder / "summary.md").write_text(_summary(splits, listing, left_out, options))
+            (folder / "summary.md").write_text(_summary(splits, listing, left_out, problems, options))
             contents.write_beside(outputs.index)
 
 
@@ -83,7 +94,7 @@ def _list(inputs: Inputs, options: Options) -> Listing:
         return list_table(inputs.table, options.splits, options.classes)
     if inputs.root is None:
         raise UserError(f"dataset.root: kind {options.kind} needs the data set's folder; set it to its path")
-    return (list_voc if options.kind == "voc" else list_scenes)(inputs.root, options.splits)
+    return {"voc": list_voc, "coco": list_coco, "scenes": list_scenes}[options.kind](inputs.root, options.splits)
 
 
 @dataclass(frozen=True)
@@ -96,32 +107,43 @@ class _Probe:
     masks: str
 
 
-def _probed(listing: Listing, options: Options, contents: Contents, runtime: Runtime) -> list[_Probe]:
+def _probed(listing: Listing, options: Options, contents: Contents, runtime: Runtime) -> tuple[Listing, list[_Probe], dict[str, UserError]]:
     """Open the image and the masks of every entry.
 
+    Returns:
+        the listing without bad images, what was found of each image in it, and what is wrong with the others by id.
+
     Raises:
-        UserError: names the first bad file, and how many there are.
+        UserError: an image is bad and may not be left out; names the first, and how many there are. Or a split is left without one.
     """
-    found: list[_Probe] = []
-    problems: list[UserError] = []
+    found, good, problems = [], [], {}
     with ThreadPoolExecutor(max(runtime.threads, runtime.workers, 1)) as pool:
         results = pool.map(partial(_probe, listing.mask_values, options.verify, contents), listing.entries)
         name = "verify images" if options.verify else "measure images"
-        for result in Progress(results, name, runtime, unit="image", total=len(listing.entries)):
+        progress = Progress(zip(listing.entries, results, strict=True), name, runtime, unit="image", total=len(listing.entries))
+        for entry, result in progress:
             if isinstance(result, UserError):
-                problems.append(result)
+                problems[entry.id] = result
             else:
+                good.append(entry)
                 found.append(result)
-    if problems:
+    kept = {split for entry in good for split in entry.splits}
+    empty = [split for split in listing.splits if split not in kept]
+    if problems and (empty or not options.skip_bad):
+        first = next(iter(problems.values()))
         more = f" ({len(problems)} bad images in all)" if len(problems) > 1 else ""
-        raise UserError(f"{problems[0]}{more}") from problems[0]
-    return found
+        raise UserError(f"{first}{more}") from first
+    return replace(listing, entries=tuple(good)), found, problems
 
 
 def _probe(mask_values: Sequence[int], verify: bool, contents: Contents, entry: Entry) -> _Probe | UserError:
     """Return an image's size and what its files hold, or what is wrong with it or its masks."""
     try:
         height, width = image_size(entry.image)
+        if entry.size not in (None, (height, width)):
+            raise UserError(
+                f"{entry.image}: is {width}x{height} pixels, its annotations are of {entry.size[1]}x{entry.size[0]}; restore it"
+            )
         image = contents.look(entry.image)
         if verify and not image.decoded:
             read_image(entry.image)
@@ -135,6 +157,7 @@ def _probe(mask_values: Sequence[int], verify: bool, contents: Contents, entry: 
                     contents.decoded(path)
                 masks.append(mask.digest)
     except UserError as error:
+        contents.note(*filter(None, (entry.image, entry.mask, entry.context)))
         return error
     return _Probe(height, width, image.digest, "+".join(masks))
 
@@ -147,8 +170,8 @@ def _mask_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _write(folder: Path, listing: Listing, found: Sequence[_Probe], shards: int) -> dict[str, Index]:
-    """Write the lists of every split, and return its images."""
+def _write(folder: Path, listing: Listing, found: Sequence[_Probe], drawn: Mapping[str, str], shards: int) -> dict[str, Index]:
+    """Write the lists of every split, and return its images; ``drawn`` are digests of what the masks of a split are drawn from."""
     number = {name: i for i, name in enumerate(listing.classes, 1)}
     splits = {}
     for split in listing.splits:
@@ -157,18 +180,20 @@ def _write(folder: Path, listing: Listing, found: Sequence[_Probe], shards: int)
             if split in entry.splits:
                 labels = tuple(sorted(number[label] for label in entry.labels or ()))
                 images.append(ImageRecord(entry.id, entry.image, probe.width, probe.height, labels, probe.image))
-                masks.append(MaskRecord(entry.id, entry.mask, entry.context, probe.masks))
+                masks.append(MaskRecord(entry.id, entry.mask, entry.context, probe.masks or drawn.get(split, "")))
         splits[split] = Index(listing.classes, listing.mask_values, tuple(images), listing.root)
         splits[split].write(folder, split, shards)
         write_masks(folder, split, masks, listing.root)
     return splits
 
 
-def _summary(splits: Mapping[str, Index], listing: Listing, left_out: Counter[str], options: Options) -> str:
-    """Describe the index on one page: images of each class in each split, masks, images left out."""
+def _summary(
+    splits: Mapping[str, Index], listing: Listing, left_out: Counter[str], problems: Mapping[str, UserError], options: Options
+) -> str:
+    """Describe the index on one page: images of each class in each split, masks, images left out, problems."""
     classes = listing.classes
-    masked = {entry.id for entry in listing.entries if entry.mask is not None}
-    titles = ("images", *classes, "without labels", "with a mask", "left out: none of the classes")
+    masked = {entry.id for entry in listing.entries if entry.mask is not None or options.kind == "coco"}
+    titles = ("images", *classes, "without labels", "with a mask", "left out: no label", "left out: none of the classes")
     rows: dict[str, list[str]] = {title: [] for title in titles}
     seen: set[int] = set()
     for split, index in splits.items():
@@ -176,13 +201,18 @@ def _summary(splits: Mapping[str, Index], listing: Listing, left_out: Counter[st
         count = Counter(label for image in images for label in image.labels)
         seen |= set(count)
         numbers = [len(images), *(count[i] for i in range(1, len(classes) + 1))]
-        numbers += [sum(not image.labels for image in images), sum(image.id in masked for image in images), left_out[split]]
+        numbers += [sum(not image.labels for image in images), sum(image.id in masked for image in images)]
+        numbers += [listing.unlabelled.get(split, 0), left_out[split]]
         for cells, value in zip(rows.values(), numbers, strict=True):
             cells.append(str(value))
     lines = [f"# Image index ({options.kind})", "", f"| | {' | '.join(listing.splits)} |", "|---" * (len(listing.splits) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     checked = "Every image and mask was decoded." if options.verify else "Only the headers were read (verify: false)."
-    lines += ["", f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. {checked} No problem found."]
+    result = f"{len(problems)} bad images were left out (skip_bad: true):" if problems else "No problem found."
+    lines += ["", f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. {checked} {result}"]
+    if problems:
+        lines += ["", *(f"- {name}: {problem}" for name, problem in list(problems.items())[:MOST_PROBLEMS])]
+        lines += [f"- and {len(problems) - MOST_PROBLEMS} more"] * (len(problems) > MOST_PROBLEMS)
     never = [name for i, name in enumerate(classes, 1) if i not in seen]
     if never:
         lines += ["", f"Classes without any image: {', '.join(never)}."]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brnf.errors import DamagedProduct, UserError
 from brnf.store.hdf5 import Disk, bounded, child, open_shard, write_shard
 
-__all__ = ["CamMaps", "MapReader", "MapWriter", "write_maps"]
+__all__ = ["CamMaps", "MapReader", "MapWriter", "winning_channels", "write_maps"]
 
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
 STAGE = "its stage"
@@ -33,7 +33,19 @@ class CamMaps:
     def labels(self) -> NDArray[np.uint8]:
         """Return the arg max over the channels as class indices, [h, w] uint8 (0 = background)."""
         lookup = np.concatenate([np.zeros(1, np.uint8), self.classes])
-        return lookup[self.values.argmax(0)]
+        return lookup[winning_channels(self.values)[0]]
+
+
+def winning_channels(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    """Return arg max [H, W] uint8 and maximum [H, W] over the channels of [k, H, W], k at most 256; the first of equal channels wins.
+
+    Channel by channel, which is several times faster than numpy's arg max over the first axis.
+    """
+    winner, largest = np.zeros(values.shape[1:], np.uint8), values[0].copy()
+    for channel in range(1, len(values)):
+        np.copyto(winner, channel, where=values[channel] > largest)
+        np.maximum(largest, values[channel], out=largest)
+    return winner, largest
 
 
 class MapWriter:

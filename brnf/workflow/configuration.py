@@ -19,6 +19,7 @@ RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds"
 STORAGE_KEYS = ("keep_features",)
 """Keys that decide how long files live, and change no result either."""
 KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
+OWN_SPLITS = {"scenes": "scenes have", "coco": "COCO 2014 has"}
 CONTAINED = {"train_aug": ("train",)}
 """VOC's splits that hold the images of others."""
 
@@ -40,7 +41,8 @@ class Experiment:
 
     def record(self) -> dict[str, Any]:
         """Return what is written beside the results: all keys that can change them."""
-        return {key: value for key, value in self.settings.items() if key not in (*RUNTIME_KEYS, *STORAGE_KEYS, "companions")}
+        unrecorded = (*RUNTIME_KEYS, *STORAGE_KEYS, "companions", "download")
+        return {key: value for key, value in self.settings.items() if key not in unrecorded}
 
     def yaml(self) -> str:
         """Return the record as YAML."""
@@ -76,7 +78,7 @@ class Experiment:
     def splits(self) -> list[str]:
         """Return the splits to index, each once."""
         dataset = self.settings["dataset"]
-        return list(dict.fromkeys((dataset["train"], dataset["seeds"], dataset["val"])))
+        return list(dict.fromkeys(dataset[key] for key in ("train", "seeds", "val", "test") if dataset[key] is not None))
 
     def computed_split(self, split: str) -> str:
         """Return the split whose shards hold the maps of ``split``: the training split when that contains it."""
@@ -162,10 +164,17 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
     if kind == "table" and (dataset["table"] is None or not Path(dataset["table"]).is_file()):
         state = "missing" if dataset["table"] is None else f"no file '{dataset['table']}'"
         return ("dataset", "table"), f"{state}; set it to a CSV file with the columns image, labels and optionally mask, split"
-    if kind == "scenes":
+    if kind == "coco" and (dataset["root"] is None or not Path(dataset["root"], "annotations").is_dir()):
+        state = "missing" if dataset["root"] is None else f"no folder '{dataset['root']}/annotations'"
+        return ("dataset", "root"), f"{state}; set it to the folder that holds annotations, train2014 and val2014"
+    if kind in OWN_SPLITS:
         for key in ("train", "seeds", "val"):
             if dataset[key] not in ("train", "val"):
-                return ("dataset", key), f"is '{dataset[key]}', must be train or val: scenes have no other split"
+                return ("dataset", key), f"is '{dataset[key]}', must be train or val: {OWN_SPLITS[kind]} no other split"
+        if dataset["test"] is not None:
+            return ("dataset", "test"), f"is '{dataset['test']}', must be null: {OWN_SPLITS[kind]} no split without ground truth"
+    if dataset["test"] is not None and dataset["test"] in (dataset["train"], dataset["seeds"], dataset["val"]):
+        return ("dataset", "test"), f"is '{dataset['test']}', which has ground truth; name a split without, or null"
     for model in settings["models"]:
         if model not in (*ABLATION_MODELS, *settings["variants"]):
             known = ", ".join((*ABLATION_MODELS, *settings["variants"]))

@@ -15,7 +15,9 @@ __all__ = ["SOURCES", "command_line", "option_names", "stage_options"]
 
 SOURCES: dict[str, dict[str, str]] = {
     "render_scenes": {"scenes": ""},
+    "download_archives": {},
     "index_images": {"": "", "dataset": ""},
+    "draw_masks": {"dataset": ""},
     "train_base": {"": "", "backbone": "", "cam": "", "model": ""},
     "compute_cams": {"": "", "cam": ""},
     "store_pixels": {"": "", "cam": ""},
@@ -25,6 +27,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "make_pseudo_labels": {"pseudo_labels": ""},
     "train_segmentation": {"": "", "segmentation": ""},
     "predict_segmentation": {"": "", "segmentation.test": ""},
+    "export_predictions": {},
     "evaluate": {"": "", "evaluate": ""},
     "tabulate": {"": ""},
     "compare_models": {},

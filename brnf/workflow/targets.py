@@ -21,6 +21,8 @@ __all__ = [
     "ablation",
     "evaluated_files",
     "evaluations",
+    "export_tree",
+    "exported_predictions",
     "figure_words",
     "figures",
     "full_sensitivity",
@@ -167,6 +169,25 @@ def evaluated_files(index: Path, product: str, split: str, run: str) -> dict[str
         return {"maps": shards(index, f"{run}/{folder}/{{split}}/{{shard}}.h5", split)}
     masks = shards(index, f"{run}/{folder}/{{split}}/{{shard}}", split)
     return {"masks": masks, "probabilities": [f"{path}.h5" for path in masks]}
+
+
+def exported_predictions(experiment: Experiment, pattern: str) -> list[str]:
+    """Return the predictions of the test split, of every model that has a segmentation; none without such a split.
+
+    Arguments:
+        experiment: whose models and seeds are taken.
+        pattern: of a folder, with the wildcards name, model, seed.
+    """
+    settings = experiment.settings
+    if settings["dataset"]["test"] is None:
+        return []
+    models = [model for model in settings["models"] if _exists(experiment, model, "segmentation")]
+    return [pattern.format(name=experiment.name, model=model, seed=seed) for model in models for seed in settings["seeds"]]
+
+
+def export_tree(experiment: Experiment) -> str:
+    """Return the folders in which the masks of the test split lie: for VOC as its evaluation server wants them."""
+    return "results/VOC2012/Segmentation/comp6_test_cls" if experiment.settings["dataset"]["kind"] == "voc" else "masks"
 
 
 def figures(experiment: Experiment) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from brnf.data.entries import select_classes
 from brnf.data.table import list_table
 from brnf.errors import UserError
 
@@ -74,3 +75,12 @@ def test_missing_tables_and_splits_are_one_line(tmp_path: Path) -> None:
         list_table(tmp_path / "gone.csv")
     with pytest.raises(UserError, match=r"own\.csv: split 'val' holds no image; the table has: train$"):
         list_table(table(tmp_path, "image,labels\npictures/one.jpg,cat\n"), splits=("val",))
+
+
+def test_more_classes_than_a_byte_holds_are_one_line(tmp_path: Path) -> None:
+    path = table(tmp_path, "image,labels\npictures/one.jpg," + ";".join(f"c{number}" for number in range(255)) + "\n")
+    listing = list_table(path)
+    with pytest.raises(UserError, match=r"^dataset\.classes: 255 classes, and masks of one byte hold 254; [^\n]+$"):
+        select_classes(listing, ())
+    most, _ = select_classes(listing, listing.classes[:-1])
+    assert most.mask_values == tuple(range(1, 255))

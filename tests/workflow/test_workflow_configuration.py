@@ -101,6 +101,19 @@ def test_voc12_changes_no_setting_of_the_method(tmp_path: Path) -> None:
     assert {key for key in settings["dataset"] if settings["dataset"][key] != default["dataset"][key]} == {"root"}
 
 
+def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    config = yaml.safe_load((CONFIG / "coco14.yaml").read_text())
+    config["dataset"]["root"] = str(tmp_path)
+    settings = read_experiments(config)["coco14"].settings
+    default = complete({"name": "coco14", "dataset": {}}, load_schema())
+    changed = {key for key in settings if settings[key] != default[key]}
+    assert changed == {"dataset", "shards", "workers", "threads", "segmentation"}
+    assert settings["dataset"] == default["dataset"] | {"kind": "coco", "root": str(tmp_path), "train": "train"}
+    coco = {"iterations": 100_000, "batch_size": 5, "crop": 481, "learning_rate": 2e-4, "scales": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]}
+    assert settings["segmentation"] == default["segmentation"] | coco
+
+
 @pytest.mark.parametrize(
     ("given_", "path", "value"),
     [
@@ -162,6 +175,12 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"dataset": {"seeds": "train_aug"}}, ["dataset.seeds: is 'train_aug', must be train or val"]),
         ({"dataset": {"kind": "voc", "root": "nowhere"}}, ["dataset.root: no folder 'nowhere'"]),
         ({"dataset": {"kind": "voc"}}, ["dataset.root: missing"]),
+        ({"dataset": {"kind": "coco", "root": "nowhere"}}, ["dataset.root: no folder 'nowhere/annotations'", "annotations, train2014"]),
+        ({"dataset": {"kind": "coco"}}, ["dataset.root: missing"]),
+        ({"dataset": {"test": "test"}}, ["dataset.test: is 'test', must be null: scenes have no split without ground truth"]),
+        ({"dataset": {"kind": "voc", "root": ".", "test": "val"}}, ["dataset.test: is 'val', which has ground truth"]),
+        ({"download": {"coco14": {"archives": []}}}, ["download.coco14.archives: is [], must be at least 1 long"]),
+        ({"download": {"voc12": {"archives": [{"address": "http://a/b.zip", "md5": "12"}]}}}, ["download.voc12.archives.0.md5: is '12'"]),
         ({"dataset": {"kind": "table", "table": "no.csv"}}, ["dataset.table: no file 'no.csv'"]),
         ({"backbone": {"weights": "no.pth"}}, ["backbone.weights: no file 'no.pth'"]),
         ({"segmentation": {"weights": "caffe:no.pth"}}, ["segmentation.weights: no file 'no.pth'"]),
@@ -253,7 +272,9 @@ def test_shipped_configurations_are_valid(file: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(file.read_text())
     assert config["name"] == file.stem
     (tmp_path / "images.csv").touch()
-    config["dataset"] |= {"voc": {"root": str(tmp_path)}, "table": {"table": str(tmp_path / "images.csv")}}.get(
+    (tmp_path / "annotations").mkdir()
+    root = {"root": str(tmp_path)}
+    config["dataset"] |= {"voc": root, "coco": root, "table": {"table": str(tmp_path / "images.csv")}}.get(
         config["dataset"].get("kind"), {}
     )
     assert file.stem in read_experiments(config)

@@ -15,6 +15,9 @@ from brnf.workflow.schema import complete, leaves, load_schema
 
 STAGES = sorted(SOURCES)
 GIVEN_BY_RULES = {
+    "download_archives": {"addresses", "md5s"},
+    "draw_masks": {"split"},
+    "export_predictions": {"split", "tree"},
     "index_images": {"splits", "state"},
     "train_base": {"split", "seed"},
     "store_pixels": {"product"},
@@ -53,6 +56,13 @@ USED_BY_WORKFLOW = {
     ("dataset", "train"),
     ("dataset", "seeds"),
     ("dataset", "val"),
+    ("dataset", "test"),
+    ("download", "voc12", "folder"),
+    ("download", "voc12", "archives"),
+    ("download", "voc12_test", "folder"),
+    ("download", "voc12_test", "archives"),
+    ("download", "coco14", "folder"),
+    ("download", "coco14", "archives"),
     ("base", "method"),
     ("base", "seed_map"),
     ("brnf", "bsdnf"),
@@ -128,6 +138,8 @@ def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
         "model": "it's",
         "product": "prototype",
         "seed_product": "seeds",
+        "addresses": ["one", "two"],
+        "md5s": ["3", "4"],
     }
     names = option_names(stage)
     experiment = read_experiments(

@@ -25,6 +25,8 @@ from brnf.workflow.targets import (
     ablation,
     evaluated_files,
     evaluations,
+    export_tree,
+    exported_predictions,
     figure_words,
     figures,
     full_sensitivity,
@@ -49,6 +51,7 @@ if workflow.is_main_process:
 
 THREADS = MAIN.settings["threads"]
 CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job whose workers read images
+DOWNLOADS = MAIN.settings["download"]
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})
 CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels, segmentation and evaluation
@@ -211,14 +214,28 @@ def sharded(pattern, key):
 
 
 def measured(wildcards):
-    """Return the `input` of an evaluation: maps, or masks with their probabilities."""
+    """Return the `input` of an evaluation: maps, or masks with their probabilities, and ground truth that is drawn."""
     split = experiment(wildcards).computed_split(wildcards.split)
-    return evaluated_files(index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items())))
+    files = evaluated_files(index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items())))
+    return files | true_masks(wildcards, wildcards.split)
+
+
+def true_masks(wildcards, split):
+    """Return the ground truth of a split that a rule draws, for `input` and the command line; nothing where there are files of it."""
+    if experiment(wildcards).settings["dataset"]["kind"] != "coco":
+        return {}
+    return {"truth": shards(index_folder(wildcards), f"results/{wildcards.name}/masks/{{split}}/{{shard}}", split)}
+
+
+def true_masks_of_seeds(wildcards):
+    """Return the same of the split on which seeds are evaluated."""
+    return true_masks(wildcards, split_of("seeds")(wildcards))
 
 
 def drawn(wildcards):
     """Return what a figure is drawn from, as flags and their words."""
-    return figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
+    words = figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
+    return words | true_masks_of_seeds(wildcards) if "panels" in words else words
 
 
 def drawing_options(wildcards):
@@ -290,3 +307,9 @@ def first_store(wildcards):
     chosen = experiment(wildcards)
     run = RUN.format(name=chosen.name, model="brnf", seed=chosen.settings["seeds"][0])
     return shards(index_folder(wildcards), f"{run}/pixels/{{split}}/{{shard}}.h5", chosen.settings["dataset"]["train"])
+
+
+def archives(key):
+    """Return the options of a download: the archives of a data set."""
+    listed = DOWNLOADS[key]["archives"]
+    return command_line({"addresses": [entry["address"] for entry in listed], "md5s": [entry["md5"] for entry in listed]})

@@ -47,3 +47,28 @@ checkpoint index_images:
         code=code("index_images"),
     shell:
         "python -m brnf.stages.index_images {params.source} --index {output.index} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+
+
+# Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, training never does.
+rule draw_masks:
+    input:
+        indexed("masks/{split}.csv"),
+        images=shard_of_index,
+    output:
+        masks=directory("results/{name}/masks/{split}/{shard}"),
+    log:
+        "results/{name}/logs/draw_masks/{split}-{shard}.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_masks/{split}-{shard}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        options=options("draw_masks", split=lambda wildcards: wildcards.split),
+        code=code("draw_masks"),
+    shell:
+        "python -m brnf.stages.draw_masks --index results/{wildcards.name}/index --images {input.images}"
+        " --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -27,7 +27,7 @@ rule evaluate:
         ),
         code=code("evaluate"),
         measured=lambda wildcards, input: command_line(
-            {key: input[key] for key in ("maps", "masks", "probabilities") if key in input.keys()}
+            {key: input[key] for key in ("maps", "masks", "probabilities", "truth") if key in input.keys()}
         ),
     shell:
         "python -m brnf.stages.evaluate --index results/{wildcards.name}/index {params.measured}"

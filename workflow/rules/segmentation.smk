@@ -79,3 +79,46 @@ rule predict_segmentation:
     shell:
         "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
         " --masks {output.masks} --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+
+
+# Masks of a split without ground truth, in the tree that an evaluation server takes: a target of its own beside `all`.
+rule test_predictions:
+    input:
+        exported_predictions(MAIN, f"{RUN}/test_predictions"),
+    log:
+        f"results/{MAIN.name}/logs/test_predictions.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(200),
+        runtime=5,
+    params:
+        split=MAIN.settings["dataset"]["test"] or "",
+    shell:
+        "(test -n '{params.split}' || {{ echo 'error: configuration: dataset.test: is null; name the split without ground truth'; exit 2; }})"
+        " > >(tee {log} >&2)"
+
+
+rule export_predictions:
+    input:
+        indexed_split("test", "splits"),
+        masks=sharded(f"{RUN}/predictions/{{split}}/{{shard}}", "test"),
+    output:
+        predictions=directory(f"{RUN}/test_predictions"),
+    log:
+        f"{RUN}/logs/export_predictions.log",
+    benchmark:
+        f"{RUN}/benchmarks/export_predictions.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        options=options("export_predictions", split=split_of("test"), tree=lambda wildcards: export_tree(experiment(wildcards))),
+        code=code("export_predictions"),
+    shell:
+        "python -m brnf.stages.export_predictions --index results/{wildcards.name}/index --masks {input.masks}"
+        " --predictions {output.predictions} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -86,6 +86,7 @@ use rule train_flow as fit_density with:
 rule sweep_denoising:
     input:
         indexed_split("seeds", "splits", "masks"),
+        unpack(true_masks_of_seeds),
         pixels=seed_shards("pixels"),
         maps=seed_shards("cams"),
         flow=lambda wildcards: fit_file(wildcards, "flow.pt"),
@@ -117,9 +118,10 @@ rule sweep_denoising:
             shown_xi=lambda wildcards: final_round(wildcards)["xi"],
         ),
         code=code("sweep_denoising"),
+        truth=lambda wildcards: command_line(true_masks_of_seeds(wildcards)),
     shell:
         "python -m brnf.stages.sweep_denoising --index results/{wildcards.name}/index --pixels {input.pixels} --maps {input.maps}"
-        " --flow {input.flow} --history {input.history} --sweep {output.sweep} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        " {params.truth} --flow {input.flow} --history {input.history} --sweep {output.sweep} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule tabulate_sweeps:

@@ -1,0 +1,63 @@
+"""Stage: draw the ground truth of COCO from its annotations, for evaluation only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from brnf.data.coco import annotation_file, read_shapes
+from brnf.data.coco_masks import draw_mask
+from brnf.data.index import Index
+from brnf.data.masks import write_palette_png
+from brnf.errors import UserError
+from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.store.files import locked, whole_directory
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    index: Path
+    """Folder of the image index, which knows where COCO's annotations are."""
+    images: Path
+    """Its list of a shard's images."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    masks: Path
+    """Folder of palette PNGs, ``<id>.png``: 0 background, 1..80 by rank of the category's id, 255 ignored."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is drawn (``method.md`` section 1)."""
+
+    split: str
+    """Split that holds the images: train or val."""
+    crowds: Literal["background", "ignore"] = "background"
+    """What groups of objects (iscrowd 1) become where no object lies on them: background as in the code bases, or 255."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Draw the masks of a shard from polygons and run-length codes, later annotations over earlier."""
+    with locked(outputs.masks):
+        index = Index.of_list(inputs.index, inputs.images)
+        images = [image.id for image in index.images]
+        outlined = read_shapes(index.root, options.split, images)
+        with whole_directory(outputs.masks) as folder:
+            for image in Progress(images, "draw masks", runtime, unit="image"):
+                size, shapes = outlined[image]
+                try:
+                    mask = draw_mask(shapes, size, ignore_crowds=options.crowds == "ignore")
+                except ValueError as error:
+                    raise UserError(f"{annotation_file(index.root, options.split)}: {image}: {error}; restore the file") from error
+                write_palette_png(folder / f"{image}.png", mask)
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,148 @@
+"""Masks from COCO's outlines."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from pycocotools.coco import COCO
+
+from benchmarks.synthetic_coco import TRAIN, write_coco
+from brnf.data.coco import CocoShape, read_shapes
+from brnf.data.coco_masks import draw_mask, draw_outline, run_lengths
+from brnf.data.masks import read_mask
+from brnf.errors import UserError
+from brnf.stages import index_images
+from brnf.stages.common import Runtime
+from brnf.stages.draw_masks import Inputs, Options, Outputs, run
+
+QUIET = Runtime(progress="none")
+REGIONS = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(lambda shape: arrays.arrays(np.bool_, shape))
+
+
+def lengths_of(region: np.ndarray) -> list[int]:
+    """Count runs of equal pixels column by column, the first of background, by walking through the pixels."""
+    runs, value = [0], False
+    for pixel in region.T.reshape(-1).tolist():
+        if pixel != value:
+            runs.append(0)
+            value = pixel
+        runs[-1] += 1
+    return runs
+
+
+@given(REGIONS)
+def test_run_lengths_of_all_kinds_draw_the_region(region: np.ndarray) -> None:
+    size = [*region.shape]
+    compressed = pycocotools.mask.encode(np.asfortranarray(region, np.uint8))["counts"].decode()
+    assert run_lengths(compressed) == lengths_of(region)
+    for counts in (compressed, lengths_of(region)):
+        assert np.array_equal(draw_outline({"size": size, "counts": counts}, region.shape), region)
+
+
+def test_a_polygon_covers_the_pixels_whose_centres_it_holds() -> None:
+    expected = np.zeros((6, 8), bool)
+    expected[1:4, 1:5] = True
+    assert np.array_equal(draw_outline([[1, 1, 5, 1, 5, 4, 1, 4]], (6, 8)), expected)
+    both = draw_outline([[1, 1, 5, 1, 5, 4, 1, 4], [6, 0, 8, 0, 8, 2, 6, 2]], (6, 8))
+    expected[0:2, 6:8] = True
+    assert np.array_equal(both, expected)
+
+
+@pytest.mark.parametrize("outline", [[], [[1, 1, 5, 4]], [[2, 2]], [[]]])
+def test_points_and_lines_enclose_nothing(outline: Any) -> None:
+    assert not draw_outline(outline, (6, 8)).any()
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def test_later_annotations_lie_over_earlier_and_crowds_under_all() -> None:
+    crowd = CocoShape(3, 9, True, {"size": [4, 6], "counts": [0, 24]})
+    shapes = [CocoShape(1, 5, False, box(0, 0, 4, 4)), CocoShape(2, 7, False, box(2, 0, 5, 2)), crowd]
+    first = [[5, 5, 7, 7, 7, 0], [5, 5, 7, 7, 7, 0], [5, 5, 5, 5, 0, 0], [5, 5, 5, 5, 0, 0]]
+    assert draw_mask(shapes, (4, 6)).tolist() == first
+    ignored = [[value or 255 for value in row] for row in first]
+    assert draw_mask(shapes, (4, 6), ignore_crowds=True).tolist() == ignored
+    assert draw_mask(shapes[:2][::-1], (4, 6)).tolist() != first
+    assert draw_mask([], (4, 6)).tolist() == [[0] * 6] * 4
+
+
+@pytest.mark.parametrize(
+    ("outline", "problem"),
+    [
+        ({"size": [4, 5], "counts": [5, 5]}, "do not add up"),
+        ({"size": [4, 5], "counts": [10, 100]}, "do not add up"),
+        ({"size": [4, 5], "counts": [-5, 25]}, "do not add up"),
+        ({"size": [4, 5], "counts": [10.0, 10.0]}, "do not add up"),
+        ({"size": [4, 5], "counts": "55"}, "do not add up"),
+        ({"size": [4, 5], "counts": "5o"}, "end within a number"),
+        ({"size": [4, 5], "counts": "5\u00e9"}, "unknown character"),
+        ({"size": [5, 4], "counts": [20]}, "its run lengths are of 4x5 pixels, its image has 5x4"),
+        ({"size": [4], "counts": [20]}, "index"),
+        ({"counts": [20]}, "size"),
+        ([[1, 1, 5, 1, 5]], "odd number"),
+        ([[1, 1, 5, 1, 5, float("nan")]], "far out"),
+        ([[1, 1, 5, 1, 5, 1e9]], "far out"),
+        ([[1, 1, 5, 1, 5, 10**400]], "too large"),
+        ([["1", "1", "5", "1", "5", "4"]], "real number"),
+        (None, "NoneType"),
+    ],
+)
+def test_damaged_outlines_name_the_annotation(outline: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=rf"^annotation 12 is damaged \([^\n]*{problem}[^\n]*\)$"):
+        draw_mask([CocoShape(12, 1, False, outline)], (4, 5))
+
+
+def drawn(coco_tree: Path, folder: Path, split: Literal["train", "val"], crowds: Literal["background", "ignore"] = "background") -> Path:
+    """Index the data set in one shard and draw the masks of a split."""
+    index = folder / "index"
+    index_images.run(index_images.Inputs(coco_tree), index_images.Outputs(index), index_images.Options("coco", shards=1), QUIET)
+    run(Inputs(index, index / "shards" / split / "0.csv"), Outputs(folder / crowds), Options(split, crowds), QUIET)
+    return folder / crowds
+
+
+def test_the_stage_writes_palette_masks_of_a_shard(coco_tree: Path, tmp_path: Path) -> None:
+    folder = drawn(coco_tree, tmp_path, "train")
+    masks = {path.stem: read_mask(path, (1, 2, 3)) for path in folder.glob("*.png")}
+    assert set(masks) == {"a", "b"} and masks["a"].shape == (6, 8)
+    assert masks["a"][2].tolist() == [0, 1, 1, 1, 3, 3, 3, 3]  # the toothbrush, annotated later, lies over the person
+    assert masks["b"].tolist() == [[0, 2, 0, 0]] * 4
+
+
+@pytest.mark.parametrize(("crowds", "value"), [("background", 0), ("ignore", 255)])
+def test_crowds_are_ignored_by_option(coco_tree: Path, tmp_path: Path, crowds: Any, value: int) -> None:
+    mask = read_mask(drawn(coco_tree, tmp_path, "val", crowds) / "e.png", (1, 2, 3))
+    assert mask[0, 6] == value and mask[2, 4] == 1 and mask[0, 0] == 0
+
+
+def test_a_damaged_outline_is_one_line_and_leaves_nothing(coco_tree: Path, tmp_path: Path) -> None:
+    path = coco_tree / "annotations" / "instances_val2014.json"
+    path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
+    with pytest.raises(UserError, match=r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"):
+        drawn(coco_tree, tmp_path, "val", "ignore")
+    assert not (tmp_path / "ignore").exists()
+
+
+def test_masks_agree_with_the_librarys_own_reader(tmp_path: Path) -> None:
+    """Draw the annotations of 83 images as pycocotools' class COCO does, which knows nothing of this reader."""
+    write_coco(tmp_path, "train", TRAIN.scaled(0.001))
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(tmp_path / "annotations" / "instances_train2014.json"))
+    names = {image["id"]: Path(image["file_name"]).stem for image in reference.imgs.values()}
+    rank = {category: number for number, category in enumerate(sorted(reference.cats), 1)}
+    found = read_shapes(tmp_path, "train", list(names.values()))
+    for image, name in names.items():
+        size, shapes = found[name]
+        expected = np.zeros(size, np.uint8)
+        for annotation in reference.imgToAnns[image]:
+            if not annotation["iscrowd"]:
+                expected[reference.annToMask(annotation) > 0] = rank[annotation["category_id"]]
+        assert np.array_equal(draw_mask(shapes, size), expected), name

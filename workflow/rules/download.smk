@@ -1,0 +1,47 @@
+# Public data sets, on request only: `snakemake --cores 1 download_voc12`. Nothing else asks for these targets.
+
+
+rule download_voc12:
+    output:
+        record=f"{DOWNLOADS['voc12']['folder']}/voc12.unpacked.json",
+    log:
+        "results/logs/download_voc12.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=1440,
+    params:
+        folder=lambda wildcards, output: str(Path(output.record).parent),
+        archives=archives("voc12"),
+        code=code("download_archives"),
+        note="SBD's masks have no official archive: put SegmentationClassAug into"
+        f" {DOWNLOADS['voc12']['folder']}/VOCdevkit/VOC2012, or train on the split train",
+    shell:
+        "python -m brnf.stages.download_archives --folder {params.folder:q} --record {output.record:q} {params.archives}"
+        " $BRNF_RUNTIME 2> >(tee {log} >&2) && echo {params.note:q}"
+
+
+use rule download_voc12 as download_voc12_test with:
+    output:
+        record=f"{DOWNLOADS['voc12_test']['folder']}/voc12_test.unpacked.json",
+    log:
+        "results/logs/download_voc12_test.log",
+    params:
+        folder=lambda wildcards, output: str(Path(output.record).parent),
+        archives=archives("voc12_test"),
+        code=code("download_archives"),
+        note="set dataset.test to test, then ask for the target test_predictions",
+
+
+use rule download_voc12 as download_coco14 with:
+    output:
+        record=f"{DOWNLOADS['coco14']['folder']}/coco14.unpacked.json",
+    log:
+        "results/logs/download_coco14.log",
+    params:
+        folder=lambda wildcards, output: str(Path(output.record).parent),
+        archives=archives("coco14"),
+        code=code("download_archives"),
+        note=f"COCO 2014 lies in {DOWNLOADS['coco14']['folder']}: that is the dataset.root of config/coco14.yaml",
