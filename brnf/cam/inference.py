@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brnf.cam.network import CamNetwork
+from brnf.cam.affinity import propagate
+from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.prototypes import (
     classifier_maps,
     divide_by_maximum,
@@ -53,7 +54,8 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
     """Sum the maps of all scales and divide them once by their maxima.
 
     At each scale the maps and features of the image and its mirror are summed before seeds and prototypes are
-    made; the prototype maps are summed undivided.
+    made; the prototype maps are summed undivided. The classifier's maps of a network with an affinity (SFC) are those
+    propagated by it, its background included, and seeds follow the plain rule.
 
     Arguments:
         network: in evaluation mode.
@@ -68,14 +70,22 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
     present = present_classes(labels[None])
     classifier = prototype = torch.zeros((), device=image.device)
     for scale in options.scales:
-        logits, features = _mirrored_pair(network, _resize(image, scale))
-        maps = classifier_maps(logits, labels[None], options.background_over)
-        seeds = structure_seeds(maps, features, present) if options.seed_rule == "structure" else plain_seeds(maps, present)
-        activation = prototype_maps(features, prototypes(features, seeds))
-        classifier = classifier + _enlarge(logits.relu()[:, labels.bool()], size)
+        pair = _mirrored_pair(network, _resize(image, scale))
+        maps = classifier_maps(pair.logits, labels[None], options.background_over)
+        if pair.affinity is not None:
+            maps = propagate(maps, pair.affinity)
+            summed = maps[:, present[0]]
+        else:
+            summed = pair.logits.relu()[:, labels.bool()]
+        structural = options.seed_rule == "structure" and pair.affinity is None
+        seeds = structure_seeds(maps, pair.features, present) if structural else plain_seeds(maps, present)
+        activation = prototype_maps(pair.features, prototypes(pair.features, seeds))
+        classifier = classifier + _enlarge(summed, size)
         prototype = prototype + _enlarge(activation[:, present[0]], size)
-    foreground = divide_by_maximum(classifier)
-    return ImageMaps(torch.cat([1 - foreground.amax(0, keepdim=True), foreground]), divide_by_maximum(prototype))
+    classifier = divide_by_maximum(classifier)
+    if pair.affinity is None:
+        classifier = torch.cat([1 - classifier.amax(0, keepdim=True), classifier])
+    return ImageMaps(classifier, divide_by_maximum(prototype))
 
 
 def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
@@ -88,14 +98,15 @@ def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
     Returns:
         v: [D, h/16, w/16] float32.
     """
-    _, features = _mirrored_pair(network, image)
-    return features[0] / 2
+    return _mirrored_pair(network, image).features[0] / 2
 
 
-def _mirrored_pair(network: CamNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return class maps and features of an image plus those of its mirror, each [1, ., h, w]."""
+def _mirrored_pair(network: CamNetwork, image: Tensor) -> CamOutput:
+    """Return the output for an image plus that for its mirror, mirrored back: maps [1, ., h, w]."""
     output = network(torch.stack([image, image.flip(-1)]))
-    return tuple(maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features))  # type: ignore[return-value]
+    logits, features, semantic = (maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features, output.semantic))
+    affinity = None if output.affinity is None else output.affinity[:1] + output.affinity[1:].flip(-1)
+    return CamOutput(logits, features, semantic, affinity)
 
 
 def _resize(image: Tensor, scale: float) -> Tensor:

@@ -21,16 +21,23 @@ class CamOutput:
         logits: [N, C, h, w], the classifier's maps before any normalisation.
         features: [N, D, h, w], hierarchical features: four blocks of unit vectors.
         semantic: [N, S, h, w], the last stage's output, detached.
+        affinity: [N, S, h, w], what the similarity of pixels is measured with (SFC), or None.
     """
 
     logits: Tensor
     features: Tensor
     semantic: Tensor
+    affinity: Tensor | None = None
 
     @property
     def scores(self) -> Tensor:
         """Return the image-level logits, the global average of the maps, [N, C]."""
         return self.logits.mean((2, 3))
+
+    def in_float32(self) -> "CamOutput":
+        """Return everything as float32."""
+        affinity = None if self.affinity is None else self.affinity.float()
+        return CamOutput(self.logits.float(), self.features.float(), self.semantic.float(), affinity)
 
 
 class CamNetwork(nn.Module):
@@ -40,12 +47,14 @@ class CamNetwork(nn.Module):
         backbone: a four-stage feature extractor.
         classes: number C of foreground classes.
         widths: channels of the side convolutions on the four stages, at most the stages' own.
+        affinity: whether a further 1x1 convolution on the last stage and the image's colours measures the similarity of pixels,
+            by which maps are then propagated (SFC).
 
     Attributes:
         dimension: D of the pixel features, even.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, widths: Sequence[int]) -> None:
+    def __init__(self, backbone: Backbone, classes: int, widths: Sequence[int], affinity: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.classes = classes
@@ -55,17 +64,25 @@ class CamNetwork(nn.Module):
         self.sides = nn.ModuleList(
             nn.Conv2d(channels, width, 1, bias=False) for channels, width in zip(backbone.channels, self.widths, strict=True)
         )
+        last = backbone.channels[-1]
+        self.affinity = nn.Conv2d(3 + last, last, 1, bias=False) if affinity else None
 
     def forward(self, images: Tensor) -> CamOutput:
         """Return maps and features of images [N, 3, H, W] in 0..255 RGB."""
-        return self.heads(self.stages(images))
+        colours = self.backbone.normalise(images)
+        return self.heads(self.backbone(colours), colours)
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Return the backbone's four outputs for images in 0..255; constant as long as it is frozen."""
         return self.backbone(self.backbone.normalise(images))
 
-    def heads(self, stages: Sequence[Tensor]) -> CamOutput:
-        """Return maps and features from the backbone's four outputs."""
+    def heads(self, stages: Sequence[Tensor], colours: Tensor | None = None) -> CamOutput:
+        """Return maps and features from the backbone's four outputs.
+
+        Arguments:
+            stages: the four outputs.
+            colours: the normalised images [N, 3, H, W], needed for the affinity only.
+        """
         grid = stages[2].shape[2:]
         blocks = [
             F.interpolate(F.normalize(side(stage.detach()), dim=1), grid, mode="bilinear", align_corners=True)
@@ -75,11 +92,18 @@ class CamNetwork(nn.Module):
         semantic = stages[3].detach()
         if semantic.shape[2:] != grid:
             logits, semantic = (F.interpolate(maps, grid, mode="bilinear", align_corners=True) for maps in (logits, semantic))
-        return CamOutput(logits, torch.cat(blocks, 1), semantic)
+        affinity = None
+        if self.affinity is not None:
+            assert colours is not None
+            # The last stage is not detached: the maps' consistency teaches the backbone through the affinity, too.
+            joined = [F.interpolate(maps, grid, mode="bilinear", align_corners=True) for maps in (colours, stages[3])]
+            affinity = self.affinity(torch.cat(joined, 1))
+        return CamOutput(logits, torch.cat(blocks, 1), semantic, affinity)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the new layers, which learn faster than the backbone."""
-        return [*self.classifier.parameters(), *self.sides.parameters()]
+        affinity = [] if self.affinity is None else [*self.affinity.parameters()]
+        return [*self.classifier.parameters(), *self.sides.parameters(), *affinity]
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Return the backbone's parameters that learn."""
@@ -103,7 +127,13 @@ def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ..
 
 def pack_network(network: CamNetwork, options: BackboneOptions, classes: Sequence[str]) -> dict[str, Any]:
     """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
-    return {"backbone": asdict(options), "classes": list(classes), "widths": list(network.widths), "state": network.state_dict()}
+    return {
+        "backbone": asdict(options),
+        "classes": list(classes),
+        "widths": list(network.widths),
+        "affinity": network.affinity is not None,
+        "state": network.state_dict(),
+    }
 
 
 def unpack_network(packed: dict[str, Any]) -> CamNetwork:
@@ -113,6 +143,6 @@ def unpack_network(packed: dict[str, Any]) -> CamNetwork:
         KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
     """
     backbone = build_backbone(BackboneOptions(**packed["backbone"]), load=False)
-    network = CamNetwork(backbone, len(packed["classes"]), packed["widths"])
+    network = CamNetwork(backbone, len(packed["classes"]), packed["widths"], packed["affinity"])
     network.load_state_dict(packed["state"])
     return network

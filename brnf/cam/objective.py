@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brnf.cam.affinity import propagate
 from brnf.cam.contrast import ContrastBank, info_nce, region_features
 from brnf.cam.network import CamOutput
 from brnf.cam.prototypes import (
@@ -56,6 +57,8 @@ class TrainingMaps:
 def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
     """Make both maps from the network's output.
 
+    With an affinity (SFC) the classifier's maps are propagated by it, and seeds are then always chosen by the plain rule.
+
     Arguments:
         output: of the network for N images.
         labels: [N, C] in {0, 1}.
@@ -65,7 +68,9 @@ def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRu
     present = present_classes(labels)
     counts = present[:, :, None, None] & valid
     classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
-    if rules.seed_rule == "structure":
+    if output.affinity is not None:
+        classifier = propagate(classifier, output.affinity) * counts
+    if rules.seed_rule == "structure" and output.affinity is None:
         seeds = structure_seeds(classifier.detach(), output.semantic, present)
     else:
         seeds = plain_seeds(classifier.detach(), present)

@@ -125,7 +125,7 @@ class CamTrainer:
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.amp):
             output = self.network(batch.pixels) if isinstance(batch.pixels, Tensor) else self.network.heads(batch.pixels)
-        terms = self._loss(CamOutput(output.logits.float(), output.features.float(), output.semantic.float()), batch, number)
+        terms = self._loss(output.in_float32(), batch, number)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
         if not math.isfinite(total.item()):
             raise UserError(f"training step {number}: the loss is {total.item()}; lower the learning rates")
