@@ -18,7 +18,7 @@ from pathlib import Path
 from brnf.data.entries import is_safe_id
 from brnf.errors import DamagedProduct, UserError
 
-__all__ = ["ImageRecord", "Index", "MaskRecord", "read_masks", "shard_of", "write_masks"]
+__all__ = ["ImageRecord", "Index", "MaskRecord", "read_classes", "read_masks", "shard_of", "write_masks"]
 
 IMAGE_COLUMNS = ("id", "path", "width", "height", "labels", "digest")
 MASK_COLUMNS = ("id", "mask", "context", "digest")
@@ -134,9 +134,9 @@ class Index:
             UserError: a file is missing or damaged.
         """
         root = _root(folder)
+        classes, mask_values = read_classes(folder)
         records = []
         try:
-            classes = [(row["name"], int(row["mask_value"])) for row in _read(folder, folder / "classes.csv", ("name", "mask_value"))]
             for row in _read(folder, images, IMAGE_COLUMNS):
                 labels = tuple(int(label) for label in row["labels"].split(";") if label)
                 width, height = int(row["width"]), int(row["height"])
@@ -145,7 +145,21 @@ class Index:
                 records.append(ImageRecord(row["id"], root / row["path"], width, height, labels, row["digest"]))
         except ValueError as error:
             raise _damaged(folder, images, error) from error
-        return cls(tuple(name for name, _ in classes), tuple(value for _, value in classes), tuple(records), root)
+        return cls(classes, mask_values, tuple(records), root)
+
+
+def read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names of the classes and their values in the data set's mask files.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / "classes.csv"
+    rows = _read(folder, path, ("name", "mask_value"))
+    try:
+        return tuple(row["name"] for row in rows), tuple(int(row["mask_value"]) for row in rows)
+    except ValueError as error:
+        raise _damaged(folder, path, error) from error
 
 
 def write_masks(folder: Path, split: str, masks: Iterable[MaskRecord], root: Path = Path()) -> None:

@@ -1,5 +1,6 @@
 """What the trainings of the base and of the BRNF network share: options, the network to start from, the loop."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,9 +8,10 @@ from typing import Literal
 import torch
 
 from brnf.backbones import BackboneOptions, build_backbone
+from brnf.base.sfc import ImageBank
 from brnf.cam.network import CamNetwork
 from brnf.cam.objective import MapRules
-from brnf.cam.training import CamTrainer, TrainingOptions
+from brnf.cam.training import Batch, CamTrainer, TrainingOptions
 from brnf.stages.checkpoints import Checkpoint, take_steps
 from brnf.stages.common import Runtime
 from brnf.stages.histories import write_history
@@ -94,10 +96,16 @@ class CamTrainingOptions:
         """Return how maps are made in training."""
         return MapRules(self.seed_rule, self.background_over)
 
-    def new_network(self, classes: int, device: torch.device) -> CamNetwork:
-        """Return a network with the backbone's weights and random new layers, the same ones for the same seed."""
+    def new_network(self, classes: int, device: torch.device, affinity: bool = False) -> CamNetwork:
+        """Return a network with the backbone's weights and random new layers, the same ones for the same seed.
+
+        Arguments:
+            classes: number C.
+            device: where it shall be.
+            affinity: whether it propagates maps by pixel similarity (SFC).
+        """
         torch.manual_seed(self.seed)
-        return CamNetwork(build_backbone(self.backbone_options()), classes, self.side_widths).to(device)
+        return CamNetwork(build_backbone(self.backbone_options()), classes, self.side_widths, affinity).to(device)
 
 
 def train_and_save(
@@ -110,6 +118,7 @@ def train_and_save(
     classes: tuple[str, ...],
     outputs: tuple[Path, Path],
     runtime: Runtime,
+    bank: ImageBank | None = None,
 ) -> None:
     """Train a network to the end, from a checkpoint if there is one, and write it with its history.
 
@@ -123,10 +132,16 @@ def train_and_save(
         classes: names of the foreground classes, stored with the network.
         outputs: the network and its history.
         runtime: progress.
+        bank: whose images join the batches (SFC).
     """
+
+    def batches(done: int) -> Iterator[Batch]:
+        own = source.batches(steps, done)
+        return own if bank is None else bank.join(own, done)
+
     if not checkpoint.restore(trainer) and options.fits_classifier():
         fit_classifier(trainer.network, source, options.classifier_penalty)
-    take_steps(name, trainer, lambda done: source.batches(steps, done), steps, checkpoint, runtime, dict)
+    take_steps(name, trainer, batches, steps, checkpoint, runtime, dict)
     write_history(outputs[1], trainer.history)
     save_cam_network(outputs[0], trainer.network, options.backbone_options(), classes)
     checkpoint.finish(trainer)

@@ -9,7 +9,7 @@ import torch
 from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.data.index import Index
 from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.networks import label_vector, load_cam_network, load_image
+from brnf.stages.networks import label_vector, load_cam_network, load_image, map_size
 from brnf.store.files import locked
 from brnf.store.maps import write_maps
 
@@ -60,7 +60,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     rules = MapOptions(options.scales, options.seed_rule, options.background_over)
     with locked(outputs.maps), write_maps(outputs.maps) as writer, torch.inference_mode():
         for record in Progress(index.images, "compute CAMs", runtime, unit="image"):
-            size = (-(-record.height // options.map_stride), -(-record.width // options.map_stride))
+            size = map_size(record, options.map_stride)
             image, labels = load_image(record, options.image_long_side, device), label_vector(record, index, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
                 maps = multi_scale_maps(network, image, labels, size, rules)

@@ -12,7 +12,7 @@ from brnf.data.index import ImageRecord, Index
 from brnf.errors import DamagedProduct, UserError
 from brnf.store.tensors import read_tensors, write_tensors
 
-__all__ = ["label_vector", "load_cam_network", "load_image", "save_cam_network"]
+__all__ = ["label_vector", "load_cam_network", "load_image", "map_size", "save_cam_network"]
 
 
 def save_cam_network(path: Path, network: CamNetwork, options: BackboneOptions, classes: Sequence[str]) -> None:
@@ -46,6 +46,11 @@ def load_image(record: ImageRecord, long_side: int | None, device: torch.device)
     if long_side is not None:
         pixels = resize_long_side(pixels, long_side)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(device)
+
+
+def map_size(record: ImageRecord, stride: int) -> tuple[int, int]:
+    """Return height and width of an image's stored maps: its own size divided by a stride."""
+    return -(-record.height // stride), -(-record.width // stride)
 
 
 def label_vector(record: ImageRecord, index: Index, device: torch.device) -> torch.Tensor:

@@ -1,14 +1,19 @@
-"""Training of the base CAM network, SIPE (`method.md` sections 2 and 3)."""
+"""Training of the base CAM network, SIPE or SFC (`method.md` sections 2 and 3)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import torch
 from torch import Tensor
 
-from brnf.cam.network import CamOutput
+from brnf.base.sfc import ImageBank, SfcObjective, SfcOptions, bank_draws, distribution_weights, halved
+from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
 from brnf.cam.training import Batch, CamTrainer, total_steps
-from brnf.data.index import Index
+from brnf.data.index import ImageRecord, Index
+from brnf.errors import UserError
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
 from brnf.stages.checkpoints import Checkpoint, training_stamp
 from brnf.stages.common import Runtime, run_stage
@@ -35,30 +40,64 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(CamTrainingOptions):
+class Options(CamTrainingOptions, SfcOptions):
     """The network, its training images and its optimiser (`method.md` section 2)."""
+
+    method: Literal["sipe", "sfc"] = "sipe"
+    """What it is trained as; base maps that come from elsewhere need its features only, of a sipe."""
+
+
+Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the base CAM network."""
     device = runtime.torch_device()
     index = Index.of_split(inputs.index, options.split)
-    network = options.new_network(len(index.classes), device)
-    rules = options.map_rules()
-    _, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
-
-    def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
-        return base_loss(output, batch.labels, batch.valid, rules)
-
+    sfc = options.method == "sfc"
+    if sfc and options.cache:
+        raise UserError("base.cache: sfc sees random crops at two scales, which cannot be kept; set it to false")
+    network = options.new_network(len(index.classes), device, affinity=sfc)
+    per_epoch, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
+    loss = _sfc_loss(options, network, class_counts(index.images, len(index.classes)), per_epoch) if sfc else _sipe_loss(options)
+    bank = ImageBank(len(index.classes), options.sfc_drawn, options.seed) if sfc else None
     with (
         locked(outputs.network),
         TrainingSource(network, index, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
-        trainer = CamTrainer(network, loss, steps, options.optimiser_options())
+        trainer = CamTrainer(network, loss, steps, options.optimiser_options(), bank)
         stamp = training_stamp("train_base", options, device, index.classes, index.images)
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
-        train_and_save("train base", trainer, source, steps, checkpoint, options, index.classes, files, runtime)
+        train_and_save("train base", trainer, source, steps, checkpoint, options, index.classes, files, runtime, bank)
+
+
+def _sipe_loss(options: Options) -> Loss:
+    rules = options.map_rules()
+    return lambda output, batch, step: base_loss(output, batch.labels, batch.valid, rules)
+
+
+def _sfc_loss(options: Options, network: CamNetwork, counts: Tensor, per_epoch: int) -> Loss:
+    """Return SFC's loss, which sends the batch through the network once more at half its size."""
+    device = network.classifier.weight.device
+    weights = distribution_weights(counts, bank_draws(per_epoch, options.sfc_drawn, len(counts))).to(device)
+    objective = SfcObjective(options, options.map_rules(), weights)
+
+    def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
+        assert isinstance(batch.pixels, Tensor)
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+            half = network(halved(batch.pixels))
+        return objective(output, half.in_float32(), batch.labels, batch.valid)
+
+    return loss
+
+
+def class_counts(records: Sequence[ImageRecord], classes: int) -> Tensor:
+    """Return how many images show each class, [C]."""
+    counts = torch.zeros(classes)
+    for record in records:
+        counts[[label - 1 for label in record.labels]] += 1
+    return counts
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     network = options.new_network(len(index.classes), device)
     if options.init == "base":
         network = load_cam_network(inputs.base, device, index.classes)
+        network.affinity = None  # BRNF's maps are not propagated, whatever the base is
     objective = build_objective(options, network.dimension, len(index.classes) + 1, device)
     per_epoch, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
 

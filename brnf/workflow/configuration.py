@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from brnf.base.clip_words import words_file
 from brnf.errors import UserError
 from brnf.workflow.schema import complete, load_schema, oversized, reread, violation
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
@@ -66,6 +67,11 @@ class Experiment:
     def denoises(self, model: str) -> bool:
         """Tell whether pseudo-labels of a model come from maps denoised by the flow; the base is the baseline without."""
         return kind_of(model) not in BASE_MODELS and bool(self.network(model)["bsdnf"])
+
+    @property
+    def trained_base(self) -> str:
+        """Return what the base network is trained as: SIPE, too, where the base maps come from elsewhere."""
+        return "sfc" if self.settings["base"]["method"] == "sfc" else "sipe"
 
     def seed_map(self, model: str) -> str:
         """Return which of a model's maps is its seed."""
@@ -179,6 +185,8 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
         if model not in (*ABLATION_MODELS, *settings["variants"]):
             known = ", ".join((*ABLATION_MODELS, *settings["variants"]))
             return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
+    if found := _violated_base(settings["base"]):
+        return found
     for section in ("backbone", "segmentation"):
         weights = settings[section]["weights"]
         file = weights.removeprefix("caffe:")
@@ -187,6 +195,20 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
     if settings["segmentation"]["head"] == "aspp" and settings["segmentation"]["batch_size"] < 2:
         return ("segmentation", "batch_size"), "is 1, must be at least 2 for the head aspp, whose BatchNorm sees one mean an image"
     return _reversed_range(settings)
+
+
+def _violated_base(base: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
+    """Check what the source of the base seeds needs. A folder in results may be one that the workflow is yet to export."""
+    if base["method"] == "sfc" and base["cache"]:
+        return ("base", "cache"), "sfc sees random crops at two scales, which cannot be kept; set it to false"
+    folder = base["import"]["folder"]
+    if base["method"] == "import" and not (folder and (Path(folder).is_dir() or folder.startswith("results/"))):
+        state = "missing" if folder is None else f"no folder '{folder}'"
+        return ("base", "import", "folder"), f"{state}; set it to the folder that holds <image id>.npy or .npz"
+    if base["method"] == "clip_es" and not words_file(base["clip_es"]["words"]).is_file():
+        words = base["clip_es"]["words"]
+        return ("base", "clip_es", "words"), f"no file '{words}'; take voc, coco, or a YAML file with names and background"
+    return None
 
 
 def _reversed_range(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str] | None:

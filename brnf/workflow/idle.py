@@ -12,6 +12,8 @@ _FITTED = "coupling blocks hidden clamp steps batch_rows learning_rate beta1 bet
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("train_base train_brnf", lambda options: options["steps"] is not None, "epochs"),
+    ("train_base", lambda options: options["method"] != "sfc", "sfc_*"),
+    ("train_base", lambda options: options["method"] == "sfc", "seed_rule"),
     ("train_base train_brnf", lambda options: not options["fit_classifier"], "classifier_penalty"),
     ("train_brnf", lambda options: not options["guidance"], "lambda_gui"),
     ("train_brnf", lambda options: not options["ccnf"], "lambda_cal"),

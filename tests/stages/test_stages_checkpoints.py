@@ -70,6 +70,7 @@ class Training:
 
 TRAININGS = {
     "base": Training(train_base, CamTrainer, train_base.Options(**CAMS), {"weight_decay": 0.1}),
+    "sfc": Training(train_base, CamTrainer, train_base.Options(**CAMS, method="sfc"), {"sfc_lambda_scale": 0.1}),
     "brnf": Training(
         train_brnf,
         CamTrainer,

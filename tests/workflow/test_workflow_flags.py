@@ -65,6 +65,7 @@ USED_BY_WORKFLOW = {
     ("download", "coco14", "archives"),
     ("base", "method"),
     ("base", "seed_map"),
+    ("base", "import", "folder"),
     ("brnf", "bsdnf"),
     ("brnf", "flow"),
     ("pseudo_labels", "seed_map"),

@@ -23,7 +23,7 @@ rule train_base:
         mem_mb=memory(16000),
         runtime=720,
     params:
-        options=options("train_base", split=split_of("train")),
+        options=options("train_base", split=split_of("train"), method=lambda wildcards: experiment(wildcards).trained_base),
         code=code("train_base"),
     shell:
         "python -m brnf.stages.train_base --index results/{wildcards.name}/index"

@@ -6,6 +6,7 @@ from shutil import which
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
+from brnf.base.clip_words import words_file
 from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
@@ -114,6 +115,11 @@ def features_of(wildcards):
     """Return the run whose network, maps and pixels a job uses: a base at a point has those of the base itself."""
     kind = kind_of(wildcards.model)
     return RUN.format(name=wildcards.name, model=kind if kind in BASE_MODELS else wildcards.model, seed=wildcards.seed)
+
+
+def experiments_with(section, key, value):
+    """Return a constraint of the wildcard name: the experiments whose configuration says so."""
+    return "|".join(name for name, chosen in EXPERIMENTS.items() if chosen.settings[section][key] == value) or "(?!)"
 
 
 def options(stage, **given):

@@ -170,7 +170,7 @@ rule report:
         runtime=10,
     params:
         experiments=expand("results/{name}", name=EXPERIMENTS),
-        defaults=[f"{'.'.join(path)}: {part.get('default')}" for path, part in leaves(load_schema())],
+        defaults=lambda wildcards: [f"{'.'.join(path)}: {part.get('default')}" for path, part in leaves(load_schema())],
         code=code("report"),
     shell:
         'python -m brnf.stages.report --experiments {params.experiments} --schema "$BRNF_SCHEMA"'

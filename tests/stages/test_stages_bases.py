@@ -1,0 +1,167 @@
+"""The stages of other sources of base seeds: what they read and write, and what they refuse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brnf.base.clip_es import RefinementOptions, clip_maps
+from brnf.base.clip_model import load_clip
+from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.data.index import ImageRecord, Index
+from brnf.errors import UserError
+from brnf.stages import compute_cams, compute_clip_maps, export_maps, import_maps, train_base
+from brnf.stages.common import Runtime
+from brnf.stages.networks import load_cam_network
+from brnf.store.maps import MapReader, write_maps
+
+RUNTIME = Runtime(device="cpu", progress="none")
+LABELS = {"one": (1,), "two": (1, 2), "three": ()}
+SIZE = (32, 48)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Write an index of two of VOC's classes with three images, one without labels."""
+    records = []
+    for name, labels in sorted(LABELS.items()):
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / f"{name}.png")
+        records.append(ImageRecord(name, tmp_path / f"{name}.png", SIZE[1], SIZE[0], labels))
+    Index(("cat", "person"), (8, 15), tuple(records)).write(tmp_path / "index", "train")
+    (tmp_path / "foreign").mkdir()
+    return tmp_path
+
+
+def bring_in(data: Path, **options: int) -> Path:
+    inputs = import_maps.Inputs(data / "index", data / "foreign", data / "index" / "shards" / "train" / "0.csv")
+    import_maps.run(inputs, import_maps.Outputs(data / "maps.h5"), import_maps.Options(**options), RUNTIME)
+    return data / "maps.h5"
+
+
+def save(data: Path, image: str, **content: object) -> None:
+    np.save(data / "foreign" / f"{image}.npy", np.array({key: np.asarray(value) for key, value in content.items()}, dtype=object))
+
+
+def level(*levels: float) -> np.ndarray:
+    return np.stack([np.full(SIZE, value, np.float32) for value in levels])
+
+
+def test_maps_of_several_codes_stand_in_one_shard(data: Path) -> None:
+    save(data, "one", keys=[7], attn_highres=level(0.75))
+    np.savez(data / "foreign" / "two.npz", keys=[0, 8, 15], maps=level(0.5, 0.25, 0.125))
+    for product in ("classifier", "prototype"):
+        maps = MapReader([bring_in(data)], product)
+        assert maps.images == ["one", "three", "two"]
+        assert [maps[image].values[:, 0, 0].tolist() for image in maps.images] == [[0.25, 0.75], [1], [0.5, 0.25, 0.125]]
+        assert maps["two"].classes.tolist() == [1, 2] and maps["three"].values.shape == (1, *SIZE)
+
+
+def test_stored_maps_have_the_wanted_size(data: Path) -> None:
+    save(data, "one", keys=[7], high_res=level(0.75))
+    save(data, "two", keys=[7, 14], high_res=level(0.75, 0.5)[:, ::16, ::16])
+    maps = MapReader([bring_in(data, map_stride=4)], "prototype")
+    assert [maps[image].values.shape[1:] for image in maps.images] == [(8, 12)] * 3
+
+
+def test_a_missing_image_is_one_line_and_nothing_is_written(data: Path) -> None:
+    with pytest.raises(UserError, match=r"foreign: no file one\.npy or \.npz \(2 of 3 images of this shard lack theirs\)"):
+        bring_in(data)
+    save(data, "one", keys=[7], high_res=level(0.75))
+    with pytest.raises(UserError, match=r"foreign: no file two\.npy or \.npz; make these maps"):
+        bring_in(data)
+    save(data, "two", keys=[7], high_res=level(0.75))
+    with pytest.raises(UserError, match=r"two\.npy: keys \[7\] lack class 14"):
+        bring_in(data)
+    assert not (data / "maps.h5").exists()
+
+
+def test_files_of_no_image_are_named_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, keys in {"one": [7], "two": [7, 14], "four": [7], "five": [3]}.items():
+        save(data, name, keys=keys, high_res=level(*[0.5] * len(keys)))
+    bring_in(data)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].endswith("foreign: 2 files belong to no image of the index (five.npy); ignored")
+
+
+def test_two_files_of_an_image_are_refused(data: Path) -> None:
+    save(data, "one", keys=[7], high_res=level(0.5))
+    np.savez(data / "foreign" / "one.npz", keys=[8], maps=level(0.5))
+    with pytest.raises(UserError, match=r"holds both one\.npy and one\.npz; remove one"):
+        bring_in(data)
+
+
+def test_a_file_that_would_run_code_is_refused(data: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (data / "gone off",)  # type: ignore[return-value]
+
+    save(data, "two", keys=[7, 14], high_res=level(0.75, 0.5))
+    np.save(data / "foreign" / "one.npy", np.array({"keys": np.array([7]), "high_res": Bomb()}, dtype=object))
+    with pytest.raises(UserError, match=r"one\.npy: .*; save the maps of the image again"):
+        bring_in(data)
+    assert not (data / "gone off").exists()
+
+
+def test_what_is_exported_and_imported_is_equal(data: Path) -> None:
+    generator = np.random.default_rng(0)
+    with write_maps(data / "own.h5") as writer:
+        for image, labels in LABELS.items():
+            products = {name: generator.random((1 + len(labels), *SIZE)) for name in ("classifier", "prototype")}
+            writer.write(image, np.array(labels, np.uint8), products)
+    inputs = export_maps.Inputs(data / "index", (data / "own.h5",))
+    (data / "foreign").rmdir()
+    export_maps.run(inputs, export_maps.Outputs(data / "foreign"), export_maps.Options(), RUNTIME)
+    other = np.load(data / "foreign" / "two.npy", allow_pickle=True).item()  # as SFC's own code reads it
+    assert other["keys"].tolist() == [0, 8, 15] and other["IS_CAM"].shape == other["IS_CAM1"].shape == (3, *SIZE)
+    for product in ("classifier", "prototype"):
+        own, back = MapReader([data / "own.h5"], product), MapReader([bring_in(data)], product)
+        for image in ("one", "two"):
+            np.testing.assert_array_equal(back[image].values, own[image].values)
+            np.testing.assert_array_equal(back[image].classes, own[image].classes)
+
+
+SMALL = {"split": "train", "backbone": "tf_efficientnet_lite0", "weights": "none"}
+
+
+def shard(data: Path) -> Path:
+    return data / "index" / "shards" / "train" / "0.csv"
+
+
+def test_sfc_writes_propagated_maps(data: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(data / "two.png")
+    sizes = {"resize_low": 32, "resize_high": 48, "crop": 32, "batch_size": 3, "side_widths": (4, 4, 4, 4), "steps": 2}
+    files = train_base.Outputs(data / "base.pt", data / "base.csv")
+    train_base.run(train_base.Inputs(data / "index"), files, train_base.Options(**SMALL, **sizes, method="sfc"), RUNTIME)  # type: ignore[arg-type]
+    network = load_cam_network(data / "base.pt", torch.device("cpu"), ("cat", "person"))
+    inputs = compute_cams.Inputs(data / "index", data / "base.pt", shard(data))
+    compute_cams.run(inputs, compute_cams.Outputs(data / "maps.h5"), compute_cams.Options(scales=(1.0,)), RUNTIME)
+    image = torch.from_numpy(np.array(Image.open(data / "two.png"))).permute(2, 0, 1)
+    with torch.inference_mode():
+        expected = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
+        network.affinity = None
+        plain = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
+    values = MapReader([data / "maps.h5"], "classifier")["two"].values
+    np.testing.assert_allclose(values, expected.classifier.numpy(), atol=1e-3)
+    assert np.abs(values - plain.classifier.numpy()).max() > 0.1
+    with pytest.raises(UserError, match=r"base\.cache: sfc sees random crops at two scales"):
+        options = train_base.Options(**SMALL, **sizes, method="sfc", cache=True, trainable_stages=0)  # type: ignore[arg-type]
+        train_base.run(train_base.Inputs(data / "index"), files, options, RUNTIME)
+
+
+def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, Path]) -> None:
+    (data / "words.yaml").write_text("names: {person: someone}\nbackground: [sky, cat, sea]\n")
+    name, weights = tiny_clip
+    options = compute_clip_maps.Options(str(data / "words.yaml"), "a {name}.", name, str(weights), attention_maps=2, map_stride=2)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(data / "two.png")
+    inputs = compute_clip_maps.Inputs(data / "index", shard(data))
+    compute_clip_maps.run(inputs, compute_clip_maps.Outputs(data / "maps.h5"), options, RUNTIME)
+    clip = load_clip(name, str(weights), torch.device("cpu"))
+    image = torch.from_numpy(np.array(Image.open(data / "two.png"))).permute(2, 0, 1)
+    asked, things = clip.directions(["a cat.", "a someone."]), clip.directions(["a sky.", "a sea."])  # a cat is no background here
+    expected = clip_maps(clip, image, asked, things, (16, 24), RefinementOptions(attention_maps=2))
+    for product, wanted in (("classifier", expected.classifier), ("prototype", expected.prototype)):
+        maps = MapReader([data / "maps.h5"], product)
+        np.testing.assert_allclose(maps["two"].values, wanted.numpy(), atol=1e-3)
+        assert maps["three"].values.tolist() == np.ones((1, 16, 24)).tolist()
