@@ -28,6 +28,8 @@ SOURCES: dict[str, dict[str, str]] = {
     "denoise_seeds": {"round": ""},
     "train_brnf": {"": "", "backbone": "", "cam": "", "model": "", "online": "flow_", "flow.tau": "tau_"},
     "make_pseudo_labels": {"pseudo_labels": ""},
+    "train_boundaries": {"backbone": "", "random_walk": ""},
+    "walk_pseudo_labels": {"cam": "", "random_walk": "", "pseudo_labels": ""},
     "train_segmentation": {"": "", "segmentation": ""},
     "predict_segmentation": {"": "", "segmentation.test": ""},
     "export_predictions": {},

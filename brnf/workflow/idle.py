@@ -11,7 +11,7 @@ Options = Mapping[str, Any]
 _FITTED = "coupling blocks hidden clamp steps batch_rows learning_rate beta1 beta2 clip_norm balanced learn_means"
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
-    ("train_base train_brnf", lambda options: options["steps"] is not None, "epochs"),
+    ("train_base train_brnf train_boundaries", lambda options: options["steps"] is not None, "epochs"),
     ("train_base", lambda options: options["method"] != "sfc", "sfc_*"),
     ("train_base", lambda options: options["method"] == "sfc", "seed_rule"),
     ("train_base train_brnf", lambda options: not options["fit_classifier"], "classifier_penalty"),

@@ -11,8 +11,9 @@ from brnf.base.clip_es import RefinementOptions, clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.data.index import ImageRecord, Index
+from brnf.data.masks import read_mask, write_palette_png
 from brnf.errors import UserError
-from brnf.stages import compute_cams, compute_clip_maps, export_maps, import_maps, train_base
+from brnf.stages import compute_cams, compute_clip_maps, export_maps, import_maps, train_base, train_boundaries, walk_pseudo_labels
 from brnf.stages.common import Runtime
 from brnf.stages.networks import load_cam_network
 from brnf.store.maps import MapReader, write_maps
@@ -165,3 +166,43 @@ def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, P
         maps = MapReader([data / "maps.h5"], product)
         np.testing.assert_allclose(maps["two"].values, wanted.numpy(), atol=1e-3)
         assert maps["three"].values.tolist() == np.ones((1, 16, 24)).tolist()
+
+
+def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
+    """The object is the bright left half; its map covers the middle of it only."""
+    (data / "labels").mkdir()
+    pixels, label = np.full((*SIZE, 3), 20, np.uint8), np.zeros(SIZE, np.uint8)
+    pixels[:, :24], label[:, :24] = 230, 1
+    for name in LABELS:
+        Image.fromarray(pixels).save(data / f"{name}.png")
+        write_palette_png(data / "labels" / f"{name}.png", label)
+    options = {"batch_size": 3, "steps": 40, "crop": 48, "scale_low": 1.0, "scale_high": 1.0, "training_radius": 4}
+    backbone = {**SMALL, "weights": "efficientnet_lite0"}
+    files = train_boundaries.Outputs(data / "boundaries.pt", data / "boundaries.csv")
+    inputs = train_boundaries.Inputs(data / "index", (data / "labels",))
+    train_boundaries.run(inputs, files, train_boundaries.Options(**backbone, **options, momentum=0.9, learning_rate=0.3), RUNTIME)  # type: ignore[arg-type]
+    with write_maps(data / "maps.h5") as writer:
+        for name, labels in LABELS.items():
+            values = np.zeros((1 + len(labels), *SIZE))
+            values[0] = 0.1
+            values[0, :, 30:] = 0.6
+            values[1:2, 4:28, 4:14] = 1.0
+            writer.write(name, np.array(labels, np.uint8), {"seeds": values})
+    walked = walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5")
+    inputs_of_walk = walk_pseudo_labels.Inputs(data / "index", shard(data), data / "maps.h5", data / "boundaries.pt")
+    walk_pseudo_labels.run(inputs_of_walk, walked, walk_pseudo_labels.Options(save_probabilities=True), RUNTIME)
+    found = read_mask(data / "walked" / "one.png", (1, 2), size=SIZE)
+    assert (found[:, :20] == 1).mean() > 0.9 and (found[:, 28:] == 0).mean() > 0.9
+    probability = MapReader([data / "walked.h5"], "probability")["two"].values
+    np.testing.assert_allclose(probability.sum(0), 1, atol=2e-3)
+    assert not read_mask(data / "walked" / "three.png", (1, 2), size=SIZE).any()
+
+
+def test_a_damaged_boundary_network_is_one_line(data: Path) -> None:
+    (data / "maps.h5").touch()
+    torch.save({"a": 1}, data / "boundaries.pt")
+    inputs = walk_pseudo_labels.Inputs(data / "index", shard(data), data / "maps.h5", data / "boundaries.pt")
+    with pytest.raises(UserError, match=r"boundaries\.pt: holds no boundary network; remove it"):
+        walk_pseudo_labels.run(
+            inputs, walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5"), walk_pseudo_labels.Options(), RUNTIME
+        )

@@ -16,8 +16,9 @@ from PIL import Image
 from brnf.cam.training import CamTrainer
 from brnf.data.index import ImageRecord, Index
 from brnf.flow.training import FlowTrainer
+from brnf.segment.boundary_training import BoundaryTrainer
 from brnf.segment.training import SegmentationTrainer
-from brnf.stages import checkpoints, train_base, train_brnf, train_flow, train_segmentation
+from brnf.stages import checkpoints, train_base, train_boundaries, train_brnf, train_flow, train_segmentation
 from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
 from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
@@ -61,6 +62,7 @@ class Training:
             train_base: lambda: train_base.Inputs(data),
             train_brnf: lambda: train_brnf.Inputs(data, data / "base.pt", (data / "seeds.h5",)),
             train_flow: lambda: train_flow.Inputs((data / "pixels.h5",)),
+            train_boundaries: lambda: train_boundaries.Inputs(data, (data / "masks",)),
             train_segmentation: lambda: train_segmentation.Inputs(data, (data / "masks",)),
         }
         files = folder / "result.pt", folder / "history.csv"
@@ -84,6 +86,14 @@ TRAININGS = {
         FlowTrainer,
         train_flow.Options(blocks=2, hidden=8, steps=STEPS, batch_rows=40, held_out=0.2, balanced=True),
         {"noise": 0.1},
+    ),
+    "boundaries": Training(
+        train_boundaries,
+        BoundaryTrainer,
+        train_boundaries.Options(
+            split="train", backbone="tf_efficientnet_lite0", weights="none", steps=STEPS, batch_size=2, crop=32, training_radius=3
+        ),
+        {"learning_rate": 0.2},
     ),
     "segmentation": Training(
         train_segmentation,

@@ -92,3 +92,12 @@ def test_maps_of_sfc_give_the_same_tables_once_exported_and_imported(workflow: A
     assert tables[0] == tables[1] and [row["product"] for row in tables[0]] == ["cam_classifier", "cam_prototype"]
     with (workflow.folder / "results/tiny/base/seed0/network/history.csv").open() as file:
         assert [set(row) for row in csv.DictReader(file)] == [{"step", "loss", "classification", "consistency", "scales"}] * 2
+
+
+def test_a_random_walk_learns_its_boundaries_from_the_labels_of_the_crf(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("tiny", {"train": 2, "val": 2})
+    words = ("--configfile", config("tiny"), "--config", "companions=null", "models=[base]", "products=[pseudo_labels]")
+    plain, walked = workflow.jobs(*words), workflow.jobs(*words, "pseudo_labels={refine: random_walk}")
+    assert plain["make_pseudo_labels"] == 2 and "train_boundaries" not in plain
+    replaced = {"make_boundary_labels": 2, "train_boundaries": 1, "walk_pseudo_labels": 2}
+    assert walked == {rule: count for rule, count in plain.items() if rule != "make_pseudo_labels"} | replaced

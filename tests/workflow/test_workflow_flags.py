@@ -25,6 +25,8 @@ GIVEN_BY_RULES = {
     "denoise_seeds": {"product"},
     "train_brnf": {"split", "seed", "seed_product"},
     "make_pseudo_labels": {"product"},
+    "train_boundaries": {"split", "seed"},
+    "walk_pseudo_labels": {"product"},
     "train_segmentation": {"split", "seed"},
     "evaluate": {"split", "product", "product_name", "model", "seed"},
     "compare_models": {"models", "references", "paper"},
@@ -69,6 +71,7 @@ USED_BY_WORKFLOW = {
     ("brnf", "bsdnf"),
     ("brnf", "flow"),
     ("pseudo_labels", "seed_map"),
+    ("pseudo_labels", "refine"),
     ("evaluate", "val_products"),
 }
 

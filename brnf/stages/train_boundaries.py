@@ -1,0 +1,105 @@
+"""From pseudo-labels to a network that finds class boundaries (`method.md` section 8, IRN)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from brnf.backbones import BackboneOptions, build_backbone
+from brnf.cam.training import total_steps
+from brnf.data.index import Index
+from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries
+from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
+from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
+from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
+from brnf.stages.common import Runtime, run_stage
+from brnf.stages.histories import write_history
+from brnf.store.files import locked
+from brnf.store.tensors import write_tensors
+
+__all__ = ["Inputs", "Options", "Outputs", "run"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stage reads."""
+
+    index: Path
+    """Folder of the image index."""
+    masks: tuple[Path, ...]
+    """Folders of pseudo-labels, ``<id>.png``; together they hold every image of the split."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stage writes."""
+
+    network: Path
+    """The trained boundary network."""
+    history: Path
+    """CSV with the loss of each step."""
+
+
+@dataclass(frozen=True)
+class Options(BoundaryOptions):
+    """The network, its training images and its optimiser."""
+
+    split: str = "train_aug"
+    """The images to train on."""
+    backbone: str = "resnet50"
+    """Name of a timm network; it stays frozen."""
+    weights: str = "imagenet"
+    """imagenet, efficientnet_lite0, none, or a file with a state dictionary."""
+    stride: int = 16
+    """Stride of the last stage: 8, 16 or 32."""
+    dilated: bool = False
+    """Replace lost strides by dilation."""
+    batch_size: int = 32
+    """Images a step."""
+    epochs: int = 3
+    """Passes over the images."""
+    steps: int | None = None
+    """Steps in all; overrules the epochs."""
+    crop: int = 512
+    """Side of the training crop in pixels."""
+    scale_low: float = 0.5
+    """Smallest random scale."""
+    scale_high: float = 1.5
+    """Largest random scale."""
+    seed: int = 0
+    """Of the branches' first weights, the order of the images and their augmentation."""
+
+
+def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
+    """Train the boundary network."""
+    device = runtime.torch_device()
+    index = Index.of_split(inputs.index, options.split)
+    images = pair_with_masks(index.images, inputs.masks)
+    torch.manual_seed(options.seed)
+    backbone = BackboneOptions(options.backbone, options.weights, options.stride, options.dilated, trainable_stages=0)
+    network = BoundaryNetwork(build_backbone(backbone))
+    _, steps = total_steps(len(images), options.batch_size, options.epochs, options.steps)
+    augment = AugmentOptions(options.crop, options.scale_low, options.scale_high, hsv=0)
+    red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
+    draws = SegmentationDraws(images, len(index.classes), steps * options.batch_size, augment, (red, green, blue), options.seed)
+    trainer = BoundaryTrainer(network, options, steps, device)
+    with locked(outputs.network):
+        stamp = training_stamp("train_boundaries", options, device, index.classes, index.images, *inputs.masks)
+        checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
+        checkpoint.restore(trainer)
+        take_steps(
+            "train boundaries",
+            trainer,
+            lambda done: endless_batches(draws, options.batch_size, runtime.workers, pin=device.type == "cuda", done=done),
+            steps,
+            checkpoint,
+            runtime,
+            dict,
+        )
+        write_history(outputs.history, trainer.history)
+        write_tensors(outputs.network, pack_boundaries(network, backbone))
+        checkpoint.finish(trainer)
+
+
+if __name__ == "__main__":
+    run_stage(run)
