@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import open_clip
 import pytest
-import torch
 
 TINY = {
     "embed_dim": 16,
@@ -18,6 +16,9 @@ TINY = {
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Make the architecture known to open_clip; return its name and a file of weights."""
+    import open_clip  # here, since it takes seconds that other tests need not spend
+    import torch
+
     folder = tmp_path_factory.mktemp("clip")
     (folder / "tiny-clip.json").write_text(json.dumps(TINY))
     open_clip.add_model_config(folder / "tiny-clip.json")
