@@ -1,5 +1,6 @@
 """CLIP's two towers, opened up: tokens, attention maps, text directions (`method.md` section 3, clip_es)."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ def load_clip(name: str, weights: str, device: torch.device) -> Clip:
     if weights == "openai" and not architecture.get("quick_gelu", False):
         raise UserError(f"base.clip_es.model: OpenAI's weights need quick-GELU, which {name} lacks; take ViT-B-16-quickgelu")
     if Path(weights).is_file():
+        logging.disable(logging.WARNING)  # open_clip would warn that it has loaded no weights
         model = open_clip.create_model(name, load_weights=False)
+        logging.disable(logging.NOTSET)
         try:
             model.load_state_dict(_state(Path(weights)))
         except RuntimeError as error:
