@@ -107,3 +107,26 @@ def test_what_is_exported_comes_back_unchanged(labels: tuple[int, ...], seed: in
     back = read(dict(foreign_maps(*maps, VALUES)), labels)
     np.testing.assert_array_equal(back["prototype"], maps[0].values)
     np.testing.assert_array_equal(back["classifier"], maps[1].values)
+
+
+ODD = st.sampled_from([np.uint8, np.int64, np.float16, np.float64, np.complex64, bool, "U3", object])
+SHAPES = st.sampled_from([(), (0,), (2,), (3,), (2, 4, 6), (3, 4, 6), (2, 6, 4), (2, 0, 6), (1, 2, 3), (2, 2, 3, 1), (2, 8, 12)])
+
+
+@given(ODD, SHAPES, ODD, SHAPES, st.sampled_from(["IS_CAM", "maps", "attn_highres", "cam"]), st.integers(0, 99))
+def test_whatever_the_arrays_are_they_become_maps_or_one_line(
+    keys: Any, keys_shape: tuple[int, ...], kind: Any, shape: tuple[int, ...], name: str, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    numbers = generator.permutation([0, 7, 8, 14, 15])[: int(np.prod(keys_shape, initial=1))]
+    if keys_shape and len(numbers) == np.prod(keys_shape):
+        content = {"keys": numbers.reshape(keys_shape).astype(keys), name: (3 * generator.random(shape)).astype(kind)}
+    else:
+        content = {"keys": np.zeros(keys_shape, keys), name: np.zeros(shape, kind)}
+    try:
+        maps = base_maps(content, (1,), VALUES, SIZE, SIZE, "a.npy")
+    except UserError as error:
+        assert str(error).startswith("a.npy: ") and "\n" not in str(error)
+        return
+    for values in maps.values():
+        assert values.shape == (2, *SIZE) and values.dtype == np.float32 and 0 <= values.min() <= values.max() <= 1
