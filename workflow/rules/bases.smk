@@ -1,18 +1,6 @@
 # Base maps that no network of this workflow makes, and maps for other code. They take the place of compute_cams for the model base.
 
 
-def all_shards(pattern):
-    """Return a function for `input`: a file for every shard of every split that maps are computed for."""
-
-    def of(wildcards):
-        chosen = experiment(wildcards)
-        splits = dict.fromkeys(chosen.computed_split(split) for split in chosen.splits())
-        files = [file for split in splits for file in shards(index_folder(wildcards), pattern, split)]
-        return [file.format(**dict(wildcards.items())) for file in files]
-
-    return of
-
-
 ruleorder: import_maps > compute_cams
 ruleorder: compute_clip_maps > compute_cams
 
@@ -36,14 +24,14 @@ rule import_maps:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
     params:
         options=options("import_maps"),
         code=code("import_maps"),
     shell:
         "python -m brnf.stages.import_maps --index results/{wildcards.name}/index --folder {input.folder:q} --images {input.images}"
-        " --maps {output.maps} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule compute_clip_maps:
@@ -65,7 +53,7 @@ rule compute_clip_maps:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=480,
     params:
         options=options("compute_clip_maps"),
@@ -73,7 +61,7 @@ rule compute_clip_maps:
         code=code("compute_clip_maps"),
     shell:
         "python -m brnf.stages.compute_clip_maps --index results/{wildcards.name}/index --images {input.images}"
-        " --maps {output.maps} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule export_maps:
@@ -90,10 +78,10 @@ rule export_maps:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
     params:
         code=code("export_maps"),
     shell:
         "python -m brnf.stages.export_maps --index results/{wildcards.name}/index --maps {input.maps}"
-        " --folder {output.folder} {config[runtime]} 2> >(tee {log} >&2)"
+        " --folder {output.folder} $BRNF_RUNTIME 2> >(tee {log} >&2)"

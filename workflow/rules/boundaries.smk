@@ -32,15 +32,16 @@ rule train_boundaries:
         ENVIRONMENT
     threads: THREADS
     resources:
+        cpus_per_task=CPUS,
         gpu=1,
-        mem_mb=16000,
+        mem_mb=memory(16000),
         runtime=720,
     params:
         options=options("train_boundaries", split=split_of("train")),
         code=code("train_boundaries"),
     shell:
         "python -m brnf.stages.train_boundaries --index results/{wildcards.name}/index --masks {input.masks}"
-        " --network {output.network} --history {output.history} {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule walk_pseudo_labels:
@@ -63,7 +64,7 @@ rule walk_pseudo_labels:
     threads: THREADS
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=480,
     params:
         options=options("walk_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
@@ -71,4 +72,4 @@ rule walk_pseudo_labels:
     shell:
         "python -m brnf.stages.walk_pseudo_labels --index results/{wildcards.name}/index --images {input.images} --maps {input.maps}"
         " --network {input.network} --masks {output.masks} --probabilities {output.probabilities}"
-        " {params.options} {config[runtime]} 2> >(tee {log} >&2)"
+        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -219,6 +219,18 @@ def sharded(pattern, key):
     return of
 
 
+def all_shards(pattern):
+    """Return a function for `input`: a file for every shard of every split that maps are computed for."""
+
+    def of(wildcards):
+        chosen = experiment(wildcards)
+        splits = dict.fromkeys(chosen.computed_split(split) for split in chosen.splits())
+        files = [file for split in splits for file in shards(index_folder(wildcards), pattern, split)]
+        return [file.format(**dict(wildcards.items())) for file in files]
+
+    return of
+
+
 def measured(wildcards):
     """Return the `input` of an evaluation: maps, or masks with their probabilities, and ground truth that is drawn."""
     split = experiment(wildcards).computed_split(wildcards.split)
