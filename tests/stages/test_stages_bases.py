@@ -105,22 +105,21 @@ def test_a_file_that_would_run_code_is_refused(data: Path) -> None:
     assert not (data / "gone off").exists()
 
 
-def test_what_is_exported_and_imported_is_equal(data: Path) -> None:
+def test_what_is_exported_and_imported_is_equal_to_the_byte(data: Path) -> None:
+    """Whatever follows reads nothing but this file, so that all later products and tables are equal, too."""
     generator = np.random.default_rng(0)
     with write_maps(data / "own.h5") as writer:
-        for image, labels in LABELS.items():
-            products = {name: generator.random((1 + len(labels), *SIZE)) for name in ("classifier", "prototype")}
-            writer.write(image, np.array(labels, np.uint8), products)
+        for image, labels in sorted(LABELS.items()):
+            maps = {
+                name: generator.random((1 + len(labels), *SIZE)) if labels else np.ones((1, *SIZE)) for name in ("classifier", "prototype")
+            }
+            writer.write(image, np.array(labels, np.uint8), maps)
     inputs = export_maps.Inputs(data / "index", (data / "own.h5",))
     (data / "foreign").rmdir()
     export_maps.run(inputs, export_maps.Outputs(data / "foreign"), export_maps.Options(), RUNTIME)
     other = np.load(data / "foreign" / "two.npy", allow_pickle=True).item()  # as SFC's own code reads it
     assert other["keys"].tolist() == [0, 8, 15] and other["IS_CAM"].shape == other["IS_CAM1"].shape == (3, *SIZE)
-    for product in ("classifier", "prototype"):
-        own, back = MapReader([data / "own.h5"], product), MapReader([bring_in(data)], product)
-        for image in ("one", "two"):
-            np.testing.assert_array_equal(back[image].values, own[image].values)
-            np.testing.assert_array_equal(back[image].classes, own[image].classes)
+    assert bring_in(data).read_bytes() == (data / "own.h5").read_bytes()
 
 
 SMALL = {"split": "train", "backbone": "tf_efficientnet_lite0", "weights": "none"}

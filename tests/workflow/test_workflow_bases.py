@@ -90,6 +90,8 @@ def test_maps_of_sfc_give_the_same_tables_once_exported_and_imported(workflow: A
         with (workflow.folder / target).open() as file:
             tables.append(list(csv.DictReader(file)))
     assert tables[0] == tables[1] and [row["product"] for row in tables[0]] == ["cam_classifier", "cam_prototype"]
+    shards = [workflow.folder / "results" / name / "base/seed0/cams/train/0.h5" for name in ("tiny", "again")]
+    assert shards[0].read_bytes() == shards[1].read_bytes()
     with (workflow.folder / "results/tiny/base/seed0/network/history.csv").open() as file:
         assert [set(row) for row in csv.DictReader(file)] == [{"step", "loss", "classification", "consistency", "scales"}] * 2
 
