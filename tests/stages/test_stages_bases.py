@@ -13,7 +13,16 @@ from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.errors import UserError
-from brnf.stages import compute_cams, compute_clip_maps, export_maps, import_maps, train_base, train_boundaries, walk_pseudo_labels
+from brnf.stages import (
+    compute_cams,
+    compute_clip_maps,
+    export_maps,
+    import_maps,
+    train_base,
+    train_boundaries,
+    train_brnf,
+    walk_pseudo_labels,
+)
 from brnf.stages.common import Runtime
 from brnf.stages.networks import load_cam_network
 from brnf.store.maps import MapReader, write_maps
@@ -145,6 +154,11 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
     values = MapReader([data / "maps.h5"], "classifier")["two"].values
     np.testing.assert_allclose(values, expected.classifier.numpy(), atol=1e-3)
     assert np.abs(values - plain.classifier.numpy()).max() > 0.1
+    brnf = {"seed_product": "classifier", "init": "base", "ccnf": False, "fscl": False, "steps": 1}
+    inputs_of_brnf = train_brnf.Inputs(data / "index", data / "base.pt", (data / "maps.h5",))
+    brnf_files = train_brnf.Outputs(data / "brnf.pt", data / "brnf.csv")
+    train_brnf.run(inputs_of_brnf, brnf_files, train_brnf.Options(**SMALL, **(sizes | brnf)), RUNTIME)  # type: ignore[arg-type]
+    assert load_cam_network(data / "brnf.pt", torch.device("cpu"), ("cat", "person")).affinity is None  # BRNF's maps are SIPE's
     with pytest.raises(UserError, match=r"base\.cache: sfc sees random crops at two scales"):
         options = train_base.Options(**SMALL, **sizes, method="sfc", cache=True, trainable_stages=0)  # type: ignore[arg-type]
         train_base.run(train_base.Inputs(data / "index"), files, options, RUNTIME)
