@@ -100,6 +100,7 @@ EFFECTS: dict[str, str | None] = {
     "base.epochs brnf.epochs": "",
     "flow.ridge flow.components": "",
     "segmentation.head_width segmentation.norm_momentum": "",
+    "base.sfc.* base.clip_es.* base.import.* random_walk.*": "",
     "base.seed_map": "store_pixels base; denoise_seeds base; make_pseudo_labels base; evaluate base seeds; draw examples",
     "base.*": "train_base base",
     "flow.density flow.steps flow.held_out flow.balanced": FLOWS,
@@ -117,7 +118,7 @@ EFFECTS: dict[str, str | None] = {
 """Patterns of keys, the first that fits counts -> jobs that read them, beside the record ``config.yaml``; None: not even that.
 
 Empty where another key makes one meaningless: epochs beside steps, settings of the Gaussian baselines beside the flow,
-of the 256-channel head beside the sum of convolutions.
+of the 256-channel head beside the sum of convolutions, of other bases beside SIPE, of the random walk beside the CRF.
 """
 
 
@@ -205,7 +206,8 @@ BY_HAND = {
     "variants": "what belongs to the variant: its network and what follows",
     "companions": "adds the jobs of the new experiments; report",
     "brnf.bsdnf": "the network, and pseudo-labels of the other maps",
-    "base.method": "everything but the data",
+    "base.method": "the maps of the base, for sfc its network too, and what follows",
+    "pseudo_labels.refine": "the pseudo-labels, by other jobs, and what follows",
     "evaluate.val_products": "adds the jobs that they need on unseen images, and draws and tabulates again",
     "dataset.kind": "everything",
     "dataset.root": "the index; what follows only where contents differ",
@@ -239,6 +241,12 @@ CHOSEN: dict[str, Any] = {
     "cam.image_long_side": 96,
     "cam.scales": [1.0, 1.5],
     "base.resize_low": 95,
+    "base.clip_es.words": "coco",
+    "base.clip_es.prompt": "a {name}.",
+    "base.clip_es.model": "ViT-B-32-quickgelu",
+    "base.clip_es.weights": "laion2b",
+    "base.import.folder": "elsewhere",
+    "random_walk.steps": 3,
     "brnf.resize_low": 95,
     "brnf.flow": {"blocks": 3},
     "flow.temperature": 2.0,
