@@ -23,8 +23,8 @@ FORMAT = ("v110", "v110")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LEAST_SUPERBLOCK = 2
 """Version of the first one with a checksum."""
-LARGEST_RATIO = 100
-"""No more than this does LZF compress: it writes 3 bytes for at most 264."""
+LARGEST_RATIO = 1050
+"""No more than this does gzip compress: it writes 2 bits for at most 258 bytes."""
 
 
 class Disk(io.RawIOBase):

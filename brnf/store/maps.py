@@ -74,9 +74,9 @@ class MapWriter:
                 raise UserError(
                     f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate"
                 )
-            group.create_dataset(
-                product, data=values.astype(np.float16), chunks=values.shape, compression="lzf", shuffle=True, fletcher32=True
-            )
+            # LZF is faster, but makes other bytes of the same numbers each time.
+            filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+            group.create_dataset(product, data=values.astype(np.float16), chunks=values.shape, **filters)
 
 
 @contextmanager
