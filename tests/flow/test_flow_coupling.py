@@ -1,0 +1,59 @@
+"""The written-out way through the couplings against FrEIA's own and against numerical gradients."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from brnf.flow.coupling import transform
+from brnf.flow.realnvp import build_real_nvp
+
+
+def network(coupling: str, blocks: int = 3) -> torch.nn.Module:
+    built = build_real_nvp(6, coupling, blocks, 5, 1.7, 3).double()  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return built
+
+
+def rows(count: int = 9) -> Tensor:
+    return torch.randn(count, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("coupling", ["one_sided", "glow"])
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_values_equal_freia(coupling: str, count: int) -> None:
+    built, points = network(coupling), rows(count)
+    kept = points.clone()
+    expected = built(points)
+    torch.testing.assert_close(transform(built, points), expected)
+    with torch.no_grad():  # works in place, on a copy
+        torch.testing.assert_close(transform(built, points), expected)
+    assert torch.equal(points, kept)
+
+
+@pytest.mark.parametrize("coupling", ["one_sided", "glow"])
+def test_gradients_equal_freia(coupling: str) -> None:
+    built, points = network(coupling), rows().requires_grad_()
+    weights = torch.randn(9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    learning = [points, *(parameter for parameter in built.parameters() if parameter.requires_grad)]
+
+    def gradients(z: Tensor, log_determinant: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((weights[:, :6] * z).sum() + (weights[:, 6] * log_determinant).sum(), learning)
+
+    torch.testing.assert_close(gradients(*transform(built, points)), gradients(*built(points)))
+
+
+@pytest.mark.parametrize("coupling", ["one_sided", "glow"])
+def test_gradient_equals_differences(coupling: str) -> None:
+    built = network(coupling, 2)
+    assert torch.autograd.gradcheck(lambda points: transform(built, points), rows(2).requires_grad_())
+
+
+def test_frozen_parameters_still_pass_gradients_to_the_points() -> None:
+    built, points = network("one_sided").requires_grad_(False), rows().requires_grad_()
+    (found,) = torch.autograd.grad(transform(built, points)[1].sum(), points)
+    (expected,) = torch.autograd.grad(built(points)[1].sum(), points)
+    torch.testing.assert_close(found, expected)
