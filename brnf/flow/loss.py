@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from brnf.flow.density import TILE, StandardisedDensity
 from brnf.flow.labels import UNLABELLED
 from brnf.flow.mixture import log_marginal
 
-__all__ = ["mixture_loss"]
+__all__ = ["add_gradient", "mixture_loss"]
 
 
 def mixture_loss(log_prob: Tensor, codes: Tensor) -> Tensor:
@@ -21,3 +22,25 @@ def mixture_loss(log_prob: Tensor, codes: Tensor) -> Tensor:
     """
     labelled = log_prob.gather(1, codes.clamp_min(0).unsqueeze(1)).squeeze(1)
     return -torch.where(codes == UNLABELLED, log_marginal(log_prob), labelled).mean()
+
+
+def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
+    """Add the gradient of :func:`mixture_loss` to that of the parameters, tile by tile, so that memory does not grow with the batch.
+
+    Arguments:
+        density: whose parameters learn.
+        features: [N, D] raw, any float.
+        noise: [N, D] added after standardisation.
+        codes: [N] int64 three-way labels.
+
+    Returns:
+        The loss, a scalar without gradient.
+    """
+    total = torch.zeros((), device=codes.device)
+    with torch.enable_grad():
+        for tile, tile_noise, tile_codes in zip(features.split(TILE), noise.split(TILE), codes.split(TILE), strict=True):
+            share = len(tile_codes) / len(codes)
+            loss = share * mixture_loss(density.class_log_prob(tile, tile_noise), tile_codes)
+            loss.backward()
+            total += loss.detach()
+    return total

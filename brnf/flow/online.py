@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brnf.errors import UserError
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
-from brnf.flow.loss import mixture_loss
+from brnf.flow.loss import add_gradient
 from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
 
 __all__ = ["OnlineFlow", "OnlineOptions"]
@@ -95,12 +95,9 @@ class OnlineFlow:
             chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[: self.options.batch_rows]
             features, codes, allowed = features[chosen], codes[chosen], allowed[chosen]
         noise = self.flow.options.noise * torch.randn(features.shape, generator=self._generator, device=self._device)
-        with torch.enable_grad():
-            loss = mixture_loss(self.flow.class_log_prob(features, noise), codes)
-            self._optimiser.zero_grad()
-            loss.backward()
+        self._optimiser.zero_grad()
+        value = float(add_gradient(self.flow, features, noise, codes))
         norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
-        value = float(loss.detach())
         if not math.isfinite(value) or not bool(norm.isfinite()):
             raise UserError(f"the online flow's loss is not finite at its update {self.updates + 1}; lower brnf.flow_learning_rate")
         self._optimiser.step()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brnf.errors import UserError
 from brnf.flow.density import TILE, FlowDensity, StandardisedDensity
-from brnf.flow.loss import mixture_loss
+from brnf.flow.loss import add_gradient, mixture_loss
 
 __all__ = ["FlowTrainer", "HeldOut", "TrainingOptions", "TrainingRow", "balanced_rows", "held_out_loss"]
 
@@ -144,13 +144,11 @@ class FlowTrainer:
             index = balanced_rows(codes, self._draw)
             features, codes = features[index], codes[index]
         device = self.flow.mean.device
-        features, codes = features.to(device, torch.float32), codes.to(device)
+        features, codes = features.to(device), codes.to(device)
         noise = self.flow.options.noise * torch.randn(features.shape, generator=self._noise, device=device)
-        loss = mixture_loss(self.flow.class_log_prob(features, noise), codes)
         self._optimiser.zero_grad()
-        loss.backward()
+        value = float(add_gradient(self.flow, features, noise, codes))
         norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
-        value = float(loss.detach())
         if not math.isfinite(value) or not bool(norm.isfinite()):
             self.restore_best()
             raise UserError(

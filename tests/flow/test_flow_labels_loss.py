@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brnf.errors import UserError
+from brnf.flow.density import TILE, FlowDensity, FlowOptions
 from brnf.flow.labels import three_way_labels
-from brnf.flow.loss import mixture_loss
+from brnf.flow.loss import add_gradient, mixture_loss
 from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
 
 
@@ -98,3 +99,17 @@ def test_temperature_key() -> None:
     for bad in ("warm", "0", "-1", "nan", "inf"):
         with pytest.raises(UserError, match=r"flow\.temperature"):
             fixed_temperature(bad)
+
+
+def test_gradient_by_tiles_equals_that_of_the_whole_batch() -> None:
+    flow = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8)).double()
+    generator = torch.Generator().manual_seed(0)
+    features, noise = torch.randn(2, 2 * TILE + 5, 4, dtype=torch.float64, generator=generator)
+    codes = torch.randint(-1, 3, (len(features),), generator=generator)
+    parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+    whole = mixture_loss(flow.class_log_prob(features, noise), codes)
+    expected = torch.autograd.grad(whole, parameters)
+    with torch.no_grad():
+        loss = add_gradient(flow, features, noise, codes)
+    torch.testing.assert_close(loss.double(), whole.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close([parameter.grad for parameter in parameters], list(expected))
