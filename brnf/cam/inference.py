@@ -79,9 +79,10 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
             summed = pair.logits.relu()[:, labels.bool()]
         structural = options.seed_rule == "structure" and pair.affinity is None
         seeds = structure_seeds(maps, pair.features, present) if structural else plain_seeds(maps, present)
-        activation = prototype_maps(pair.features, prototypes(pair.features, seeds))
+        # Prototypes of the image's own classes only: absent ones have no seed, and cost as much.
+        activation = prototype_maps(pair.features, prototypes(pair.features, seeds[:, present[0]]))
         classifier = classifier + _enlarge(summed, size)
-        prototype = prototype + _enlarge(activation[:, present[0]], size)
+        prototype = prototype + _enlarge(activation, size)
     classifier = divide_by_maximum(classifier)
     if pair.affinity is None:
         classifier = torch.cat([1 - classifier.amax(0, keepdim=True), classifier])
