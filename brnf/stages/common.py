@@ -31,7 +31,7 @@ class Runtime:
     threads: int = 1
     """CPU threads; results are equal to the byte only for equal counts."""
     workers: int = 0
-    """Processes that read and prepare images; 0 reads in the stage's own process."""
+    """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own process."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""
     checkpoint_seconds: float = 300.0

@@ -1,6 +1,7 @@
 """From the maps of a shard to pseudo-labels."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.segment.crf import CrfOptions
+from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_directory
@@ -61,12 +63,13 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         maps = MapReader([inputs.maps], options.product)
         how = PseudoLabelOptions(options if options.crf else None, options.unary, options.confidence)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
-            for record in Progress(index.images, "make pseudo-labels", runtime, unit="image"):
-                cam = maps[record.id]
-                label, probability = pseudo_label(read_image(record.path), cam.values, cam.classes, how)
+            seen = ((read_image(record.path), maps[record.id].values, maps[record.id].classes) for record in index.images)
+            made = map_in_order(partial(pseudo_label, options=how), seen, runtime.workers)
+            shown = Progress(index.images, "make pseudo-labels", runtime, unit="image")
+            for record, (label, probability) in zip(shown, made, strict=True):
                 write_palette_png(folder / f"{record.id}.png", label)
                 if options.save_probabilities:
-                    probabilities.write(record.id, cam.classes, {"probability": probability})
+                    probabilities.write(record.id, maps[record.id].classes, {"probability": probability})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """From the segmentation network to masks of a shard."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from brnf.errors import UserError
 from brnf.segment.crf import CrfOptions, sparse_dense_crf
 from brnf.segment.deeplab import load_network
 from brnf.segment.predict import PredictionOptions, predict_probability
+from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import label_image
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked, whole_directory
@@ -64,11 +66,12 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             raise UserError(f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; run train_segmentation again")
         every_class = np.arange(1, len(classes) + 1, dtype=np.uint8)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
-            for record in Progress(index.images, "predict segmentation", runtime, unit="image"):
-                image = read_image(record.path)
-                probability = predict_probability(network, image, options, device)
-                if options.crf:
-                    probability = sparse_dense_crf(image, probability, options, options.crf_minimum)
+            images = (read_image(record.path) for record in index.images)
+            seen = ((image, predict_probability(network, image, options, device)) for image in images)
+            refine = partial(sparse_dense_crf, options=options, minimum=options.crf_minimum)
+            refined = map_in_order(refine, seen, runtime.workers) if options.crf else (probability for _, probability in seen)
+            shown = Progress(index.images, "predict segmentation", runtime, unit="image")
+            for record, probability in zip(shown, refined, strict=True):
                 write_palette_png(folder / f"{record.id}.png", label_image(probability, every_class))
                 if options.save_probabilities:
                     probabilities.write(record.id, every_class, {"probability": probability})
