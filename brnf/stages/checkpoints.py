@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from brnf.errors import UserError
-from brnf.stages.common import Progress, Runtime
+from brnf.stages.common import Progress, Runtime, Waiting
 from brnf.store.tensors import read_tensors, write_tensors
 from brnf.workflow.controller import has_died
 from brnf.workflow.fingerprint import fingerprint
@@ -178,11 +178,12 @@ def take_steps(
         shown: the values of a row that are worth showing.
     """
     done = len(trainer.history)
-    progress = Progress(islice(batches(done), steps - done), name, runtime, unit="step", total=steps, done=done)
+    waiting = Waiting(islice(batches(done), steps - done))
+    progress = Progress(waiting, name, runtime, unit="step", total=steps, done=done)
     with _terminated() as terminated:
         try:
             for batch in progress:
-                progress.note(**shown(trainer.step(batch)))
+                progress.note(**shown(trainer.step(batch)), waiting=waiting.share)
                 if terminated.is_set() or checkpoint.due():
                     checkpoint.write(trainer)
                 if terminated.is_set():

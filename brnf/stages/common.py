@@ -15,7 +15,7 @@ from tqdm import tqdm
 from brnf.errors import DamagedProduct, UserError
 from brnf.stages.devices import claim_gpu
 
-__all__ = ["BY_WORKFLOW", "Progress", "Runtime", "run_stage"]
+__all__ = ["BY_WORKFLOW", "Progress", "Runtime", "Waiting", "run_stage"]
 
 BY_WORKFLOW = "BRNF_BY_WORKFLOW"
 """Environment variable that the workflow sets: its rules can make every product of a stage again."""
@@ -106,6 +106,36 @@ def _set_aside(error: DamagedProduct) -> str:
     except OSError:
         return str(error)
     return f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: {error.stage} makes it anew"
+
+
+class Waiting:
+    """Pass items on and tell which share of the time went by while they were fetched: a training that waits for its data.
+
+    Arguments:
+        items: to pass on.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = items
+        self._start = time.perf_counter()
+        self._waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        items = iter(self._items)
+        self._start, self._waited = time.perf_counter(), 0.0
+        while True:
+            asked = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - asked
+            yield item
+
+    @property
+    def share(self) -> float:
+        """Return the share of the time since the first item was asked for, 0..1."""
+        return self._waited / max(time.perf_counter() - self._start, 1e-9)
 
 
 class Progress:
