@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume scale test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
+.PHONY: help demo test lint resume bench scale test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -51,6 +51,9 @@ test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and each t
 
 scale: $(INSTALLED) ## measure index, masks and planning at COCO's full size (a few minutes, 2 GB of disk)
 	$(BIN)/python -m benchmarks.coco_scale
+
+bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH=--write keeps the table in benchmarks/results.md)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(BENCH)
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 

@@ -1,0 +1,1 @@
+"""Every hot loop beside the way the research code of the field writes it: ``make bench``."""

@@ -1,0 +1,102 @@
+"""Seeds, prototypes and their maps on the feature grid of one image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Row, compare
+from brnf.cam.prototypes import classifier_maps, present_classes, structure_seeds
+from brnf.cam.prototypes import prototype_maps as cosine_maps
+from brnf.cam.prototypes import prototypes as averages
+
+__all__ = ["FULL", "TINY", "Size", "measure"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured: the feature grid of scale 1 of a VOC image at stride 16."""
+
+    height: int = 24
+    width: int = 32
+    dimension: int = 768
+    labels: tuple[tuple[int, int], ...] = ((21, 2), (81, 3))
+    """Labels of the data set with the background, and foreground labels of the image."""
+
+
+FULL = Size()
+TINY = Size(5, 6, 16, ((5, 2),))
+
+
+@torch.no_grad()
+def measure(size: Size, repeats: int) -> list[Row]:
+    """Compare products over the classes present with intermediates of all classes and pixels."""
+    return [_compare(size, classes, present, repeats) for classes, present in size.labels]
+
+
+def _compare(size: Size, classes: int, present: int, repeats: int) -> Row:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, size.dimension, size.height, size.width, generator=generator)
+    labels = torch.zeros(1, classes - 1)
+    labels[0, :present] = 1
+    logits = torch.randn(1, classes - 1, size.height, size.width, generator=generator) + 2 * labels[:, :, None, None]
+    maps, chosen = classifier_maps(logits, labels), present_classes(labels)
+    _assert_equal(maps, features, chosen)
+    return compare(
+        "prototypes, seeds, cosine maps",
+        f"{size.height} × {size.width} × {size.dimension}, {present} + 1 of {classes} labels",
+        lambda: _with_products(maps, features, chosen),
+        lambda: _with_intermediates(maps, features, chosen),
+        repeats,
+        limit="GEMM",
+        bound=_products(size, classes, present),
+        ratio=1.8,
+    )
+
+
+def _with_products(maps: Tensor, features: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    seeds = structure_seeds(maps, features, chosen)
+    return seeds, cosine_maps(features, averages(features, seeds[:, chosen[0]]))
+
+
+def _with_intermediates(maps: Tensor, features: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return seeds and maps of all classes, in the structure of SIPE's network: [K, hw, hw] and [K, D, h, w] in between."""
+    height, width = maps.shape[2:]
+    flat = features.flatten(2)
+    unit = flat / (flat.norm(dim=1, keepdim=True) + 1e-5)
+    relation = torch.matmul(unit.transpose(1, 2), unit).relu().unsqueeze(1)
+    rows = maps.flatten(2).unsqueeze(2)
+    intersection = (relation * rows).sum(-1)
+    union = relation.sum(-1) + rows.sum(-1) - intersection
+    overlap = (intersection / union).view(1, -1, height, width)
+    overlap[:, 0] *= 0.5
+    winner = overlap.argmax(1).view(1, height, width, 1)
+    seeds = torch.zeros(1, height, width, maps.shape[1]).scatter_(-1, winner, 1).permute(0, 3, 1, 2).contiguous()
+    seeds = seeds * chosen[:, :, None, None]
+    parts = seeds.unsqueeze(2) * features.unsqueeze(1)
+    centres = F.adaptive_avg_pool2d(parts.flatten(0, 1), (1, 1)).view(1, maps.shape[1], -1, 1, 1)
+    return seeds, F.relu(torch.cosine_similarity(features.unsqueeze(1), centres, dim=2))
+
+
+def _products(size: Size, classes: int, present: int) -> Callable[[], None]:
+    pixels = size.height * size.width
+    features, maps = torch.randn(size.dimension, pixels), torch.randn(classes, pixels)
+    relation, centres = torch.randn(pixels, pixels), torch.randn(present + 1, size.dimension)
+
+    def run() -> None:
+        torch.mm(features.T, features)
+        torch.mm(maps, relation)
+        torch.mm(maps[: present + 1], features.T)
+        torch.mm(centres, features)
+
+    return run
+
+
+def _assert_equal(maps: Tensor, features: Tensor, chosen: Tensor) -> None:
+    """Assert the same seeds, and maps equal to 1e-4 in float32."""
+    seeds, found = _with_products(maps, features, chosen)
+    expected_seeds, expected = _with_intermediates(maps, features, chosen)
+    assert torch.equal(seeds, expected_seeds) and seeds.any()
+    torch.testing.assert_close(found, expected[:, chosen[0]], rtol=1e-4, atol=1e-4)

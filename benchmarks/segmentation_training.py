@@ -1,0 +1,100 @@
+"""A training step of DeepLabV2."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Row, bfloat16_unit, compare
+from benchmarks.networks import convolutions_as_products
+from brnf.data.masks import IGNORE
+from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.segment.training import TrainingOptions, train_steps
+
+__all__ = ["FULL", "TINY", "Size", "measure"]
+
+STEPS = 10**6
+"""Length of the training that the steps are taken from."""
+RATE = 1e-9
+"""Steps so small that random weights stay what they are."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured; the weights are random, which takes the same time."""
+
+    backbone: str = "resnet101"
+    crop: int = 321
+    batch: int = 2
+    classes: int = 21
+
+
+FULL = Size()
+TINY = Size("resnet18", 33, 2, 4)
+
+
+def measure(size: Size, repeats: int) -> list[Row]:
+    """Compare channels last, in float32 and bfloat16, with planes in float32."""
+    torch.manual_seed(0)
+    network = build_deeplab(DeepLabOptions(size.backbone, "none"), size.classes)
+    images = torch.randint(0, 256, (size.batch, 3, size.crop, size.crop), dtype=torch.uint8)
+    labels = torch.randint(0, size.classes, (size.batch, size.crop, size.crop), dtype=torch.uint8)
+    labels[:, :5] = IGNORE
+    reference = _plain_step(network, images, labels)
+    steps = {amp: _step(network, images, labels, amp) for amp in (False, True)}
+    _assert_equal_losses(steps, reference)
+    shape = f"{size.batch} crops of {size.crop}, {size.backbone}, output stride 8"
+    unit = bfloat16_unit()
+    rows = []
+    for amp, kind in ((False, torch.float32), (True, torch.bfloat16)):
+        rows.append(
+            compare(
+                f"DeepLabV2 step, bfloat16 ({unit or 'emulated'})" if amp else "DeepLabV2 step, float32",
+                shape,
+                steps[amp],
+                reference,
+                repeats,
+                limit=f"GEMM of the convolutions, {str(kind).split('.')[1]}",
+                bound=convolutions_as_products(network, images.float(), kind),
+                bound_share=1 / 3,  # a forward pass; the two gradients cost as much each
+                ratio=3 if amp else None,
+                counted=bool(unit),
+            )
+        )
+    return rows
+
+
+def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callable[[], float]:
+    options = TrainingOptions(STEPS, learning_rate=RATE, amp=amp)
+    records = train_steps(copy.deepcopy(network), repeat((images, labels)), options, torch.device("cpu"))
+    return lambda: next(records).loss
+
+
+def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[], float]:
+    """Return a step in planes [N, C, H, W] and float32."""
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format).train()
+    backbone = network.backbone
+    optimiser = torch.optim.SGD(network.parameter_groups(RATE, 5e-4), lr=RATE, momentum=0.9, foreach=False)
+
+    def step() -> float:
+        normal = ((images.float() - backbone.mean) / backbone.deviation).contiguous()
+        logits = network.head(backbone.network(normal)[-1])
+        enlarged = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        loss = F.cross_entropy(enlarged, labels.long(), ignore_index=IGNORE)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return step
+
+
+def _assert_equal_losses(steps: dict[bool, Callable[[], float]], reference: Callable[[], float]) -> None:
+    """Assert losses equal to 1e-4 in float32 and to 2 % in bfloat16."""
+    expected = reference()
+    for amp, tolerance in ((False, 1e-4), (True, 0.02)):
+        assert abs(steps[amp]() / expected - 1) < tolerance, amp

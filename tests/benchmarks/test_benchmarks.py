@@ -1,0 +1,41 @@
+"""Every benchmark asserts that both sides agree; at a tiny size that is a test. No time is judged here."""
+
+import time
+from importlib import import_module
+
+import pytest
+import torch
+
+from benchmarks.harness import Goal, Row, Timing, at_least, compare, interleave, table
+from benchmarks.run import LOOPS
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_both_sides_agree(loop: str) -> None:
+    torch.set_num_threads(1)
+    module = import_module(f"benchmarks.{loop}")
+    rows = module.measure(module.TINY, repeats=1)
+    assert rows and all(row.ours.median > 0 and row.reference.median > 0 for row in rows)
+    assert table(rows).splitlines()[-1].startswith("goals: ")
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    timings = interleave({name: lambda name=name: order.append(name) for name in ("a", "b")}, 3, time.perf_counter)  # type: ignore[misc]
+    assert order == ["a", "b"] * 4  # the first turn is not timed
+    assert all(len(timing.seconds) == 3 for timing in timings.values())
+
+
+def test_table_counts_goals_and_takes_ratios_of_neighbouring_runs() -> None:
+    ours, reference = Timing((1.0, 2.0, 1.0)), Timing((4.0, 4.0, 6.0))
+    goals = (at_least(3, 4.0), at_least(5, 4.0), at_least(3, 9.0, counted=False))
+    lines = table([Row("loop", "size", ours, reference, "GEMM", Timing((0.5, 1.0, 0.5)), goals)]).splitlines()
+    assert "| 4.0 (2.0 to 6.0) |" in lines[2] and "| GEMM 500 ms | 0.50 " in lines[2]
+    assert "≥ 3×; ≥ 5×; ≥ 3×" in lines[2] and "yes, NO, not counted" in lines[2]
+    assert lines[-1] == "goals: 1 met, 1 missed (1 not counted on this machine)"
+
+
+def test_a_share_of_the_work_counts_for_the_whole() -> None:
+    row = compare("loop", "size", lambda: None, lambda: None, 1, reference_share=0.5, goals=[Goal("g", True)])
+    assert table([row]).splitlines()[-1] == "goals: 1 met, 0 missed"
+    assert Timing((2.0,)).divided(0.5).seconds == (4.0,)
