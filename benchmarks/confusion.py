@@ -36,12 +36,13 @@ def measure(size: Size, repeats: int) -> list[Row]:
 def _compare(size: Size, classes: int, repeats: int) -> Row:
     masks = _masks(size, classes)
     pixels = np.concatenate([mask.ravel() for pair in masks for mask in pair])
-    np.testing.assert_array_equal(_joint_histogram(masks, classes), _masked_count(masks, classes))
+    labels = [(_as_labels(truth), _as_labels(prediction)) for truth, prediction in masks]
+    np.testing.assert_array_equal(_joint_histogram(masks, classes), _masked_count(labels))
     return compare(
         "confusion matrix",
         f"{size.images} masks of {size.height} × {size.width}, K {classes}",
         lambda: _joint_histogram(masks, classes),
-        lambda: _masked_count(masks, classes),
+        lambda: _masked_count(labels),
         repeats,
         limit="reading the masks",
         bound=lambda: pixels.max(),
@@ -55,7 +56,7 @@ def _masks(size: Size, classes: int) -> Masks:
     found = []
     for _ in range(size.images):
         truth = np.zeros((size.height, size.width), np.uint8)
-        for label in random.integers(1, classes, 3):
+        for label in (*random.integers(1, classes, 2), classes - 1):
             top, left = random.integers(size.height // 2), random.integers(size.width // 2)
             truth[top : top + size.height // 2, left : left + size.width // 2] = label
         prediction = np.roll(truth, random.integers(1, 9, 2), (0, 1))
@@ -71,12 +72,21 @@ def _joint_histogram(masks: Masks, classes: int) -> NDArray[np.int64]:
     return confusion.counts
 
 
-def _masked_count(masks: Masks, classes: int) -> NDArray[np.int64]:
-    """Count as evaluation code of the field does: flat copies, a mask, 64-bit codes, one count an image."""
-    counts = np.zeros((classes, classes), np.int64)
-    for truth, prediction in masks:
+def _as_labels(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return a mask as chainercv reads it, with -1 for ignored pixels."""
+    labels = mask.astype(np.int32)
+    labels[mask == IGNORE] = -1
+    return labels
+
+
+def _masked_count(labels: list[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> NDArray[np.int64]:
+    """Count as chainercv does: flat copies, a matrix that grows with the largest label, a mask, one count of codes an image."""
+    counts = np.zeros((0, 0), np.int64)
+    for truth, prediction in labels:
         flat_truth, flat_prediction = truth.flatten(), prediction.flatten()
-        known = flat_truth != IGNORE
+        classes = max(len(counts), int(np.max((flat_truth, flat_prediction))) + 1)
+        counts = np.pad(counts, (0, classes - len(counts)))
+        known = flat_truth >= 0
         codes = classes * flat_truth[known].astype(int) + flat_prediction[known]
         counts += np.bincount(codes, minlength=classes**2).reshape(classes, classes)
     return counts
