@@ -29,7 +29,7 @@ class Size:
     labels: tuple[tuple[int, int], ...] = ((21, 2), (81, 3))
     """Labels of the data set with the background, and foreground labels of an image: about VOC's and COCO's."""
     processes: int = 2
-    images: int = 24
+    images: int = 12
     """Images that one and several processes refine."""
 
 
@@ -87,7 +87,7 @@ def _image_and_probability(size: Size, classes: int, present: int) -> tuple[NDAr
     areas = [found == name for name in names] + [np.arange(size.width)[None] % 97 < 9] * (present + 1 - len(names))
     for channel, area in enumerate(areas):
         inside = np.broadcast_to(area, found.shape).astype(np.float32)
-        logits[channel] += CERTAINTY * np.maximum(cv2.GaussianBlur(inside, (0, 0), size.width / 50), 0.4)
+        logits[channel] += CERTAINTY * np.maximum(cv2.GaussianBlur(inside, (0, 0), size.width / 50), 0.6)
     exponential = np.exp(logits - logits.max(0))
     return image, exponential / exponential.sum(0)
 

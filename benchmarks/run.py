@@ -54,6 +54,7 @@ def run(loops: tuple[str, ...] = LOOPS, repeats: int = 5, threads: int = 1, tiny
 def measure(loop: str, repeats: int, threads: int, tiny: bool) -> list[Row]:
     """Return the rows of one loop."""
     torch.set_num_threads(threads)
+    multiprocessing.set_start_method(None, force=True)  # that of a stage again, for the processes of the loop
     module = import_module(f"benchmarks.{loop}")
     rows: list[Row] = module.measure(module.TINY if tiny else module.FULL, repeats)
     return rows

@@ -41,7 +41,7 @@ def transform(network: SequenceINN, points: Tensor) -> tuple[Tensor, Tensor]:
         for passive, active, subnet in steps:
             state, change = _couple(state, passive, active, subnet, module.clamp)
             log_determinant = log_determinant + change
-    return state.T, log_determinant
+    return state.T.contiguous(), log_determinant
 
 
 def _couple(state: Tensor, passive: slice, active: slice, subnet: nn.Sequential, clamp: float) -> tuple[Tensor, Tensor]:
