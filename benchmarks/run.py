@@ -43,8 +43,9 @@ def run(loops: tuple[str, ...] = LOOPS, repeats: int = 5, threads: int = 1, tiny
     for loop in loops:
         start = time.monotonic()
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            rows += pool.submit(measure, loop, repeats, threads, tiny).result()
-        print(f"{loop}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+            found = pool.submit(measure, loop, repeats, threads, tiny).result()
+        rows += found
+        print(f"{table(found)}\n{loop}: {time.monotonic() - start:.0f} s\n", file=sys.stderr, flush=True)
     text = f"{machine()}\n\n{table(rows)}\n"
     print(text, end="")
     if write:
