@@ -52,9 +52,7 @@ def _couple(state: Tensor, passive: slice, active: slice, subnet: nn.Sequential,
         _, _, shift, scale, log_determinant = _scale_and_shift(state[passive], *layers, clamp)
         torch.addcmul(shift, state[active], scale, out=state[active])
         return state, log_determinant
-    changed, log_determinant = _AffineCoupling.apply(state[passive], state[active], *layers, clamp)
-    parts = [state[passive], changed]
-    return torch.cat(parts if passive.start == 0 else parts[::-1]), log_determinant
+    return _AffineCoupling.apply(state, *layers, passive, active, clamp)
 
 
 def _scale_and_shift(
@@ -69,38 +67,43 @@ def _scale_and_shift(
 
 
 class _AffineCoupling(torch.autograd.Function):
-    """The active rows [A, N] changed by what the passive ones [P, N] say, and the log-determinant [N]."""
+    """The state [D, N] with its active rows changed by what the passive ones say, and the log-determinant [N]."""
 
     @staticmethod
     def forward(
-        ctx: Any, passive: Tensor, active: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, clamp: float
+        ctx: Any,
+        state: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        passive: slice,
+        active: slice,
+        clamp: float,
     ) -> tuple[Tensor, Tensor]:
-        hidden, u, shift, scale, log_determinant = _scale_and_shift(passive, weight1, bias1, weight2, bias2, clamp)
-        changed = shift.addcmul_(active, scale)
-        ctx.save_for_backward(passive, active, weight1, weight2, hidden, u, scale)
-        ctx.clamp = clamp
-        return changed, log_determinant
+        hidden, u, shift, scale, log_determinant = _scale_and_shift(state[passive], weight1, bias1, weight2, bias2, clamp)
+        result = torch.empty_like(state)
+        result[passive] = state[passive]
+        torch.addcmul(shift, state[active], scale, out=result[active])
+        ctx.save_for_backward(state, weight1, weight2, hidden, u, scale)
+        ctx.passive, ctx.active, ctx.clamp = passive, active, clamp
+        return result, log_determinant
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_changed: Tensor, by_log_determinant: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_result: Tensor, by_log_determinant: Tensor) -> tuple[Tensor | None, ...]:
         """Turn the gradients by both results into those by all arguments."""
-        passive, active, weight1, weight2, hidden, u, scale = ctx.saved_tensors
-        by_active = by_changed * scale
-        by_u_and_shift = torch.empty(len(weight2), u.shape[1], dtype=u.dtype, device=u.device)
-        by_log_scale = torch.addcmul(by_log_determinant, by_active, active)
-        torch.div(by_log_scale.mul_(ATAN_FACTOR * ctx.clamp), u.square().add_(1), out=by_u_and_shift[: len(u)])
-        by_u_and_shift[len(u) :] = by_changed
-        by_hidden = torch.ops.aten.threshold_backward(weight2.T @ by_u_and_shift, hidden, 0)
-        return (
-            weight1.T @ by_hidden,
-            by_active,
-            by_hidden @ passive.T,
-            by_hidden.sum(1),
-            by_u_and_shift @ hidden.T,
-            by_u_and_shift.sum(1),
-            None,
-        )
+        state, weight1, weight2, hidden, u, scale = ctx.saved_tensors
+        by_state = torch.empty_like(state)
+        by_active = torch.mul(by_result[ctx.active], scale, out=by_state[ctx.active])
+        by_log_scale = torch.addcmul(by_log_determinant, by_active, state[ctx.active])
+        by_outputs = torch.empty(len(weight2), state.shape[1], dtype=state.dtype, device=state.device)  # of the subnet: u, then t
+        torch.div(by_log_scale.mul_(ATAN_FACTOR * ctx.clamp), u.square().add_(1), out=by_outputs[: len(u)])
+        by_outputs[len(u) :] = by_result[ctx.active]
+        by_hidden = torch.ops.aten.threshold_backward(weight2.T @ by_outputs, hidden, 0)
+        torch.addmm(by_result[ctx.passive], weight1.T, by_hidden, out=by_state[ctx.passive])
+        by_layers = (by_hidden @ state[ctx.passive].T, by_hidden.sum(1), by_outputs @ hidden.T, by_outputs.sum(1))
+        return (by_state, *by_layers, None, None, None)
 
 
 class _Permutation(torch.autograd.Function):
