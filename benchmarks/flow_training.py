@@ -45,7 +45,7 @@ def _compare(size: Size, count: int, repeats: int) -> Row:
     return compare(
         "flow training step",
         f"{count:,} × {size.dimension}, K {size.classes}, {flow.options.blocks} one-sided blocks",
-        lambda: trainer.step(features, codes),
+        lambda: trainer.step((features, codes)),
         reference,
         repeats,
         limit=f"GEMM, tiles of {TILE:,}",

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from benchmarks.harness import Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
-from brnf.segment.training import TrainingOptions, train_steps
+from brnf.segment.training import SegmentationTrainer, TrainingOptions
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -70,8 +69,8 @@ def measure(size: Size, repeats: int) -> list[Row]:
 
 def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callable[[], float]:
     options = TrainingOptions(STEPS, learning_rate=RATE, amp=amp)
-    records = train_steps(copy.deepcopy(network), repeat((images, labels)), options, torch.device("cpu"))
-    return lambda: next(records).loss
+    trainer = SegmentationTrainer(copy.deepcopy(network), options, torch.device("cpu"))
+    return lambda: trainer.step((images, labels)).loss
 
 
 def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[], float]:
