@@ -63,9 +63,9 @@ class Scenes:
     def background(self) -> float:
         return float(np.mean([(truth == 0).mean() for truth in self.truth.values()]))
 
-    def pseudo_labels(self, name: str, options: make_pseudo_labels.Options) -> make_pseudo_labels.Outputs:
+    def pseudo_labels(self, name: str, options: make_pseudo_labels.Options, runtime: Runtime = QUIET) -> make_pseudo_labels.Outputs:
         outputs = make_pseudo_labels.Outputs(self.folder / name, self.folder / f"{name}.h5")
-        make_pseudo_labels.run(make_pseudo_labels.Inputs(self.index, self.images, self.maps), outputs, options, QUIET)
+        make_pseudo_labels.run(make_pseudo_labels.Inputs(self.index, self.images, self.maps), outputs, options, runtime)
         return outputs
 
     def train(self, name: str, masks: Path, options: train_segmentation.Options, runtime: Runtime = QUIET) -> train_segmentation.Outputs:
@@ -73,9 +73,11 @@ class Scenes:
         train_segmentation.run(train_segmentation.Inputs(self.index, (masks,)), outputs, options, runtime)
         return outputs
 
-    def predict(self, name: str, network: Path, options: predict_segmentation.Options) -> predict_segmentation.Outputs:
+    def predict(
+        self, name: str, network: Path, options: predict_segmentation.Options, runtime: Runtime = QUIET
+    ) -> predict_segmentation.Outputs:
         outputs = predict_segmentation.Outputs(self.folder / name, self.folder / f"{name}.h5")
-        predict_segmentation.run(predict_segmentation.Inputs(self.index, network, self.images), outputs, options, QUIET)
+        predict_segmentation.run(predict_segmentation.Inputs(self.index, network, self.images), outputs, options, runtime)
         return outputs
 
 
@@ -149,6 +151,19 @@ def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(scenes: Scenes, 
     other = scenes.train("other", masks, train_segmentation.Options(**{**short.__dict__, "seed": 1}))
     assert one.network.read_bytes() == two.network.read_bytes() != other.network.read_bytes()
     assert one.history.read_bytes() == two.history.read_bytes()
+
+
+def test_processes_of_the_crf_give_equal_bytes(scenes: Scenes, masks: Path, trained: train_segmentation.Outputs) -> None:
+    several = Runtime(device="cpu", threads=1, workers=2, progress="none")
+    once = predict_segmentation.Options(scales=(1.0,), flip=False)
+    pairs = [
+        (masks, scenes.pseudo_labels("several", make_pseudo_labels.Options(), several).masks),
+        (scenes.predict("alone", trained.network, once).masks, scenes.predict("together", trained.network, once, several).masks),
+    ]
+    for one, other in pairs:
+        names = sorted(path.name for path in one.iterdir())
+        assert names and names == sorted(path.name for path in other.iterdir())
+        assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
 def test_bad_input_is_one_line_and_leaves_nothing_behind(scenes: Scenes, masks: Path, trained: train_segmentation.Outputs) -> None:
