@@ -32,7 +32,7 @@ def write_index(results: Path, sizes: list[tuple[int, int, int]], shards: int) -
         for number, (height, width, labels) in enumerate(sizes)
     )
     (results / "x" / "index").mkdir(parents=True)
-    Index(("cat", "dog"), (1, 2), records).write(results / "x" / "index", "train_aug", shards)
+    Index(("cat", "dog", "cow"), (1, 2, 3), records).write(results / "x" / "index", "train_aug", shards)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_sizes_of_an_index_are_counted_image_by_image(tmp_path: Path) -> None:
     write_index(tmp_path, sizes, 4)
     chosen = experiment(cam={"image_long_side": 320, "map_stride": 3})
     size = split_size(chosen, "train_aug", tmp_path / "x" / "index")
-    assert size.known and (size.images, size.classes) == (3, 2)
+    assert size.known and (size.images, size.classes) == (3, 3)
     assert size.pixels == 375 * 500 + 500 * 333 + 100 * 100
     assert size.map_values == 2 * 125 * 167 + 4 * 167 * 111 + 34 * 34
     assert size.rows == 15 * 20 + 20 * 14 + 20 * 20  # 240 x 320, 320 x 213 and 320 x 320 pixels

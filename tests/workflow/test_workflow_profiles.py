@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from brnf.workflow.fingerprint import reached_modules
+
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
 OF_ONE_PROFILE = {"keep-going"}  # a laptop stops at the first error, a cluster finishes what does not depend on it
@@ -53,8 +55,10 @@ def test_clusters_retry(profile: str) -> None:
 def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
     for name, asked in rules().items():
         stage = asked["stage"]
-        source = (ROOT / "brnf" / "stages" / f"{stage}.py").read_text() if stage else ""
-        assert ("gpu" in asked) == ("torch_device()" in source), name
+        modules = reached_modules(f"brnf.stages.{stage}") if stage else []
+        sources = [ROOT.joinpath(*module.split(".")) for module in modules if module.startswith("brnf.stages.")]
+        computes = any("runtime.torch_device()" in source.with_suffix(".py").read_text() for source in sources)
+        assert ("gpu" in asked) == computes, name
         assert {"mem_mb", "runtime"} <= set(asked), name
 
 
