@@ -51,7 +51,7 @@ if workflow.is_main_process:
     announce(Path.cwd())
 
 THREADS = MAIN.settings["threads"]
-CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job whose workers read images
+CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job with workers, that read images or refine labels
 DOWNLOADS = MAIN.settings["download"]
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})

@@ -17,6 +17,7 @@ rule make_pseudo_labels:
         ENVIRONMENT
     threads: THREADS
     resources:
+        cpus_per_task=CPUS,
         mem_mb=memory(4000),
         runtime=480,
     params:
@@ -71,6 +72,7 @@ rule predict_segmentation:
     threads: THREADS
     resources:
         gpu=1,
+        cpus_per_task=CPUS,
         mem_mb=memory(8000),
         runtime=480,
     params:
