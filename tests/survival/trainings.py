@@ -18,11 +18,12 @@ from brnf.workflow.configuration import merged, read_experiments
 from brnf.workflow.flags import command_line, option_names, stage_options
 
 STAGES = ("train_base", "train_brnf", "train_flow", "train_segmentation")
-INTERVAL = 1.0
+INTERVAL = 0.5
 """Seconds between checkpoints."""
 ALLOWANCE = 1.0
 """Seconds for the step in progress and for writing."""
-LENGTHS = {"base": {"steps": 30}, "brnf": {"steps": 30}, "flow": {"steps": 200}, "segmentation": {"iterations": 30}}
+LENGTHS = {"base": {"steps": 60}, "brnf": {"steps": 40}, "flow": {"steps": 1500}, "segmentation": {"iterations": 40}}
+"""Steps that last several intervals on a fast machine, too."""
 MODELS = {"train_base": "base", "train_brnf": "brnf", "train_flow": "base", "train_segmentation": "brnf"}
 
 
