@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brnf import parallel
+
 __all__ = ["ContrastBank", "info_nce", "region_features"]
 
 
@@ -97,9 +99,10 @@ def info_nce(anchors: Tensor, anchor_classes: Tensor, bank: Tensor, bank_classes
     similarity = anchors @ bank.T / temperature
     positive = anchor_classes[:, None] == bank_classes[None]
     usable = positive.any(1) & (~positive).any(1)
+    anchors_that_count = parallel.mean(usable.sum())
     if not usable.any():
         return anchors.sum() * 0
     similarity, positive = similarity[usable], positive[usable]
     against = similarity.masked_fill(positive, float("-inf")).logsumexp(1, keepdim=True)
     terms = F.softplus(against - similarity) * positive
-    return (terms.sum(1) / positive.sum(1)).mean()
+    return (terms.sum(1) / positive.sum(1)).sum() / anchors_that_count

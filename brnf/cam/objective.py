@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brnf import parallel
 from brnf.cam.affinity import propagate
 from brnf.cam.contrast import ContrastBank, info_nce, region_features
 from brnf.cam.network import CamOutput
@@ -82,7 +83,7 @@ def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRu
 def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
     """Return the mean absolute difference where it counts, so that its weight does not fall with the number of classes."""
     weights = counts.to(maps.dtype)
-    return ((maps - targets).abs() * weights).sum() / weights.sum().clamp(min=1)
+    return ((maps - targets).abs() * weights).sum() / parallel.mean(weights.sum()).clamp(min=1)
 
 
 def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> dict[str, Tensor]:
@@ -195,13 +196,14 @@ class BrnfObjective:
         """Return FSCL's loss of this batch's regions against the bank, then let the bank remember them."""
         assert self.bank is not None and self.flow is not None
         anchors, classes = region_features(features, maps.prototype.detach(), maps.counts, self.options.tau_high)
+        regions, region_classes = parallel.gathered(anchors.detach()), parallel.gathered(classes)
         if use_flow:
-            for index in classes.unique().tolist():
+            for index in region_classes.unique().tolist():
                 drawn = self.flow.sample(index, self.options.samples_per_step, self.options.sample_width)
                 self.bank.add_samples(drawn, torch.full((len(drawn),), index, device=drawn.device))
         vectors, vector_classes = self.bank.contents()
         loss = info_nce(anchors, classes, vectors, vector_classes, self.options.nce_temperature)
-        self.bank.add_regions(anchors, classes)
+        self.bank.add_regions(regions, region_classes)
         return loss if use_flow else loss * 0
 
 

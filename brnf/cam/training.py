@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from brnf import parallel
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.errors import UserError
 
@@ -37,6 +38,16 @@ class Batch:
         pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else [stage.to(device) for stage in self.pixels]
         seeds = None if self.seeds is None else self.seeds.to(device)
         return Batch(pixels, self.labels.to(device), self.valid.to(device), seeds)
+
+    def share(self) -> "Batch":
+        """Return the images that this process sees of those that train together.
+
+        Raises:
+            UserError: the batch cannot be shared.
+        """
+        chosen = parallel.share(len(self.labels))
+        pixels = self.pixels[chosen] if isinstance(self.pixels, Tensor) else [stage[chosen] for stage in self.pixels]
+        return Batch(pixels, self.labels[chosen], self.valid[chosen], None if self.seeds is None else self.seeds[chosen])
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,9 @@ class CamTrainer:
     def step(self, batch: Batch) -> dict[str, float]:
         """Take one step of the optimiser and return the terms of its loss.
 
+        Arguments:
+            batch: of several processes that train together each has its share.
+
         Raises:
             UserError: the loss is no longer finite; the message names the step.
         """
@@ -127,14 +141,16 @@ class CamTrainer:
             output = self.network(batch.pixels) if isinstance(batch.pixels, Tensor) else self.network.heads(batch.pixels)
         terms = self._loss(output.in_float32(), batch, number)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
-        if not math.isfinite(total.item()):
-            raise UserError(f"training step {number}: the loss is {total.item()}; lower the learning rates")
+        values = parallel.mean(torch.stack([total, *terms.values()]).detach()).tolist()
+        if not math.isfinite(values[0]):
+            raise UserError(f"training step {number}: the loss is {values[0]}; lower the learning rates")
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
+        parallel.average_gradients(self._learning)
         torch.nn.utils.clip_grad_norm_(self._learning, self.options.clip_norm)
         self._optimiser.step()
         self._schedule.step()
-        self.history.append({"loss": total.item(), **{name: term.item() for name, term in terms.items()}})
+        self.history.append(dict(zip(("loss", *terms), values, strict=True)))
         return self.history[-1]
 
     def state_dict(self) -> dict[str, Any]:

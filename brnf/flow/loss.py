@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from brnf import parallel
 from brnf.flow.density import TILE, StandardisedDensity
 from brnf.flow.labels import UNLABELLED
 from brnf.flow.mixture import log_marginal
@@ -25,10 +26,12 @@ def mixture_loss(log_prob: Tensor, codes: Tensor) -> Tensor:
 
 
 def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
-    """Add the gradient of :func:`mixture_loss` to that of the parameters, tile by tile, so that memory does not grow with the batch.
+    """Compute the gradient of :func:`mixture_loss`, tile by tile, so that memory does not grow with the batch.
+
+    Of several processes that train together each computes a part of the rows, and all get the gradient of the whole.
 
     Arguments:
-        density: whose parameters learn.
+        density: whose parameters learn; they have no gradient yet.
         features: [N, D] raw, any float.
         noise: [N, D] added after standardisation.
         codes: [N] int64 three-way labels.
@@ -37,10 +40,13 @@ def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, 
         The loss, a scalar without gradient.
     """
     total = torch.zeros((), device=codes.device)
+    part, rows = parallel.part(len(codes)), len(codes) / parallel.processes()
+    tiles = zip(features[part].split(TILE), noise[part].split(TILE), codes[part].split(TILE), strict=True)
     with torch.enable_grad():
-        for tile, tile_noise, tile_codes in zip(features.split(TILE), noise.split(TILE), codes.split(TILE), strict=True):
-            share = len(tile_codes) / len(codes)
+        for tile, tile_noise, tile_codes in tiles:
+            share = len(tile_codes) / rows
             loss = share * mixture_loss(density.class_log_prob(tile, tile_noise), tile_codes)
             loss.backward()
             total += loss.detach()
-    return total
+    parallel.average_gradients(parameter for parameter in density.parameters() if parameter.requires_grad)
+    return parallel.mean(total)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brnf import parallel
 from brnf.errors import UserError
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.loss import add_gradient
@@ -72,7 +73,7 @@ class OnlineFlow:
         self._recent_allowed = torch.zeros(0, classes, dtype=torch.bool, device=device)
 
     def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
-        """Take one step on the features of a batch.
+        """Take one step on the features of a batch: of those that all processes that train together have, the same in each.
 
         Arguments:
             features: [N, D] raw features of valid positions; detached here.
@@ -86,7 +87,7 @@ class OnlineFlow:
         Raises:
             UserError: the loss is not finite.
         """
-        features = features.detach().float()
+        features, codes, allowed = (parallel.gathered(rows) for rows in (features.detach().float(), codes, allowed))
         if not len(features):
             raise ValueError("an update needs at least one row")
         self._moments.update(features)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brnf import parallel
 from brnf.data.augment import Sample, hsv_jitter, random_crop_or_pad, random_flip, random_scale
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord
@@ -140,7 +141,7 @@ def _permutation(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def endless_batches(
     draws: SegmentationDraws, batch_size: int, workers: int, *, pin: bool = False, done: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the batches of a stream in order.
+    """Return the batches of a stream in order; of several processes that train together each loads its share of them.
 
     Arguments:
         draws: the stream; it ends the iteration.
@@ -153,10 +154,11 @@ def endless_batches(
         images [N, 3, S, S] uint8 and labels [N, S, S] uint8.
 
     Raises:
-        UserError: an image or a mask cannot be used.
+        UserError: an image or a mask cannot be used, or the batches cannot be shared.
     """
-    rest = range(done * batch_size, len(draws))
-    settings = {"batch_size": batch_size, "sampler": rest, "worker_init_fn": _one_thread, "pin_memory": pin}
+    share = parallel.share(batch_size)
+    batches = [range(start, min(start + batch_size, len(draws)))[share] for start in range(done * batch_size, len(draws), batch_size)]
+    settings = {"batch_sampler": batches, "worker_init_fn": _one_thread, "pin_memory": pin}
     return iter(BatchLoader(draws, _collate, workers, **settings))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from brnf import parallel
 from brnf.data.masks import IGNORE
 
 __all__ = ["multi_scale_logits", "multi_scale_loss", "segmentation_loss"]
@@ -26,10 +27,10 @@ def segmentation_loss(logits: Tensor, labels: Tensor, balanced: bool = False) ->
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if not balanced:
         total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return total / (labels != IGNORE).sum().clamp(min=1)
+        return total / parallel.mean((labels != IGNORE).sum()).clamp(min=1)
     each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     background, foreground = labels == 0, (labels != 0) & (labels != IGNORE)
-    halves = [(each * part).sum() / part.sum().clamp(min=1) for part in (background, foreground)]
+    halves = [(each * part).sum() / parallel.mean(part.sum()).clamp(min=1) for part in (background, foreground)]
     return (halves[0] + halves[1]) / 2
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brnf import parallel
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
@@ -73,6 +74,7 @@ class SegmentationTrainer:
         self._device = device
         groups = network.parameter_groups(options.learning_rate, options.weight_decay)
         self._optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+        self._learning = [parameter for group in groups for parameter in group["params"]]
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: poly_factor(step, options.iterations, options.power)
         )
@@ -81,7 +83,8 @@ class SegmentationTrainer:
         """Take one step of the optimiser.
 
         Arguments:
-            batch: images [N, 3, H, W] in 0..255 and labels [N, H, W] with 255 where ignored.
+            batch: images [N, 3, H, W] in 0..255 and labels [N, H, W] with 255 where ignored; of several processes that train
+                together each has its share.
 
         Raises:
             UserError: the loss is not finite, the last step breaks the weights, or a batch of one image meets the head aspp.
@@ -92,11 +95,12 @@ class SegmentationTrainer:
         images = batch[0].to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         labels = batch[1].to(self._device, non_blocking=True).long()
         loss = self._loss(images, labels)
-        value = loss.item()
+        value = parallel.mean(loss.detach()).item()
         if not math.isfinite(value):
             raise UserError(f"train_segmentation: the loss is {value} at step {number}; lower segmentation.learning_rate")
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        parallel.average_gradients(self._learning)
         self._optimiser.step()
         self._schedule.step()
         if number == self.options.iterations and not all(bool(parameter.isfinite().all()) for parameter in self.network.parameters()):

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from brnf import parallel
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.base.sfc import ImageBank
 from brnf.cam.network import CamNetwork
@@ -136,12 +137,14 @@ def train_and_save(
     """
 
     def batches(done: int) -> Iterator[Batch]:
-        own = source.batches(steps, done)
-        return own if bank is None else bank.join(own, done)
+        if bank is None:
+            return source.batches(steps, done)
+        return (batch.share() for batch in bank.join(source.batches(steps, done, whole=True), done))
 
     if not checkpoint.restore(trainer) and options.fits_classifier():
         fit_classifier(trainer.network, source, options.classifier_penalty)
     take_steps(name, trainer, batches, steps, checkpoint, runtime, dict)
-    write_history(outputs[1], trainer.history)
-    save_cam_network(outputs[0], trainer.network, options.backbone_options(), classes)
+    if parallel.is_first():
+        write_history(outputs[1], trainer.history)
+        save_cam_network(outputs[0], trainer.network, options.backbone_options(), classes)
     checkpoint.finish(trainer)

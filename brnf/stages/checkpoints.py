@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from brnf import parallel
 from brnf.errors import UserError
 from brnf.stages.common import Progress, Runtime, Waiting
+from brnf.store.files import locked
 from brnf.store.tensors import read_tensors, write_tensors
 from brnf.workflow.controller import has_died
 from brnf.workflow.fingerprint import fingerprint
 
-__all__ = ["Checkpoint", "Trainer", "take_steps", "training_stamp"]
+__all__ = ["Checkpoint", "Trainer", "only_training", "take_steps", "training_stamp"]
 
 READ_WHOLE = 64 * 2**20
 """Bytes up to which an input counts by its content; a larger one by the sizes and times of its files."""
@@ -74,9 +76,16 @@ def _content(path: Path) -> list[str]:
     return [f"{file.relative_to(path)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
 
 
+@contextmanager
+def only_training(output: Path) -> Iterator[None]:
+    """Hold the lock of a training's output; of several processes that train together the first holds it for all."""
+    with locked(output) if parallel.is_first() else nullcontext():
+        yield
+
+
 @dataclass
 class Checkpoint:
-    """The checkpoint of one training.
+    """The checkpoint of one training; of several processes that train together only the first reads and writes it.
 
     Arguments:
         output: of the stage; the checkpoint is ``<stem>.checkpoint.pt`` beside it.
@@ -104,7 +113,7 @@ class Checkpoint:
 
         A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line.
         """
-        if not self.path.exists():
+        if not parallel.is_first() or not self.path.exists():
             return False
         try:
             content = read_tensors(self.path, "the training starts anew")
@@ -123,10 +132,12 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Tell whether it is time to write."""
-        return time.monotonic() - self._written >= self.seconds
+        return parallel.is_first() and time.monotonic() - self._written >= self.seconds
 
     def write(self, trainer: Trainer[Any, Any]) -> None:
         """Write the state, whole or not at all; a disk that does not take it is worth a warning, not the training."""
+        if not parallel.is_first():
+            return
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -146,7 +157,7 @@ class Checkpoint:
         """
         if has_died():
             self.write(trainer)
-        else:
+        elif parallel.is_first():
             self.path.unlink(missing_ok=True)
 
     def _discard(self, reason: str) -> bool:
@@ -166,7 +177,8 @@ def take_steps(
 ) -> None:
     """Take the steps that a training still lacks, writing a checkpoint now and then.
 
-    SIGTERM ends the process with status 143 after the step in progress and a checkpoint.
+    SIGTERM ends the process with status 143 after the step in progress and a checkpoint. Processes that train together begin in the
+    state of the first and end after the same step.
 
     Arguments:
         name: shown with the progress.
@@ -177,6 +189,8 @@ def take_steps(
         runtime: chooses the display.
         shown: the values of a row that are worth showing.
     """
+    if parallel.processes() > 1:
+        trainer.load_state_dict(parallel.from_first(trainer.state_dict))
     done = len(trainer.history)
     waiting = Waiting(islice(batches(done), steps - done))
     progress = Progress(waiting, name, runtime, unit="step", total=steps, done=done)
@@ -184,9 +198,10 @@ def take_steps(
         try:
             for batch in progress:
                 progress.note(**shown(trainer.step(batch)), waiting=waiting.share)
-                if terminated.is_set() or checkpoint.due():
+                ended = parallel.any_of(terminated.is_set(), checkpoint.device)
+                if ended or checkpoint.due():
                     checkpoint.write(trainer)
-                if terminated.is_set():
+                if ended:
                     raise SystemExit(128 + signal.SIGTERM)
         except (RuntimeError, UserError) as error:
             if terminated.is_set():  # it was for all processes, and the loading ones are reported as lost

@@ -17,8 +17,13 @@ from brnf.stages.devices import claim_gpu
 
 __all__ = ["BY_WORKFLOW", "Progress", "Runtime", "Waiting", "run_stage"]
 
+FIRST = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+"""Whether this process speaks for all that train together."""
+OTHERS_WAIT = 3.0
+"""Seconds after which a process that does not speak for all tells a mistake that only it has met."""
 BY_WORKFLOW = "BRNF_BY_WORKFLOW"
 """Environment variable that the workflow sets: its rules can make every product of a stage again."""
+PARTNER_LOST = "another of the processes that train together has ended; look for its error above and run again"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
 
 
@@ -38,7 +43,7 @@ class Runtime:
     """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
 
     def torch_device(self) -> Any:
-        """Set the thread counts of torch and OpenCV and return the device, a ``torch.device``.
+        """Set the thread counts of torch and OpenCV, join the processes that train together, and return the device, a ``torch.device``.
 
         Raises:
             UserError: the device does not exist.
@@ -56,6 +61,9 @@ class Runtime:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: auto") from error
+        from brnf import parallel
+
+        parallel.join(device)
         return device
 
 
@@ -69,6 +77,8 @@ def run_stage(run: Callable[..., None]) -> None:
     SIGTERM; temporary files are removed first.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
+    if not FIRST:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open to the end
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:
@@ -79,6 +89,8 @@ def run_stage(run: Callable[..., None]) -> None:
         line = _told(error)
         if line is None:
             raise
+        if not FIRST or line == PARTNER_LOST:
+            time.sleep(OTHERS_WAIT)  # until torchrun ends this one: the first tells what all have met, the lost one what it has met
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
 
@@ -89,6 +101,8 @@ def _told(error: Exception) -> str | None:
         return _set_aside(error) if os.environ.get(BY_WORKFLOW) else str(error)
     if isinstance(error, UserError):
         return str(error)
+    if type(error).__name__ == "DistBackendError" or (not isinstance(error, UserError) and "gloo" in str(error)):
+        return PARTNER_LOST
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
     return None
@@ -157,7 +171,7 @@ class Progress:
     ) -> None:
         self._items, self._name, self._unit, self._done = items, name, unit, done
         self._total = total if total is not None else len(items)  # type: ignore[arg-type]
-        mode = runtime.progress
+        mode = runtime.progress if FIRST else "none"
         self._mode = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
         self._note = ""
 

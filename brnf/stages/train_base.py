@@ -15,10 +15,9 @@ from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
-from brnf.stages.checkpoints import Checkpoint, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, training_stamp
 from brnf.stages.common import Runtime, run_stage
 from brnf.stages.training_data import TrainingSource
-from brnf.store.files import locked
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     loss = _sfc_loss(options, network, class_counts(index.images, len(index.classes)), per_epoch) if sfc else _sipe_loss(options)
     bank = ImageBank(len(index.classes), options.sfc_drawn, options.seed) if sfc else None
     with (
-        locked(outputs.network),
+        only_training(outputs.network),
         TrainingSource(network, index, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
         trainer = CamTrainer(network, loss, steps, options.optimiser_options(), bank)

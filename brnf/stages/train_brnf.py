@@ -15,11 +15,10 @@ from brnf.data.index import Index
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
-from brnf.stages.checkpoints import Checkpoint, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, training_stamp
 from brnf.stages.common import Runtime, run_stage
 from brnf.stages.networks import load_cam_network
 from brnf.stages.training_data import TrainingSource
-from brnf.store.files import locked
 from brnf.store.maps import MapReader
 
 
@@ -109,7 +108,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         return objective(output, batch.labels, batch.valid, batch.seeds, use_flow)
 
     with (
-        locked(outputs.network),
+        only_training(outputs.network),
         TrainingSource(network, index, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
         trainer = CamTrainer(network, loss, steps, options.optimiser_options(), objective)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brnf import parallel
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
@@ -19,9 +20,9 @@ from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import AnyDensity, save_density
 from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
-from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_stamp
 from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import whole_file
 from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -102,14 +103,18 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Fit the density of pixel features per class and calibrate the denoising rules."""
     device = runtime.torch_device()
     _check(options)
+    if options.density != "flow" and not parallel.is_first():
+        return  # a baseline is fitted by one process
     store = PixelStore(inputs.pixels)
-    with locked(outputs.flow):
+    with only_training(outputs.flow):
         held_images = hold_out(store.images, options.held_out)
         if options.density == "flow":
             trainer = _build_trainer(store, held_images, options, device)
             stamp = training_stamp("train_flow", options, device, *inputs.pixels)
             checkpoint = Checkpoint(outputs.flow, stamp, device, runtime.checkpoint_seconds)
             _train(store, held_images, trainer, checkpoint, options, runtime)
+            if not parallel.is_first():
+                return  # the rest is for one
             calibration = _calibrate(store, trainer.flow, held_images, options, runtime)
             _save(outputs, trainer.flow, trainer.history, calibration)
             checkpoint.finish(trainer)
@@ -229,8 +234,9 @@ def _train(
     try:
         take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime, shown)
     except UserError as error:
-        with whole_file(last_good) as path:
-            save_density(path, trainer.flow)
+        if parallel.is_first():
+            with whole_file(last_good) as path:
+                save_density(path, trainer.flow)
         raise UserError(f"{error}: {last_good}") from error
     trainer.restore_best()
     last_good.unlink(missing_ok=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from brnf import parallel
 from brnf.data.index import Index
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
 from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
-from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_stamp
 from brnf.stages.common import Runtime, run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -52,8 +53,8 @@ class Options(DeepLabOptions, AugmentOptions, TrainingOptions):
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train DeepLabV2 on pseudo-labels."""
-    with locked(outputs.network):
-        device = runtime.torch_device()
+    device = runtime.torch_device()
+    with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
         images = pair_with_masks(index.images, inputs.masks)
         torch.manual_seed(options.seed)
@@ -79,8 +80,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             runtime,
             lambda record: {"loss": record.loss},
         )
-        _write_history(outputs.history, trainer.history)
-        save_network(outputs.network, network, index.classes)
+        if parallel.is_first():
+            _write_history(outputs.history, trainer.history)
+            save_network(outputs.network, network, index.classes)
         checkpoint.finish(trainer)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brnf import parallel
 from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
 from brnf.data.augment import Sample, flip, random_crop_or_pad, random_flip, random_resize, resize_long_side
@@ -99,8 +100,10 @@ class TrainingSource:
         if self._options.cache:
             with reported(self._folder / "features"):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                for remains in self._folder.glob(f"{PREFIX}*"):  # of a training that was killed: this one holds the lock
-                    shutil.rmtree(remains, ignore_errors=True)
+                if parallel.is_first():
+                    for remains in self._folder.glob(f"{PREFIX}*"):  # of a training that was killed: this one holds the lock
+                        shutil.rmtree(remains, ignore_errors=True)
+                parallel.wait()
                 self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
             self._kept = self._keep_stages(Path(self._temporary.name) / "records")
         return self
@@ -110,9 +113,18 @@ class TrainingSource:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def batches(self, steps: int, done: int = 0) -> Iterator[Batch]:
-        """Yield a batch a step, after those already done; every image once an epoch, in random order."""
-        order = _Order(len(self._images.records), self._options.batch_size, steps, done, self._options.seed)
+    def batches(self, steps: int, done: int = 0, whole: bool = False) -> Iterator[Batch]:
+        """Yield a batch a step, after those already done; every image once an epoch, in random order.
+
+        Arguments:
+            steps: of the whole training.
+            done: batches to leave out at the start.
+            whole: whether each of the processes that train together sees all images of a batch, not its share of them.
+
+        Raises:
+            UserError: the batches cannot be shared.
+        """
+        order = _Order(len(self._images.records), self._options.batch_size, steps, done, self._options.seed, whole)
         if self._kept is not None:
             for chosen in order:
                 yield self._from_kept(chosen)
@@ -172,8 +184,9 @@ class _Order:
     Each epoch is a new permutation, incomplete batches are left out.
     """
 
-    def __init__(self, images: int, batch_size: int, steps: int, done: int, seed: int) -> None:
+    def __init__(self, images: int, batch_size: int, steps: int, done: int, seed: int, whole: bool) -> None:
         self._images, self._batch_size, self._steps, self._done, self._seed = images, min(batch_size, images), steps, done, seed
+        self._share = slice(0, self._batch_size) if whole else parallel.share(self._batch_size)
 
     def __len__(self) -> int:
         return self._steps - self._done
@@ -184,7 +197,7 @@ class _Order:
             permutation = np.random.default_rng([self._seed, epoch]).permutation(self._images)
             for step in range(max(self._done, epoch * per_epoch), min(self._steps, (epoch + 1) * per_epoch)):
                 start = step % per_epoch * self._batch_size
-                yield [(int(image), epoch) for image in permutation[start : start + self._batch_size]]
+                yield [(int(image), epoch) for image in permutation[start : start + self._batch_size][self._share]]
 
 
 class _TrainingImages(Dataset[dict[str, Any]]):

@@ -17,8 +17,8 @@ __all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
 
 RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds")
 """Keys that change no result: they reach the stages behind Snakemake's back, so that changing one reruns nothing."""
-STORAGE_KEYS = ("keep_features",)
-"""Keys that decide how long files live, and change no result either."""
+WORKFLOW_KEYS = ("keep_features", "devices")
+"""Keys that the rules themselves read, and that change no result either: how long files live, how many processes train together."""
 KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
 OWN_SPLITS = {"scenes": "scenes have", "coco": "COCO 2014 has"}
 CONTAINED = {"train_aug": ("train",)}
@@ -42,7 +42,7 @@ class Experiment:
 
     def record(self) -> dict[str, Any]:
         """Return what is written beside the results: all keys that can change them."""
-        unrecorded = (*RUNTIME_KEYS, *STORAGE_KEYS, "companions", "download")
+        unrecorded = (*RUNTIME_KEYS, *WORKFLOW_KEYS, "companions", "download")
         return {key: value for key, value in self.settings.items() if key not in unrecorded}
 
     def yaml(self) -> str:
@@ -119,7 +119,7 @@ def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
     experiments = {main.name: main}
     for name, overrides in main.settings["companions"].items():
         key = f"companions.{name}"
-        for fixed in ("name", "companions", *RUNTIME_KEYS, *STORAGE_KEYS):
+        for fixed in ("name", "companions", *RUNTIME_KEYS, *WORKFLOW_KEYS):
             if fixed in overrides:
                 raise UserError(f"configuration: {key}.{fixed}: cannot differ from the experiment's own; remove it")
         if name == main.name:
@@ -194,7 +194,18 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
             return (section, "weights"), f"no file '{file}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
     if settings["segmentation"]["head"] == "aspp" and settings["segmentation"]["batch_size"] < 2:
         return ("segmentation", "batch_size"), "is 1, must be at least 2 for the head aspp, whose BatchNorm sees one mean an image"
-    return _reversed_range(settings)
+    return _violated_sharing(settings) or _reversed_range(settings)
+
+
+def _violated_sharing(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
+    """Check that the batches of trainings on several devices have equal shares."""
+    devices = settings["devices"]
+    if devices > 1 and ":" in settings["device"]:
+        return ("device",), f"is '{settings['device']}', must be auto or cpu where a training has {devices} devices"
+    for section in ("base", "brnf", "segmentation"):
+        if (size := settings[section]["batch_size"]) % devices:
+            return (section, "batch_size"), f"is {size}, must be divisible by devices ({devices})"
+    return None
 
 
 def _violated_base(base: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:

@@ -90,7 +90,7 @@ COMPANION = ("train_base base", "compute_cams base", "evaluate base cam_classifi
 BOTH_TRAININGS = "train_base base; train_brnf brnf"
 FLOWS = "train_flow MODEL"
 EFFECTS: dict[str, str | None] = {
-    "device workers threads progress checkpoint_seconds keep_features": None,
+    "device devices workers threads progress checkpoint_seconds keep_features": None,
     "protocol": "evaluate MODEL PRODUCT",
     "amp": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; train_segmentation MODEL; predict_segmentation MODEL",
     "backbone.* cam.side_widths": BOTH_TRAININGS,
@@ -235,6 +235,7 @@ def by_hand(key: str) -> bool:
 
 CHOSEN: dict[str, Any] = {
     "device": "cpu",
+    "devices": 2,
     "backbone.name": "mobilenetv3_small_050",
     "backbone.weights": "none",
     "cam.side_widths": [16, 16, 32, 48],

@@ -189,6 +189,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"companions": {"y": {"threads": 2}}}, ["companions.y.threads: cannot differ"]),
         ({"companions": {"x": {}}}, ["companions.x: has the name of the experiment itself"]),
         ({"device": "cuda 1"}, ["device: is 'cuda 1', must be auto, cpu, cuda or cuda:1"]),
+        ({"device": "cuda:1", "devices": 2}, ["device: is 'cuda:1', must be auto or cpu where a training has 2 devices"]),
+        ({"devices": 3}, ["base.batch_size: is 16, must be divisible by devices (3)"]),
         ({"name": "a/b"}, ["name: is 'a/b', must be letters, digits"]),
     ],
 )

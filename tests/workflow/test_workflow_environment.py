@@ -36,6 +36,13 @@ def test_own_interpreter_and_source_come_first_and_once(tmp_path: Path) -> None:
 def test_settings_of_the_machine_reach_a_stage_as_the_shell_splits_them(tmp_path: Path) -> None:
     environment: dict[str, str] = {}
     set_environment(tmp_path, SETTINGS, environment)
+    assert environment["BRNF_TRAIN"] == "python -m"
     words = environment["BRNF_RUNTIME"].split()  # an unquoted variable is split at blanks, its quotes stay
     assert words == shlex.split(environment["BRNF_RUNTIME"])
     assert tyro.cli(Runtime, args=words) == Runtime(device="cuda:1", threads=2, workers=3, progress="lines")
+
+
+def test_a_training_on_several_devices_is_several_processes(tmp_path: Path) -> None:
+    environment: dict[str, str] = {}
+    set_environment(tmp_path, {**SETTINGS, "devices": 2}, environment)
+    assert environment["BRNF_TRAIN"] == "python -m brnf.workflow.torchrun 2"

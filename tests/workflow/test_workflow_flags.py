@@ -46,6 +46,7 @@ USED_BY_WORKFLOW = {
     ("name",),
     ("seeds",),
     ("device",),
+    ("devices",),
     ("workers",),
     ("threads",),
     ("progress",),

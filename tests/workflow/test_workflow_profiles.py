@@ -36,8 +36,8 @@ def rules() -> dict[str, dict[str, str]]:
                 original, copy = re.fullmatch(r"(\w+) as (\w+) with:", name).groups()  # type: ignore[union-attr]
                 found[copy] = found[original]
             elif "resources:" in body and "localrule:" not in body:
-                asked = dict(re.findall(r"^        (gpu|mem_mb|runtime|cpus_per_task)=(?:memory\()?(\w+)\)?,$", body, re.M))
-                found[name.rstrip(":")] = asked | {"stage": "".join(re.findall(r"-m brnf\.stages\.(\w+)", body))}
+                asked = dict(re.findall(r"^        (gpu|mem_mb|runtime|cpus_per_task)=(?:memory\()?(\w+)(?: \* DEVICES)?\)?,$", body, re.M))
+                found[name.rstrip(":")] = asked | {"stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body))}
     return found
 
 
@@ -64,9 +64,14 @@ def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
 
 def test_the_documentation_tells_what_each_rule_asks_for() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\S*) \| (\S+) \| (\d+) \| (\d+) \|$", (ROOT / "docs" / "cluster.md").read_text(), re.M)
-    cpus = {"CPUS": "threads+workers"}
+    cpus, gpus = {"CPUS": "threads+workers"}, {"DEVICES": "devices"}
     assert {row[0]: row[1:] for row in rows} == {
-        name: (asked.get("gpu", ""), cpus.get(asked.get("cpus_per_task", ""), "threads"), asked["mem_mb"], asked["runtime"])
+        name: (
+            gpus.get(asked.get("gpu", ""), asked.get("gpu", "")),
+            cpus.get(asked.get("cpus_per_task", ""), "threads"),
+            asked["mem_mb"],
+            asked["runtime"],
+        )
         for name, asked in rules().items()
     }
 

@@ -42,7 +42,7 @@ def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("device", ["device=cpu", "workers=1", "threads=2", "progress=none", "checkpoint_seconds=1"]),
+        ("device", ["device=cpu", "devices=2", "workers=1", "threads=2", "progress=none", "checkpoint_seconds=1"]),
         ("flow.tau.low", ["flow={tau: {low: 0.2}}"]),
         ("bsdnf.base.xi", ["bsdnf={base: {xi: 0.8}}"]),
         ("bsdnf.final.xi", ["bsdnf={final: {xi: 0.8}}"]),

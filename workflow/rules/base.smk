@@ -18,13 +18,13 @@ rule train_base:
         ENVIRONMENT
     threads: THREADS
     resources:
-        cpus_per_task=CPUS,
-        gpu=1,
-        mem_mb=memory(16000),
+        cpus_per_task=CPUS * DEVICES,
+        gpu=DEVICES,
+        mem_mb=memory(16000 * DEVICES),
         runtime=720,
     params:
         options=options("train_base", split=split_of("train"), method=lambda wildcards: experiment(wildcards).trained_base),
         code=code("train_base"),
     shell:
-        "python -m brnf.stages.train_base --index results/{wildcards.name}/index"
+        "$BRNF_TRAIN brnf.stages.train_base --index results/{wildcards.name}/index"
         " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -20,13 +20,13 @@ rule train_brnf:
         ENVIRONMENT
     threads: THREADS
     resources:
-        cpus_per_task=CPUS,
-        gpu=1,
-        mem_mb=memory(16000),
+        cpus_per_task=CPUS * DEVICES,
+        gpu=DEVICES,
+        mem_mb=memory(16000 * DEVICES),
         runtime=1440,
     params:
         options=options("train_brnf", split=split_of("train"), seed_product=lambda wildcards: guide(wildcards)[1]),
         code=code("train_brnf"),
     shell:
-        "python -m brnf.stages.train_brnf --index results/{wildcards.name}/index --base {input.base} --seeds {input.seeds}"
+        "$BRNF_TRAIN brnf.stages.train_brnf --index results/{wildcards.name}/index --base {input.base} --seeds {input.seeds}"
         " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

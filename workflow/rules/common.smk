@@ -52,6 +52,7 @@ if workflow.is_main_process:
 
 THREADS = MAIN.settings["threads"]
 CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job with workers, that read images or refine labels
+DEVICES = MAIN.settings["devices"]  # of one training
 DOWNLOADS = MAIN.settings["download"]
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})

@@ -16,14 +16,15 @@ rule train_flow:
         ENVIRONMENT
     threads: THREADS
     resources:
-        gpu=1,
-        mem_mb=memory(16000),
+        cpus_per_task=THREADS * DEVICES,
+        gpu=DEVICES,
+        mem_mb=memory(16000 * DEVICES),
         runtime=240,
     params:
         options=options("train_flow"),
         code=code("train_flow"),
     shell:
-        "python -m brnf.stages.train_flow --pixels {input.pixels}"
+        "$BRNF_TRAIN brnf.stages.train_flow --pixels {input.pixels}"
         " --flow {output.flow} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 

@@ -43,15 +43,15 @@ rule train_segmentation:
         ENVIRONMENT
     threads: THREADS
     resources:
-        cpus_per_task=CPUS,
-        gpu=1,
-        mem_mb=memory(16000),
+        cpus_per_task=CPUS * DEVICES,
+        gpu=DEVICES,
+        mem_mb=memory(16000 * DEVICES),
         runtime=2880,
     params:
         options=options("train_segmentation", split=split_of("train")),
         code=code("train_segmentation"),
     shell:
-        "python -m brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"
+        "$BRNF_TRAIN brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"
         " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 

@@ -1,0 +1,148 @@
+"""Trainings in two processes: the loss curve of one process with the same batches, one network, one flow, one bank."""
+
+import csv
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from brnf.stages import train_base, train_brnf, train_flow, train_segmentation
+from brnf.workflow.flags import command_line
+from tests.stages.test_stages_checkpoints import CAMS, FROZEN, write_data
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-3
+"""Largest relative difference of a value of the history after these few steps: sums are taken in another order."""
+BATCHES = {**CAMS, "batch_size": 4, "steps": 8}
+BRNF: dict[str, Any] = {
+    "seed_product": "classifier",
+    "online_warmup": 1,
+    "bank_region": 4,
+    "bank_sampled": 12,
+    "flow_blocks": 2,
+    "flow_batch_rows": 12,
+    "lambda_nce": 1.0,
+}
+OPTIONS: dict[str, Any] = {
+    "base": train_base.Options(**BATCHES),
+    "sfc": train_base.Options(**BATCHES, method="sfc"),
+    "brnf": train_brnf.Options(**BATCHES, **BRNF, labels_from="prototype"),
+    "brnf on kept features": train_brnf.Options(**BATCHES | FROZEN, **BRNF, labels_from="seed"),
+    "flow": train_flow.Options(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True),
+    "segmentation": train_segmentation.Options(
+        split="train", backbone="mobilenetv3_small_050", weights="none", rates=(1,), iterations=8, batch_size=4, crop=32, balanced_loss=True
+    ),
+}
+
+ALONE = """
+from brnf import parallel
+from brnf.errors import UserError
+from brnf.stages.common import Runtime, run_stage
+
+def run(runtime: Runtime) -> None:
+    runtime.torch_device()
+    if not parallel.is_first():
+        raise UserError("only here")
+    parallel.wait()
+
+if __name__ == "__main__":
+    run_stage(run)
+"""
+
+
+def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
+    """Return the command line of a training with other options."""
+    options = replace(OPTIONS[case], **changes)
+    inputs = {
+        train_base.Options: ["--index", data],
+        train_brnf.Options: ["--index", data, "--base", data / "base.pt", "--seeds", data / "seeds.h5"],
+        train_flow.Options: ["--pixels", data / "pixels.h5"],
+        train_segmentation.Options: ["--index", data, "--masks", data / "masks"],
+    }[type(options)]
+    output = "--flow" if case == "flow" else "--network"
+    words = [*inputs, output, folder / "result.pt", "--history", folder / "history.csv"]
+    runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0})
+    chosen = command_line({name: value for name, value in asdict(options).items() if value != ()})
+    launcher = ["-m", "brnf.workflow.torchrun", str(processes)] if processes > 1 else ["-m"]
+    return [sys.executable, *launcher, type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
+
+
+def trained(
+    case: str, data: Path, folder: Path, processes: int, **changes: Any
+) -> tuple[list[dict[str, str]], dict[str, torch.Tensor], str]:
+    """Run a training and return its history, its weights and what it said."""
+    done = subprocess.run(call(case, data, folder, processes, **changes), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "result.pt"]
+    content = torch.load(folder / "result.pt", weights_only=True)
+    weights = next(value for name, value in content.items() if isinstance(value, dict) and "state" in name)
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file)), weights, done.stderr + done.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), 0)
+
+
+@pytest.mark.parametrize("case", list(OPTIONS))
+def test_two_processes_train_as_one_does(case: str, data: Path, tmp_path: Path) -> None:
+    one, weights_of_one, _ = trained(case, data, tmp_path / "one", 1)
+    two, weights_of_two, said = trained(case, data, tmp_path / "two", 2)
+    assert len(one) == len(two) > 5 and one[0].keys() == two[0].keys()
+    for name in one[0]:
+        for ours, theirs in zip(two, one, strict=True):
+            assert (ours[name] == "") == (theirs[name] == "")
+            if ours[name]:
+                assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=TOLERANCE, abs=1e-6), f"{name} of step {ours['step']}"
+    for name, values in weights_of_one.items():
+        torch.testing.assert_close(
+            weights_of_two[name].float(), values.float(), rtol=1e-2, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    if case.startswith("brnf"):
+        assert float(two[-1]["contrast"]) > 0 and float(two[-1]["calibration"]) > 0 and np.isfinite(float(two[-1]["flow_nll"]))
+    last = max(int(match) for match in re.findall(r"(\d+)/\d+ steps", said))
+    assert said.count(f"{last}/{last} steps") == 1, "only one of both speaks"
+
+
+def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
+    done = subprocess.run(call("base", data, tmp_path, 2, batch_size=3), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size or devices"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_that_only_one_of_them_meets_is_told_and_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(ALONE)
+    words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "alone", "--device", "cpu"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}, timeout=100)
+    assert (done.returncode, done.stderr.splitlines()) == (2, ["error: only here"])
+
+
+def test_after_sigterm_they_go_on_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    trained("flow", data, tmp_path / "whole", 2, steps=400)
+    words = call("flow", data, tmp_path / "broken", 2, steps=400)
+    running = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
+    while not checkpoint.exists() and running.poll() is None:
+        time.sleep(0.001)
+    running.send_signal(signal.SIGTERM)
+    errors = running.communicate()[1]
+    assert running.returncode == 143, errors
+    assert checkpoint.exists() and "Traceback" not in errors
+    *_, said = trained("flow", data, tmp_path / "broken", 2, steps=400)
+    assert re.search(r"goes on after step \d+", said)
+    for name in ("result.pt", "history.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
