@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -39,6 +40,8 @@ class Runtime:
     """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own process."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""
+    kept: Path | None = None
+    """Folder in which trainings share a frozen backbone's outputs; without one each computes its own."""
     checkpoint_seconds: float = 300.0
     """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
 

@@ -1,5 +1,6 @@
 """Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
 
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.loading import BatchLoader
 from brnf.errors import UserError
+from brnf.stages.backbone_outputs import backbone_outputs, outputs_stamp
 from brnf.stages.common import Progress, Runtime
 from brnf.store.files import reported, reserve
 from brnf.store.maps import MapReader
@@ -59,16 +61,16 @@ class TrainingSource:
     """Give batches for as many steps as a training takes, the same ones for the same seed.
 
     With ``cache`` each image is seen only whole and mirrored, so the outputs of a frozen backbone are computed
-    once and kept in a temporary file beside the network; a step then costs no forward pass.
+    once and kept on disk, for this training or for all that share a folder; a step then costs no forward pass.
 
     Arguments:
         network: whose backbone is asked when ``cache`` is on.
         index: the images to train on.
         seeds: base seed maps, or None.
         options: see :class:`CropOptions`.
-        folder: where the temporary file may lie.
+        folder: where temporary files may lie.
         device: of the network.
-        runtime: workers and progress.
+        runtime: workers, progress, and the folder shared with other trainings.
 
     Raises:
         UserError: the options contradict each other.
@@ -95,6 +97,7 @@ class TrainingSource:
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._kept: NDArray[np.void] | None = None
+        self._seeds: NDArray[np.float32] | None = None
 
     def __enter__(self) -> "TrainingSource":
         if self._options.cache:
@@ -105,11 +108,13 @@ class TrainingSource:
                         shutil.rmtree(remains, ignore_errors=True)
                 parallel.wait()
                 self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
-            self._kept = self._keep_stages(Path(self._temporary.name) / "records")
+            private = Path(self._temporary.name)
+            self._kept = self._keep_stages(self._runtime.kept or private)
+            self._seeds = self._keep_seeds(private / "seeds")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._kept = None
+        self._kept = self._seeds = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -143,29 +148,26 @@ class TrainingSource:
     def _whole_loader(self) -> BatchLoader[Batch]:
         return BatchLoader(_WholeImages(self._images), _collate, self._runtime.workers, batch_size=self._options.batch_size)
 
-    def _keep_stages(self, file: Path) -> NDArray[np.void]:
-        """Write one record for each image and its mirror: the backbone's four outputs, valid mask, labels, seeds."""
-        kept: NDArray[np.void] | None = None
+    def _keep_stages(self, folder: Path) -> NDArray[np.void]:
+        """Return a record of the backbone's outputs for each image and its mirror."""
+        backbone, options, records = self._network.backbone, self._options, self._images.records
+        seen = [(record.id, record.digest, record.labels) for record in records]
+        file = folder / f"{outputs_stamp(backbone, options.crop, options.batch_size, self._device.type, seen)}.npy"
+        batches = Progress(self._whole_loader(), "backbone features", self._runtime, unit="block")
+        return backbone_outputs(file, self._network, batches, len(records), self._device)
+
+    def _keep_seeds(self, file: Path) -> NDArray[np.float32] | None:
+        """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when there are none."""
+        if not self._images.has_seeds:
+            return None
+        shape = (2 * len(self._images.records), self._images.classes + 1, *2 * (self._options.crop // GRID_STRIDE,))
+        reserve(file, 4 * math.prod(shape))
+        kept = np.memmap(file, np.float32, "r+", shape=shape)
         position = 0
-        loader = self._whole_loader()
-        for batch in Progress(loader, "backbone features", self._runtime, unit="block"):
-            with torch.inference_mode():
-                stages = [stage.cpu().numpy() for stage in self._network.stages(batch.pixels.to(self._device))]
-            columns = {f"stage{i}": stage for i, stage in enumerate(stages)} | {
-                "labels": batch.labels.numpy(),
-                "valid": batch.valid.numpy(),
-            }
-            if batch.seeds is not None:
-                columns["seeds"] = batch.seeds.numpy()
-            if kept is None:
-                record = np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()])
-                reserve(file, 2 * len(self._images.records) * record.itemsize)
-                kept = np.memmap(file, dtype=record, mode="r+", shape=(2 * len(self._images.records),))
-            count = len(batch.labels)
-            for name, values in columns.items():
-                kept[name][position : position + count] = values
-            position += count
-        assert kept is not None
+        for batch in self._whole_loader():
+            assert batch.seeds is not None
+            kept[position : position + len(batch.seeds)] = batch.seeds.numpy()
+            position += len(batch.seeds)
         return kept
 
     def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:
@@ -175,7 +177,8 @@ class TrainingSource:
     def _from_positions(self, positions: NDArray[np.integer]) -> Batch:
         assert self._kept is not None and self._kept.dtype.names is not None
         columns = {name: torch.from_numpy(self._kept[name][positions]) for name in self._kept.dtype.names}
-        return Batch([columns[f"stage{i}"] for i in range(4)], columns["labels"], columns["valid"], columns.get("seeds"))
+        seeds = None if self._seeds is None else torch.from_numpy(self._seeds[positions])
+        return Batch([columns[f"stage{i}"] for i in range(4)], columns["labels"], columns["valid"], seeds)
 
 
 class _Order:
@@ -205,7 +208,8 @@ class _TrainingImages(Dataset[dict[str, Any]]):
 
     def __init__(self, index: Index, seeds: MapReader | None, options: CropOptions) -> None:
         self.records = index.images
-        self._classes, self._seeds, self._options = len(index.classes), seeds, options
+        self.classes, self._seeds, self._options = len(index.classes), seeds, options
+        self.has_seeds = seeds is not None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -230,7 +234,7 @@ class _TrainingImages(Dataset[dict[str, Any]]):
     def finish(self, image: int, sample: Sample) -> dict[str, Any]:
         """Bring a sample's maps and valid mask to the grid and add its labels."""
         side = self._options.crop // GRID_STRIDE
-        labels = np.zeros(self._classes, np.float32)
+        labels = np.zeros(self.classes, np.float32)
         labels[[label - 1 for label in self.records[image].labels]] = 1
         item: dict[str, Any] = {
             "pixels": np.ascontiguousarray(sample.image.transpose(2, 0, 1)),
@@ -238,7 +242,7 @@ class _TrainingImages(Dataset[dict[str, Any]]):
             "valid": (_to_grid(sample.valid.astype(np.float32), side) >= 0.5)[None],
         }
         if sample.maps is not None:
-            item["seeds"] = np.zeros((self._classes + 1, side, side), np.float32)
+            item["seeds"] = np.zeros((self.classes + 1, side, side), np.float32)
             for channel, values in zip((0, *self.records[image].labels), sample.maps, strict=True):
                 item["seeds"][channel] = _to_grid(values, side)
         return item

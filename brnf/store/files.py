@@ -14,7 +14,7 @@ from typing import IO
 
 from brnf.errors import UserError
 
-__all__ = ["UNWRITABLE", "is_held", "locked", "reported", "reserve", "try_lock", "whole_directory", "whole_file"]
+__all__ = ["UNWRITABLE", "is_held", "lock_file", "locked", "reported", "reserve", "try_lock", "whole_directory", "whole_file"]
 
 LOCK_GRACE = 10.0
 """Seconds that a lock is waited for: loading processes of a killed stage keep it until they notice, some 5 s later."""
@@ -183,22 +183,28 @@ def _flock(handle: IO[str] | int, kind: int) -> bool:
     return True
 
 
+def lock_file(path: Path) -> Path:
+    """Return the lock of an output, which names its holder."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = LOCK_GRACE) -> Iterator[None]:
     """Hold the lock of an output while its stage lives, so that no second copy of the job can run.
 
     The kernel frees the lock when the process dies, however it dies.
 
     Arguments:
-        path: the output; the lock is the file ``.<name>.lock`` beside it, and names its holder.
+        path: the output; its lock lies beside it, see :func:`lock_file`.
+        patience: seconds that another holder is waited for.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_file(path)
     with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        acquired = _acquire(lock, path)
+        acquired = _acquire(lock, path, patience)
     with acquired as handle:
         with reported(path):
             handle.truncate(0)
@@ -209,9 +215,9 @@ def locked(path: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _acquire(lock: Path, output: Path) -> IO[str]:
+def _acquire(lock: Path, output: Path, patience: float) -> IO[str]:
     """Open and lock the lock file of an output; see :func:`locked`."""
-    patience = time.monotonic() + LOCK_GRACE
+    end = time.monotonic() + patience
     while True:
         handle = lock.open("a+")
         if try_lock(handle):
@@ -222,7 +228,7 @@ def _acquire(lock: Path, output: Path) -> IO[str]:
         handle.seek(0)
         holder = handle.read().strip() or "another process"
         handle.close()
-        if time.monotonic() > patience:
+        if time.monotonic() > end:
             raise UserError(f"{output}: {holder} is writing this output; wait for it or stop it")
         time.sleep(LOCK_GRACE / 50)
 

@@ -111,8 +111,8 @@ def needed_bytes(
 ) -> float:
     """Return the bytes of what is still to be made, at the time when most of it lies on the disk.
 
-    What a training caches is gone when it ends; without ``keep_features`` so is a pixel store when its flow has denoised the maps. Of both
-    only one model's is counted for each seed.
+    What trainings cache is gone when the run ends; without ``keep_features`` so is a pixel store when its flow has denoised the
+    maps. Of both only one model's is counted for each seed.
 
     Arguments:
         experiment: whose settings are taken.

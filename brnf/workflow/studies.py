@@ -7,6 +7,7 @@ from brnf.errors import UserError
 
 __all__ = [
     "ABLATION",
+    "ABLATION_DENOISED",
     "ABLATION_MODELS",
     "ABLATION_PANELS",
     "ABLATION_PRODUCTS",
@@ -52,6 +53,8 @@ ABLATION_MODELS = (
 """Rows of the ablation, in their order."""
 ABLATION_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds_bsdnf")
 """What is measured of each; on unseen images only the maps, since BSDNF is for training images."""
+ABLATION_DENOISED = ("base", "brnf")
+"""Models whose denoised seeds are measured, too: each needs a store and a flow of its own, which costs more than its training."""
 ABLATION_PANELS = (("base", "seeds"), ("only_ccnf", "cam_prototype"), ("without_bsdnf", "cam_prototype"), ("brnf", "seeds_bsdnf"))
 """Columns of its figure: the base's seeds, then CCNF, FSCL and BSDNF one after the other, as in the supplement's figure 2."""
 

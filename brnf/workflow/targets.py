@@ -7,6 +7,7 @@ from typing import Any
 from brnf.errors import UserError
 from brnf.workflow.configuration import Experiment
 from brnf.workflow.studies import (
+    ABLATION_DENOISED,
     ABLATION_MODELS,
     ABLATION_PANELS,
     ABLATION_PRODUCTS,
@@ -105,7 +106,7 @@ def ablation(experiment: Experiment, pattern: str) -> list[str]:
         UserError: the lengths of base and brnf are given in different units.
     """
     experiment.network("base_long")
-    return _compared(experiment, pattern, ABLATION_MODELS, ABLATION_PRODUCTS, experiment.settings["seeds"])
+    return _compared(experiment, pattern, ABLATION_MODELS, ABLATION_PRODUCTS, experiment.settings["seeds"], ABLATION_DENOISED)
 
 
 def full_sensitivity(experiment: Experiment, pattern: str) -> list[str]:
@@ -114,16 +115,18 @@ def full_sensitivity(experiment: Experiment, pattern: str) -> list[str]:
     Arguments: as :func:`ablation`.
     """
     models = tuple(dict.fromkeys(("brnf", *full_models(experiment.settings))))
-    return _compared(experiment, pattern, models, ("cam_prototype", "seeds_bsdnf"), experiment.settings["seeds"][:1])
+    return _compared(experiment, pattern, models, ("cam_prototype", "seeds_bsdnf"), experiment.settings["seeds"][:1], models)
 
 
-def _compared(experiment: Experiment, pattern: str, models: Sequence[str], products: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """Return evaluations on seen and, of maps, on unseen images."""
+def _compared(
+    experiment: Experiment, pattern: str, models: Sequence[str], products: Sequence[str], seeds: Sequence[int], denoised: Sequence[str]
+) -> list[str]:
+    """Return evaluations on seen and, of maps, on unseen images; denoised seeds of some models only."""
     seen, unseen = experiment.settings["dataset"]["seeds"], experiment.settings["dataset"]["val"]
     found = []
     for model in models:
         for product in products:
-            if product == "seeds_bsdnf" and model not in BASE_MODELS and not experiment.denoises(model):
+            if product == "seeds_bsdnf" and not (model in denoised and (model in BASE_MODELS or experiment.denoises(model))):
                 continue
             for split in [seen] if product == "seeds_bsdnf" else dict.fromkeys((seen, unseen)):
                 word = {"name": experiment.name, "model": model, "product": product, "split": split}

@@ -58,16 +58,47 @@ def make_source(network: CamNetwork, index: Index, seeds: MapReader | None, opti
 
 
 def test_kept_outputs_are_those_of_the_whole_image(network: CamNetwork, index: Index, tmp_path: Path) -> None:
-    with make_source(network, index, None, WHOLE, tmp_path / "network") as source:
+    seeds = seed_maps(index, tmp_path / "seeds.h5")
+    with make_source(network, index, seeds, WHOLE, tmp_path / "network") as source:
         kept = list(source.whole_images())
     loose = CropOptions(**{**WHOLE.__dict__, "cache": False})
-    with make_source(network, index, None, loose, tmp_path) as source, torch.inference_mode():
-        fresh = [network.stages(batch.pixels) for batch in source.whole_images()]
+    with make_source(network, index, seeds, loose, tmp_path) as source, torch.inference_mode():
+        fresh = list(source.whole_images())
+        stages = [network.stages(batch.pixels) for batch in fresh]
     assert sum(len(batch.labels) for batch in kept) == 10  # each image and its mirror
-    for batch, stages in zip(kept, fresh, strict=True):
-        for one, other in zip(batch.pixels, stages, strict=True):
-            torch.testing.assert_close(one, other)
+    for batch, other, outputs in zip(kept, fresh, stages, strict=True):
+        expected = (*outputs, other.labels, other.valid, other.seeds)
+        for ours, theirs in zip((*batch.pixels, batch.labels, batch.valid, batch.seeds), expected, strict=True):
+            assert torch.equal(ours, theirs)
     assert not list((tmp_path / "network").iterdir())  # the temporary file is gone
+
+
+def test_trainings_that_see_the_same_ask_the_backbone_once(
+    network: CamNetwork, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Runtime(progress="none", kept=tmp_path / "kept")
+    asked: list[int] = []
+    stages = network.stages
+    monkeypatch.setattr(network, "stages", lambda images: (asked.append(len(images)), stages(images))[1])
+
+    def labels(seeds: MapReader | None = None, **changes: int) -> list[list[float]]:
+        options = CropOptions(**{**WHOLE.__dict__, **changes})
+        with TrainingSource(network, index, seeds, options, tmp_path / "network", CPU, runtime) as source:
+            return [first_values(batch) for batch in source.batches(4)]
+
+    first = labels()
+    assert sum(asked) == 10
+    assert labels(seed_maps(index, tmp_path / "seeds.h5")) == first and sum(asked) == 10
+    assert labels(seed=4) != first and sum(asked) == 10, "the seed decides the order, not the features"
+    labels(crop=48, resize_low=48, resize_high=48)
+    assert sum(asked) == 20
+    assert len(list((tmp_path / "kept").iterdir())) == 2 and not list((tmp_path / "network").iterdir())
+    with torch.no_grad():
+        next(network.backbone.parameters()).add_(1)
+    labels()
+    assert sum(asked) == 30, "other weights, other features"
+    with torch.no_grad():
+        next(network.backbone.parameters()).sub_(1)
 
 
 def test_every_image_comes_once_an_epoch_in_a_new_order(network: CamNetwork, index: Index, tmp_path: Path) -> None:

@@ -27,4 +27,4 @@ rule train_base:
         code=code("train_base"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_base --index results/{wildcards.name}/index"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"

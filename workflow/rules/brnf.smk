@@ -29,4 +29,4 @@ rule train_brnf:
         code=code("train_brnf"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_brnf --index results/{wildcards.name}/index --base {input.base} --seeds {input.seeds}"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"

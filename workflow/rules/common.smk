@@ -2,7 +2,7 @@
 import sys
 from collections import Counter
 from functools import cache
-from shutil import which
+from shutil import rmtree, which
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
@@ -89,6 +89,12 @@ def begin_run(workflow):
 def end_run():
     """Note that a run has ended by itself, well or not."""
     end(Path.cwd(), EXPERIMENTS)
+
+
+def remove_kept():
+    """Remove what trainings of a run have shared; after an error it stays for the next run."""
+    for name in EXPERIMENTS:
+        rmtree(f"results/{name}/.kept", ignore_errors=True)
 
 
 def refuse_full_disk(workflow):

@@ -1,0 +1,79 @@
+"""The outputs of a frozen backbone for whole images and their mirrors, computed once for all trainings that see the same."""
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brnf.backbones import Backbone
+from brnf.cam.network import CamNetwork
+from brnf.cam.training import Batch
+from brnf.store.files import is_held, lock_file, locked, whole_file
+from brnf.workflow.fingerprint import fingerprint
+
+__all__ = ["backbone_outputs", "outputs_stamp"]
+
+
+def outputs_stamp(backbone: Backbone, *others: object) -> str:
+    """Hash all that the outputs of a frozen backbone depend on: its weights, the code, the version of torch, the threads.
+
+    Arguments:
+        backbone: frozen.
+        others: further plain values: images, sizes, device.
+    """
+    digest = hashlib.sha256()
+    for name, value in [*backbone.state_dict().items(), ("mean", backbone.mean), ("deviation", backbone.deviation)]:
+        digest.update(f"{name} {tuple(value.shape)}\n".encode() + value.cpu().contiguous().numpy().tobytes())
+    for part in (fingerprint(__name__), torch.__version__, torch.get_num_threads(), *others):
+        digest.update(f"{part}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def backbone_outputs(file: Path, network: CamNetwork, batches: Iterable[Batch], images: int, device: torch.device) -> NDArray[np.void]:
+    """Return a record for each image and its mirror, read from the disk: the backbone's four outputs, labels, valid mask.
+
+    They are computed unless the file is there; while another training computes them they are waited for.
+
+    Arguments:
+        file: that holds them, named by their stamp.
+        network: whose backbone is asked.
+        batches: of every image followed by its mirror.
+        images: how many there are.
+        device: of the network.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    if not file.exists():
+        if is_held(lock_file(file)):
+            print("backbone features: another training computes them, waiting", file=sys.stderr, flush=True)
+        with locked(file, patience=float("inf")):
+            if not file.exists():
+                with whole_file(file) as temporary:
+                    _compute(temporary, network, batches, 2 * images, device)
+    kept: NDArray[np.void] = np.load(file, mmap_mode="r")
+    return kept
+
+
+def _compute(file: Path, network: CamNetwork, batches: Iterable[Batch], records: int, device: torch.device) -> None:
+    """Write the records one batch after the other: a full disk is then an error, which it is not for mapped memory."""
+    with file.open("wb") as output:
+        for batch in batches:
+            assert isinstance(batch.pixels, torch.Tensor)
+            with torch.inference_mode():
+                stages = [stage.cpu().numpy() for stage in network.stages(batch.pixels.to(device))]
+            columns = {f"stage{i}": stage for i, stage in enumerate(stages)}
+            columns |= {"labels": batch.labels.numpy(), "valid": batch.valid.numpy()}
+            layout = np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()])
+            block = np.empty(len(batch.labels), layout)
+            for name, values in columns.items():
+                block[name] = values
+            if not output.tell():
+                np.lib.format.write_array_header_1_0(
+                    output, {"descr": np.lib.format.dtype_to_descr(layout), "fortran_order": False, "shape": (records,)}
+                )
+            block.tofile(output)
