@@ -108,11 +108,11 @@ class BrnfOptions:
     """Calibrate classifier maps with the flow's posterior (L_cal)."""
     fscl: bool = True
     """Contrast regions with regions and flow samples of other classes (L_nce)."""
-    lambda_gui: float = 3.0
+    lambda_gui: float = 1.0
     """Weight of L_gui [D]."""
     lambda_cal: float = 3.0
     """Weight of L_cal [D]."""
-    lambda_nce: float = 0.1
+    lambda_nce: float = 0.3
     """Weight of L_nce [D]."""
     labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
     """Maps that give the online flow its three-way labels."""
