@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.fuzz.arrays import array_kinds
+from tests.fuzz.coco import coco_kinds
 from tests.fuzz.pictures import picture_kinds
 from tests.fuzz.runner import Kind
 from tests.fuzz.stores import store_kinds
@@ -14,4 +15,4 @@ __all__ = ["make_kinds"]
 def make_kinds(folder: Path) -> list[Kind]:
     """Return all kinds; files that several cases share are made in ``folder``."""
     folder.mkdir(parents=True)
-    return [*picture_kinds(), *text_kinds(folder), *array_kinds(), *store_kinds(folder)]
+    return [*picture_kinds(), *text_kinds(folder), *coco_kinds(), *array_kinds(), *store_kinds(folder)]

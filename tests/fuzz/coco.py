@@ -1,0 +1,57 @@
+"""COCO's annotations: labels and outlines of all images of a split in one file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brnf.data.index import Index
+from brnf.stages import draw_masks, index_images
+from tests.fuzz.mutations import mutate_text, mutate_value
+from tests.fuzz.pictures import JPEG
+from tests.fuzz.runner import Kind
+from tests.fuzz.sources import QUIET
+
+__all__ = ["coco_kinds"]
+
+ANNOTATIONS: dict[str, Any] = {
+    "images": [
+        {"id": 7, "file_name": "COCO_train2014_000000000007.jpg", "width": 24, "height": 20},
+        {"id": 9, "file_name": "COCO_train2014_000000000009.jpg", "width": 24, "height": 20},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "segmentation": [[2, 2, 12, 2, 12, 9, 2, 9], [1.5, 12, 9, 12, 5, 18.5]]},
+        {"id": 2, "image_id": 7, "category_id": 90, "iscrowd": 1, "segmentation": {"size": [20, 24], "counts": [30, 40, 410]}},
+        {"id": 3, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": {"size": [20, 24], "counts": "c2<800000000000000000000000000000]2"}},
+    ],
+    "categories": [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}],
+}
+
+
+def spoil(random: np.random.Generator) -> bytes:
+    """Return spoilt values as JSON, whose text may be spoilt too."""
+    text = json.dumps(mutate_value(ANNOTATIONS, random)).encode()
+    return mutate_text(text, [text], random) if random.random() < 0.4 else text
+
+
+def read(path: Path, number: int) -> None:
+    """Index the images, then draw the masks of one shard."""
+    root, out = path.parent / "coco", path.parent / "out"
+    (root / "annotations").mkdir(parents=True)
+    (root / "train2014").mkdir()
+    for image in ANNOTATIONS["images"]:
+        (root / "train2014" / image["file_name"]).write_bytes(JPEG)
+    path.rename(root / "annotations" / "instances_train2014.json")
+    options = index_images.Options(kind="coco", splits=("train",), shards=1)
+    index_images.run(index_images.Inputs(root=root), index_images.Outputs(path.parent / "index"), options, QUIET)
+    images = Index.of_split(path.parent / "index", "train").images
+    assert images and all(image.path.parent == root / "train2014" for image in images)
+    inputs = draw_masks.Inputs(path.parent / "index", path.parent / "index" / "shards" / "train" / "0.csv")
+    draw_masks.run(inputs, draw_masks.Outputs(out / "masks"), draw_masks.Options("train", "ignore" if number % 2 else "background"), QUIET)
+    assert len(list((out / "masks").glob("*.png"))) == len(images)
+
+
+def coco_kinds() -> list[Kind]:
+    """Return the one kind."""
+    return [Kind("json coco", 1200, json.dumps(ANNOTATIONS).encode(), spoil, read, "instances.json")]
