@@ -15,6 +15,8 @@ from tests.fuzz.sources import QUIET
 
 __all__ = ["coco_kinds"]
 
+RUN_LENGTHS = "c2<800000000000000000000000000000]2"
+"""A rectangle, compressed."""
 ANNOTATIONS: dict[str, Any] = {
     "images": [
         {"id": 7, "file_name": "COCO_train2014_000000000007.jpg", "width": 24, "height": 20},
@@ -23,7 +25,7 @@ ANNOTATIONS: dict[str, Any] = {
     "annotations": [
         {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "segmentation": [[2, 2, 12, 2, 12, 9, 2, 9], [1.5, 12, 9, 12, 5, 18.5]]},
         {"id": 2, "image_id": 7, "category_id": 90, "iscrowd": 1, "segmentation": {"size": [20, 24], "counts": [30, 40, 410]}},
-        {"id": 3, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": {"size": [20, 24], "counts": "c2<800000000000000000000000000000]2"}},
+        {"id": 3, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": {"size": [20, 24], "counts": RUN_LENGTHS}},
     ],
     "categories": [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}],
 }
