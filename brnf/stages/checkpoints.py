@@ -22,7 +22,7 @@ from brnf.store.tensors import read_tensors, write_tensors
 from brnf.workflow.controller import has_died
 from brnf.workflow.fingerprint import fingerprint
 
-__all__ = ["Checkpoint", "Trainer", "only_training", "take_steps", "training_stamp"]
+__all__ = ["Checkpoint", "Trainer", "only_training", "take_steps", "training_device", "training_stamp"]
 
 READ_WHOLE = 64 * 2**20
 """Bytes up to which an input counts by its content; a larger one by the sizes and times of its files."""
@@ -50,6 +50,13 @@ class Trainer(Protocol[Batch, Row]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         ...
+
+
+def training_device(runtime: Runtime) -> torch.device:
+    """Return the device of a training, which joins the others of those that `torchrun` started."""
+    device: torch.device = runtime.torch_device()
+    parallel.join(device)
+    return device
 
 
 def training_stamp(stage: str, options: Any, device: torch.device, *sources: Any) -> str:

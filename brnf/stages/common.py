@@ -46,7 +46,7 @@ class Runtime:
     """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
 
     def torch_device(self) -> Any:
-        """Set the thread counts of torch and OpenCV, join the processes that train together, and return the device, a ``torch.device``.
+        """Set the thread counts of torch and OpenCV and return the device, a ``torch.device``.
 
         Raises:
             UserError: the device does not exist.
@@ -64,9 +64,6 @@ class Runtime:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: auto") from error
-        from brnf import parallel
-
-        parallel.join(device)
         return device
 
 

@@ -15,7 +15,7 @@ from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
-from brnf.stages.checkpoints import Checkpoint, only_training, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, training_device, training_stamp
 from brnf.stages.common import Runtime, run_stage
 from brnf.stages.training_data import TrainingSource
 
@@ -51,7 +51,7 @@ Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the base CAM network."""
-    device = runtime.torch_device()
+    device = training_device(runtime)
     index = Index.of_split(inputs.index, options.split)
     sfc = options.method == "sfc"
     if sfc and options.cache:

@@ -15,7 +15,7 @@ from brnf.data.index import Index
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
-from brnf.stages.checkpoints import Checkpoint, only_training, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, training_device, training_stamp
 from brnf.stages.common import Runtime, run_stage
 from brnf.stages.networks import load_cam_network
 from brnf.stages.training_data import TrainingSource
@@ -92,7 +92,7 @@ class Options(CamTrainingOptions, BrnfOptions):
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
-    device = runtime.torch_device()
+    device = training_device(runtime)
     index = Index.of_split(inputs.index, options.split)
     seeds = MapReader(inputs.seeds, options.seed_product)
     network = options.new_network(len(index.classes), device)

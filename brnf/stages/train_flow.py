@@ -20,7 +20,7 @@ from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import AnyDensity, save_density
 from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
-from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_device, training_stamp
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import whole_file
 from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
@@ -101,7 +101,7 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Fit the density of pixel features per class and calibrate the denoising rules."""
-    device = runtime.torch_device()
+    device = training_device(runtime)
     _check(options)
     if options.density != "flow" and not parallel.is_first():
         return  # a baseline is fitted by one process

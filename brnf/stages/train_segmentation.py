@@ -12,7 +12,7 @@ from brnf.data.index import Index
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
 from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
-from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_stamp
+from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_device, training_stamp
 from brnf.stages.common import Runtime, run_stage
 from brnf.store.files import whole_file
 
@@ -53,7 +53,7 @@ class Options(DeepLabOptions, AugmentOptions, TrainingOptions):
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train DeepLabV2 on pseudo-labels."""
-    device = runtime.torch_device()
+    device = training_device(runtime)
     with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
         images = pair_with_masks(index.images, inputs.masks)

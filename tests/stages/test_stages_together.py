@@ -47,10 +47,11 @@ OPTIONS: dict[str, Any] = {
 ALONE = """
 from brnf import parallel
 from brnf.errors import UserError
+from brnf.stages.checkpoints import training_device
 from brnf.stages.common import Runtime, run_stage
 
 def run(runtime: Runtime) -> None:
-    runtime.torch_device()
+    training_device(runtime)
     if not parallel.is_first():
         raise UserError("only here")
     parallel.wait()

@@ -33,6 +33,7 @@ def test_tables_figures_and_report_appear(finished: Any) -> None:
     assert "tiny-inseparable" in report and report.count("data:image/png") == 4 + 3
     left = [path for path in finished.folder.rglob("*") if path.name.endswith((".part", ".lock"))]
     assert [path for path in left if ".snakemake" not in path.parts] == []
+    assert not list(finished.folder.glob("results/*/.kept")), "what trainings share goes with the run"
 
 
 def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
