@@ -1,5 +1,6 @@
 """A real SLURM on this machine."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from slurm_runs import HERE, Slurm
 def slurm() -> Iterator[Slurm]:
     folder = Path(tempfile.mkdtemp(prefix="brnf-slurm-"))
     try:
-        started = subprocess.run(["timeout", "-k", "5", "60", str(HERE / "start.sh"), str(folder)], stderr=subprocess.PIPE, text=True)
+        started = subprocess.run(["timeout", "-k", "5", "60", str(HERE / "start.sh"), str(folder), str(os.getpid())], stderr=subprocess.PIPE, text=True)
         assert started.returncode == 0, started.stderr
         running = Slurm(folder)
         yield running

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Start a real SLURM on the loopback address, with all its files in one new folder: tests/slurm/start.sh FOLDER
-# One node of four CPUs, two pretended GPUs, no accounting, jobs as root. tests/slurm/stop.sh FOLDER ends it.
-# tests/slurm/start.sh --check only says what is missing.
+# Start a real SLURM on the loopback address, with all its files in one new folder: tests/slurm/start.sh FOLDER OWNER
+# One node of four CPUs, two pretended GPUs, no accounting, jobs as root. tests/slurm/stop.sh FOLDER ends it; when the process
+# number OWNER is gone without having done so, the next start does. tests/slurm/start.sh --check only says what is missing.
 set -euo pipefail
 folder=$1
 host=$(hostname -s)
@@ -17,7 +17,14 @@ done | sort -u | tr '\n' ' ')
 [[ -z $missing ]] || fail "a SLURM is missing; apt-get install $missing"
 [[ $(id -u) == 0 ]] || fail "a SLURM of its own needs root; run this as root"
 for name in "${links[@]}"; do
-    [[ -e /etc/slurm/$name ]] && fail "/etc/slurm/$name: this machine has a SLURM already; use another machine"
+    [[ -e /etc/slurm/$name ]] || continue
+    other=$(dirname "$(realpath "/etc/slurm/$name")")
+    [[ -e $other/owner ]] || fail "/etc/slurm/$name: this machine has a SLURM already; use another machine"
+    owner=$(<"$other/owner")
+    [[ $(cat "/proc/$owner/comm" 2>/dev/null) != python* ]] ||
+        fail "$other: another test has its SLURM here (process $owner); wait for it, or end it by tests/slurm/stop.sh $other"
+    "$(dirname "$0")/stop.sh" "$other"
+    rm -rf "$other"
 done
 [[ $folder == --check ]] && exit
 
@@ -25,6 +32,7 @@ done
 mkdir -p "$folder"/{munge,state,spool}
 folder=$(realpath "$folder")
 chmod 711 "$folder" "$folder/munge"
+echo "$2" >"$folder/owner"
 
 head -c 1024 /dev/urandom >"$folder/munge/key"
 chmod 400 "$folder/munge/key"
@@ -79,7 +87,7 @@ END
 # A job step of the executor plugin knows no SLURM_CONF and looks here.
 mkdir -p /etc/slurm
 for name in "${links[@]}"; do
-    ln -s "$folder/$name" "/etc/slurm/$name"
+    ln -sf "$folder/$name" "/etc/slurm/$name" # perhaps over a link whose SLURM has been deleted
 done
 slurmctld -c -f "$folder/slurm.conf"
 slurmd -c -f "$folder/slurm.conf"
