@@ -1,6 +1,7 @@
 """Figures of an experiment; each function takes data and returns a matplotlib figure."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 11,
     "legend.frameon": False,
 }
+HEAD_CHARACTERS = 20
+"""Of a column's title, as many as its width holds."""
 NOT_A_LOSS = {"step", "epoch", "seconds", "time", "rate", "learning_rate", "rows"}
 """Columns of a history that are no curve."""
 
@@ -105,8 +108,10 @@ def examples_figure(examples: Sequence[Example], titles: Sequence[str], classes:
         classes: names of the foreground classes, for the legend.
     """
     heads = ["image", "ground truth", *titles]
+    lines = {title: textwrap.wrap(title.replace("_", " "), HEAD_CHARACTERS) for title in heads}
     heights = [example.image.shape[0] / example.image.shape[1] for example in examples]
-    cell, gap, head, foot = 1.6, 0.05, 0.42, 0.42
+    cell, gap, foot = 1.6, 0.05, 0.42
+    head = 0.26 + 0.16 * max(map(len, lines.values()))
     width, height = cell * len(heads), cell * sum(heights)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height + head + foot), dpi=110)
@@ -119,7 +124,7 @@ def examples_figure(examples: Sequence[Example], titles: Sequence[str], classes:
                 axes = figure.add_subplot(grid[row, column])
                 axes.set_axis_off()
                 if row == 0:
-                    axes.set_title(title.replace("_", " "), fontsize=10, pad=4)
+                    axes.set_title("\n".join(lines[title]), fontsize=10, pad=4)
                 if title in drawn:
                     axes.imshow(drawn[title], aspect="auto", interpolation="antialiased")
         shown = sorted({int(index) for example in examples for index in np.unique(example.truth)} - {0, IGNORE})

@@ -56,7 +56,7 @@ DEVICES = MAIN.settings["devices"]  # of one training
 DOWNLOADS = MAIN.settings["download"]
 ENVIRONMENT = "../../envs/brnf.yaml"
 BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})
-CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels, segmentation and evaluation
+CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels and segmentation
 RUN = "results/{name}/{model}/seed{seed}"
 
 

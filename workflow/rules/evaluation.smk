@@ -11,6 +11,7 @@ rule evaluate:
         f"{RUN}/logs/evaluate/{{product}}-{{split}}.log",
     benchmark:
         f"{RUN}/benchmarks/evaluate/{{product}}-{{split}}.tsv"
+    priority: CHAIN  # seconds each: were they left to pile up, Snakemake would look at all their files before every start
     conda:
         ENVIRONMENT
     threads: THREADS
