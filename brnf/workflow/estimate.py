@@ -87,7 +87,7 @@ def estimate(jobs: Mapping[str, int], seconds: Mapping[str, float], cores: int) 
         lines.append(f"estimate: {count} jobs take about {_duration(total / max(cores, 1))} on {cores} cores ({parts})")
     if unknown:
         parts = ", ".join(f"{count} {rule}" for rule, count in unknown.items())
-        lines.append(f"estimate: not known for {parts}: none of these has run here yet")
+        lines.append(f"estimate: not known for {parts}: none of these has run here yet; the target plan probes the stages of all")
     if "index_images" in jobs:
         lines.append("estimate: what follows the image index is planned, and counted, when that is there")
     return "\n".join(lines)
