@@ -49,7 +49,8 @@ resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yam
 test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and each training once, go on, compare to the byte
 	$(BIN)/python tests/survival/survive.py $(ARGS)
 
-scale: $(INSTALLED) ## measure index, masks and planning at COCO's full size (a few minutes, 2 GB of disk)
+scale: $(INSTALLED) ## measure a call with nothing to do at VOC's full size, index, masks and planning at COCO's (minutes, 2 GB of disk)
+	$(BIN)/python -m benchmarks.no_op
 	$(BIN)/python -m benchmarks.coco_scale
 
 bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH=--write keeps the table in benchmarks/results.md)

@@ -2,11 +2,13 @@
 
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.harness import Goal, Row, Timing, at_least, compare, interleave, table
+from benchmarks.no_op import finish, no_op_seconds, write_voc
 from benchmarks.run import LOOPS
 
 
@@ -39,3 +41,9 @@ def test_a_share_of_the_work_counts_for_the_whole() -> None:
     row = compare("loop", "size", lambda: None, lambda: None, 1, reference_share=0.5, goals=[Goal("g", True)])
     assert table([row]).splitlines()[-1] == "goals: 1 met, 0 missed"
     assert Timing((2.0,)).divided(0.5).seconds == (4.0,)
+
+
+def test_nothing_is_to_be_done_where_every_product_counts_as_finished(tmp_path: Path) -> None:
+    write_voc(tmp_path / "voc", train=6, train_aug=12, val=6)
+    assert finish(tmp_path) > 100
+    assert len(no_op_seconds(tmp_path, repeats=1)) == 1
