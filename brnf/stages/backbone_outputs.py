@@ -5,7 +5,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
+import PIL
+import timm
 import torch
 from numpy.typing import NDArray
 
@@ -13,22 +16,24 @@ from brnf.backbones import Backbone
 from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
 from brnf.store.files import is_held, lock_file, locked, whole_file
-from brnf.workflow.fingerprint import fingerprint
 
 __all__ = ["backbone_outputs", "outputs_stamp"]
 
+LIBRARIES = tuple((library.__name__, library.__version__) for library in (PIL, cv2, np, timm, torch))
+"""That decode and resize images and compute the outputs, with their versions."""
+
 
 def outputs_stamp(backbone: Backbone, *others: object) -> str:
-    """Hash all that the outputs of a frozen backbone depend on: its weights, the code, the version of torch, the threads.
+    """Hash all that the outputs of a frozen backbone depend on: weights, layers with their strides, libraries, threads.
 
     Arguments:
         backbone: frozen.
-        others: further plain values: images, sizes, device.
+        others: further plain values: the code that prepares images, their list, sizes, device.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(backbone).encode())
     for name, value in [*backbone.state_dict().items(), ("mean", backbone.mean), ("deviation", backbone.deviation)]:
         digest.update(f"{name} {tuple(value.shape)}\n".encode() + value.cpu().contiguous().numpy().tobytes())
-    for part in (fingerprint(__name__), torch.__version__, torch.get_num_threads(), *others):
+    for part in (*LIBRARIES, torch.get_num_threads(), *others):
         digest.update(f"{part}\n".encode())
     return digest.hexdigest()[:32]
 

@@ -14,10 +14,11 @@ from brnf.cam.network import CamNetwork
 from brnf.cam.objective import MapRules
 from brnf.cam.training import Batch, CamTrainer, TrainingOptions
 from brnf.stages.checkpoints import Checkpoint, take_steps
+from brnf.stages.classifier_fit import fit_classifier
 from brnf.stages.common import Runtime
 from brnf.stages.histories import write_history
 from brnf.stages.networks import save_cam_network
-from brnf.stages.training_data import CropOptions, TrainingSource, fit_classifier
+from brnf.stages.training_data import CropOptions, TrainingSource
 
 __all__ = ["CamTrainingOptions", "train_and_save"]
 

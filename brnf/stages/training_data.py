@@ -28,8 +28,9 @@ from brnf.stages.backbone_outputs import backbone_outputs, outputs_stamp
 from brnf.stages.common import Progress, Runtime
 from brnf.store.files import reported, reserve
 from brnf.store.maps import MapReader
+from brnf.workflow.fingerprint import fingerprint
 
-__all__ = ["CropOptions", "TrainingSource", "fit_classifier"]
+__all__ = ["CropOptions", "TrainingSource"]
 
 GRID_STRIDE = 16
 PREFIX = ".stages."
@@ -152,9 +153,10 @@ class TrainingSource:
         """Return a record of the backbone's outputs for each image and its mirror."""
         backbone, options, records = self._network.backbone, self._options, self._images.records
         seen = [(record.id, record.digest, record.labels) for record in records]
-        file = folder / f"{outputs_stamp(backbone, options.crop, options.batch_size, self._device.type, seen)}.npy"
+        sizes = self._images.classes, options.crop, options.batch_size
+        stamp = outputs_stamp(backbone, fingerprint(__name__), *sizes, self._device.type, seen)
         batches = Progress(self._whole_loader(), "backbone features", self._runtime, unit="block")
-        return backbone_outputs(file, self._network, batches, len(records), self._device)
+        return backbone_outputs(folder / f"{stamp}.npy", self._network, batches, len(records), self._device)
 
     def _keep_seeds(self, file: Path) -> NDArray[np.float32] | None:
         """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when there are none."""
@@ -223,7 +225,8 @@ class _TrainingImages(Dataset[dict[str, Any]]):
     def whole(self, position: int) -> dict[str, Any]:
         """Return image ``position // 2``, mirrored when the position is odd, whole and padded to a square."""
         sample = resize_long_side(self.read(position // 2), self._options.crop)
-        generator = np.random.default_rng([self._options.seed, position])
+        # Of the seed nothing follows here: trainings of other seeds share the outputs, and lay their own maps on them.
+        generator = np.random.default_rng(position)
         return self.finish(position // 2, random_crop_or_pad(flip(sample) if position % 2 else sample, generator, self._options.crop))
 
     def read(self, image: int) -> Sample:
@@ -268,36 +271,3 @@ def _to_grid(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 def _collate(items: list[dict[str, Any]]) -> Batch:
     columns: dict[str, Tensor] = {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
     return Batch(columns["pixels"], columns["labels"], columns["valid"], columns.get("seeds"))
-
-
-def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) -> None:
-    """Fit the classifier to the outputs of the untrained backbone, averaged over the image without its padding, to the optimum.
-
-    On a few hundred images stochastic training of a new layer leaves the maps half random (`method.md` section 11).
-
-    Arguments:
-        network: its classifier is replaced.
-        source: of the images.
-        penalty: weight of the squared weights in the multi-label soft margin loss.
-    """
-    pooled, labels = [], []
-    device = network.classifier.weight.device
-    with torch.inference_mode():
-        for batch in source.whole_images():
-            last = batch.pixels[3] if isinstance(batch.pixels, list) else network.stages(batch.pixels.to(device))[3]
-            inside = batch.valid.to(device).float()
-            pooled.append((last.to(device) * inside).sum((2, 3)) / inside.sum((2, 3)))
-            labels.append(batch.labels.to(device))
-    features, targets = torch.cat(pooled).clone(), torch.cat(labels).clone()
-    weight = torch.zeros(targets.shape[1], features.shape[1], device=device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight], max_iter=500, history_size=20, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = torch.nn.functional.multilabel_soft_margin_loss(features @ weight.T, targets) + penalty * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)  # type: ignore[arg-type]
-    with torch.no_grad():
-        network.classifier.weight.copy_(weight[:, :, None, None])

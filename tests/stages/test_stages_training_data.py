@@ -1,5 +1,6 @@
 """What the CAM networks are trained on: order, kept backbone outputs, the fitted classifier, aligned seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,22 @@ from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
+from brnf.stages.classifier_fit import fit_classifier
 from brnf.stages.common import Runtime
-from brnf.stages.training_data import CropOptions, TrainingSource, fit_classifier
+from brnf.stages.training_data import CropOptions, TrainingSource
 from brnf.store.maps import MapReader, write_maps
 
 RUNTIME = Runtime(progress="none")
 CPU = torch.device("cpu")
+BACKBONE = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)
+STRIDES = ((16, False), (16, True), (8, False))
 WHOLE = CropOptions(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=True, seed=3)
 
 
 @pytest.fixture(scope="module")
 def network() -> CamNetwork:
     torch.manual_seed(0)
-    return CamNetwork(build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)), 2, (8, 8, 8, 8))
+    return CamNetwork(build_backbone(BACKBONE), 2, (8, 8, 8, 8))
 
 
 @pytest.fixture
@@ -99,6 +103,36 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
     assert sum(asked) == 30, "other weights, other features"
     with torch.no_grad():
         next(network.backbone.parameters()).sub_(1)
+
+
+def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+    runtime = Runtime(progress="none", kept=tmp_path / "kept")
+    seeds = seed_maps(index, tmp_path / "seeds.h5")  # of any pixel they sum to 1
+    for seed in range(3):
+        options = CropOptions(**{**WHOLE.__dict__, "seed": seed})
+        with TrainingSource(network, index, seeds, options, tmp_path / "network", CPU, runtime) as source:
+            for batch in source.whole_images():
+                assert batch.seeds is not None and not batch.valid.all(), "an image that fills its square shows nothing"
+                assert torch.equal(batch.seeds.sum(1, keepdim=True) >= 0.5, batch.valid)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_another_stride_or_number_of_classes_keeps_other_outputs(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+    runtime = Runtime(progress="none", kept=tmp_path / "kept")
+    more = replace(index, classes=(*index.classes, "another"))
+    others = [replace(BACKBONE, stride=stride, dilated=dilated) for stride, dilated in STRIDES]
+    strides = [CamNetwork(build_backbone(other), 2, (8, 8, 8, 8)) for other in others]
+    for source_network, source_index in [*((one, index) for one in strides), (network, more)]:
+        source_network.backbone.load_state_dict(network.backbone.state_dict())  # strides are no weights
+        with TrainingSource(source_network, source_index, None, WHOLE, tmp_path / "network", CPU, runtime) as source:
+            batch = next(source.whole_images())
+            with torch.inference_mode():
+                pixels = next(iter(source._whole_loader())).pixels
+                assert isinstance(pixels, torch.Tensor)
+                expected = source_network.stages(pixels)
+        assert batch.labels.shape[1] == len(source_index.classes)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.pixels, expected, strict=True))
+    assert len(list((tmp_path / "kept").iterdir())) == len(STRIDES) + 1
 
 
 def test_every_image_comes_once_an_epoch_in_a_new_order(network: CamNetwork, index: Index, tmp_path: Path) -> None:
