@@ -111,8 +111,8 @@ def needed_bytes(
 ) -> float:
     """Return the bytes of what is still to be made, at the time when most of it lies on the disk.
 
-    What trainings cache is gone when the run ends; without ``keep_features`` so is a pixel store when its flow has denoised the
-    maps. Of both only one model's is counted for each seed.
+    Trainings on images of the same size, in batches of the same, share what they cache, whatever their seed. Without
+    ``keep_features`` a pixel store is gone when its flow has denoised the maps: only one model's is counted for each seed.
 
     Arguments:
         experiment: whose settings are taken.
@@ -121,17 +121,19 @@ def needed_bytes(
         channels: of the backbone's four stages.
     """
     total = 0.0
-    passing: defaultdict[tuple[str, str, str], float] = defaultdict(float)
+    cached: dict[tuple[int, int], float] = {}
+    stores: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for one in shares:
         made = one.share * bytes_made(one.rule, experiment, one.model, sizes[one.split], channels)
-        if one.rule in TRAININGS or (one.rule == "store_pixels" and not experiment.settings["keep_features"]):
-            passing["training" if one.rule in TRAININGS else "store", one.seed, one.model] += made
+        if one.rule in TRAININGS:
+            training = experiment.network(one.model)
+            shared = training["crop"], training["batch_size"]
+            cached[shared] = max(cached.get(shared, 0.0), made)
+        elif one.rule == "store_pixels" and not experiment.settings["keep_features"]:
+            stores[one.seed][one.model] += made
         else:
             total += made
-    largest: dict[tuple[str, str], float] = {}
-    for (kind, seed, _), made in passing.items():
-        largest[kind, seed] = max(largest.get((kind, seed), 0.0), made)
-    return total + sum(largest.values())
+    return total + sum(cached.values()) + sum(max(of_model.values()) for of_model in stores.values())
 
 
 def check_disk(planned: Planned, results: Path, free: float | None = None) -> None:

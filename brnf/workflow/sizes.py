@@ -1,10 +1,12 @@
 """How many images a split has and how large they are, and the bytes that follow from it.
 
-Of a data set without an image index the numbers of ``method.md`` section 1 are taken, and images of 512 x 512.
+Of a data set without an image index the numbers of ``method.md`` section 1 are taken, or that of the photographs where there are fewer,
+and images of 512 x 512.
 """
 
 import csv
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -77,7 +79,7 @@ def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
         classes, shapes = _listed(index, split)
         return _size(shapes, [1] * len(shapes), classes, cam, known=True)
     dataset, side = experiment.settings["dataset"], SIDE
-    images = IMAGES.get(dataset["kind"], {}).get(split, 0)
+    images = _public_images(dataset["kind"], dataset["root"], split)
     if dataset["kind"] == "scenes":
         images, side = experiment.settings["scenes"][split], experiment.settings["scenes"]["size"]
     elif dataset["kind"] == "table":
@@ -91,6 +93,17 @@ def _listed(index: Path, split: str) -> tuple[int, list[tuple[int, int, float]]]
     """Return the number of classes, and height, width and number of labels of every image."""
     listed = Index.of_split(index, split)
     return len(listed.classes), [(image.height, image.width, float(len(image.labels))) for image in listed.images]
+
+
+@cache
+def _public_images(kind: str, root: str | None, split: str) -> int:
+    """Return the number of images in a split of VOC or COCO, but no more than photographs lie where that data set has them; else 0."""
+    images = IMAGES.get(kind, {}).get(split, 0)
+    for folder in ("JPEGImages", "VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages", f"{split}2014", f"images/{split}2014"):
+        photographs = Path(root or "") / folder
+        if root and photographs.is_dir():
+            return min(images, len(os.listdir(photographs)))
+    return images
 
 
 def class_count(experiment: Experiment) -> int:

@@ -45,6 +45,16 @@ def test_without_an_index_the_stores_are_as_large_as_method_md_plans(kind: str, 
     assert bytes_made("store_pixels", chosen, "base", size) / 1e9 == pytest.approx(gigabytes, rel=0.02)
 
 
+@pytest.mark.parametrize(("kind", "folder"), [("voc", "VOCdevkit/VOC2012/JPEGImages"), ("voc", "JPEGImages"), ("coco", "images/val2014")])
+def test_without_an_index_no_more_images_count_than_there_are(tmp_path: Path, kind: str, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / folder / f"{number}.jpg").touch()
+    chosen = experiment(dataset={"kind": kind, "root": str(tmp_path)})
+    assert split_size(chosen, "val", NOWHERE).images == 3
+    assert split_size(experiment(dataset={"kind": "voc", "root": "no-such-folder"}), "val", NOWHERE).images == 1449
+
+
 def test_sizes_of_an_index_are_counted_image_by_image(tmp_path: Path) -> None:
     sizes = [(375, 500, 1), (500, 333, 3), (100, 100, 0)]
     write_index(tmp_path, sizes, 4)
@@ -152,6 +162,17 @@ def test_without_keep_features_the_largest_store_of_each_seed_counts() -> None:
     one, two = (bytes_made("store_pixels", experiment(), "base", size[split]) for split in "ab")
     assert needed_bytes(experiment(), shares, size) == pytest.approx(5 * one + 4 * two)
     assert needed_bytes(experiment(keep_features=False), shares, size) == pytest.approx((one + two) + (2 * one + two))
+
+
+def test_trainings_that_share_what_they_cache_need_it_once() -> None:
+    small = {"cache": True, "crop": 320, "batch_size": 8}
+    chosen = experiment(base=small, brnf=small, variants={"other": {"crop": 512}})
+    size = {"train_aug": split_size(chosen, "train_aug", NOWHERE)}
+    shares = [Share("train_base", "base", seed, "train_aug", 1.0) for seed in "012"]
+    shares += [Share("train_brnf", model, "0", "train_aug", 1.0) for model in ("brnf", "other")]
+    shared, other = (bytes_made("train_brnf", chosen, model, size["train_aug"]) for model in ("brnf", "other"))
+    assert 0 < shared < other
+    assert needed_bytes(chosen, shares, size) == pytest.approx(shared + other)
 
 
 def refusal(free: float, **changes: Any) -> str:
