@@ -20,7 +20,7 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 test: lint ## check style and types, then run all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-fuzz: $(INSTALLED) ## read some 17,000 spoilt files of every kind and count how that ends (about 3 minutes)
+test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files of every kind and count how that ends (about 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2
 
 test-invalidation: $(INSTALLED) ## let Snakemake tell what every change reruns, over real runs

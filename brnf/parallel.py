@@ -3,8 +3,11 @@
 In a process of its own everything here returns what it is given.
 """
 
+import ctypes
 import io
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
@@ -15,8 +18,23 @@ from torch import Tensor, nn
 
 from brnf.errors import UserError
 
-__all__ = ["any_of", "average_gradients", "from_first", "gathered", "is_first", "join", "mean", "part", "processes", "share", "wait"]
+__all__ = [
+    "any_of",
+    "average_gradients",
+    "from_first",
+    "gathered",
+    "is_first",
+    "join",
+    "mean",
+    "mean_count",
+    "part",
+    "processes",
+    "share",
+    "wait",
+]
 
+ENDED_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux."""
 PATIENCE = timedelta(hours=6)
 """That one process waits for another: only the first writes checkpoints, to a disk that may be slow."""
 
@@ -29,6 +47,8 @@ def join(device: torch.device) -> None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(ENDED_WITH_PARENT, signal.SIGTERM)  # torchrun's processes would outlive a torchrun that was killed
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -79,6 +99,11 @@ def mean(value: Tensor) -> Tensor:
     total = value.detach().clone().float()
     dist.all_reduce(total)
     return total / processes()
+
+
+def mean_count(counts: Tensor) -> Tensor:
+    """Return the mean over the processes of a sum of counts, to divide a sum by; as if there were one count when there is none at all."""
+    return mean(counts.sum()).clamp(min=1 / processes())
 
 
 def gathered(rows: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRu
 def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
     """Return the mean absolute difference where it counts, so that its weight does not fall with the number of classes."""
     weights = counts.to(maps.dtype)
-    return ((maps - targets).abs() * weights).sum() / parallel.mean(weights.sum()).clamp(min=1)
+    return ((maps - targets).abs() * weights).sum() / parallel.mean_count(weights)
 
 
 def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> dict[str, Tensor]:

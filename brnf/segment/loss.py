@@ -27,10 +27,10 @@ def segmentation_loss(logits: Tensor, labels: Tensor, balanced: bool = False) ->
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if not balanced:
         total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return total / parallel.mean((labels != IGNORE).sum()).clamp(min=1)
+        return total / parallel.mean_count(labels != IGNORE)
     each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     background, foreground = labels == 0, (labels != 0) & (labels != IGNORE)
-    halves = [(each * part).sum() / parallel.mean(part.sum()).clamp(min=1) for part in (background, foreground)]
+    halves = [(each * part).sum() / parallel.mean_count(part) for part in (background, foreground)]
     return (halves[0] + halves[1]) / 2
 
 

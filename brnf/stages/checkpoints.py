@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from brnf import parallel
 from brnf.errors import UserError
@@ -118,9 +119,13 @@ class Checkpoint:
     def restore(self, trainer: Trainer[Any, Any]) -> bool:
         """Bring a new trainer to where the last one stopped, and tell whether there was such a state.
 
-        A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line.
+        A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line. Of processes that train together the
+        first is brought there; :func:`take_steps` lets the others follow.
         """
-        if not parallel.is_first() or not self.path.exists():
+        return parallel.any_of(parallel.is_first() and self._restore(trainer), self.device)
+
+    def _restore(self, trainer: Trainer[Any, Any]) -> bool:
+        if not self.path.exists():
             return False
         try:
             content = read_tensors(self.path, "the training starts anew")
@@ -131,11 +136,27 @@ class Checkpoint:
         if stamp != self.stamp:
             return self._discard(f"{self.path}: made with other options, inputs or code; the training starts anew")
         trainer.load_state_dict(state)
+        self._set_random(random)
+        print(f"{self.path}: the training goes on after step {len(trainer.history)}", file=sys.stderr, flush=True)
+        return True
+
+    def share(self, trainer: Trainer[Any, Any]) -> None:
+        """Bring the trainers of all processes, and their random generators, to the state of the first."""
+        if parallel.processes() > 1:
+            state, random = parallel.from_first(lambda: (trainer.state_dict(), self._random()))
+            trainer.load_state_dict(state)
+            self._set_random(random)
+
+    def _random(self) -> dict[str, Tensor]:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return random
+
+    def _set_random(self, random: Mapping[str, Tensor]) -> None:
         torch.set_rng_state(random["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(random["cuda"], self.device)
-        print(f"{self.path}: the training goes on after step {len(trainer.history)}", file=sys.stderr, flush=True)
-        return True
 
     def due(self) -> bool:
         """Tell whether it is time to write."""
@@ -145,11 +166,8 @@ class Checkpoint:
         """Write the state, whole or not at all; a disk that does not take it is worth a warning, not the training."""
         if not parallel.is_first():
             return
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
         try:
-            write_tensors(self.path, {"stamp": self.stamp, "trainer": trainer.state_dict(), "random": random})
+            write_tensors(self.path, {"stamp": self.stamp, "trainer": trainer.state_dict(), "random": self._random()})
         except (UserError, OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
             if not self._warned:
                 print(f"warning: {str(error).splitlines()[0]}; the training goes on without a checkpoint", file=sys.stderr, flush=True)
@@ -196,8 +214,7 @@ def take_steps(
         runtime: chooses the display.
         shown: the values of a row that are worth showing.
     """
-    if parallel.processes() > 1:
-        trainer.load_state_dict(parallel.from_first(trainer.state_dict))
+    checkpoint.share(trainer)
     done = len(trainer.history)
     waiting = Waiting(islice(batches(done), steps - done))
     progress = Progress(waiting, name, runtime, unit="step", total=steps, done=done)

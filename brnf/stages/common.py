@@ -24,6 +24,9 @@ OTHERS_WAIT = 3.0
 """Seconds after which a process that does not speak for all tells a mistake that only it has met."""
 BY_WORKFLOW = "BRNF_BY_WORKFLOW"
 """Environment variable that the workflow sets: its rules can make every product of a stage again."""
+TOGETHER = int(os.environ.get("WORLD_SIZE", 1)) > 1
+"""Whether there are others that train with this process."""
+HUNG_UP = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 PARTNER_LOST = "another of the processes that train together has ended; look for its error above and run again"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
 
@@ -101,8 +104,10 @@ def _told(error: Exception) -> str | None:
         return _set_aside(error) if os.environ.get(BY_WORKFLOW) else str(error)
     if isinstance(error, UserError):
         return str(error)
-    if type(error).__name__ == "DistBackendError" or (not isinstance(error, UserError) and "gloo" in str(error)):
-        return PARTNER_LOST
+    if TOGETHER and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
+        if any(words in str(error) for words in HUNG_UP):
+            return PARTNER_LOST
+        return f"the devices of this training cannot work together ({str(error).splitlines()[0]}); set devices: 1"
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
     return None

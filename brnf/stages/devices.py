@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from brnf.errors import UserError
+
 __all__ = ["claim_gpu"]
 
 _HELD: dict[Path, int] = {}
@@ -16,8 +18,9 @@ _HELD: dict[Path, int] = {}
 def claim_gpu(count: int, environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> int:
     """Choose a GPU that no other living job of this user has chosen, and keep it until this process ends.
 
-    A single visible GPU is taken unasked: that is what SLURM shows to a job that was given one. When all are taken, jobs
-    share them in turn, with a line on the standard error; profiles that count GPUs never come to that.
+    As many visible GPUs as this job has processes are taken unasked: that is what SLURM shows to a job that was given so many. When all
+    are taken, jobs share them in turn, with a line on the standard error; profiles that count GPUs never come to that. Processes that
+    train together never share one.
 
     Arguments:
         count: of the visible GPUs, at least 1.
@@ -26,9 +29,17 @@ def claim_gpu(count: int, environment: Mapping[str, str] = os.environ, folder: P
 
     Returns:
         Index among the visible GPUs.
+
+    Raises:
+        UserError: there are fewer GPUs than processes that train together.
     """
-    if count == 1:
-        return 0
+    together = int(environment.get("LOCAL_WORLD_SIZE", 1))
+    if count < together:
+        raise UserError(
+            f"a training with {together} devices finds {count} visible GPU{'s' * (count > 1)}; lower devices, or set device: cpu"
+        )
+    if count == together:
+        return int(environment.get("LOCAL_RANK", 0))
     visible = [entry for entry in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry]
     names = visible if len(visible) == count else [str(index) for index in range(count)]
     locks = folder or Path(tempfile.gettempdir()) / f"brnf-gpus-{os.getuid()}"
@@ -37,6 +48,8 @@ def claim_gpu(count: int, environment: Mapping[str, str] = os.environ, folder: P
         path = locks / f"{name.replace('/', '_')}.lock"
         if path in _HELD or _locked(path):
             return index
+    if together > 1:
+        raise UserError(f"a training with {together} devices finds too few of the {count} GPUs free; wait for other jobs, or lower devices")
     index = os.getpid() % count
     print(f"all {count} GPUs are taken by other jobs; this one shares cuda:{index}", file=sys.stderr)
     return index

@@ -156,7 +156,13 @@ class TrainingSource:
         sizes = self._images.classes, options.crop, options.batch_size
         stamp = outputs_stamp(backbone, fingerprint(__name__), *sizes, self._device.type, seen)
         batches = Progress(self._whole_loader(), "backbone features", self._runtime, unit="block")
-        return backbone_outputs(folder / f"{stamp}.npy", self._network, batches, len(records), self._device)
+        shared = self._runtime.kept is not None
+        if shared and not parallel.is_first():
+            parallel.wait()  # the first computes them for all
+        kept = backbone_outputs(folder / f"{stamp}.npy", self._network, batches, len(records), self._device)
+        if shared and parallel.is_first():
+            parallel.wait()
+        return kept
 
     def _keep_seeds(self, file: Path) -> NDArray[np.float32] | None:
         """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when there are none."""

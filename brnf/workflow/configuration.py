@@ -192,19 +192,29 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
         file = weights.removeprefix("caffe:")
         if weights not in KNOWN_WEIGHTS and not Path(file).is_file():
             return (section, "weights"), f"no file '{file}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
-    if settings["segmentation"]["head"] == "aspp" and settings["segmentation"]["batch_size"] < 2:
-        return ("segmentation", "batch_size"), "is 1, must be at least 2 for the head aspp, whose BatchNorm sees one mean an image"
+    size, devices = settings["segmentation"]["batch_size"], settings["devices"]
+    if settings["segmentation"]["head"] == "aspp" and size // devices < 2:
+        each = " for each device" if devices > 1 else ""
+        return (
+            "segmentation",
+            "batch_size",
+        ), f"is {size}, must be at least 2{each} for the head aspp, whose BatchNorm sees one mean an image"
     return _violated_sharing(settings) or _reversed_range(settings)
 
 
 def _violated_sharing(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
     """Check that the batches of trainings on several devices have equal shares."""
     devices = settings["devices"]
-    if devices > 1 and ":" in settings["device"]:
+    if devices > 1 and settings["device"] not in ("auto", "cpu"):
         return ("device",), f"is '{settings['device']}', must be auto or cpu where a training has {devices} devices"
-    for section in ("base", "brnf", "segmentation"):
-        if (size := settings[section]["batch_size"]) % devices:
-            return (section, "batch_size"), f"is {size}, must be divisible by devices ({devices})"
+    base = settings["base"]
+    if base["method"] == "sfc" and (base["batch_size"] + base["sfc"]["drawn"]) % devices:
+        return ("base", "batch_size"), f"is {base['batch_size']}, must with base.sfc.drawn be divisible by devices ({devices})"
+    sections: dict[tuple[str, ...], Any] = {("base",): base, ("brnf",): settings["brnf"], ("segmentation",): settings["segmentation"]}
+    sections |= {("variants", name): {**settings["brnf"], **changes} for name, changes in settings["variants"].items()}
+    for path, section in sections.items():
+        if section["batch_size"] % devices and not (path == ("base",) and base["method"] == "sfc"):
+            return (*path, "batch_size"), f"is {section['batch_size']}, must be divisible by devices ({devices})"
     return None
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from brnf.store.files import is_held, try_lock
 
-__all__ = ["CONTROLLER", "announce", "controllers_folder", "has_died"]
+__all__ = ["CONTROLLER", "announce", "controllers_folder", "has_died", "is_alone"]
 
 CONTROLLER = "BRNF_CONTROLLER"
 """Environment variable of all jobs: the file that their Snakemake holds locked while it lives."""
@@ -47,6 +47,15 @@ def announce(folder: Path) -> None:
 def controllers_folder(folder: Path) -> Path:
     """Return where the files of a folder's Snakemakes lie."""
     return folder.resolve() / ".snakemake" / "controllers"
+
+
+def is_alone(folder: Path) -> bool:
+    """Tell whether no other Snakemake lives in the folder of this one."""
+    own = os.environ.get(CONTROLLER)
+    try:
+        return not any(str(path) != own and is_held(path) for path in controllers_folder(folder).glob("[!.]*"))
+    except OSError:
+        return True  # a file system without locks
 
 
 def has_died() -> bool:

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from brnf.workflow.work import FOLDERS
+
 __all__ = ["estimate", "mean_seconds", "seconds_by_rule"]
 
 SAME_WORK = {"fit_density": "train_flow"}
 """A rule that runs the stage of another -> that other, whose times count until it has some of its own."""
 SECONDS_OF_A_LIGHT_JOB = 4.0
 """Of rules that only gather and draw, and have no benchmark file."""
+PROBED = frozenset({"train_base", "train_brnf", "train_segmentation", *FOLDERS})
+"""Rules that ``snakemake plan`` measures."""
 LIGHT = frozenset(
     {
         "compare_models",
@@ -87,7 +91,8 @@ def estimate(jobs: Mapping[str, int], seconds: Mapping[str, float], cores: int) 
         lines.append(f"estimate: {count} jobs take about {_duration(total / max(cores, 1))} on {cores} cores ({parts})")
     if unknown:
         parts = ", ".join(f"{count} {rule}" for rule, count in unknown.items())
-        lines.append(f"estimate: not known for {parts}: none of these has run here yet; the target plan probes the stages of all")
+        hint = "" if PROBED.isdisjoint(unknown) else "; the target `plan` probes what `all` needs"
+        lines.append(f"estimate: not known for {parts}: none of these has run here yet{hint}")
     if "index_images" in jobs:
         lines.append("estimate: what follows the image index is planned, and counted, when that is there")
     return "\n".join(lines)

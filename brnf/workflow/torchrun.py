@@ -4,6 +4,7 @@ python -m brnf.workflow.torchrun 2 brnf.stages.train_brnf --help
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,7 +34,7 @@ def train_together(processes: int, module: str, words: Sequence[str]) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.1,
-        logs_specs=DefaultLogsSpecs(),
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # a folder of logs would stay behind
     )
     try:
         elastic_launch(config, sys.executable)("-m", module, *words)

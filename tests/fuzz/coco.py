@@ -46,7 +46,8 @@ def read(path: Path, number: int) -> None:
         (root / "train2014" / image["file_name"]).write_bytes(JPEG)
     path.rename(root / "annotations" / "instances_train2014.json")
     options = index_images.Options(kind="coco", splits=("train",), shards=1)
-    index_images.run(index_images.Inputs(root=root), index_images.Outputs(path.parent / "index"), options, QUIET)
+    index_images.run(index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET)
+    (out / "index").rename(path.parent / "index")  # complete: what is left in `out` from here on is of the masks
     images = Index.of_split(path.parent / "index", "train").images
     assert images and all(image.path.parent == root / "train2014" for image in images)
     inputs = draw_masks.Inputs(path.parent / "index", path.parent / "index" / "shards" / "train" / "0.csv")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Start a real SLURM on the loopback address, with all its files in one new folder: tests/slurm/start.sh FOLDER OWNER
 # One node of four CPUs, two pretended GPUs, no accounting, jobs as root. tests/slurm/stop.sh FOLDER ends it; when the process
-# number OWNER is gone without having done so, the next start does. tests/slurm/start.sh --check only says what is missing.
+# number OWNER is gone without having done so, the next start does. tests/slurm/start.sh --check starts nothing.
 set -euo pipefail
 folder=$1
 host=$(hostname -s)
@@ -10,6 +10,9 @@ links=(slurm.conf gres.conf cgroup.conf)
 fail() {
     echo "error: $1" >&2
     exit 2
+}
+start_time() { # of a process, which tells it from a later one of the same number; "gone" when there is none
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20 | grep . || echo gone
 }
 missing=$(for program in munged:munge slurmctld:slurm-wlm slurmd:slurm-wlm squeue:slurm-wlm; do
     command -v "${program%:*}" >/dev/null || echo "${program#*:}"
@@ -20,8 +23,8 @@ for name in "${links[@]}"; do
     [[ -e /etc/slurm/$name ]] || continue
     other=$(dirname "$(realpath "/etc/slurm/$name")")
     [[ -e $other/owner ]] || fail "/etc/slurm/$name: this machine has a SLURM already; use another machine"
-    owner=$(<"$other/owner")
-    [[ $(cat "/proc/$owner/comm" 2>/dev/null) != python* ]] ||
+    read -r owner begun <"$other/owner"
+    [[ $(start_time "$owner") != "$begun" ]] ||
         fail "$other: another test has its SLURM here (process $owner); wait for it, or end it by tests/slurm/stop.sh $other"
     "$(dirname "$0")/stop.sh" "$other"
     rm -rf "$other"
@@ -32,7 +35,7 @@ done
 mkdir -p "$folder"/{munge,state,spool}
 folder=$(realpath "$folder")
 chmod 711 "$folder" "$folder/munge"
-echo "$2" >"$folder/owner"
+echo "$2 $(start_time "$2")" >"$folder/owner"
 
 head -c 1024 /dev/urandom >"$folder/munge/key"
 chmod 400 "$folder/munge/key"

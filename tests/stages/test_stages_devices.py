@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from brnf.errors import UserError
 from brnf.stages.devices import claim_gpu
 
 ROOT = Path(__file__).parents[2]
@@ -75,3 +76,17 @@ def test_more_jobs_than_gpus_share_and_say_so(start: Start) -> None:
 
 def test_a_single_gpu_needs_no_lock(tmp_path: Path) -> None:
     assert claim_gpu(1, folder=tmp_path / "locks") == 0 and not (tmp_path / "locks").exists()
+
+
+def test_processes_that_train_together_take_a_gpu_each(tmp_path: Path) -> None:
+    together = {"LOCAL_WORLD_SIZE": "2"}
+    assert [claim_gpu(2, together | {"LOCAL_RANK": rank}, tmp_path / "locks") for rank in "01"] == [0, 1]
+    assert not (tmp_path / "locks").exists(), "all that SLURM shows are this job's"
+    with pytest.raises(UserError, match="2 devices finds 1 visible GPU; lower devices"):
+        claim_gpu(1, together | {"LOCAL_RANK": "0"}, tmp_path)
+
+
+def test_processes_that_train_together_never_share(start: Start, tmp_path: Path) -> None:
+    assert sorted(start(3)[0] for _ in range(3)) == [0, 1, 2]
+    with pytest.raises(UserError, match="too few of the 3 GPUs free; wait for other jobs"):
+        claim_gpu(3, {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"}, tmp_path / "locks")

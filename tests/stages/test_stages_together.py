@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
+from brnf import parallel
 from brnf.stages import train_base, train_brnf, train_flow, train_segmentation
 from brnf.workflow.flags import command_line
 from tests.stages.test_stages_checkpoints import CAMS, FROZEN, write_data
@@ -43,6 +45,9 @@ OPTIONS: dict[str, Any] = {
         split="train", backbone="mobilenetv3_small_050", weights="none", rates=(1,), iterations=8, batch_size=4, crop=32, balanced_loss=True
     ),
 }
+
+LONG: dict[str, dict[str, Any]] = {"flow": {"steps": 400}, "segmentation": {"iterations": 100, "head": "aspp", "balanced_loss": False}}
+"""Trainings that last long enough to be ended in their midst; the head aspp draws random numbers in every step."""
 
 ALONE = """
 from brnf import parallel
@@ -72,7 +77,8 @@ def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) ->
     }[type(options)]
     output = "--flow" if case == "flow" else "--network"
     words = [*inputs, output, folder / "result.pt", "--history", folder / "history.csv"]
-    runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0})
+    kept = {"kept": folder.with_name(f"kept by {processes}")} if "kept" in case else {}
+    runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0, **kept})
     chosen = command_line({name: value for name, value in asdict(options).items() if value != ()})
     launcher = ["-m", "brnf.workflow.torchrun", str(processes)] if processes > 1 else ["-m"]
     return [sys.executable, *launcher, type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
@@ -82,8 +88,12 @@ def trained(
     case: str, data: Path, folder: Path, processes: int, **changes: Any
 ) -> tuple[list[dict[str, str]], dict[str, torch.Tensor], str]:
     """Run a training and return its history, its weights and what it said."""
-    done = subprocess.run(call(case, data, folder, processes, **changes), cwd=ROOT, capture_output=True, text=True)
+    temporary = folder.with_name(f"temporary of {folder.name}")
+    temporary.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(call(case, data, folder, processes, **changes), cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+    assert list(temporary.iterdir()) == [], "torchrun leaves a folder of logs unless it is told not to"
     assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "result.pt"]
     content = torch.load(folder / "result.pt", weights_only=True)
     weights = next(value for name, value in content.items() if isinstance(value, dict) and "state" in name)
@@ -116,6 +126,14 @@ def test_two_processes_train_as_one_does(case: str, data: Path, tmp_path: Path) 
     assert said.count(f"{last}/{last} steps") == 1, "only one of both speaks"
 
 
+def test_a_lone_count_among_several_processes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing, pixel = torch.zeros(3, dtype=torch.bool), torch.tensor([False, True, False])
+    assert (parallel.mean_count(nothing), parallel.mean_count(pixel), parallel.mean_count(torch.ones(3))) == (1, 1, 3)
+    monkeypatch.setattr(parallel, "processes", lambda: 2)
+    monkeypatch.setattr(parallel, "mean", lambda value: (value + 0) / 2)  # the other one has no pixel
+    assert (7.0 / parallel.mean_count(pixel) + 0.0) / 2 == 7.0, "the mean over both is the mean over their pixels"
+
+
 def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
     done = subprocess.run(call("base", data, tmp_path, 2, batch_size=3), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
@@ -132,9 +150,10 @@ def test_a_mistake_that_only_one_of_them_meets_is_told_and_ends_all(tmp_path: Pa
     assert (done.returncode, done.stderr.splitlines()) == (2, ["error: only here"])
 
 
-def test_after_sigterm_they_go_on_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    trained("flow", data, tmp_path / "whole", 2, steps=400)
-    words = call("flow", data, tmp_path / "broken", 2, steps=400)
+@pytest.mark.parametrize("case", list(LONG))
+def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, tmp_path: Path) -> None:
+    trained(case, data, tmp_path / "whole", 2, **LONG[case])
+    words = call(case, data, tmp_path / "broken", 2, **LONG[case])
     running = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
     while not checkpoint.exists() and running.poll() is None:
@@ -143,7 +162,19 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(data: Path, tmp_path: Path) 
     errors = running.communicate()[1]
     assert running.returncode == 143, errors
     assert checkpoint.exists() and "Traceback" not in errors
-    *_, said = trained("flow", data, tmp_path / "broken", 2, steps=400)
+    *_, said = trained(case, data, tmp_path / "broken", 2, **LONG[case])
     assert re.search(r"goes on after step \d+", said)
     for name in ("result.pt", "history.csv"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:
+    launcher = subprocess.Popen(call("flow", data, tmp_path / "broken", 2, steps=10_000), cwd=ROOT, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
+    while not checkpoint.exists() and launcher.poll() is None:
+        time.sleep(0.01)
+    trainings = psutil.Process(launcher.pid).children(recursive=True)
+    launcher.kill()
+    launcher.wait()
+    _, living = psutil.wait_procs(trainings, timeout=30)
+    assert len(trainings) >= 2 and not living and checkpoint.exists()

@@ -190,7 +190,17 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"companions": {"x": {}}}, ["companions.x: has the name of the experiment itself"]),
         ({"device": "cuda 1"}, ["device: is 'cuda 1', must be auto, cpu, cuda or cuda:1"]),
         ({"device": "cuda:1", "devices": 2}, ["device: is 'cuda:1', must be auto or cpu where a training has 2 devices"]),
+        ({"device": "cuda", "devices": 2}, ["device: is 'cuda', must be auto or cpu where a training has 2 devices"]),
         ({"devices": 3}, ["base.batch_size: is 16, must be divisible by devices (3)"]),
+        ({"devices": 2, "variants": {"odd": {"batch_size": 3}}}, ["variants.odd.batch_size: is 3, must be divisible by devices (2)"]),
+        (
+            {"devices": 8, "base": {"method": "sfc", "batch_size": 8, "sfc": {"drawn": 4}}},
+            ["base.batch_size: is 8, must with base.sfc.drawn be divisible by devices (8)"],
+        ),
+        (
+            {"devices": 4, "segmentation": {"head": "aspp", "batch_size": 4}},
+            ["segmentation.batch_size: is 4, must be at least 2 for each device for the head aspp"],
+        ),
         ({"name": "a/b"}, ["name: is 'a/b', must be letters, digits"]),
     ],
 )

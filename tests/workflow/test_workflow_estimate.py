@@ -37,8 +37,9 @@ def test_estimate_adds_what_is_known_and_names_what_is_not() -> None:
     known = (9 * 120 + 2 * 180 + 8 * 15 + 4) / 2 / 60
     assert text.splitlines() == [
         f"estimate: 20 jobs take about {known:.0f} min on 2 cores (9 fit_density 18 min, 2 train_brnf 6 min, 8 compute_cams 2 min)",
-        "estimate: not known for 10 sweep_denoising: none of these has run here yet; the target plan probes the stages of all",
+        "estimate: not known for 10 sweep_denoising: none of these has run here yet",
     ]
+    assert estimate({"train_base": 1}, {}, cores=2).endswith("; the target `plan` probes what `all` needs")
     first = estimate({"index_images": 1}, {}, cores=2)
     assert first.splitlines()[0].startswith("estimate: not known for 1 index_images") and "when that is there" in first
     assert "2.0 h on 1 cores" in estimate({"train_flow": 60}, seconds, cores=1)

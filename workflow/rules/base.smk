@@ -16,7 +16,7 @@ rule train_base:
     priority: CHAIN
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * DEVICES
     resources:
         cpus_per_task=CPUS * DEVICES,
         gpu=DEVICES,

@@ -18,7 +18,7 @@ rule train_brnf:
     priority: CHAIN
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * DEVICES
     resources:
         cpus_per_task=CPUS * DEVICES,
         gpu=DEVICES,

@@ -10,7 +10,7 @@ from brnf.base.clip_words import words_file
 from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.workflow.configuration import read_experiments
-from brnf.workflow.controller import announce
+from brnf.workflow.controller import announce, is_alone
 from brnf.workflow.deaths import SHELL_PREFIX
 from brnf.workflow.disk import check_disk, planned_shares
 from brnf.workflow.environment import set_environment
@@ -92,8 +92,8 @@ def end_run():
 
 
 def remove_kept():
-    """Remove what trainings of a run have shared; after an error it stays for the next run."""
-    for name in EXPERIMENTS:
+    """Remove what trainings of a run have shared, unless another run lives here; after an error it stays for the next run."""
+    for name in EXPERIMENTS if is_alone(Path.cwd()) else ():
         rmtree(f"results/{name}/.kept", ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ rule train_flow:
     priority: CHAIN
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * DEVICES
     resources:
         cpus_per_task=THREADS * DEVICES,
         gpu=DEVICES,

@@ -41,7 +41,7 @@ rule train_segmentation:
         f"{RUN}/benchmarks/train_segmentation.tsv"
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * DEVICES
     resources:
         cpus_per_task=CPUS * DEVICES,
         gpu=DEVICES,
