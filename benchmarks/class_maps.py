@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Row, compare
+from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from brnf.cam.prototypes import classifier_maps, present_classes, structure_seeds
 from brnf.cam.prototypes import prototype_maps as cosine_maps
 from brnf.cam.prototypes import prototypes as averages
@@ -69,22 +70,8 @@ def _with_products(maps: Tensor, features: Tensor, chosen: Tensor) -> tuple[Tens
 
 
 def _with_intermediates(maps: Tensor, features: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return seeds and maps of all classes, in the structure of SIPE's network: [K, hw, hw] and [K, D, h, w] in between."""
-    height, width = maps.shape[2:]
-    flat = features.flatten(2)
-    unit = flat / (flat.norm(dim=1, keepdim=True) + 1e-5)
-    relation = torch.matmul(unit.transpose(1, 2), unit).relu().unsqueeze(1)
-    rows = maps.flatten(2).unsqueeze(2)
-    intersection = (relation * rows).sum(-1)
-    union = relation.sum(-1) + rows.sum(-1) - intersection
-    overlap = (intersection / union).view(1, -1, height, width)
-    overlap[:, 0] *= 0.5
-    winner = overlap.argmax(1).view(1, height, width, 1)
-    seeds = torch.zeros(1, height, width, maps.shape[1]).scatter_(-1, winner, 1).permute(0, 3, 1, 2).contiguous()
-    seeds = seeds * chosen[:, :, None, None]
-    parts = seeds.unsqueeze(2) * features.unsqueeze(1)
-    centres = F.adaptive_avg_pool2d(parts.flatten(0, 1), (1, 1)).view(1, maps.shape[1], -1, 1, 1)
-    return seeds, F.relu(torch.cosine_similarity(features.unsqueeze(1), centres, dim=2))
+    seeds = intermediate_seeds(maps, features, chosen)
+    return seeds, intermediate_prototype_maps(features, seeds)
 
 
 def _products(size: Size, classes: int, present: int) -> Callable[[], None]:

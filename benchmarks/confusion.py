@@ -1,5 +1,6 @@
 """The confusion matrix of masks."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from benchmarks.harness import Row, compare
 from brnf.data.masks import IGNORE
 from brnf.evaluate.confusion import Confusion
 
-__all__ = ["FULL", "TINY", "Size", "measure"]
+__all__ = ["FULL", "TINY", "Size", "as_labels", "masked_count", "measure"]
 
 Masks = list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
@@ -36,13 +37,13 @@ def measure(size: Size, repeats: int) -> list[Row]:
 def _compare(size: Size, classes: int, repeats: int) -> Row:
     masks = _masks(size, classes)
     pixels = np.concatenate([mask.ravel() for pair in masks for mask in pair])
-    labels = [(_as_labels(truth), _as_labels(prediction)) for truth, prediction in masks]
-    np.testing.assert_array_equal(_joint_histogram(masks, classes), _masked_count(labels))
+    labels = [(as_labels(truth), as_labels(prediction)) for truth, prediction in masks]
+    np.testing.assert_array_equal(_joint_histogram(masks, classes), masked_count(labels))
     return compare(
         "confusion matrix",
         f"{size.images} masks of {size.height} × {size.width}, K {classes}",
         lambda: _joint_histogram(masks, classes),
-        lambda: _masked_count(labels),
+        lambda: masked_count(labels),
         repeats,
         limit="reading the masks",
         bound=lambda: pixels.max(),
@@ -72,14 +73,14 @@ def _joint_histogram(masks: Masks, classes: int) -> NDArray[np.int64]:
     return confusion.counts
 
 
-def _as_labels(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
+def as_labels(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return a mask as chainercv reads it, with -1 for ignored pixels."""
     labels = mask.astype(np.int32)
     labels[mask == IGNORE] = -1
     return labels
 
 
-def _masked_count(labels: list[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> NDArray[np.int64]:
+def masked_count(labels: Iterable[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> NDArray[np.int64]:
     """Count as chainercv does: flat copies, a matrix that grows with the largest label, a mask, one count of codes an image."""
     counts = np.zeros((0, 0), np.int64)
     for truth, prediction in labels:

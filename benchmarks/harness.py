@@ -15,10 +15,12 @@ __all__ = [
     "Goal",
     "Row",
     "Timing",
+    "aligned",
     "at_least",
     "at_most",
     "bfloat16_unit",
     "compare",
+    "duration",
     "interleave",
     "machine",
     "peak_extra_memory",
@@ -134,10 +136,10 @@ class Row:
         return (
             self.loop,
             self.size,
-            _duration(self.ours.median),
-            _duration(self.reference.median),
+            duration(self.ours.median),
+            duration(self.reference.median),
             f"{ratio:.1f} ({least:.1f} to {most:.1f})",
-            self.limit if self.bound is None else f"{self.limit} {_duration(self.bound.median)}",
+            self.limit if self.bound is None else f"{self.limit} {duration(self.bound.median)}",
             share,
             "; ".join(goal.text for goal in self.goals),
             ", ".join(met[goal.met] for goal in self.goals),
@@ -189,17 +191,24 @@ def compare(
     return Row(loop, size, own, theirs, limit, allowed, (*judged, *goals))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds in a unit that suits them."""
+    if seconds >= 1000:
+        return f"{seconds:.0f} s"
     unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
     return f"{seconds * scale:.3g} {unit}"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the table in Markdown; its last line counts the goals."""
-    lines = [SHOWN_LOOP, *(row.cells() for row in rows)]
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown, its heading first."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
-    shown.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return [shown[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *shown[1:]]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the table in Markdown; its last line counts the goals."""
+    shown = aligned([SHOWN_LOOP, *(row.cells() for row in rows)])
     met = [goal.met for row in rows for goal in row.goals]
     skipped = f" ({met.count(None)} not counted on this machine)" if None in met else ""
     return "\n".join([*shown, "", f"goals: {met.count(True)} met, {met.count(False)} missed{skipped}"])

@@ -1,11 +1,27 @@
-"""What the networks' limits are made of: the matrix products behind their convolutions."""
+"""Networks as research code runs them, and what their limits are made of: the matrix products behind their convolutions."""
 
+import copy
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convolutions_as_products"]
+__all__ = ["convolutions_as_products", "in_planes"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def in_planes(network: Network) -> Network:
+    """Return a copy of a network with a backbone that computes in planes [N, C, H, W] instead of channels last."""
+    planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    backbone: nn.Module = planes.backbone  # type: ignore[assignment]
+    backbone.register_forward_pre_hook(_as_planes)
+    return planes  # type: ignore[no-any-return]
+
+
+def _as_planes(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(argument.contiguous() for argument in arguments)
 
 
 @torch.no_grad()

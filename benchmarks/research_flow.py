@@ -35,8 +35,13 @@ class ResearchFlow(nn.Module):
         for own, theirs in zip(flow.network.module_list, self.network.module_list, strict=True):
             theirs.load_state_dict(own.state_dict())
         self.means = nn.Parameter(flow.mixture.means.detach().clone())
-        self.mean, self.deviation = flow.mean, flow.deviation
+        self.options, self.dimension, self.classes = options, flow.dimension, flow.classes
+        self.mean, self.deviation = flow.mean.clone(), flow.deviation.clone()
         self.to(flow.mean.dtype)
+
+    def fit_standardisation(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the mean and the deviation [D] of the features."""
+        self.mean, self.deviation = mean.to(self.mean), deviation.to(self.deviation)
 
     def latent(self, features: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return z [N, D] and the log-determinant [N] of a whole batch."""
@@ -50,6 +55,12 @@ class ResearchFlow(nn.Module):
         """Return log p(v|k), [N, K] nats."""
         z, log_determinant = self.latent(features)
         return repeated_log_prob(z, self.means) + log_determinant.unsqueeze(1)
+
+    @torch.no_grad()
+    def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
+        """Draw features [count, D] of a class around its mean, ``width`` wide in the latent space."""
+        z = self.means[class_index] + width * torch.randn(count, self.dimension, generator=generator)
+        return self.network(z, rev=True)[0] * self.deviation + self.mean
 
     def loss(self, features: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
         """Return the mean negative log-likelihood of labelled and unlabelled pixels."""

@@ -12,9 +12,9 @@ from benchmarks.harness import Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
-from brnf.segment.training import SegmentationTrainer, TrainingOptions
+from brnf.segment.training import SegmentationTrainer, TrainingOptions, poly_factor
 
-__all__ = ["FULL", "TINY", "Size", "measure"]
+__all__ = ["FULL", "TINY", "Size", "measure", "plain_trainer"]
 
 STEPS = 10**6
 """Length of the training that the steps are taken from."""
@@ -73,13 +73,19 @@ def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callab
     return lambda: trainer.step((images, labels)).loss
 
 
-def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[], float]:
-    """Return a step in planes [N, C, H, W] and float32."""
-    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format).train()
-    backbone = network.backbone
-    optimiser = torch.optim.SGD(network.parameter_groups(RATE, 5e-4), lr=RATE, momentum=0.9, foreach=False)
+def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tensor, Tensor], float]:
+    """Return what takes a step on images [N, 3, H, W] and labels [N, H, W], in planes and float32, and returns its loss.
 
-    def step() -> float:
+    Arguments:
+        network: trained in place; in planes.
+        options: learning rate and its decay, momentum, weight decay.
+    """
+    backbone = network.train().backbone
+    groups = network.parameter_groups(options.learning_rate, options.weight_decay)
+    optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, foreach=False)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: poly_factor(step, options.iterations, options.power))
+
+    def step(images: Tensor, labels: Tensor) -> float:
         normal = ((images.float() - backbone.mean) / backbone.deviation).contiguous()
         logits = network.head(backbone.network(normal)[-1])
         enlarged = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
@@ -87,9 +93,17 @@ def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        schedule.step()
         return loss.item()
 
     return step
+
+
+def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[], float]:
+    """Return a step in planes [N, C, H, W] and float32."""
+    planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    step = plain_trainer(planes, TrainingOptions(STEPS, learning_rate=RATE))
+    return lambda: step(images, labels)
 
 
 def _assert_equal_losses(steps: dict[bool, Callable[[], float]], reference: Callable[[], float]) -> None:

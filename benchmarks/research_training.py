@@ -1,0 +1,199 @@
+"""The research side of the trainings: the flow, the BRNF network with its online flow, the segmentation network."""
+
+import copy
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.finished_run import STEPS, FinishedRun
+from benchmarks.growing_store import SavedMaps
+from benchmarks.networks import in_planes
+from benchmarks.own_stages import CAM_TRAININGS, QUIET, timed_steps
+from benchmarks.research_flow import ResearchFlow
+from benchmarks.research_flow_training import research_flow_training
+from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
+from benchmarks.segmentation_training import plain_trainer
+from benchmarks.sides import Build, Runner, Stopwatch, replaced
+from brnf.backbones import build_backbone
+from brnf.cam import objective
+from brnf.cam.network import CamNetwork, CamOutput
+from brnf.cam.objective import MapRules, TrainingMaps
+from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
+from brnf.flow import online
+from brnf.flow.density import FlowOptions
+from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.flow.posterior import tempered_posterior
+from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
+from brnf.segment.deeplab import build_deeplab
+from brnf.stages import cam_training, train_brnf, train_segmentation
+from brnf.stages.networks import load_cam_network
+
+__all__ = ["RESEARCH_TRAINING", "SEEING", "research_objective"]
+
+CLASS_MAPS = "prototypes, seeds, cosine maps"
+SEEING = "train_brnf, images seen each step"
+"""The training as research code has it where this project keeps a frozen backbone's outputs."""
+
+
+class _ResearchOnlineFlow(OnlineFlow):
+    """The online flow with the research code's arithmetic: whole batches, differences of all classes, a plain Adam."""
+
+    def __init__(
+        self, dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device | str, watch: Stopwatch
+    ) -> None:
+        super().__init__(dimension, classes, flow, options, device)
+        self._watch = watch
+        self.flow: Any = ResearchFlow(self.flow)
+        self._parameters = [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
+        betas = (options.beta1, options.beta2)
+        self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, foreach=False)
+
+    def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
+        """Take one step on the features of a batch."""
+        with self._watch.loop("flow training step"):
+            return super().update(features, codes, allowed)
+
+    def posterior(self, features: Tensor, allowed: Tensor) -> Tensor:
+        """Return p(k|v), [N, K], from the log-densities of one whole batch."""
+        with self._watch.loop("flow log-density"), torch.no_grad():
+            return tempered_posterior(self.flow.log_prob(features.detach()), allowed, self.temperature)
+
+    def _refit(self) -> None:
+        with self._watch.loop("flow log-density"), torch.no_grad():
+            super()._refit()
+
+
+def _whole_gradient(flow: ResearchFlow, features: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
+    """Compute the gradient of the loss over one whole batch and return the loss."""
+    with torch.enable_grad():
+        loss = flow.loss(features, codes, noise)
+        loss.backward()
+    return loss.detach()
+
+
+def _count_gradient(features: Tensor, cosine: Tensor, watch: Stopwatch) -> None:
+    """Count the way of the gradient from the maps back to the features to their hot loop."""
+    if not features.requires_grad:
+        return
+    loop = watch.loop(CLASS_MAPS)
+
+    def begin(_: Tensor) -> None:
+        loop.__enter__()
+
+    def end(_: Tensor) -> None:
+        loop.__exit__(None, None, None)
+
+    cosine.register_hook(begin)
+    features.register_hook(end)
+
+
+@contextmanager
+def research_objective(watch: Stopwatch) -> Iterator[None]:
+    """Let the objective of BRNF, within the block, make maps with SIPE's intermediates and the online flow as research code does."""
+
+    def maps_of(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
+        if rules.seed_rule != "structure" or output.affinity is not None:
+            raise NotImplementedError("the research side has SIPE's seeds")
+        present = present_classes(labels)
+        counts = present[:, :, None, None] & valid
+        classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
+        features = output.features.view_as(output.features)
+        with watch.loop(CLASS_MAPS):
+            seeds = intermediate_seeds(classifier.detach(), output.semantic, present)
+            cosine = intermediate_prototype_maps(features, seeds * valid)
+        _count_gradient(features, cosine, watch)
+        return TrainingMaps(classifier, divide_by_maximum(cosine * counts), counts)
+
+    def flow_of(dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device) -> OnlineFlow:
+        return _ResearchOnlineFlow(dimension, classes, flow, options, device, watch)
+
+    with (
+        replaced(objective, training_maps=maps_of),
+        replaced(train_brnf, OnlineFlow=flow_of),
+        replaced(online, add_gradient=_whole_gradient),
+    ):
+        yield
+
+
+def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | None = None) -> Runner:
+    """Set up the training of a CAM network in planes, with the research code's maps and flow.
+
+    The loop around the step, the other losses and the optimiser of the network are this project's.
+
+    Arguments:
+        run: finished.
+        watch: of the side.
+        rule: ``train_base`` or ``train_brnf``.
+        cache: whether a frozen backbone's outputs are kept; None: as configured, which is the same work as this project's.
+    """
+    stage, training = CAM_TRAININGS[rule]
+    (inputs, options), steps = training(run), run.steps(rule)[0]
+    options = options if cache is None else replace(options, cache=cache)
+    backbone = build_backbone(options.backbone_options())
+    new_network = cam_training.CamNetwork
+
+    def planes(*arguments: Any) -> CamNetwork:
+        network = in_planes(new_network(*arguments))
+        stages = network.stages
+
+        def timed(images: Tensor) -> list[Tensor]:
+            with watch.loop("CAM inference"):
+                return stages(images)
+
+        network.__dict__["stages"] = timed  # asked for the outputs that are kept or that the classifier is fitted to
+        return network
+
+    def work(folder: Path) -> None:
+        outputs = stage.Outputs(folder / "network.pt", folder / "history.csv")
+        guide = SavedMaps(run.folder / "guide", run.guide[1])
+        with (
+            research_objective(watch),
+            replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes),
+            replaced(train_brnf, MapReader=lambda *_: guide, load_cam_network=lambda *words: in_planes(load_cam_network(*words))),
+            timed_steps(cam_training, watch, steps),
+        ):
+            stage.run(inputs, outputs, options, QUIET)
+
+    return work
+
+
+def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
+    split = run.split("train")
+    index = run.images(split)
+    options: train_segmentation.Options = run.options(train_segmentation, split=split)
+    steps = run.steps("train_segmentation")[0]
+    if options.loss_scales or options.balanced_loss or options.amp:
+        raise NotImplementedError("the research side has the plain cross entropy at one scale, in float32")
+    torch.manual_seed(options.seed)
+    network = in_planes(build_deeplab(options, len(index.classes) + 1))
+    red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
+
+    def work(folder: Path) -> None:
+        images = pair_with_masks(index.images, run.shards("pseudo_labels", split, suffix=""))
+        count = options.iterations * options.batch_size
+        draws = SegmentationDraws(images, len(index.classes), count, options, (red, green, blue), options.seed)
+        step = plain_trainer(copy.deepcopy(network), options)
+        with watch.phase(STEPS):
+            losses = [step(*batch) for batch in islice(endless_batches(draws, options.batch_size, 0), steps)]
+        with (folder / "history.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("step", "loss"), *enumerate(losses, 1)])
+
+    return work
+
+
+RESEARCH_TRAINING: dict[str, Build] = {
+    "train_flow": research_flow_training,
+    "train_base": partial(_train_network, rule="train_base"),
+    "train_brnf": partial(_train_network, rule="train_brnf"),
+    SEEING: partial(_train_network, rule="train_brnf", cache=False),
+    "train_segmentation": _train_segmentation,
+}
+"""Training -> what sets its measured share up."""
