@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume bench scale test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
+.PHONY: help demo test lint resume bench chain scale test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -55,6 +55,9 @@ scale: $(INSTALLED) ## measure a call with nothing to do at VOC's full size, ind
 
 bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH=--write keeps the table in benchmarks/results.md)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(BENCH)
+
+chain: $(INSTALLED) ## time every stage of a finished run beside the research code's way: make chain RESULTS=results/voc-animals
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chain --results $(RESULTS) $(ARGS)
 
 install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
 
