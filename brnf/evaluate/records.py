@@ -149,6 +149,8 @@ def read_table(path: Path, stage: str, numbers: tuple[str, ...] = (), words: tup
         raise UserError(f"{path}: no such file; run {stage} first")
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(words, str))
+        if table.empty:  # a training of no steps: columns without a value are taken for words
+            table = table.astype(dict.fromkeys(table.columns.difference(words), float))
         for name in (*numbers, *words):
             if name not in table or (name in numbers and not pd.api.types.is_numeric_dtype(table[name])):
                 raise ValueError(f"column '{name}' is missing or holds no numbers")

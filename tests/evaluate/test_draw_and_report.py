@@ -111,6 +111,14 @@ def test_overlay_colours_classes_and_outlines_the_truth() -> None:
     assert drawn[15, 7].tolist() == [130, 130, 130], "inside of the outline"
 
 
+def test_a_training_of_no_steps_has_no_curve(tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text("step\n")
+    pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}).to_csv(tmp_path / "some.csv", index=False)
+    histories = tuple(f"{model}:network:{tmp_path / file}.csv" for model, file in (("base", "none"), ("brnf", "some")))
+    draw.run(draw.Inputs(tmp_path, histories=histories), draw.Outputs(curves=tmp_path / "curves.png"), draw.Options("train"), QUIET)
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
 def test_curves_leave_out_what_is_no_loss_and_missing_values() -> None:
     table = pd.DataFrame({"step": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "learning_rate": [1.0, 0.5, 0.1], "held_out": [np.nan, 1.0, np.nan]})
     other = pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.5]})
