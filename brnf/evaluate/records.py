@@ -150,7 +150,7 @@ def read_table(path: Path, stage: str, numbers: tuple[str, ...] = (), words: tup
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(words, str))
         if table.empty:  # a training of no steps: columns without a value are taken for words
-            table = table.astype(dict.fromkeys(table.columns.difference(words), float))
+            table = table.astype(dict.fromkeys(table.columns.difference(list(words)), float))
         for name in (*numbers, *words):
             if name not in table or (name in numbers and not pd.api.types.is_numeric_dtype(table[name])):
                 raise ValueError(f"column '{name}' is missing or holds no numbers")
