@@ -46,7 +46,10 @@ def read(path: Path, number: int) -> None:
         (root / "train2014" / image["file_name"]).write_bytes(JPEG)
     path.rename(root / "annotations" / "instances_train2014.json")
     options = index_images.Options(kind="coco", splits=("train",), shards=1)
-    index_images.run(index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET)
+    try:
+        index_images.run(index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET)
+    finally:
+        (out / "index.files.csv").unlink(missing_ok=True)  # what was seen of the files outlives an index on purpose
     (out / "index").rename(path.parent / "index")  # complete: what is left in `out` from here on is of the masks
     images = Index.of_split(path.parent / "index", "train").images
     assert images and all(image.path.parent == root / "train2014" for image in images)
