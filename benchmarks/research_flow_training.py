@@ -15,6 +15,7 @@ from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import GrowingStore
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.sides import Runner, Stopwatch
+from brnf.errors import UserError
 from brnf.flow.bsdnf import CalibrationFit
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.labels import three_way_labels
@@ -142,7 +143,7 @@ class _FlowTraining:
 def research_flow_training(run: FinishedRun, watch: Stopwatch) -> Runner:
     options: train_flow.Options = run.options(train_flow)
     if options.density != "flow" or options.balanced or not options.learn_means:
-        raise NotImplementedError("the research side trains a flow with learnt means on rows as they come")
+        raise UserError("the research side trains a flow with learnt means on rows as they come")
 
     def work(folder: Path) -> None:
         with GrowingStore.open(run.folder / "growing.h5") as store:

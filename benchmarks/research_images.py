@@ -24,6 +24,7 @@ from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_clas
 from brnf.data.augment import resize_maps
 from brnf.data.images import read_image, resize_image
 from brnf.data.masks import colour_map
+from brnf.errors import UserError
 from brnf.evaluate.confusion import mean_iou
 from brnf.evaluate.truth import GroundTruth
 from brnf.flow.bsdnf import decision_margin, depress, enlarge_margin
@@ -51,7 +52,7 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     network = in_planes(load_cam_network(run.product("network/network.pt"), CPU, index.classes))
     options = run.options(compute_cams)
     if (options.seed_rule, options.background_over, options.amp) != ("structure", "all", False):
-        raise NotImplementedError("the research side has SIPE's seeds and background, in float32")
+        raise UserError("the research side has SIPE's seeds and background, in float32")
 
     def maps_of(image: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
         present = present_classes(labels[None])
@@ -174,7 +175,7 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     network = in_planes(load_network(run.product("segmentation/network.pt"), CPU)[0])
     options = run.options(predict_segmentation)
     if options.merge != "mean" or options.amp:
-        raise NotImplementedError("the research side averages logits, in float32")
+        raise UserError("the research side averages logits, in float32")
 
     def work(folder: Path) -> None:
         for record in index.images:

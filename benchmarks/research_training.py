@@ -27,6 +27,7 @@ from brnf.cam import objective
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import MapRules, TrainingMaps
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
+from brnf.errors import UserError
 from brnf.flow import online
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
@@ -101,7 +102,7 @@ def research_objective(watch: Stopwatch) -> Iterator[None]:
 
     def maps_of(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
         if rules.seed_rule != "structure" or output.affinity is not None:
-            raise NotImplementedError("the research side has SIPE's seeds")
+            raise UserError("the research side has SIPE's seeds")
         present = present_classes(labels)
         counts = present[:, :, None, None] & valid
         classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
@@ -171,7 +172,7 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     options: train_segmentation.Options = run.options(train_segmentation, split=split)
     steps = run.steps("train_segmentation")[0]
     if options.loss_scales or options.balanced_loss or options.amp:
-        raise NotImplementedError("the research side has the plain cross entropy at one scale, in float32")
+        raise UserError("the research side has the plain cross entropy at one scale, in float32")
     torch.manual_seed(options.seed)
     network = in_planes(build_deeplab(options, len(index.classes) + 1))
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())

@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from brnf.errors import UserError
+
 __all__ = ["GOALS", "REST", "Build", "Runner", "Side", "Spent", "Stopwatch", "replaced"]
 
 REST = "rest"
@@ -135,6 +137,7 @@ class Side:
         run: the finished run.
 
     Raises:
+        UserError: the side does not have what the run is configured to do.
         RuntimeError: the process failed; its traceback is in the message.
     """
 
@@ -166,6 +169,8 @@ class Side:
             kind, content = self._connection.recv()
         except EOFError as error:
             raise RuntimeError("a measuring process died") from error
+        if kind == "refused":
+            raise UserError(content)
         if kind == "error":
             raise RuntimeError(content)
         return content
@@ -186,6 +191,8 @@ def _serve(connection: Connection, build: Build, run: Any) -> None:
         while (folder := connection.recv()) is not None:
             connection.send(("spent", watch.time(lambda folder=folder: runner(folder))))  # type: ignore[misc]
         connection.send(("peak", _peak()))
+    except UserError as error:
+        connection.send(("refused", str(error)))
     except Exception:
         connection.send(("error", traceback.format_exc()))
 

@@ -15,7 +15,7 @@ from benchmarks.chain import RESEARCH, STAGES, StageRow, chain_table, measure, r
 from benchmarks.finished_run import MAPS, MASKS, STEPS, FinishedRun, prepare
 from benchmarks.harness import Timing
 from benchmarks.research_training import SEEING
-from benchmarks.sides import REST, Spent, Stopwatch
+from benchmarks.sides import REST, Side, Spent, Stopwatch
 from brnf.errors import UserError
 from brnf.stages import (
     compute_cams,
@@ -236,3 +236,12 @@ def states(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
 def test_a_data_set_that_is_not_there_is_told(results: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give the root"):
         prepare(FinishedRun(results, tmp_path / "inputs"), tmp_path)
+
+
+def refuse(run: object, watch: object) -> None:
+    raise UserError("not this one")
+
+
+def test_what_a_side_does_not_have_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^not this one$"):
+        Side(refuse, None)  # type: ignore[arg-type]
