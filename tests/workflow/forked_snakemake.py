@@ -1,7 +1,7 @@
 """Snakemake, loaded once and forked for each command line.
 
 Each run is Snakemake's own command line in a process of its own; only the time of its imports is saved, so that hundreds of dry runs
-are affordable. Reads one request a line from the standard input, answers with one line each.
+are affordable. Reads one request a line from the standard input, answers with one line each, ends at an empty one.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SNAKEFILE = Path(__file__).parents[2] / "workflow" / "Snakefile"
+SECONDS_TO_END = 60
 
 
 class ForkedSnakemake:
@@ -39,8 +40,18 @@ class ForkedSnakemake:
         return reply["status"], reply["output"]
 
     def close(self) -> None:
-        """End the process."""
-        self._server.communicate()
+        """End the process.
+
+        It is told to end: a closed pipe would not tell it while a loading process that this one has forked still holds the pipe too.
+        """
+        assert self._server.stdin
+        try:
+            self._server.stdin.write("\n")
+            self._server.stdin.flush()
+            self._server.wait(SECONDS_TO_END)
+        finally:
+            self._server.kill()
+            self._server.wait()
 
 
 @contextlib.contextmanager
@@ -54,7 +65,7 @@ def forked_snakemake(package: bool = True) -> Iterator[ForkedSnakemake]:
 
 
 def main() -> None:
-    """Answer requests until the input ends."""
+    """Answer requests until there is an empty line or the input ends."""
     import snakemake.cli
     import snakemake.dag
     import snakemake.scheduling.job_scheduler
@@ -71,7 +82,7 @@ def main() -> None:
         load_schema()
         for stage in SOURCES:
             fingerprint(f"brnf.stages.{stage}")
-    for line in sys.stdin:
+    while line := sys.stdin.readline().strip():
         request = json.loads(line)
         with tempfile.TemporaryFile("w+") as output:
             child = os.fork()
