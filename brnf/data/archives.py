@@ -76,7 +76,13 @@ def _extract_tar(path: Path, folder: Path, most_bytes: int) -> None:
             _check_size(path, folder, len(members), size, most_bytes)
             if not (member.isreg() or member.isdir()) or _leaves(member.name):
                 raise UserError(f"{path}: its member '{member.name}' is no ordinary file below the folder; download it again")
-        archive.extractall(folder, members, filter="data")
+        for member in members:
+            place = folder / member.name
+            content = archive.extractfile(member)  # of a folder: none
+            (place if content is None else place.parent).mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                with content, place.open("wb") as target:
+                    shutil.copyfileobj(content, target)
 
 
 def _leaves(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Requirements, constraints and the conda environment say the same."""
 
-import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -58,7 +58,8 @@ def test_installation_says_in_one_line_what_the_machine_lacks(tmp_path: Path, la
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("bash", "sh", "make", "touch"):
-        found = next(Path(folder, name) for folder in os.environ["PATH"].split(os.pathsep) if Path(folder, name).exists())
+        found = shutil.which(name)
+        assert found
         (programs / name).symlink_to(found)
     for name, script in {"c++": "", "python3": f'case "$2" in *{lacks}*) exit 1;; esac; echo {tmp_path}'}.items():
         if name != lacks:
