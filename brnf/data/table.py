@@ -5,7 +5,7 @@ several splits) are separated by ``;`` or ``|``. Without a ``split`` column ever
 ``test`` may go without labels. Masks hold 0 for background, 1..C for the classes in their order, 255 for ignored.
 
 A table is its owner's own: its paths may lead anywhere, also up and absolutely. An image's id is its file name without the ending,
-and holds no separator, so that what is written about it stays in the results.
+with ``_`` for what is neither an ASCII letter, digit nor ``_ - .``, so that what is written about it stays in the results.
 """
 
 import csv
@@ -22,6 +22,8 @@ __all__ = ["list_table"]
 NEEDED = ("image", "labels")
 OPTIONAL = ("mask", "split")
 UNLABELLED_SPLITS = {"test"}
+UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+"""Cameras and people write blanks, brackets and accents, which an id does not hold."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def list_table(path: Path, splits: Sequence[str] = (), classes: Sequence[str] = 
     for row in _read(path):
         entry = _entry(path.parent, row, frozenset(classes))
         if entry.id in entries:
-            raise UserError(f"{row.where}: id '{entry.id}' (the file name) was used before; rename one of the images")
+            raise UserError(f"{row.where}: id '{entry.id}' (of the file name) was used before; rename one of the images")
         entries[entry.id] = entry
     names = tuple(classes) or tuple(sorted({label for entry in entries.values() for label in entry.labels or ()}))
     known = sorted({split for entry in entries.values() for split in entry.splits})
@@ -100,8 +102,11 @@ def _entry(folder: Path, row: _Row, classes: frozenset[str]) -> Entry:
     image = folder / row.cells["image"]
     if not row.cells["image"] or not is_file(image):
         raise UserError(f"{row.where}: image {image} is missing; paths are relative to the CSV")
-    if not is_safe_id(image.stem):
-        raise UserError(f"{row.where}: file name '{image.stem}' cannot be an id; use letters, digits, _ - and . only, no . or - in front")
+    name = UNSAFE.sub("_", image.stem)
+    if not is_safe_id(name):
+        raise UserError(
+            f"{row.where}: file name '{image.stem}' cannot be an id; start it with a letter or digit, and have at most 200 of them"
+        )
     mask = folder / row.cells["mask"] if row.cells.get("mask") else None
     if mask is not None and not is_file(mask):
         raise UserError(f"{row.where}: mask {mask} is missing; paths are relative to the CSV")
@@ -113,7 +118,7 @@ def _entry(folder: Path, row: _Row, classes: frozenset[str]) -> Entry:
         raise UserError(f"{row.where}: label '{unknown[0]}' is not in dataset.classes; add it there or correct the row")
     if not labels and not set(splits) <= UNLABELLED_SPLITS:
         raise UserError(f"{row.where}: no label; name at least one class, or put the image into the split test")
-    return Entry(image.stem, image, labels or None, splits, mask, None)
+    return Entry(name, image, labels or None, splits, mask, None)
 
 
 def _several(cell: str) -> tuple[str, ...]:

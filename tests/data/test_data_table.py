@@ -11,7 +11,7 @@ from brnf.errors import UserError
 
 def table(folder: Path, text: str) -> Path:
     (folder / "pictures").mkdir(exist_ok=True)
-    for name in ("one.jpg", "two.png", "three.jpg", "bad name.jpg", "mask.png"):
+    for name in ("one.jpg", "two.png", "three.jpg", "bad name.jpg", "bad_name.jpg", "-one.jpg", "mask.png"):
         (folder / "pictures" / name).touch()
     (folder / "two").mkdir(exist_ok=True)
     (folder / "two" / "one.png").touch()
@@ -43,6 +43,19 @@ def test_relative_paths_stay_relative(tmp_path: Path, monkeypatch: pytest.Monkey
     assert entry.image == Path(tmp_path.name) / "pictures" / "one.jpg" and entry.splits == ("train",)
 
 
+def test_names_that_people_give_become_ids(tmp_path: Path) -> None:
+    names = {"Müller (3).jpg": "M_ller_3_", "bad name.jpg": "bad_name", "a;b.jpg": "a_b", "..x y.jpg": None}
+    for name in names:
+        table(tmp_path, f'image,labels\n"pictures/{name}",cat\n')
+        (tmp_path / "pictures" / name).touch()
+        if names[name]:
+            (entry,) = list_table(tmp_path / "own.csv").entries
+            assert (entry.id, entry.image) == (names[name], tmp_path / "pictures" / name)
+        else:
+            with pytest.raises(UserError, match="cannot be an id"):
+                list_table(tmp_path / "own.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -54,7 +67,8 @@ def test_relative_paths_stay_relative(tmp_path: Path, monkeypatch: pytest.Monkey
         ("image,labels\npictures/one.jpg,cat\npictures/gone.jpg,cat\n", "line 3: image .*gone.jpg is missing"),
         ("image,labels\n,cat\n", "line 2: image .* is missing"),
         ("image,labels\npictures/one.jpg,cat\ntwo/one.png,cat\n", "line 3: id 'one' .* was used before"),
-        ("image,labels\npictures/bad name.jpg,cat\n", "line 2: file name 'bad name' cannot be an id"),
+        ("image,labels\npictures/-one.jpg,cat\n", "line 2: file name '-one' cannot be an id"),
+        ("image,labels\npictures/bad name.jpg,cat\npictures/bad_name.jpg,cat\n", "line 3: id 'bad_name' .* was used before"),
         ("image,labels\npictures/one.jpg,wolf\n", "line 2: label 'wolf' is not in dataset.classes"),
         ("image,labels\npictures/one.jpg,\n", "line 2: no label"),
         ("image,labels\npictures/one.jpg,cat,dog\n", "line 2: 3 cells under 2 columns"),
