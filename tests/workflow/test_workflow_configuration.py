@@ -292,5 +292,16 @@ def test_shipped_configurations_are_valid(file: Path, tmp_path: Path) -> None:
     assert file.stem in read_experiments(config)
 
 
+@pytest.mark.parametrize("experiment", ["custom", "voc12", "coco14"])
+def test_settings_for_a_cpu_fit_the_shipped_configurations(experiment: str, tmp_path: Path) -> None:
+    config = merged(*(yaml.safe_load((CONFIG / file).read_text()) for file in (f"{experiment}.yaml", "machines/cpu.yaml")))
+    (tmp_path / "images.csv").touch()
+    (tmp_path / "annotations").mkdir()
+    config["dataset"] |= {"table": str(tmp_path / "images.csv")} if experiment == "custom" else {"root": str(tmp_path)}
+    settings = read_experiments(config)[experiment].settings
+    assert settings["backbone"]["name"] == settings["segmentation"]["backbone"] == "tf_efficientnet_lite0"
+    assert (settings["base"]["steps"], settings["brnf"]["steps"], settings["brnf"]["resize_high"]) == (0, 100, 320)
+
+
 def test_root_of_the_photographs_is_asked_for() -> None:
     assert "dataset.root: missing" in message_of(yaml.safe_load((CONFIG / "voc-animals.yaml").read_text()))
