@@ -300,7 +300,7 @@ def test_settings_for_a_cpu_fit_the_shipped_configurations(experiment: str, tmp_
     config["dataset"] |= {"table": str(tmp_path / "images.csv")} if experiment == "custom" else {"root": str(tmp_path)}
     settings = read_experiments(config)[experiment].settings
     assert settings["backbone"]["name"] == settings["segmentation"]["backbone"] == "tf_efficientnet_lite0"
-    assert (settings["base"]["steps"], settings["brnf"]["steps"], settings["brnf"]["resize_high"]) == (0, 100, 320)
+    assert (settings["base"]["steps"], settings["brnf"]["steps"], settings["brnf"]["epochs"]) == (0, None, 10)
 
 
 def test_root_of_the_photographs_is_asked_for() -> None:
