@@ -100,7 +100,7 @@ def seeds_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
         scaled = {name: None if value is None else SEED_COLUMNS[name] * value for name, value in values.items()}
         rows.append({**{key: one[key] for key in KEY}, "seed": one["seed"], **scaled})
     table = pd.DataFrame(rows, columns=[*KEY, "seed", *SEED_COLUMNS])
-    return table.astype(dict.fromkeys(SEED_COLUMNS, float))
+    return table.astype({**dict.fromkeys(SEED_COLUMNS, float), "seed": int})  # an empty table has no types of its own
 
 
 def mean_over_seeds(table: pd.DataFrame, spread: Sequence[str] = ()) -> pd.DataFrame:

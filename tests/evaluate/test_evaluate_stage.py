@@ -12,7 +12,7 @@ from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.evaluate import show
-from brnf.evaluate.tables import markdown
+from brnf.evaluate.tables import SEED_COLUMNS, markdown
 from brnf.stages import compare_models, evaluate, tabulate
 from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
@@ -192,6 +192,15 @@ def test_tables_average_seeds_and_keep_their_order(tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "brnf   segmentation    train  scenes    50.0" in printed
     assert "tables/results.csv" in printed
+
+
+def test_products_without_scores_leave_the_table_of_seeds_empty(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "1", "brnf", "segmentation", 0, 0.5, None, scores=False)
+    tables = tabulated(tmp_path, [one])
+    assert tables["results.csv"].miou.tolist() == [50.0]
+    assert tables["seeds.csv"].empty
+    assert list(tables["seeds.csv"].columns) == ["model", "product", "split", "protocol", *SEED_COLUMNS]
+    assert show.main([str(tmp_path / "demo")]) == 0
 
 
 def test_evaluations_of_other_classes_or_damaged_ones_are_refused(tmp_path: Path) -> None:
