@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from slurm_runs import Record, Run, kill
 
+# The first test waits for three whole runs; each call has a limit of its own, so that a hang ends there.
+pytestmark = pytest.mark.timeout(3600)
 ROOT = Path(__file__).parents[2]
 TINY = ["--configfile", str(ROOT / "config" / "tiny.yaml"), "--config", "workers=1"]
 SMALL = [*TINY, "models=[base]", "products=[cam_classifier]", "companions=null"]
