@@ -89,16 +89,16 @@ class Goal:
 
     Attributes:
         text: the bound, and the figure when no other column shows it.
-        met: whether it is reached; None where this machine cannot tell.
+        met: whether it is reached.
     """
 
     text: str
-    met: bool | None
+    met: bool
 
 
-def at_least(bound: float, value: float, unit: str = "×", counted: bool = True) -> Goal:
-    """Return the goal ``value >= bound``, which counts only if ``counted``."""
-    return Goal(f"≥ {bound:g}{unit}", value >= bound if counted else None)
+def at_least(bound: float, value: float, unit: str = "×") -> Goal:
+    """Return the goal ``value >= bound``."""
+    return Goal(f"≥ {bound:g}{unit}", value >= bound)
 
 
 def at_most(bound: float, value: float, unit: str) -> Goal:
@@ -132,7 +132,6 @@ class Row:
         """Return the columns of the table as text."""
         ratio, least, most = self.ours.times_faster_than(self.reference)
         share = "" if self.bound is None else f"{self.ours.times_faster_than(self.bound)[0]:.2f}"
-        met = {True: "yes", False: "NO", None: "not counted"}
         return (
             self.loop,
             self.size,
@@ -142,7 +141,7 @@ class Row:
             self.limit if self.bound is None else f"{self.limit} {duration(self.bound.median)}",
             share,
             "; ".join(goal.text for goal in self.goals),
-            ", ".join(met[goal.met] for goal in self.goals),
+            ", ".join("yes" if goal.met else "NO" for goal in self.goals),
         )
 
 
@@ -159,7 +158,6 @@ def compare(
     bound_share: float = 1.0,
     ratio: float | None = None,
     share: float | None = None,
-    counted: bool = True,
     processes: bool = False,
     goals: Sequence[Goal] = (),
 ) -> Row:
@@ -177,7 +175,6 @@ def compare(
         bound_share: of the work, that one run of ``bound`` does.
         ratio: the goal for reference / ours, or None.
         share: the goal for limit / ours, or None.
-        counted: whether these goals count on this machine.
         processes: whether ours hands work to other processes.
         goals: further ones.
     """
@@ -185,9 +182,9 @@ def compare(
     timings = interleave(runs, repeats, clock_of(processes))
     own, theirs = timings["ours"], timings["reference"].divided(reference_share)
     allowed = timings["bound"].divided(bound_share) if bound else None
-    judged = [] if ratio is None else [at_least(ratio, own.times_faster_than(theirs)[0], "×", counted)]
+    judged = [] if ratio is None else [at_least(ratio, own.times_faster_than(theirs)[0])]
     if share is not None and allowed is not None:
-        judged.append(at_least(share, own.times_faster_than(allowed)[0], " of the limit", counted))
+        judged.append(at_least(share, own.times_faster_than(allowed)[0], " of the limit"))
     return Row(loop, size, own, theirs, limit, allowed, (*judged, *goals))
 
 
@@ -210,12 +207,11 @@ def table(rows: Sequence[Row]) -> str:
     """Return the table in Markdown; its last line counts the goals."""
     shown = aligned([SHOWN_LOOP, *(row.cells() for row in rows)])
     met = [goal.met for row in rows for goal in row.goals]
-    skipped = f" ({met.count(None)} not counted on this machine)" if None in met else ""
-    return "\n".join([*shown, "", f"goals: {met.count(True)} met, {met.count(False)} missed{skipped}"])
+    return "\n".join([*shown, "", f"goals: {met.count(True)} met, {met.count(False)} missed"])
 
 
 def bfloat16_unit() -> str:
-    """Return the name of the unit that computes bfloat16 products, or nothing: the goals of bf16 count only where there is one."""
+    """Return the name of the unit that computes bfloat16 products, or nothing: bf16 is measured only where there is one."""
     flags = _processor_flags()
     return next((name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags), "")
 
@@ -240,7 +236,7 @@ def machine() -> str:
     return "\n".join(
         [
             f"machine: {models[0]}, {len(models)} cores, {platform.system()} {platform.machine()}",
-            f"bfloat16: {bfloat16_unit() or 'no unit of its own, goals of bf16 do not count'}",
+            f"bfloat16: {bfloat16_unit() or 'no unit of its own, not measured'}",
             f"threads: {threads} for each side; "
             + ("processor time" if threads == 1 else "wall time")
             + ", wall time where processes take part",
