@@ -55,7 +55,7 @@ def _paper(axes: Axes, places: Sequence[float], rows: pd.DataFrame) -> None:
     low, high = axes.get_ylim()
     middle = (rows.paper.min() + rows.paper.max()) / 2
     other.set_ylim(middle - (high - low) / 2, middle + (high - low) / 2)
-    other.set_ylabel("the paper: mIoU of a product it does not name (%)", color="#777777")
+    other.set_ylabel("the paper, product not named (%)", color="#777777")
     other.spines["right"].set_visible(True)
     other.grid(visible=False)
 

@@ -150,6 +150,11 @@ def final_round(wildcards):
     return experiment(wildcards).settings["bsdnf"]["final"]
 
 
+def own_round(wildcards):
+    """Return the settings of the denoising that a model's maps go through."""
+    return experiment(wildcards).settings["bsdnf"]["base"] if kind_of(wildcards.model) in BASE_MODELS else final_round(wildcards)
+
+
 def of_fit(key):
     """Return a function for `options`: what the density of a study is made of."""
     return lambda wildcards: fit_settings(experiment(wildcards).settings, wildcards.fit)[key]
