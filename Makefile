@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume bench chain scale test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
+.PHONY: help demo test lint resume bench chain scale scale-images scale-store test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -52,6 +52,12 @@ test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and each t
 scale: $(INSTALLED) ## measure a call with nothing to do at VOC's full size, index, masks and planning at COCO's (minutes, 2 GB of disk)
 	$(BIN)/python -m benchmarks.no_op
 	$(BIN)/python -m benchmarks.coco_scale
+
+scale-images: $(INSTALLED) ## measure every stage at 24, 96 and 384 scenes: is time a line, does memory stay (some 10 minutes)
+	$(BIN)/python -m benchmarks.image_scale $(ARGS)
+
+scale-store: $(INSTALLED) ## measure the pixel store at 10 million rows of 768 features (minutes, 17 GB of disk)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.large_store $(ARGS)
 
 bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH=--write keeps the table in benchmarks/results.md)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(BENCH)

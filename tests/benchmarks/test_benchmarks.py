@@ -4,10 +4,13 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from benchmarks import large_store
 from benchmarks.harness import Goal, Row, Timing, at_least, compare, interleave, table
+from benchmarks.image_scale import off_the_line, scaling_table
 from benchmarks.no_op import finish, no_op_seconds, write_voc
 from benchmarks.run import LOOPS
 
@@ -47,3 +50,27 @@ def test_nothing_is_to_be_done_where_every_product_counts_as_finished(tmp_path: 
     write_voc(tmp_path / "voc", train=6, train_aug=12, val=6)
     assert finish(tmp_path) > 100
     assert len(no_op_seconds(tmp_path, repeats=1)) == 1
+
+
+def test_a_large_store_is_written_read_and_trained_on(tmp_path: Path) -> None:
+    phases = large_store.measure(large_store.TINY, tmp_path)
+    assert [phase.rows for phase in phases] == [1000, 1000, 640]
+    assert all(phase.seconds and phase.peak > 0 for phase in phases)
+    assert len(large_store.shown(phases).splitlines()) == 2 + 3
+
+
+def test_rates_are_those_of_the_last_fifth_over_the_first() -> None:
+    phase = large_store.Phase("append", 100, (1.0, 1.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 2.0, 2.0), 1000)
+    assert phase.rate_kept() == 0.5 and phase.cells()[-1] == "NO"
+    assert large_store.Phase("append", 100, (1.0, 1.0), 3000).cells()[-1] == "NO"
+    assert large_store.Phase("append", 100, (1.0, 1.0), 1000).cells()[-1] == "yes"
+
+
+def test_a_constant_part_is_on_the_line_and_a_quadratic_one_is_not() -> None:
+    assert off_the_line((24, 96, 384), (5 + 24, 5 + 96, 5 + 384)) == pytest.approx(0)
+    assert off_the_line((24, 96, 384), (24**2, 96**2, 384**2)) < -0.15
+    rows = [("linear", size, 3 + size / 10, 500.0) for size in (24, 96, 384)] + [
+        ("greedy", size, float(size), size * 9.0) for size in (24, 96, 384)
+    ]
+    lines = scaling_table(pd.DataFrame(rows, columns=["stage", "images", "seconds", "peak_mb"])).splitlines()
+    assert "yes, yes" in lines[2] and "| 100 " in lines[2] and "yes, NO" in lines[3]
