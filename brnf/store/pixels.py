@@ -66,6 +66,7 @@ class PixelStore:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         self._files: dict[Path, h5py.File] = {}
+        self._columns: dict[tuple[Path, str], h5py.Dataset] = {}
         shards = [read_header(path) for path in self.paths]
         if not shards:
             raise ValueError("no shard is given")
@@ -98,7 +99,7 @@ class PixelStore:
         return image in self._index
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_files": {}, "_columns": {}}
 
     def image_rows(self, image: str) -> PixelRows:
         """Return all rows of one image.
@@ -236,8 +237,10 @@ class PixelStore:
         if path not in self._files:
             self._files[path] = open_shard(path, STAGE)
         try:
+            if (path, name) not in self._columns:  # looking a column up takes as long as reading an image's rows of it
+                self._columns[path, name] = self._files[path][name]
             if len(into):
-                self._files[path][name].read_direct(into, np.s_[int(begin) : int(begin) + len(into)])
+                self._columns[path, name].read_direct(into, np.s_[int(begin) : int(begin) + len(into)])
         except Exception as error:  # h5py reports damage with many kinds of exceptions
             raise DamagedProduct(path, f"its column {name} is damaged ({error})", STAGE) from error
         if name == "label" and len(into) and into.max() >= self.classes:
