@@ -121,6 +121,16 @@ def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config
     }
 
 
+def test_a_study_shows_each_model_the_denoising_that_its_own_maps_go_through(workflow: Any, config: Config) -> None:
+    workflow.pretend_index("demo", {"train": 1, "val": 1})
+    rounds = "bsdnf={base: {rule: ratio, xi: 0.65}, final: {rule: quantile, xi: 0.9}}"
+    words = ("--configfile", config("demo"), "--config", "companions=null", rounds, "--dry-run", "--printshellcmds", "--quiet", "host")
+    lines = [line for line in workflow(*words, "--", "density").splitlines() if "stages.sweep_denoising" in line]
+    commands = {line.split("--flow results/demo/")[1].partition("/")[0]: line for line in lines}
+    assert "--shown-rule ratio --shown-xi 0.65" in commands["base"] and " 0.65 0.7 " in commands["base"]
+    assert "--shown-rule quantile --shown-xi 0.9" in commands["brnf"] and " 0.65 " not in commands["brnf"]
+
+
 def test_points_of_the_full_sensitivity_share_network_maps_and_store_of_the_base(workflow: Any, config: Config) -> None:
     workflow.pretend_index("demo", {"train": 1, "val": 1})
     words = ("--configfile", config("demo"), "--config", "companions=null", "bsdnf={base: {xi: 0.9}, final: {xi: 0.9}}")
