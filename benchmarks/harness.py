@@ -1,6 +1,8 @@
 """Interleaved timing, goals and their table, and what is known of the machine."""
 
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ __all__ = [
     "interleave",
     "machine",
     "peak_extra_memory",
+    "peak_memory",
     "table",
 ]
 
@@ -252,3 +255,15 @@ def peak_extra_memory(run: Callable[[], object]) -> int:
     assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     return max(accumulate((event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())), initial=0))
+
+
+def peak_memory() -> float:
+    """Return the most resident memory of this process, bytes.
+
+    Where Linux tells it, not by ``ru_maxrss``, which a child inherits from its parent.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024.0 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)

@@ -25,7 +25,7 @@ SIZES = (24, 96, 384)
 LINE_GOAL, MEMORY_GOAL = 0.15, 64
 """Largest distance from the line, of the time; largest growth of a stage's memory from the smallest to the largest size, MiB."""
 SHORTENED = (
-    *("shards=1", "companions={}", "models=[base, brnf]", "model_products={}"),
+    *("shards=1", "companions=null", "models=[base, brnf]"),
     *("base={steps: 20}", "brnf={steps: 40}", "flow={steps: 60}", "segmentation={iterations: 20}"),
 )
 

@@ -6,7 +6,6 @@ its last fifth: neither the length of a file nor what was read before may slow i
 
 import argparse
 import multiprocessing
-import resource
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.harness import aligned, machine
+from benchmarks.harness import aligned, machine, peak_memory
 from brnf.errors import UserError
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.labels import three_way_labels
@@ -31,7 +30,7 @@ from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 __all__ = ["FULL", "TINY", "Phase", "Size", "measure", "shown"]
 
 CLASSES = 21
-GIGABYTE = 1e9
+GIGABYTE, MEBIBYTE = 1e9, 2**20
 RESERVE = 1.1
 """Disk that must be free, over what the features take."""
 MEMORY_GOAL, RATE_GOAL = 2048, 0.85
@@ -134,7 +133,7 @@ def _append(size: Size, path: Path) -> Phase:
             feature = features[image % len(features)]
             writer.append(PixelRows(f"{image:06d}", (1, count), present, feature, score[0], score[1], label, position))
             clock.tick()
-    return Phase("append", size.rows, clock.pieces(), _peak())
+    return Phase("append", size.rows, clock.pieces(), peak_memory() / MEBIBYTE)
 
 
 def _read(size: Size, path: Path) -> Phase:
@@ -144,7 +143,7 @@ def _read(size: Size, path: Path) -> Phase:
         rows += len(batch)
         clock.tick()
     assert rows == size.rows
-    return Phase("shuffled epoch", rows, clock.pieces(), _peak())
+    return Phase("shuffled epoch", rows, clock.pieces(), peak_memory() / MEBIBYTE)
 
 
 def _train(size: Size, path: Path) -> Phase:
@@ -160,7 +159,7 @@ def _train(size: Size, path: Path) -> Phase:
     for batch in islice(_labelled(store, size.batch_rows), size.steps):
         trainer.step(batch)
         clock.tick()
-    return Phase("flow training, with reading", size.steps * size.batch_rows, clock.pieces(), _peak())
+    return Phase("flow training, with reading", size.steps * size.batch_rows, clock.pieces(), peak_memory() / MEBIBYTE)
 
 
 def _labelled(store: PixelStore, batch_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -182,11 +181,6 @@ class _Clock:
 
     def pieces(self) -> tuple[float, ...]:
         return tuple(float(value) for value in np.diff(self._times))
-
-
-def _peak() -> float:
-    """Return the largest resident memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import sys
 import time
 import traceback
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import peak_memory
 from brnf.errors import UserError
 
 __all__ = ["GOALS", "REST", "Build", "Runner", "Side", "Spent", "Stopwatch", "replaced"]
@@ -190,20 +190,8 @@ def _serve(connection: Connection, build: Build, run: Any) -> None:
         connection.send(("ready", None))
         while (folder := connection.recv()) is not None:
             connection.send(("spent", watch.time(lambda folder=folder: runner(folder))))  # type: ignore[misc]
-        connection.send(("peak", _peak()))
+        connection.send(("peak", peak_memory()))
     except UserError as error:
         connection.send(("refused", str(error)))
     except Exception:
         connection.send(("error", traceback.format_exc()))
-
-
-def _peak() -> float:
-    """Return the most resident memory of this process, bytes.
-
-    Where Linux tells it, not by ``ru_maxrss``, which a child inherits from its parent.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024.0 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
