@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from brnf.errors import DamagedProduct, UserError
 from brnf.stages.devices import claim_gpu
+from brnf.stages.memory import keep_freed_memory
 
 __all__ = ["BY_WORKFLOW", "Progress", "Runtime", "Waiting", "run_stage"]
 
@@ -49,7 +50,7 @@ class Runtime:
     """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
 
     def torch_device(self) -> Any:
-        """Set the thread counts of torch and OpenCV and return the device, a ``torch.device``.
+        """Set the thread counts of torch and OpenCV and how memory is kept, and return the device, a ``torch.device``.
 
         Raises:
             UserError: the device does not exist.
@@ -57,6 +58,7 @@ class Runtime:
         import cv2
         import torch
 
+        keep_freed_memory()
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(self.threads)
         name = self.device
