@@ -167,8 +167,8 @@ def hsv_jitter(sample: Sample, rng: Generator, amount: float = 10.0) -> Sample:
 
     Units are OpenCV's of 8 bits: hue 0..179 (wraps around), saturation and value 0..255 (clipped).
     """
-    shifts = rng.uniform(-amount, amount, 3)
-    hsv = cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV).astype(np.float32) + shifts.astype(np.float32)
-    hsv[..., 0] = np.round(hsv[..., 0]) % 180
-    shifted = np.clip(np.round(hsv), 0, 255).astype(np.uint8)
-    return replace(sample, image=np.asarray(cv2.cvtColor(shifted, cv2.COLOR_HSV2RGB), np.uint8))
+    shifted = np.arange(256, dtype=np.float32)[:, None] + rng.uniform(-amount, amount, 3).astype(np.float32)
+    shifted[:, 0] = np.round(shifted[:, 0]) % 180
+    table = np.clip(np.round(shifted), 0, 255).astype(np.uint8)  # of every value a channel can have
+    hsv = cv2.LUT(cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV), table[None])
+    return replace(sample, image=np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8))
