@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from benchmarks.harness import Row, machine, table
+from brnf.stages.memory import keep_freed_memory
 
 LOOPS = (
     "flow_density",
@@ -55,6 +56,7 @@ def run(loops: tuple[str, ...] = LOOPS, repeats: int = 5, threads: int = 1, tiny
 def measure(loop: str, repeats: int, threads: int, tiny: bool) -> list[Row]:
     """Return the rows of one loop."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as in every stage; the reference gains by it too
     multiprocessing.set_start_method(None, force=True)  # that of a stage again, for the processes of the loop
     module = import_module(f"benchmarks.{loop}")
     rows: list[Row] = module.measure(module.TINY if tiny else module.FULL, repeats)
