@@ -36,10 +36,14 @@ TINY = Size("resnet18", 32, 48, (1.0, 2.0), 4, (4, 4, 4, 4))
 
 @torch.inference_mode()
 def measure(size: Size, repeats: int) -> list[Row]:
-    """Compare channels last and pairs of an image and its mirror with planes and single images; in bfloat16 only where that has a unit."""
+    """Compare channels last, folded BatchNorms and pairs of an image and its mirror with planes, BatchNorms and single images.
+
+    In bfloat16 only where the processor has a unit for it.
+    """
     torch.manual_seed(0)
     network = CamNetwork(build_backbone(BackboneOptions(size.backbone, "none", 16)), size.classes - 1, size.widths).eval()
     planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    network.backbone.fold()
     image = F.interpolate(torch.rand(1, 3, 12, 16) * 255, (size.height, size.width), mode="bicubic")[0].clamp(0, 255).round()
     labels = torch.zeros(size.classes - 1)
     labels[[0, 2]] = 1

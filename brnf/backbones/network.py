@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from brnf.backbones.folding import folded
 from brnf.backbones.weights import CAFFE, PACKAGED, load_weights
 from brnf.errors import UserError
 
@@ -77,6 +78,10 @@ class Backbone(nn.Module):
         """Return the four stages' outputs of normalised images [N, 3, H, W]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable_stages > 0):
             return list(self.network(images)[-4:])
+
+    def fold(self) -> None:
+        """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference only."""
+        self.network = folded(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training, except for BatchNorm and all that is frozen."""

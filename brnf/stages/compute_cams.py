@@ -57,6 +57,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     device = runtime.torch_device()
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
+    network.backbone.fold()
     rules = MapOptions(options.scales, options.seed_rule, options.background_over)
     with locked(outputs.maps), write_maps(outputs.maps) as writer, torch.inference_mode():
         for record in Progress(index.images, "compute CAMs", runtime, unit="image"):

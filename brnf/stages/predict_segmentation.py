@@ -64,6 +64,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         network, classes = load_network(inputs.network, device)
         if classes != list(index.classes):
             raise UserError(f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; run train_segmentation again")
+        network.backbone.fold()
         every_class = np.arange(1, len(classes) + 1, dtype=np.uint8)
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
             images = (read_image(record.path) for record in index.images)

@@ -57,6 +57,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     device = runtime.torch_device()
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
+    network.backbone.fold()
     maps = MapReader([inputs.maps], options.product)
     classes = len(index.classes) + 1
     with locked(outputs.pixels), write_pixels(outputs.pixels, network.dimension, classes) as writer, torch.inference_mode():

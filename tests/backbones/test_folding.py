@@ -1,0 +1,70 @@
+"""Folded BatchNorms change nothing but the way it is computed."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones.folding import folded
+
+
+def _norms(network: nn.Module) -> list[_BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+def _randomise(network: nn.Module) -> None:
+    for norm in _norms(network):
+        for values in (norm.weight, norm.running_var):
+            nn.init.uniform_(values, 0.5, 1.5)
+        for values in (norm.bias, norm.running_mean):
+            nn.init.uniform_(values, -0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050"])
+def test_outputs_stay_and_no_norm_is_left(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(BackboneOptions(name, "none", stride=16)).eval()
+    _randomise(backbone.network)
+    images = backbone.normalise(torch.randint(0, 256, (2, 3, 96, 80)))
+    with torch.inference_mode():
+        expected = backbone.network.double()(images.double())
+        backbone.float().fold()
+        found = backbone(images)
+    assert not _norms(backbone)
+    for output, exact in zip(found, expected[-4:], strict=True):
+        assert (output - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+def test_the_networks_own_parameters_stay() -> None:
+    network = build_backbone(BackboneOptions("resnet18", "none")).network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert folded(network) is not network
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+class BeforeTheBlock(nn.Module):
+    """Normalises before a residual block: the convolution's output is needed as it is, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        shortcut = self.stem(images)
+        return [shortcut + self.convolution(self.norm(shortcut).relu())]
+
+
+def test_a_norm_that_shares_its_input_is_left_alone() -> None:
+    torch.manual_seed(0)
+    network = BeforeTheBlock().eval()
+    _randomise(network)
+    assert folded(network) is network
+    assert len(_norms(network)) == 1
+
+
+def test_a_network_without_norms_is_left_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1)).eval()
+    assert folded(network) is network
