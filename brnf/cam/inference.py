@@ -63,6 +63,8 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
         labels: [C] in {0, 1}.
         size: (H, W) of the maps to return.
         options: see :class:`MapOptions`.
+
+    An autocast around the call holds for the network alone.
     """
     if not labels.any():
         nothing = torch.ones(1, *size, device=image.device)
@@ -71,22 +73,28 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
     classifier = prototype = torch.zeros((), device=image.device)
     for scale in options.scales:
         pair = _mirrored_pair(network, _resize(image, scale))
-        maps = classifier_maps(pair.logits, labels[None], options.background_over)
-        if pair.affinity is not None:
-            maps = propagate(maps, pair.affinity)
-            summed = maps[:, present[0]]
-        else:
-            summed = pair.logits.relu()[:, labels.bool()]
-        structural = options.seed_rule == "structure" and pair.affinity is None
-        seeds = structure_seeds(maps, pair.features, present) if structural else plain_seeds(maps, present)
-        # Prototypes of the image's own classes only: absent ones have no seed, and cost as much.
-        activation = prototype_maps(pair.features, prototypes(pair.features, seeds[:, present[0]]))
-        classifier = classifier + _enlarge(summed, size)
-        prototype = prototype + _enlarge(activation, size)
+        with torch.autocast(image.device.type, enabled=False):  # bfloat16 seeds and cosines would move the maps' mIoU by 0.6
+            summed, activation = _maps_of_scale(pair, labels, present, options)
+            classifier = classifier + _enlarge(summed, size)
+            prototype = prototype + _enlarge(activation, size)
     classifier = divide_by_maximum(classifier)
     if pair.affinity is None:
         classifier = torch.cat([1 - classifier.amax(0, keepdim=True), classifier])
     return ImageMaps(classifier, divide_by_maximum(prototype))
+
+
+def _maps_of_scale(pair: CamOutput, labels: Tensor, present: Tensor, options: MapOptions) -> tuple[Tensor, Tensor]:
+    """Return the classifier's maps, with the background where an affinity propagates them, and the prototype maps, [1, ., h, w]."""
+    maps = classifier_maps(pair.logits, labels[None], options.background_over)
+    if pair.affinity is not None:
+        maps = propagate(maps, pair.affinity)
+        summed = maps[:, present[0]]
+    else:
+        summed = pair.logits.relu()[:, labels.bool()]
+    structural = options.seed_rule == "structure" and pair.affinity is None
+    seeds = structure_seeds(maps, pair.features, present) if structural else plain_seeds(maps, present)
+    # Prototypes of the image's own classes only: absent ones have no seed, and cost as much.
+    return summed, prototype_maps(pair.features, prototypes(pair.features, seeds[:, present[0]]))
 
 
 def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
@@ -103,8 +111,8 @@ def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
 
 
 def _mirrored_pair(network: CamNetwork, image: Tensor) -> CamOutput:
-    """Return the output for an image plus that for its mirror, mirrored back: maps [1, ., h, w]."""
-    output = network(torch.stack([image, image.flip(-1)]))
+    """Return the output for an image plus that for its mirror, mirrored back: maps [1, ., h, w] float32."""
+    output = network(torch.stack([image, image.flip(-1)])).in_float32()
     logits, features, semantic = (maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features, output.semantic))
     affinity = None if output.affinity is None else output.affinity[:1] + output.affinity[1:].flip(-1)
     return CamOutput(logits, features, semantic, affinity)

@@ -76,3 +76,19 @@ def test_an_image_without_labels_is_background() -> None:
     maps = multi_scale_maps(Toy(), IMAGE, torch.zeros(3), (64, 96), MapOptions((1.0,)))
     assert maps.classifier.shape == maps.prototype.shape == (1, 64, 96)
     assert maps.classifier.min() == 1
+
+
+class Float32Toy(Toy):
+    """The same, whatever autocast is around it."""
+
+    def forward(self, images: torch.Tensor) -> CamOutput:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(images)
+
+
+def test_autocast_holds_for_the_network_alone() -> None:
+    expected = multi_scale_maps(Float32Toy(), IMAGE, LABELS, (64, 96), MapOptions((0.5, 1.0)))
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = multi_scale_maps(Float32Toy(), IMAGE, LABELS, (64, 96), MapOptions((0.5, 1.0)))
+    assert torch.equal(maps.classifier, expected.classifier)
+    assert torch.equal(maps.prototype, expected.prototype)
