@@ -21,8 +21,6 @@ __all__ = ["BY_WORKFLOW", "Progress", "Runtime", "Waiting", "run_stage"]
 
 FIRST = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
 """Whether this process speaks for all that train together."""
-OTHERS_WAIT = 3.0
-"""Seconds after which a process that does not speak for all tells a mistake that only it has met."""
 BY_WORKFLOW = "BRNF_BY_WORKFLOW"
 """Environment variable that the workflow sets: its rules can make every product of a stage again."""
 TOGETHER = int(os.environ.get("WORLD_SIZE", 1)) > 1
@@ -94,10 +92,22 @@ def run_stage(run: Callable[..., None]) -> None:
         line = _told(error)
         if line is None:
             raise
-        if not FIRST or line == PARTNER_LOST:
-            time.sleep(OTHERS_WAIT)  # until torchrun ends this one: the first tells what all have met, the lost one what it has met
-        print(f"error: {line}", file=sys.stderr)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is unwound; torchrun may end this process while it ends
+        if _speaks():
+            print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+
+
+def _speaks() -> bool:
+    """Tell whether this process is to tell its mistake: of those that train together the first to meet one, for most meet it all."""
+    if not TOGETHER:
+        return True
+    from brnf import parallel  # with torch, which a stage without a network does without
+
+    try:
+        return parallel.is_first_to("tell a mistake")
+    except RuntimeError:  # torchrun has ended
+        return True
 
 
 def _told(error: Exception) -> str | None:

@@ -65,6 +65,21 @@ if __name__ == "__main__":
     run_stage(run)
 """
 
+SLOW_TO_END = """
+import atexit, time
+from brnf.errors import UserError
+from brnf.stages.checkpoints import training_device
+from brnf.stages.common import Runtime, run_stage
+
+def run(runtime: Runtime) -> None:
+    training_device(runtime)
+    atexit.register(time.sleep, 5)
+    raise UserError("all of them")
+
+if __name__ == "__main__":
+    run_stage(run)
+"""
+
 
 def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
     """Return the command line of a training with other options."""
@@ -143,11 +158,12 @@ def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mistake_that_only_one_of_them_meets_is_told_and_ends_all(tmp_path: Path) -> None:
-    (tmp_path / "alone.py").write_text(ALONE)
-    words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "alone", "--device", "cpu"]
+@pytest.mark.parametrize(("script", "told"), [(ALONE, "only here"), (SLOW_TO_END, "all of them")])
+def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(script: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(script)
+    words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "script", "--device", "cpu"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}, timeout=100)
-    assert (done.returncode, done.stderr.splitlines()) == (2, ["error: only here"])
+    assert (done.returncode, done.stderr.splitlines()) == (2, [f"error: {told}"])
 
 
 @pytest.mark.parametrize("case", list(LONG))
