@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brnf.errors import DamagedProduct, UserError
-from brnf.store.hdf5 import Disk, bounded, child, open_shard, write_shard
+from brnf.store.hdf5 import Disk, apart, bounded, child, open_shard, write_shard
 
 __all__ = ["CamMaps", "MapReader", "MapWriter", "winning_channels", "write_maps"]
 
@@ -63,10 +63,8 @@ class MapWriter:
             products: name -> [1 + k, h, w] maps, channel 0 the background; stored as float16.
 
         Raises:
-            UserError: a map is not finite or does not fit float16.
+            UserError: a map is not finite or does not fit float16, or the disk is full.
         """
-        group = self._file.create_group(image)
-        group.attrs["classes"] = np.asarray(classes, dtype=np.uint8)
         for product, values in products.items():
             if values.ndim != 3 or values.shape[0] != len(classes) + 1:
                 raise ValueError(f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes and background")
@@ -74,8 +72,15 @@ class MapWriter:
                 raise UserError(
                     f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate"
                 )
-            # LZF is faster, but makes other bytes of the same numbers each time.
-            filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+        apart(self._write, image, classes, products)
+        self._disk.check()
+
+    def _write(self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]) -> None:
+        group = self._file.create_group(image)
+        group.attrs["classes"] = np.asarray(classes, dtype=np.uint8)
+        # LZF is faster, but makes other bytes of the same numbers each time.
+        filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+        for product, values in products.items():
             group.create_dataset(product, data=values.astype(np.float16), chunks=values.shape, **filters)
 
 
@@ -126,7 +131,7 @@ class MapReader:
         if path not in self._files:
             self._files[path] = open_shard(path, STAGE)
         try:
-            maps = _read_maps(self._files[path], image, self._product)
+            maps = apart(_read_maps, self._files[path], image, self._product)
         except UserError as error:
             raise UserError(f"{path}: image {image} {error}") from error
         except Exception as error:  # h5py reports damage with many kinds of exceptions
