@@ -16,6 +16,7 @@ from brnf.backbones import Backbone
 from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
 from brnf.store.files import is_held, lock_file, locked, whole_file
+from brnf.store.records import Records, write_records
 
 __all__ = ["backbone_outputs", "outputs_stamp"]
 
@@ -38,8 +39,8 @@ def outputs_stamp(backbone: Backbone, *others: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def backbone_outputs(file: Path, network: CamNetwork, batches: Iterable[Batch], images: int, device: torch.device) -> NDArray[np.void]:
-    """Return a record for each image and its mirror, read from the disk: the backbone's four outputs, labels, valid mask.
+def backbone_outputs(file: Path, network: CamNetwork, batches: Iterable[Batch], images: int, device: torch.device) -> Records:
+    """Return a record for each image and its mirror, on the disk: the backbone's four outputs, labels, valid mask.
 
     They are computed unless the file is there; while another training computes them they are waited for.
 
@@ -59,26 +60,18 @@ def backbone_outputs(file: Path, network: CamNetwork, batches: Iterable[Batch], 
         with locked(file, patience=float("inf")):
             if not file.exists():
                 with whole_file(file) as temporary:
-                    _compute(temporary, network, batches, 2 * images, device)
-    kept: NDArray[np.void] = np.load(file, mmap_mode="r")
-    return kept
+                    write_records(temporary, 2 * images, (_computed(batch, network, device) for batch in batches))
+    return Records(file)
 
 
-def _compute(file: Path, network: CamNetwork, batches: Iterable[Batch], records: int, device: torch.device) -> None:
-    """Write the records one batch after the other: a full disk is then an error, which it is not for mapped memory."""
-    with file.open("wb") as output:
-        for batch in batches:
-            assert isinstance(batch.pixels, torch.Tensor)
-            with torch.inference_mode():
-                stages = [stage.cpu().numpy() for stage in network.stages(batch.pixels.to(device))]
-            columns = {f"stage{i}": stage for i, stage in enumerate(stages)}
-            columns |= {"labels": batch.labels.numpy(), "valid": batch.valid.numpy()}
-            layout = np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()])
-            block = np.empty(len(batch.labels), layout)
-            for name, values in columns.items():
-                block[name] = values
-            if not output.tell():
-                np.lib.format.write_array_header_1_0(
-                    output, {"descr": np.lib.format.dtype_to_descr(layout), "fortran_order": False, "shape": (records,)}
-                )
-            block.tofile(output)
+def _computed(batch: Batch, network: CamNetwork, device: torch.device) -> NDArray[np.void]:
+    """Return the records of a batch."""
+    assert isinstance(batch.pixels, torch.Tensor)
+    with torch.inference_mode():
+        stages = [stage.cpu().numpy() for stage in network.stages(batch.pixels.to(device))]
+    columns = {f"stage{i}": stage for i, stage in enumerate(stages)}
+    columns |= {"labels": batch.labels.numpy(), "valid": batch.valid.numpy()}
+    records = np.empty(len(batch.labels), np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()]))
+    for name, values in columns.items():
+        records[name] = values
+    return records

@@ -1,6 +1,5 @@
 """Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
 
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,8 +25,9 @@ from brnf.data.loading import BatchLoader
 from brnf.errors import UserError
 from brnf.stages.backbone_outputs import backbone_outputs, outputs_stamp
 from brnf.stages.common import Progress, Runtime
-from brnf.store.files import reported, reserve
+from brnf.store.files import reported
 from brnf.store.maps import MapReader
+from brnf.store.records import Records, write_records
 from brnf.workflow.fingerprint import fingerprint
 
 __all__ = ["CropOptions", "TrainingSource"]
@@ -97,8 +97,8 @@ class TrainingSource:
         self._images = _TrainingImages(index, seeds, options)
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._kept: NDArray[np.void] | None = None
-        self._seeds: NDArray[np.float32] | None = None
+        self._kept: Records | None = None
+        self._seeds: Records | None = None
 
     def __enter__(self) -> "TrainingSource":
         if self._options.cache:
@@ -149,7 +149,7 @@ class TrainingSource:
     def _whole_loader(self) -> BatchLoader[Batch]:
         return BatchLoader(_WholeImages(self._images), _collate, self._runtime.workers, batch_size=self._options.batch_size)
 
-    def _keep_stages(self, folder: Path) -> NDArray[np.void]:
+    def _keep_stages(self, folder: Path) -> Records:
         """Return a record of the backbone's outputs for each image and its mirror."""
         backbone, options, records = self._network.backbone, self._options, self._images.records
         seen = [(record.id, record.digest, record.labels) for record in records]
@@ -164,27 +164,22 @@ class TrainingSource:
             parallel.wait()
         return kept
 
-    def _keep_seeds(self, file: Path) -> NDArray[np.float32] | None:
+    def _keep_seeds(self, file: Path) -> Records | None:
         """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when there are none."""
         if not self._images.has_seeds:
             return None
-        shape = (2 * len(self._images.records), self._images.classes + 1, *2 * (self._options.crop // GRID_STRIDE,))
-        reserve(file, 4 * math.prod(shape))
-        kept = np.memmap(file, np.float32, "r+", shape=shape)
-        position = 0
-        for batch in self._whole_loader():
-            assert batch.seeds is not None
-            kept[position : position + len(batch.seeds)] = batch.seeds.numpy()
-            position += len(batch.seeds)
-        return kept
+        seeds = (batch.seeds.numpy() for batch in self._whole_loader() if batch.seeds is not None)
+        write_records(file, 2 * len(self._images.records), seeds)
+        return Records(file)
 
     def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:
         mirrored = [np.random.default_rng([self._options.seed, draw, image]).integers(2) for image, draw in chosen]
         return self._from_positions(np.array([2 * image + mirror for (image, _), mirror in zip(chosen, mirrored, strict=True)]))
 
     def _from_positions(self, positions: NDArray[np.integer]) -> Batch:
-        assert self._kept is not None and self._kept.dtype.names is not None
-        columns = {name: torch.from_numpy(self._kept[name][positions]) for name in self._kept.dtype.names}
+        assert self._kept is not None
+        records = self._kept[positions]
+        columns = {name: torch.from_numpy(np.ascontiguousarray(records[name])) for name in records.dtype.names or ()}
         seeds = None if self._seeds is None else torch.from_numpy(self._seeds[positions])
         return Batch([columns[f"stage{i}"] for i in range(4)], columns["labels"], columns["valid"], seeds)
 

@@ -14,7 +14,7 @@ from typing import IO
 
 from brnf.errors import UserError
 
-__all__ = ["UNWRITABLE", "is_held", "lock_file", "locked", "reported", "reserve", "try_lock", "whole_directory", "whole_file"]
+__all__ = ["UNWRITABLE", "is_held", "lock_file", "locked", "reported", "try_lock", "whole_directory", "whole_file"]
 
 LOCK_GRACE = 10.0
 """Seconds that a lock is waited for: loading processes of a killed stage keep it until they notice, some 5 s later."""
@@ -93,20 +93,6 @@ def _errno(error: BaseException) -> int:
             return int(found[1])
         seen = seen.__cause__ or seen.__context__
     return 0
-
-
-def reserve(path: Path, size: int) -> None:
-    """Make a file that has its room on the disk: a process that writes to a full one through mapped memory is killed.
-
-    Arguments:
-        path: the file.
-        size: in bytes.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full.
-    """
-    with reported(path), path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextmanager

@@ -21,9 +21,10 @@ from brnf.evaluate.tables import write_table
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.saved import save_density
 from brnf.stages.histories import write_history
-from brnf.store.files import locked, reserve, whole_directory, whole_file
+from brnf.store.files import locked, whole_directory, whole_file
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
+from brnf.store.records import write_records
 from brnf.store.tensors import write_tensors
 
 ROOM = 256 * 1024
@@ -136,10 +137,8 @@ def test_an_archive_that_does_not_fit_is_refused_before_it_is_unpacked(tmp_path:
         assert list(folder.iterdir()) == []
 
 
-def test_mapped_memory_gets_its_room_at_once(full: Path) -> None:
-    told(full / "features", lambda path: reserve(path, 10 * ROOM))
-    reserve(full / "smaller", ROOM // 2)
-    assert (full / "smaller").stat().st_size == ROOM // 2
+def test_records(full: Path) -> None:
+    told(full / "records", lambda path: write_records(path, 4, np.zeros((4, ROOM), np.uint8)[:, None]))
 
 
 def as_nobody(call: Callable[[], None]) -> str:
