@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from benchmarks.harness import aligned, machine
 from brnf.evaluate.timings import stage_timings
@@ -83,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
     words = parser.parse_args()
+    torch.set_num_threads(1)  # as each job has
     with tempfile.TemporaryDirectory(dir=words.folder) as name:
         measured = measure(Path(name), SIZES)
     print(f"{machine()}\n\n{scaling_table(measured)}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brnf.backbones.folding import folded
+from brnf.backbones.precision import keep_small_sums_in_float32
 from brnf.backbones.weights import CAFFE, PACKAGED, load_weights
 from brnf.errors import UserError
 
@@ -67,6 +68,7 @@ class Backbone(nn.Module):
         self.trainable_stages = trainable_stages
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
+        keep_small_sums_in_float32(self.network)
         self._freeze()
         self.train()
 
