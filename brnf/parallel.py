@@ -24,7 +24,6 @@ __all__ = [
     "from_first",
     "gathered",
     "is_first",
-    "is_first_to",
     "join",
     "mean",
     "mean_count",
@@ -38,8 +37,6 @@ ENDED_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 PATIENCE = timedelta(hours=6)
 """That one process waits for another: only the first writes checkpoints, to a disk that may be slow."""
-ANSWER = timedelta(seconds=10)
-"""Until torchrun answers."""
 
 
 def join(device: torch.device) -> None:
@@ -65,18 +62,6 @@ def processes() -> int:
 def is_first() -> bool:
     """Tell whether this is the process that writes what all of them have computed."""
     return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def is_first_to(do: str) -> bool:
-    """Tell whether none of the processes has asked the same before, without waiting for the others: torchrun counts who asks.
-
-    Arguments:
-        do: a name of what only one of them is to do, be it before they have joined or after one has left.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return True
-    counter = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=ANSWER)
-    return counter.add(f"brnf/{do}", 1) == 1
 
 
 def wait() -> None:

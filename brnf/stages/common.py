@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ BY_WORKFLOW = "BRNF_BY_WORKFLOW"
 """Environment variable that the workflow sets: its rules can make every product of a stage again."""
 TOGETHER = int(os.environ.get("WORLD_SIZE", 1)) > 1
 """Whether there are others that train with this process."""
+ANSWER = timedelta(seconds=10)
+"""That torchrun takes at most to say how many processes have told a mistake."""
 HUNG_UP = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 PARTNER_LOST = "another of the processes that train together has ended; look for its error above and run again"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
@@ -102,10 +105,11 @@ def _speaks() -> bool:
     """Tell whether this process is to tell its mistake: of those that train together the first to meet one, for most meet it all."""
     if not TOGETHER:
         return True
-    from brnf import parallel  # with torch, which a stage without a network does without
+    from torch.distributed import TCPStore  # not above: a stage without a network does without torch
 
     try:
-        return parallel.is_first_to("tell a mistake")
+        counter = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=ANSWER)
+        return counter.add("brnf mistakes", 1) == 1
     except RuntimeError:  # torchrun has ended
         return True
 
