@@ -29,6 +29,7 @@ class ForkedSnakemake:
     def __init__(self, package: bool = True) -> None:
         words = [sys.executable, __file__, *(["package"] if package else [])]
         self._server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._owed = 0
 
     def __call__(self, folder: Path, *words: str, snakefile: Path = SNAKEFILE) -> tuple[int, str]:
         """Run Snakemake in a folder and return its exit status and what it prints."""
@@ -36,7 +37,11 @@ class ForkedSnakemake:
         request = {"folder": str(folder), "words": ["--snakefile", str(snakefile), "--cores", "2", *words]}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        reply = json.loads(self._server.stdout.readline())
+        self._owed += 1
+        while self._owed:  # more than one when a call before was broken off by its timeout
+            line = self._server.stdout.readline()
+            self._owed -= 1
+        reply = json.loads(line)
         return reply["status"], reply["output"]
 
     def close(self) -> None:
