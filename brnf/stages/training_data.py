@@ -169,7 +169,8 @@ class TrainingSource:
         if not self._images.has_seeds:
             return None
         seeds = (batch.seeds.numpy() for batch in self._whole_loader() if batch.seeds is not None)
-        write_records(file, 2 * len(self._images.records), seeds)
+        with reported(file):
+            write_records(file, 2 * len(self._images.records), seeds)
         return Records(file)
 
     def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:

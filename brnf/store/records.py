@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.store.files import reported
-
 __all__ = ["Records", "write_records"]
 
 
@@ -25,9 +23,9 @@ def write_records(path: Path, records: int, blocks: Iterable[NDArray[Any]]) -> N
         blocks: arrays [n, ...] of the same dtype, plain or structured, and of the same shape behind the first axis.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        OSError: the folder cannot be written or the disk is full.
     """
-    with reported(path), path.open("wb") as file:
+    with path.open("wb") as file:
         for block in blocks:
             if not file.tell():
                 layout = {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False, "shape": (records, *block.shape[1:])}

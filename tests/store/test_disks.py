@@ -137,8 +137,13 @@ def test_an_archive_that_does_not_fit_is_refused_before_it_is_unpacked(tmp_path:
         assert list(folder.iterdir()) == []
 
 
-def test_records(full: Path) -> None:
-    told(full / "records", lambda path: write_records(path, 4, np.zeros((4, ROOM), np.uint8)[:, None]))
+def test_records_name_the_file_that_was_asked_for(full: Path) -> None:
+    def write(path: Path) -> None:
+        with whole_file(path) as temporary:
+            write_records(temporary, 4, [np.zeros((1, ROOM), np.uint8)] * 4)
+
+    told(full / "records", write)
+    assert not (full / "records").exists()
 
 
 def as_nobody(call: Callable[[], None]) -> str:
