@@ -5,6 +5,8 @@ and leaves temporary tensors to autograd. Here pixels lie along the second axis,
 piece of memory and a permutation copies whole rows.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,43 +29,69 @@ def transform(network: SequenceINN, points: Tensor) -> tuple[Tensor, Tensor]:
         points: [N, D].
     """
     state = points.T.clone(memory_format=torch.contiguous_format)
-    log_determinant = points.new_zeros(len(points))
+    run = _with_gradient if torch.is_grad_enabled() else _in_place
+    z, log_determinant = run(_steps(network), state)
+    return z.T.contiguous(), log_determinant
+
+
+@dataclass(frozen=True)
+class _Coupling:
+    """``active * exp(s) + t`` for the active rows; s and t come from the passive ones."""
+
+    passive: slice
+    active: slice
+    subnet: nn.Sequential
+    clamp: float
+
+    @property
+    def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return weight and bias of both layers; the biases as columns."""
+        first, second = (layer for layer in self.subnet if isinstance(layer, nn.Linear))
+        return first.weight, first.bias.unsqueeze(1), second.weight, second.bias.unsqueeze(1)
+
+
+def _steps(network: SequenceINN) -> Iterator[PermuteRandom | _Coupling]:
     for module in network:
         if isinstance(module, PermuteRandom):
-            state = _Permutation.apply(state, module.perm, module.perm_inv)
+            yield module
             continue
         first, second = slice(0, module.split_len1), slice(module.split_len1, None)
         if isinstance(module, GLOWCouplingBlock):
-            steps = [(second, first, module.subnet2), (first, second, module.subnet1)]
+            yield _Coupling(second, first, module.subnet2, module.clamp)
+            yield _Coupling(first, second, module.subnet1, module.clamp)
         else:
             assert isinstance(module, AffineCouplingOneSided)
-            steps = [(first, second, module.subnet)]
-        for passive, active, subnet in steps:
-            state, change = _couple(state, passive, active, subnet, module.clamp)
+            yield _Coupling(first, second, module.subnet, module.clamp)
+
+
+def _with_gradient(steps: Iterable[PermuteRandom | _Coupling], state: Tensor) -> tuple[Tensor, Tensor]:
+    log_determinant = state.new_zeros(state.shape[1])
+    for step in steps:
+        if isinstance(step, PermuteRandom):
+            state = _Permutation.apply(state, step.perm, step.perm_inv)
+        else:
+            state, change = _AffineCoupling.apply(state, *step.layers, step.passive, step.active, step.clamp)
             log_determinant = log_determinant + change
-    return state.T.contiguous(), log_determinant
+    return state, log_determinant
 
 
-def _couple(state: Tensor, passive: slice, active: slice, subnet: nn.Sequential, clamp: float) -> tuple[Tensor, Tensor]:
-    """Return the state with ``active * exp(s) + t`` as its active rows, and the sum of s [N]; s and t come from the passive rows."""
-    first, second = (layer for layer in subnet if isinstance(layer, nn.Linear))
-    layers = (first.weight, first.bias, second.weight, second.bias)
-    if not torch.is_grad_enabled():  # in place
-        _, _, shift, scale, log_determinant = _scale_and_shift(state[passive], *layers, clamp)
-        torch.addcmul(shift, state[active], scale, out=state[active])
-        return state, log_determinant
-    return _AffineCoupling.apply(state, *layers, passive, active, clamp)
-
-
-def _scale_and_shift(
-    passive: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, clamp: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return h, u, t, exp(s) and the sum of s: ``h = relu(W1 passive + b1)``, ``(u, t) = W2 h + b2``, ``s = clamp * 0.636 * atan(u)``."""
-    hidden = torch.addmm(bias1.unsqueeze(1), weight1, passive).relu_()
-    u, shift = torch.addmm(bias2.unsqueeze(1), weight2, hidden).chunk(2)
-    log_scale = u.atan().mul_(ATAN_FACTOR * clamp)
-    log_determinant = log_scale.sum(0)
-    return hidden, u, shift, log_scale.exp_(), log_determinant
+def _in_place(steps: Iterable[PermuteRandom | _Coupling], state: Tensor) -> tuple[Tensor, Tensor]:
+    """Overwrite the state and two further pieces of memory in turn: fresh ones would have to come into the cache first."""
+    log_determinant = state.new_zeros(state.shape[1])
+    spare, outputs = torch.empty_like(state), torch.empty_like(state)
+    for step in steps:
+        if isinstance(step, PermuteRandom):
+            torch.index_select(state, 0, step.perm, out=spare)
+            state, spare = spare, state
+            continue
+        weight1, bias1, weight2, bias2 = step.layers
+        room = spare[: len(weight1)] if len(weight1) <= len(spare) else None
+        hidden = torch.addmm(bias1, weight1, state[step.passive], out=room).relu_()
+        u, shift = torch.addmm(bias2, weight2, hidden, out=outputs).chunk(2)
+        log_scale = u.atan_().mul_(ATAN_FACTOR * step.clamp)
+        log_determinant += log_scale.sum(0)
+        torch.addcmul(shift, state[step.active], log_scale.exp_(), out=state[step.active])
+    return state, log_determinant
 
 
 class _AffineCoupling(torch.autograd.Function):
@@ -81,7 +109,11 @@ class _AffineCoupling(torch.autograd.Function):
         active: slice,
         clamp: float,
     ) -> tuple[Tensor, Tensor]:
-        hidden, u, shift, scale, log_determinant = _scale_and_shift(state[passive], weight1, bias1, weight2, bias2, clamp)
+        hidden = torch.addmm(bias1, weight1, state[passive]).relu_()
+        u, shift = torch.addmm(bias2, weight2, hidden).chunk(2)
+        log_scale = u.atan().mul_(ATAN_FACTOR * clamp)
+        log_determinant = log_scale.sum(0)
+        scale = log_scale.exp_()
         result = torch.empty_like(state)
         result[passive] = state[passive]
         torch.addcmul(shift, state[active], scale, out=result[active])
@@ -102,7 +134,12 @@ class _AffineCoupling(torch.autograd.Function):
         by_outputs[len(u) :] = by_result[ctx.active]
         by_hidden = torch.ops.aten.threshold_backward(weight2.T @ by_outputs, hidden, 0)
         torch.addmm(by_result[ctx.passive], weight1.T, by_hidden, out=by_state[ctx.passive])
-        by_layers = (by_hidden @ state[ctx.passive].T, by_hidden.sum(1), by_outputs @ hidden.T, by_outputs.sum(1))
+        by_layers = (
+            by_hidden @ state[ctx.passive].T,
+            by_hidden.sum(1, keepdim=True),
+            by_outputs @ hidden.T,
+            by_outputs.sum(1, keepdim=True),
+        )
         return (by_state, *by_layers, None, None, None)
 
 

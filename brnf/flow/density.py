@@ -13,8 +13,8 @@ from brnf.flow.realnvp import Coupling, build_real_nvp
 
 __all__ = ["Density", "FlowDensity", "FlowOptions", "RunningMoments", "StandardisedDensity"]
 
-TILE = 1024
-"""Rows evaluated at once, in training too: so many stay in the cache of a core."""
+TILE = 1040
+"""Rows evaluated at once, in training too: so many stay in the cache of a core. No power of two: neighbours would share a place there."""
 DEVIATION_FLOOR = 1e-2
 """Least deviation as a share of the root mean square over dimensions: a dead channel must not be blown up. Our reading."""
 
@@ -119,7 +119,7 @@ class StandardisedDensity(nn.Module):
 
     def standardise(self, features: Tensor) -> Tensor:
         """Return (v - mean) / deviation."""
-        return (features.to(self.mean) - self.mean) / self.deviation
+        return (features.to(self.mean) - self.mean).div_(self.deviation)
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features, per unit of those."""
