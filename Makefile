@@ -17,7 +17,7 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 	$(BIN)/snakemake --cores all
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
-test: lint ## check style and types, then run all tests (under 10 minutes on 2 cores)
+test: lint ## check style and types, then run all tests (about 10 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files of every kind and count how that ends (about 3 minutes)

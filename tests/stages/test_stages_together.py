@@ -1,6 +1,7 @@
 """Trainings in two processes: the loss curve of one process with the same batches, one network, one flow, one bank."""
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -46,7 +47,7 @@ OPTIONS: dict[str, Any] = {
     ),
 }
 
-LONG: dict[str, dict[str, Any]] = {"flow": {"steps": 400}, "segmentation": {"iterations": 100, "head": "aspp", "balanced_loss": False}}
+LONG: dict[str, dict[str, Any]] = {"flow": {"steps": 100}, "segmentation": {"iterations": 30, "head": "aspp", "balanced_loss": False}}
 """Trainings that last long enough to be ended in their midst; the head aspp draws random numbers in every step."""
 
 ALONE = """
@@ -81,8 +82,23 @@ if __name__ == "__main__":
 """
 
 
-def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
-    """Return the command line of a training with other options."""
+ALL_IN_TURN = """
+import json, os, runpy, sys
+from pathlib import Path
+
+for module, *words in json.loads(Path(sys.argv[1]).read_text()):
+    folder = Path(words[words.index("--history") + 1]).parent
+    said = (folder.parent / f"{folder.name} said {os.environ.get('RANK', 0)}").open("w")
+    os.dup2(said.fileno(), 1)
+    os.dup2(said.fileno(), 2)
+    sys.argv[1:] = words
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""Trainings one after the other in the same processes: what they load takes several times as long as what they do."""
+
+
+def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
+    """Return the module of a training and its command line with other options."""
     options = replace(OPTIONS[case], **changes)
     inputs = {
         train_base.Options: ["--index", data],
@@ -95,14 +111,21 @@ def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) ->
     kept = {"kept": folder.with_name(f"kept by {processes}")} if "kept" in case else {}
     runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0, **kept})
     chosen = command_line({name: value for name, value in asdict(options).items() if value != ()})
-    launcher = ["-m", "brnf.workflow.torchrun", str(processes)] if processes > 1 else ["-m"]
-    return [sys.executable, *launcher, type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
+    return [type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
 
 
-def trained(
-    case: str, data: Path, folder: Path, processes: int, **changes: Any
-) -> tuple[list[dict[str, str]], dict[str, torch.Tensor], str]:
-    """Run a training and return its history, its weights and what it said."""
+def launcher(processes: int) -> list[str]:
+    """Return what stands before a module and its command line."""
+    return [sys.executable, "-m", *(["brnf.workflow.torchrun", str(processes)] if processes > 1 else [])]
+
+
+def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
+    """Return the command line of a training with other options."""
+    return [*launcher(processes), *words_of(case, data, folder, processes, **changes)]
+
+
+def train(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> str:
+    """Run a training and return what it said."""
     temporary = folder.with_name(f"temporary of {folder.name}")
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -110,10 +133,15 @@ def trained(
     assert done.returncode == 0, done.stderr
     assert list(temporary.iterdir()) == [], "torchrun leaves a folder of logs unless it is told not to"
     assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "result.pt"]
+    return done.stderr + done.stdout
+
+
+def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    """Return the history and the weights of a training."""
     content = torch.load(folder / "result.pt", weights_only=True)
     weights = next(value for name, value in content.items() if isinstance(value, dict) and "state" in name)
     with (folder / "history.csv").open() as file:
-        return list(csv.DictReader(file)), weights, done.stderr + done.stdout
+        return list(csv.DictReader(file)), weights
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +149,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"), 0)
 
 
+@pytest.fixture(scope="module")
+def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all trainings in one process and in two, the long ones in two.
+
+    Returns:
+        The folder in which ``CASE by PROCESSES`` and ``long CASE`` are the folders of their results.
+    """
+    folder = tmp_path_factory.mktemp("trainings")
+    (folder / "all_in_turn.py").write_text(ALL_IN_TURN)
+    for processes in (1, 2):
+        calls: dict[str, tuple[str, dict[str, Any]]] = {f"{case} by {processes}": (case, {}) for case in OPTIONS}
+        if processes == 2:
+            calls |= {f"long {case}": (case, changes) for case, changes in LONG.items()}
+        lines = [words_of(case, data, folder / name, processes, **changes) for name, (case, changes) in calls.items()]
+        (folder / "lines.json").write_text(json.dumps(lines))
+        for name in calls:
+            (folder / name).mkdir()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+        done = subprocess.run([*launcher(processes), "all_in_turn", folder / "lines.json"], cwd=ROOT, env=environment)
+        assert done.returncode == 0, "\n".join(path.read_text() for path in sorted(folder.glob("* said *")))
+    return folder
+
+
 @pytest.mark.parametrize("case", list(OPTIONS))
-def test_two_processes_train_as_one_does(case: str, data: Path, tmp_path: Path) -> None:
-    one, weights_of_one, _ = trained(case, data, tmp_path / "one", 1)
-    two, weights_of_two, said = trained(case, data, tmp_path / "two", 2)
+def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
+    (one, weights_of_one), (two, weights_of_two) = (result(results / f"{case} by {processes}") for processes in (1, 2))
     assert len(one) == len(two) > 5 and one[0].keys() == two[0].keys()
     for name in one[0]:
         for ours, theirs in zip(two, one, strict=True):
@@ -137,6 +187,7 @@ def test_two_processes_train_as_one_does(case: str, data: Path, tmp_path: Path) 
         )
     if case.startswith("brnf"):
         assert float(two[-1]["contrast"]) > 0 and float(two[-1]["calibration"]) > 0 and np.isfinite(float(two[-1]["flow_nll"]))
+    said = "".join((results / f"{case} by 2 said {rank}").read_text() for rank in (0, 1))
     last = max(int(match) for match in re.findall(r"(\d+)/\d+ steps", said))
     assert said.count(f"{last}/{last} steps") == 1, "only one of both speaks"
 
@@ -167,8 +218,7 @@ def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(script: str, told:
 
 
 @pytest.mark.parametrize("case", list(LONG))
-def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, tmp_path: Path) -> None:
-    trained(case, data, tmp_path / "whole", 2, **LONG[case])
+def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, results: Path, tmp_path: Path) -> None:
     words = call(case, data, tmp_path / "broken", 2, **LONG[case])
     running = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
@@ -178,10 +228,10 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, tmp_p
     errors = running.communicate()[1]
     assert running.returncode == 143, errors
     assert checkpoint.exists() and "Traceback" not in errors
-    *_, said = trained(case, data, tmp_path / "broken", 2, **LONG[case])
+    said = train(case, data, tmp_path / "broken", 2, **LONG[case])
     assert re.search(r"goes on after step \d+", said)
     for name in ("result.pt", "history.csv"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        assert (tmp_path / "broken" / name).read_bytes() == (results / f"long {case}" / name).read_bytes(), name
 
 
 def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:
