@@ -36,7 +36,7 @@ def transform(network: SequenceINN, points: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Coupling:
-    """``active * exp(s) + t`` for the active rows; s and t come from the passive ones."""
+    """``active * exp(s) + t`` with ``(u, t) = W2 relu(W1 passive + b1) + b2`` and ``s = clamp * 0.636 * atan(u)``."""
 
     passive: slice
     active: slice

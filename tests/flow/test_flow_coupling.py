@@ -8,8 +8,8 @@ from brnf.flow.coupling import transform
 from brnf.flow.realnvp import build_real_nvp
 
 
-def network(coupling: str, blocks: int = 3) -> torch.nn.Module:
-    built = build_real_nvp(6, coupling, blocks, 5, 1.7, 3).double()  # type: ignore[arg-type]
+def network(coupling: str, blocks: int = 3, hidden: int = 5) -> torch.nn.Module:
+    built = build_real_nvp(6, coupling, blocks, hidden, 1.7, 3).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -24,8 +24,9 @@ def rows(count: int = 9) -> Tensor:
 
 @pytest.mark.parametrize("coupling", ["one_sided", "glow"])
 @pytest.mark.parametrize("count", [0, 1, 9])
-def test_values_equal_freia(coupling: str, count: int) -> None:
-    built, points = network(coupling), rows(count)
+@pytest.mark.parametrize("hidden", [5, 9])
+def test_values_equal_freia(coupling: str, count: int, hidden: int) -> None:
+    built, points = network(coupling, hidden=hidden), rows(count)
     kept = points.clone()
     expected = built(points)
     torch.testing.assert_close(transform(built, points), expected)
