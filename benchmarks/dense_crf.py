@@ -20,7 +20,7 @@ __all__ = ["FULL", "TINY", "Size", "measure"]
 OPTIONS = CrfOptions()
 CERTAINTY = 9.0
 """Logit of a label where it is seen."""
-NEAR_LINEAR = 0.9
+NEAR_LINEAR = 0.85
 """Of what the machine gives processes that share nothing: two of them may take more than half of the time of one, too."""
 
 
