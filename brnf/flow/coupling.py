@@ -5,9 +5,9 @@ and leaves temporary tensors to autograd. Here pixels lie along the second axis,
 piece of memory and a permutation copies whole rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from FrEIA.framework import SequenceINN
@@ -15,67 +15,79 @@ from FrEIA.modules import AffineCouplingOneSided, GLOWCouplingBlock, PermuteRand
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["transform"]
+__all__ = ["AffineCoupling", "Step", "steps_of", "transform"]
 
 ATAN_FACTOR = 0.636
 """About 2 / pi, as FrEIA writes it: the log scale stays within the clamp."""
 
 
-def transform(network: SequenceINN, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what ``network(points)`` returns: z [N, D] and the log-determinant [N].
-
-    Arguments:
-        network: of one-sided or GLOW couplings with two linear layers, and of permutations.
-        points: [N, D].
-    """
-    state = points.T.clone(memory_format=torch.contiguous_format)
-    run = _with_gradient if torch.is_grad_enabled() else _in_place
-    z, log_determinant = run(_steps(network), state)
-    return z.T.contiguous(), log_determinant
-
-
 @dataclass(frozen=True)
-class _Coupling:
+class AffineCoupling:
     """``active * exp(s) + t`` with ``(u, t) = W2 relu(W1 passive + b1) + b2`` and ``s = clamp * 0.636 * atan(u)``."""
 
     passive: slice
     active: slice
-    subnet: nn.Sequential
+    first: nn.Linear
+    second: nn.Linear
     clamp: float
 
     @property
     def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return weight and bias of both layers; the biases as columns."""
-        first, second = (layer for layer in self.subnet if isinstance(layer, nn.Linear))
-        return first.weight, first.bias.unsqueeze(1), second.weight, second.bias.unsqueeze(1)
+        return self.first.weight, self.first.bias.unsqueeze(1), self.second.weight, self.second.bias.unsqueeze(1)
 
 
-def _steps(network: SequenceINN) -> Iterator[PermuteRandom | _Coupling]:
-    for module in network:
-        if isinstance(module, PermuteRandom):
-            yield module
-            continue
-        first, second = slice(0, module.split_len1), slice(module.split_len1, None)
-        if isinstance(module, GLOWCouplingBlock):
-            yield _Coupling(second, first, module.subnet2, module.clamp)
-            yield _Coupling(first, second, module.subnet1, module.clamp)
-        else:
-            assert isinstance(module, AffineCouplingOneSided)
-            yield _Coupling(first, second, module.subnet, module.clamp)
+Step: TypeAlias = PermuteRandom | AffineCoupling
 
 
-def _with_gradient(steps: Iterable[PermuteRandom | _Coupling], state: Tensor) -> tuple[Tensor, Tensor]:
+def steps_of(network: SequenceINN) -> tuple[Step, ...]:
+    """Return what the network does, one after the other, with its own parameters.
+
+    Arguments:
+        network: of one-sided or GLOW couplings with two linear layers, and of permutations.
+    """
+    return tuple(step for module in network for step in _steps_of_module(module))
+
+
+def _steps_of_module(module: nn.Module) -> tuple[Step, ...]:
+    if isinstance(module, PermuteRandom):
+        return (module,)
+    first, second = slice(0, module.split_len1), slice(module.split_len1, None)
+    if isinstance(module, GLOWCouplingBlock):
+        return (_coupling(second, first, module.subnet2, module.clamp), _coupling(first, second, module.subnet1, module.clamp))
+    assert isinstance(module, AffineCouplingOneSided)
+    return (_coupling(first, second, module.subnet, module.clamp),)
+
+
+def _coupling(passive: slice, active: slice, subnet: nn.Sequential, clamp: float) -> AffineCoupling:
+    first, second = (layer for layer in subnet if isinstance(layer, nn.Linear))
+    return AffineCoupling(passive, active, first, second, clamp)
+
+
+def transform(steps: Iterable[Step], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the network of the steps returns: z [N, D] and the log-determinant [N].
+
+    Arguments:
+        steps: of :func:`steps_of`.
+        points: [N, D].
+    """
+    state = points.T.clone(memory_format=torch.contiguous_format)
+    z, log_determinant = _with_gradient(steps, state) if torch.is_grad_enabled() else _in_place(steps, state)
+    return z.T, log_determinant
+
+
+def _with_gradient(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
     log_determinant = state.new_zeros(state.shape[1])
     for step in steps:
         if isinstance(step, PermuteRandom):
             state = _Permutation.apply(state, step.perm, step.perm_inv)
         else:
-            state, change = _AffineCoupling.apply(state, *step.layers, step.passive, step.active, step.clamp)
+            state, change = _CouplingFunction.apply(state, *step.layers, step.passive, step.active, step.clamp)
             log_determinant = log_determinant + change
     return state, log_determinant
 
 
-def _in_place(steps: Iterable[PermuteRandom | _Coupling], state: Tensor) -> tuple[Tensor, Tensor]:
+def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
     """Overwrite the state and two further pieces of memory in turn: fresh ones would have to come into the cache first."""
     log_determinant = state.new_zeros(state.shape[1])
     spare, outputs = torch.empty_like(state), torch.empty_like(state)
@@ -85,16 +97,18 @@ def _in_place(steps: Iterable[PermuteRandom | _Coupling], state: Tensor) -> tupl
             state, spare = spare, state
             continue
         weight1, bias1, weight2, bias2 = step.layers
-        room = spare[: len(weight1)] if len(weight1) <= len(spare) else None
-        hidden = torch.addmm(bias1, weight1, state[step.passive], out=room).relu_()
+        passive, active = state[step.passive], state[step.active]
+        width = weight1.shape[0]
+        room = spare[:width] if width <= spare.shape[0] else None
+        hidden = torch.addmm(bias1, weight1, passive, out=room).relu_()
         u, shift = torch.addmm(bias2, weight2, hidden, out=outputs).chunk(2)
         log_scale = u.atan_().mul_(ATAN_FACTOR * step.clamp)
         log_determinant += log_scale.sum(0)
-        torch.addcmul(shift, state[step.active], log_scale.exp_(), out=state[step.active])
+        torch.addcmul(shift, active, log_scale.exp_(), out=active)
     return state, log_determinant
 
 
-class _AffineCoupling(torch.autograd.Function):
+class _CouplingFunction(torch.autograd.Function):
     """The state [D, N] with its active rows changed by what the passive ones say, and the log-determinant [N]."""
 
     @staticmethod

@@ -7,13 +7,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from brnf.flow.coupling import transform
+from brnf.flow.coupling import steps_of, transform
 from brnf.flow.mixture import LatentMixture
 from brnf.flow.realnvp import Coupling, build_real_nvp
 
 __all__ = ["Density", "FlowDensity", "FlowOptions", "RunningMoments", "StandardisedDensity"]
 
-TILE = 1040
+TILE = 1552
 """Rows evaluated at once, in training too: so many stay in the cache of a core. 1,024, a power of two, was slower (docs/benchmarks.md)."""
 DEVIATION_FLOOR = 1e-2
 """Least deviation as a share of the root mean square over dimensions: a dead channel must not be blown up. Our reading."""
@@ -179,12 +179,13 @@ class FlowDensity(StandardisedDensity):
         super().__init__(dimension, classes)
         self.options = options
         self.network = build_real_nvp(dimension, options.coupling, options.blocks, options.hidden, options.clamp, options.seed)
+        self.steps = steps_of(self.network)
         self.mixture = LatentMixture(classes, dimension, options.learn_means, options.seed)
 
     def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""
         with self._full_precision():
-            z, log_determinant = transform(self.network, self.standardise(features))
+            z, log_determinant = transform(self.steps, self.standardise(features))
             return z, log_determinant - self.deviation.log().sum()
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ class FlowDensity(StandardisedDensity):
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""
-        z, log_determinant = transform(self.network, standardised)
+        z, log_determinant = transform(self.steps, standardised)
         return self.mixture.log_prob(z) + log_determinant.unsqueeze(1)
 
     @torch.no_grad()
