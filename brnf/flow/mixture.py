@@ -38,7 +38,7 @@ class LatentMixture(nn.Module):
         centre = self.means.detach().mean(0)
         means, points = self.means - centre, z - centre
         constant = -0.5 * (means.square().sum(1) + means.shape[1] * math.log(2 * math.pi))
-        squares = sum(half.square().sum(1) for half in points.chunk(2, dim=1))  # by halves: those of all need as much memory as z
+        squares = torch.linalg.vector_norm(points, dim=1).square()
         return torch.addmm(constant.unsqueeze(1), means, points.T).sub_(squares, alpha=0.5).T
 
     def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
