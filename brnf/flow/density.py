@@ -14,7 +14,7 @@ from brnf.flow.realnvp import Coupling, build_real_nvp
 __all__ = ["Density", "FlowDensity", "FlowOptions", "RunningMoments", "StandardisedDensity"]
 
 TILE = 1552
-"""Rows evaluated at once, in training too: so many stay in the cache of a core. 1,024, a power of two, was slower (docs/benchmarks.md)."""
+"""Rows evaluated at once, in training too: fewer lose time in calls, more leave the cache of a core (docs/benchmarks.md)."""
 DEVIATION_FLOOR = 1e-2
 """Least deviation as a share of the root mean square over dimensions: a dead channel must not be blown up. Our reading."""
 
