@@ -1,10 +1,13 @@
 """The written-out way through the couplings against FrEIA's own and against numerical gradients."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
 
 from brnf.flow.coupling import steps_of, transform
+from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.realnvp import build_real_nvp
 
 
@@ -58,3 +61,13 @@ def test_frozen_parameters_still_pass_gradients_to_the_points() -> None:
     (found,) = torch.autograd.grad(transform(steps_of(built), points)[1].sum(), points)
     (expected,) = torch.autograd.grad(built(points)[1].sum(), points)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_copied_or_loaded_flow_goes_by_its_own_parameters() -> None:
+    flow, other = FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5)), FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5, seed=1))
+    expected = flow.log_prob(rows(4).float())
+    copied = deepcopy(flow)
+    flow.load_state_dict(other.state_dict())
+    torch.testing.assert_close(copied.log_prob(rows(4).float()), expected)
+    torch.testing.assert_close(flow.log_prob(rows(4).float()), other.log_prob(rows(4).float()))
+    assert not torch.allclose(flow.log_prob(rows(4).float()), expected)
