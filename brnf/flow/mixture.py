@@ -38,13 +38,19 @@ class LatentMixture(nn.Module):
         centre = self.means.detach().mean(0)
         means, points = self.means - centre, z - centre
         constant = -0.5 * (means.square().sum(1) + means.shape[1] * math.log(2 * math.pi))
-        squares = torch.linalg.vector_norm(points, dim=1).square()
-        return torch.addmm(constant.unsqueeze(1), means, points.T).sub_(squares, alpha=0.5).T
+        return torch.addmm(constant.unsqueeze(1), means, points.T).sub_(_squared_norms(points), alpha=0.5).T
 
     def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
         """Draw [count, D] points of ``N(mu_c, width^2 I)``, without gradient."""
         noise = torch.randn(count, self.means.shape[1], generator=generator, device=self.means.device, dtype=self.means.dtype)
         return self.means.detach()[class_index] + width * noise
+
+
+def _squared_norms(points: Tensor) -> Tensor:
+    """Return [N] of points [N, D] in the faster of two ways, which is another one where channels lie together (the couplings')."""
+    if points.is_contiguous():
+        return torch.linalg.vector_norm(points, dim=1).square()
+    return torch.linalg.vecdot(points, points)
 
 
 def log_marginal(log_prob: Tensor) -> Tensor:

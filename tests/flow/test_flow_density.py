@@ -1,6 +1,7 @@
 """The flow against autograd's Jacobian, its mixture against torch.distributions, its standardisation, its file."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import distributions
+from torch import Tensor, distributions
 
 from brnf.errors import UserError
 from brnf.flow.density import Density, FlowDensity, FlowOptions, RunningMoments
@@ -108,9 +109,15 @@ def test_tiles_equal_the_whole() -> None:
     assert isinstance(flow, Density)
 
 
-def test_mixture_against_torch_distributions() -> None:
+def channels_together(points: Tensor) -> Tensor:
+    """Return the same points [N, D] in the order of memory in which the couplings leave them."""
+    return points.T.contiguous().T
+
+
+@pytest.mark.parametrize("ordered", [Tensor.contiguous, channels_together])
+def test_mixture_against_torch_distributions(ordered: Callable[[Tensor], Tensor]) -> None:
     mixture = LatentMixture(5, 7, True, 0).double()
-    z = 3 * torch.randn(11, 7, dtype=torch.float64)
+    z = ordered(3 * torch.randn(11, 7, dtype=torch.float64))
     means = mixture.means.detach()
     for k in range(5):
         normal = distributions.Independent(distributions.Normal(means[k], torch.ones(7).double()), 1)
@@ -120,9 +127,10 @@ def test_mixture_against_torch_distributions() -> None:
     torch.testing.assert_close(log_marginal(mixture.log_prob(z)).detach(), whole.log_prob(z))
 
 
-def test_mixture_gradients_against_the_plain_formula() -> None:
+@pytest.mark.parametrize("ordered", [Tensor.contiguous, channels_together])
+def test_mixture_gradients_against_the_plain_formula(ordered: Callable[[Tensor], Tensor]) -> None:
     mixture = LatentMixture(3, 4, True, 0).double()
-    z = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    z = ordered(torch.randn(6, 4, dtype=torch.float64)).requires_grad_()
     weights = torch.randn(6, 3, dtype=torch.float64)
     found = torch.autograd.grad((weights * mixture.log_prob(z)).sum(), [z, mixture.means])
     plain = -0.5 * (z.unsqueeze(1) - mixture.means).square().sum(2)
@@ -130,11 +138,12 @@ def test_mixture_gradients_against_the_plain_formula() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_means_far_from_the_origin_keep_their_digits() -> None:
+@pytest.mark.parametrize("ordered", [Tensor.contiguous, channels_together])
+def test_means_far_from_the_origin_keep_their_digits(ordered: Callable[[Tensor], Tensor]) -> None:
     mixture = LatentMixture(4, 64, True, 0)
     with torch.no_grad():
         mixture.means.add_(1000.0)
-    z = mixture.means.detach()[:1] + torch.randn(20, 64)
+    z = ordered(mixture.means.detach()[:1] + torch.randn(20, 64))
     found = mixture.log_prob(z).detach()
     expected = -0.5 * ((z.double().unsqueeze(1) - mixture.means.detach().double()).square().sum(2) + 64 * math.log(2 * math.pi))
     assert float((found.double() - expected).abs().max()) < 1e-3
