@@ -4,7 +4,6 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Row, compare
 from brnf.data.scenes import draw_scene
-from brnf.segment.crf import CrfOptions, dense_crf, sparse_dense_crf
+from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
 from brnf.segment.processes import map_in_order
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
@@ -49,11 +48,11 @@ def measure(size: Size, repeats: int) -> list[Row]:
 def _compare_labels(size: Size, classes: int, present: int, repeats: int) -> Row:
     image, probability = _image_and_probability(size, classes, present)
     few = np.ascontiguousarray(probability[: present + 1])
-    _assert_agreement(dense_crf(image, probability, OPTIONS), sparse_dense_crf(image, probability, OPTIONS), present)
+    _assert_agreement(dense_crf(image, probability, OPTIONS), over_all_labels(*_sparse(image, probability), classes - 1), present)
     return compare(
         "dense CRF",
         f"{size.height} × {size.width}, {present} + 1 of {classes} labels",
-        lambda: sparse_dense_crf(image, probability, OPTIONS),
+        lambda: _sparse(image, probability),
         lambda: dense_crf(image, probability, OPTIONS),
         repeats,
         limit=f"CRF of {present + 1} labels alone",
@@ -63,11 +62,12 @@ def _compare_labels(size: Size, classes: int, present: int, repeats: int) -> Row
 
 
 def _compare_processes(size: Size, repeats: int) -> Row:
-    refine = partial(sparse_dense_crf, options=OPTIONS)
+    refine = partial(dense_crf, options=OPTIONS)
     images = [_image_and_probability(size, *size.labels[0])] * size.images
 
     def run(workers: int) -> list[NDArray[np.float32]]:
-        return list(map_in_order(refine, images, workers))
+        likely = ((image, likely_labels(probability)[1]) for image, probability in images)
+        return list(map_in_order(refine, likely, workers))
 
     np.testing.assert_array_equal(run(size.processes), run(0))
     return compare(
@@ -77,15 +77,21 @@ def _compare_processes(size: Size, repeats: int) -> Row:
         lambda: run(0),
         repeats,
         limit=f"{size.processes} processes that share nothing",
-        bound=lambda: _apart(partial(_refine_all, refine, images[:: size.processes]), size.processes),
+        bound=lambda: _apart(partial(_refine_all, images[:: size.processes]), size.processes),
         processes=True,
         share=NEAR_LINEAR,
     )
 
 
-def _refine_all(refine: Callable[..., object], images: Sequence[tuple[Any, ...]]) -> None:
-    for image in images:
-        refine(*image)
+def _sparse(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Refine the labels that have a chance, as prediction does."""
+    classes, likely = likely_labels(probability)
+    return dense_crf(image, likely, OPTIONS), classes
+
+
+def _refine_all(images: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> None:
+    for image, probability in images:
+        _sparse(image, probability)
 
 
 def _apart(work: Callable[[], None], processes: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pydensecrf.densecrf
 from numpy.typing import NDArray
 
-__all__ = ["CrfOptions", "dense_crf", "sparse_dense_crf"]
+__all__ = ["CrfOptions", "dense_crf", "likely_labels", "over_all_labels"]
 
 SMALLEST_PROBABILITY = 1e-5
 """Bound on the unary term (11.5 nats): a label of probability 0 stays possible, though unlikely."""
@@ -65,19 +65,15 @@ def dense_crf(image: NDArray[np.uint8], probability: NDArray[np.float32], option
     return np.array(field.inference(options.crf_iterations), dtype=np.float32).reshape(labels, height, width)
 
 
-def sparse_dense_crf(
-    image: NDArray[np.uint8], probability: NDArray[np.float32], options: CrfOptions, minimum: float = 0.01
-) -> NDArray[np.float32]:
-    """Run :func:`dense_crf` over the labels that have a chance in this image, the others keep 0.
+def likely_labels(probability: NDArray[np.float32], minimum: float = 0.01) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pick the labels that have a chance in this image: a CRF over the others costs time and changes nothing.
 
     Arguments:
-        image: [H, W, 3] uint8 RGB.
-        probability: [L, H, W] distribution over all labels of the data set; channel 0, the background, always takes part.
-        options: the pairwise terms.
+        probability: [1 + C, H, W] distribution over all labels of the data set; channel 0, the background, is always picked.
         minimum: a label whose probability is below this at every pixel is left out.
 
     Returns:
-        [L, H, W] float32 marginals.
+        their classes [k] in 1..C, and their distribution with the background [1 + k, H, W]; uniform where it had no share.
     """
     kept = probability.reshape(len(probability), -1).max(1) >= minimum
     kept[0] = True
@@ -85,6 +81,17 @@ def sparse_dense_crf(
     total = chosen.sum(0, keepdims=True)
     uniform = np.float32(1 / len(chosen))
     chosen = np.divide(chosen, total, out=np.full_like(chosen, uniform), where=total > 0)
-    refined = np.zeros(probability.shape, np.float32)
-    refined[kept] = dense_crf(image, chosen, options)
-    return refined
+    return np.flatnonzero(kept)[1:].astype(np.uint8), chosen
+
+
+def over_all_labels(probability: NDArray[np.float32], classes: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+    """Undo :func:`likely_labels`: [1 + C, H, W] with 0 for the labels left out.
+
+    Arguments:
+        probability: [1 + k, H, W].
+        classes: [k] of its channels but the first.
+        count: C.
+    """
+    whole = np.zeros((1 + count, *probability.shape[1:]), np.float32)
+    whole[0], whole[classes] = probability[0], probability[1:]
+    return whole

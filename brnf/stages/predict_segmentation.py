@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
-from brnf.segment.crf import CrfOptions, sparse_dense_crf
+from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
 from brnf.segment.deeplab import load_network
 from brnf.segment.predict import PredictionOptions, predict_probability
 from brnf.segment.processes import map_in_order
@@ -69,13 +70,24 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
             images = (read_image(record.path) for record in index.images)
             seen = ((image, predict_probability(network, image, options, device)) for image in images)
-            refine = partial(sparse_dense_crf, options=options, minimum=options.crf_minimum)
-            refined = map_in_order(refine, seen, runtime.workers) if options.crf else (probability for _, probability in seen)
+            if options.crf:
+                likely = ((image, *likely_labels(probability, options.crf_minimum)) for image, probability in seen)
+                refined = map_in_order(partial(_refine, options=options), likely, runtime.workers)
+            else:
+                refined = ((every_class, probability) for _, probability in seen)
             shown = Progress(index.images, "predict segmentation", runtime, unit="image")
-            for record, probability in zip(shown, refined, strict=True):
-                write_palette_png(folder / f"{record.id}.png", label_image(probability, every_class))
+            for record, (present, probability) in zip(shown, refined, strict=True):
+                write_palette_png(folder / f"{record.id}.png", label_image(probability, present))
                 if options.save_probabilities:
-                    probabilities.write(record.id, every_class, {"probability": probability})
+                    whole = over_all_labels(probability, present, len(classes))
+                    probabilities.write(record.id, every_class, {"probability": whole})
+
+
+def _refine(
+    image: NDArray[np.uint8], classes: NDArray[np.uint8], probability: NDArray[np.float32], options: CrfOptions
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return the classes, too: processes hand over only the labels that take part, not all of the data set."""
+    return classes, dense_crf(image, probability, options)
 
 
 if __name__ == "__main__":

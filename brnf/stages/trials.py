@@ -21,7 +21,7 @@ from brnf.evaluate.scores import ScoreHistogram
 from brnf.flow.bsdnf import depress, enlarge_margin
 from brnf.flow.training import FlowTrainer
 from brnf.flow.training import TrainingOptions as FlowTrainingOptions
-from brnf.segment.crf import sparse_dense_crf
+from brnf.segment.crf import dense_crf, likely_labels
 from brnf.segment.deeplab import build_deeplab
 from brnf.segment.predict import PredictionOptions, predict_logits, seen_size
 from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
@@ -250,7 +250,8 @@ def _predict_segmentation(experiment: Experiment, size: SplitSize, device: torch
         seen = _timed(lambda: predict_logits(network, image, smaller, device), device)
         probability = np.zeros((size.classes + 1, *image.shape[:2]), np.float32)
         probability[: 1 + _present(size)] = 1 / (1 + _present(size))
-        refined = _timed(lambda: sparse_dense_crf(image, probability, options, options.crf_minimum), device) if options.crf else 0.0
+        _, likely = likely_labels(probability, options.crf_minimum)
+        refined = _timed(lambda: dense_crf(image, likely, options), device) if options.crf else 0.0
         return times * seen + refined, 0.0
 
     return trial, 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brnf.segment.crf import CrfOptions, dense_crf, sparse_dense_crf
+from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
 
 OPTIONS = CrfOptions()
 
@@ -98,7 +98,9 @@ def test_leaving_out_hopeless_labels_changes_nothing() -> None:
     scores[others] = 1e-6
     scores /= scores.sum(0)
     full = dense_crf(two_colours(), scores, OPTIONS)
-    sparse = sparse_dense_crf(two_colours(), scores, OPTIONS, minimum=1e-3)
+    classes, likely = likely_labels(scores, minimum=1e-3)
+    assert classes.tolist() == [4] and classes.dtype == np.uint8
+    sparse = over_all_labels(dense_crf(two_colours(), likely, OPTIONS), classes, 20)
     assert (full.argmax(0) == sparse.argmax(0)).mean() >= 0.999
     assert not sparse[others].any()
     np.testing.assert_allclose(sparse.sum(0), 1, atol=1e-4)
@@ -107,5 +109,17 @@ def test_leaving_out_hopeless_labels_changes_nothing() -> None:
 def test_the_background_always_takes_part() -> None:
     scores = np.zeros((3, 20, 30), np.float32)
     scores[2] = 1
-    refined = sparse_dense_crf(two_colours(20, 30, 15), scores, OPTIONS)
+    classes, likely = likely_labels(scores)
+    np.testing.assert_array_equal(likely, scores[[0, 2]])
+    refined = over_all_labels(dense_crf(two_colours(20, 30, 15), likely, OPTIONS), classes, 2)
     assert (refined.argmax(0) == 2).all() and (refined[0] > 0).any() and not refined[1].any()
+
+
+def test_likely_labels_are_a_distribution_even_where_they_have_no_share() -> None:
+    scores = np.zeros((4, 2, 2), np.float32)
+    scores[1, 0], scores[2, 1] = 1, 0.005
+    scores[0, 1, 0] = 0.015
+    classes, likely = likely_labels(scores)
+    assert classes.tolist() == [1]
+    np.testing.assert_allclose(likely, [[[0, 0], [1, 0.5]], [[1, 1], [0, 0.5]]])
+    np.testing.assert_array_equal(over_all_labels(likely, classes, 3)[[0, 1]], likely)
