@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Row, bfloat16_unit, compare
+from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps
@@ -35,7 +35,7 @@ TINY = Size("resnet18", 32, 48, (1.0, 2.0), 4, (4, 4, 4, 4))
 
 
 @torch.inference_mode()
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare channels last, folded BatchNorms and pairs of an image and its mirror with planes, BatchNorms and single images.
 
     In bfloat16 only where the processor has a unit for it.

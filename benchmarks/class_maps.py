@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Row, compare
+from benchmarks.harness import Repeats, Row, compare
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from brnf.cam.prototypes import classifier_maps, present_classes, structure_seeds
 from brnf.cam.prototypes import prototype_maps as cosine_maps
@@ -32,12 +32,12 @@ TINY = Size(8, 10, 16, ((5, 2),))
 
 
 @torch.no_grad()
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare products over the classes present with intermediates of all classes and pixels."""
     return [_compare(size, classes, present, repeats) for classes, present in size.labels]
 
 
-def _compare(size: Size, classes: int, present: int, repeats: int) -> Row:
+def _compare(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
     generator = torch.Generator().manual_seed(0)
     features = _smooth(size.dimension, size, generator)
     labels = torch.zeros(1, classes - 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Row, compare
+from benchmarks.harness import Repeats, Row, compare
 from brnf.data.masks import IGNORE
 from brnf.evaluate.confusion import Confusion
 
@@ -29,12 +29,12 @@ FULL = Size()
 TINY = Size(3, 20, 30, (5,))
 
 
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare one joint histogram an image with a masked count, as chainercv has it."""
     return [_compare(size, classes, repeats) for classes in size.classes]
 
 
-def _compare(size: Size, classes: int, repeats: int) -> Row:
+def _compare(size: Size, classes: int, repeats: Repeats) -> Row:
     masks = _masks(size, classes)
     pixels = np.concatenate([mask.ravel() for pair in masks for mask in pair])
     labels = [(as_labels(truth), as_labels(prediction)) for truth, prediction in masks]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Row, compare
+from benchmarks.harness import Repeats, Row, compare
 from brnf.data.scenes import draw_scene
 from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
 from brnf.segment.processes import map_in_order
@@ -40,12 +40,12 @@ FULL = Size()
 TINY = Size(24, 32, ((9, 2),), 2, 3)
 
 
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare the labels that have a chance with all labels, and several processes with one."""
     return [*(_compare_labels(size, classes, present, repeats) for classes, present in size.labels), _compare_processes(size, repeats)]
 
 
-def _compare_labels(size: Size, classes: int, present: int, repeats: int) -> Row:
+def _compare_labels(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
     image, probability = _image_and_probability(size, classes, present)
     few = np.ascontiguousarray(probability[: present + 1])
     _assert_agreement(dense_crf(image, probability, OPTIONS), over_all_labels(*_sparse(image, probability), classes - 1), present)
@@ -61,7 +61,7 @@ def _compare_labels(size: Size, classes: int, present: int, repeats: int) -> Row
     )
 
 
-def _compare_processes(size: Size, repeats: int) -> Row:
+def _compare_processes(size: Size, repeats: Repeats) -> Row:
     refine = partial(dense_crf, options=OPTIONS)
     images = [_image_and_probability(size, *size.labels[0])] * size.images
 

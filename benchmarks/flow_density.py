@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Row, compare
+from benchmarks.harness import Repeats, Row, compare
 from benchmarks.research_flow import ResearchFlow
 from brnf.flow.density import TILE, FlowDensity, FlowOptions
 
@@ -28,7 +28,7 @@ TINY = Size((300,), 16, 16, 4)
 
 
 @torch.no_grad()
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare log-densities, and the couplings alone, tile by tile with one whole batch."""
     flow = FlowDensity(size.dimension, size.classes, FlowOptions(hidden=size.hidden)).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
@@ -38,7 +38,7 @@ def measure(size: Size, repeats: int) -> list[Row]:
     return [row for count in size.rows for row in _compare(flow, reference, count, generator, repeats)]
 
 
-def _compare(flow: FlowDensity, reference: ResearchFlow, count: int, generator: torch.Generator, repeats: int) -> list[Row]:
+def _compare(flow: FlowDensity, reference: ResearchFlow, count: int, generator: torch.Generator, repeats: Repeats) -> list[Row]:
     features = torch.randn(count, flow.dimension, generator=generator)
     shape = f"{count:,} × {flow.dimension}, K {flow.classes}, {flow.options.blocks} one-sided blocks"
     return [

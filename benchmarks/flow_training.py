@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Row, compare
+from benchmarks.harness import Repeats, Row, compare
 from benchmarks.research_flow import ResearchFlow
 from brnf.flow.density import TILE, FlowDensity, FlowOptions
 from brnf.flow.loss import mixture_loss
@@ -29,12 +29,12 @@ FULL = Size()
 TINY = Size((300,), 16, 16, 4)
 
 
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare steps of the optimiser, noise, loss, gradient and clipping included."""
     return [_compare(size, count, repeats) for count in size.rows]
 
 
-def _compare(size: Size, count: int, repeats: int) -> Row:
+def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     flow = FlowDensity(size.dimension, size.classes, FlowOptions(hidden=size.hidden))
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(count, size.dimension, generator=generator).half()

@@ -10,11 +10,13 @@ from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
 __all__ = [
     "Goal",
+    "Repeats",
     "Row",
     "Timing",
     "aligned",
@@ -32,6 +34,15 @@ __all__ = [
 
 PACKAGES = ("torch", "numpy", "FrEIA", "h5py", "opencv-python-headless", "pydensecrf2", "timm")
 SHOWN_LOOP = ("loop", "size", "this project", "reference", "ratio (least to most)", "limit", "of limit", "goal", "met")
+
+
+class Repeats(NamedTuple):
+    """How often each side runs, fixed before any time is known: short loops are as easily disturbed as long ones."""
+
+    least: int
+    """Timed runs of each side at least."""
+    seconds: float
+    """And as many more as begin within this time, both sides and the limit together."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +76,22 @@ def clock_of(processes: bool = False) -> Callable[[], float]:
     return time.perf_counter if processes or torch.get_num_threads() > 1 else time.process_time
 
 
-def interleave(runs: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float]) -> dict[str, Timing]:
+def interleave(runs: Mapping[str, Callable[[], object]], repeats: Repeats, clock: Callable[[], float]) -> dict[str, Timing]:
     """Time contenders in turn, so that a busy machine slows all of them.
 
     Every contender runs once before that, untimed.
 
     Arguments:
         runs: what to time, by name.
-        repeats: timed runs of each.
+        repeats: how many.
         clock: gives seconds.
     """
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
+    begun, rounds = time.monotonic(), 0
+    while rounds < repeats.least or time.monotonic() - begun < repeats.seconds:
+        rounds += 1
         for name, run in runs.items():
             start = clock()
             run()
@@ -153,7 +166,7 @@ def compare(
     size: str,
     ours: Callable[[], object],
     reference: Callable[[], object],
-    repeats: int,
+    repeats: Repeats,
     *,
     reference_share: float = 1.0,
     limit: str = "",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.harness import Row, at_most, compare, peak_extra_memory
+from benchmarks.harness import Repeats, Row, at_most, compare, peak_extra_memory
 from benchmarks.research_flow import repeated_log_prob
 from brnf.flow.mixture import LatentMixture
 
@@ -25,12 +25,12 @@ TINY = Size(500, 16, (4,))
 
 
 @torch.no_grad()
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare two matrix products with differences [N, K, D], means far from the origin included."""
     return [_compare(size, classes, repeats) for classes in size.classes]
 
 
-def _compare(size: Size, classes: int, repeats: int) -> Row:
+def _compare(size: Size, classes: int, repeats: Repeats) -> Row:
     mixture = LatentMixture(classes, size.dimension, True, 0)
     z = 3 * torch.randn(size.rows, size.dimension, generator=torch.Generator().manual_seed(1))
     _assert_equal(mixture, z[:500])

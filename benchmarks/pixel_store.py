@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Row, compare
+from benchmarks.harness import Repeats, Row, compare
 from brnf.store.pixels import PixelBatch, PixelRows, PixelStore, write_pixels
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
@@ -32,7 +32,7 @@ FULL = Size()
 TINY = Size(5, 100, 8, 64)
 
 
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare mixed blocks with rows picked one by one, all from the page cache.
 
     Rows come image by image, so that their number is not known when the file is begun: the reference lets h5py choose the chunks
@@ -47,7 +47,7 @@ def measure(size: Size, repeats: int) -> list[Row]:
         return [_compare(size, pixels, store, path, name, repeats) for name, path in plain.items()]
 
 
-def _compare(size: Size, pixels: PixelStore, store: Path, plain: Path, name: str, repeats: int) -> Row:
+def _compare(size: Size, pixels: PixelStore, store: Path, plain: Path, name: str, repeats: Repeats) -> Row:
     with h5py.File(plain, "r") as file:
         return compare(
             "pixel-store minibatches",

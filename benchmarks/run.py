@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.harness import Row, machine, table
+from benchmarks.harness import Repeats, Row, machine, table
 from brnf.stages.memory import keep_freed_memory
 
 LOOPS = (
@@ -28,12 +28,20 @@ LOOPS = (
 RESULTS = Path(__file__).parent / "results.md"
 
 
-def run(loops: tuple[str, ...] = LOOPS, repeats: int = 5, threads: int = 1, tiny: bool = False, write: bool = False) -> None:
+def run(
+    loops: tuple[str, ...] = LOOPS,
+    repeats: int = 7,
+    seconds: float = 30,
+    threads: int = 1,
+    tiny: bool = False,
+    write: bool = False,
+) -> None:
     """Measure loops, each in a process of its own, and print one table.
 
     Arguments:
         loops: their modules.
-        repeats: timed runs of each side; medians count.
+        repeats: timed runs of each side at least; medians count.
+        seconds: for each row; more runs fill what short ones leave of it.
         threads: of both sides.
         tiny: measure at a size that only shows that all runs.
         write: keep the table in ``benchmarks/results.md``.
@@ -44,7 +52,7 @@ def run(loops: tuple[str, ...] = LOOPS, repeats: int = 5, threads: int = 1, tiny
     for loop in loops:
         start = time.monotonic()
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            found = pool.submit(measure, loop, repeats, threads, tiny).result()
+            found = pool.submit(measure, loop, Repeats(repeats, seconds), threads, tiny).result()
         rows += found
         print(f"{table(found)}\n{loop}: {time.monotonic() - start:.0f} s\n", file=sys.stderr, flush=True)
     text = f"{machine()}\n\n{table(rows)}\n"
@@ -53,7 +61,7 @@ def run(loops: tuple[str, ...] = LOOPS, repeats: int = 5, threads: int = 1, tiny
         RESULTS.write_text(text)
 
 
-def measure(loop: str, repeats: int, threads: int, tiny: bool) -> list[Row]:
+def measure(loop: str, repeats: Repeats, threads: int, tiny: bool) -> list[Row]:
     """Return the rows of one loop."""
     torch.set_num_threads(threads)
     keep_freed_memory()  # as in every stage; the reference gains by it too

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Row, bfloat16_unit, compare
+from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
@@ -36,7 +36,7 @@ FULL = Size()
 TINY = Size("test_resnet", 33, 2, 4)
 
 
-def measure(size: Size, repeats: int) -> list[Row]:
+def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare channels last, in float32 and where it has a unit bfloat16, with planes in float32."""
     torch.manual_seed(0)
     network = build_deeplab(DeepLabOptions(size.backbone, "none"), size.classes)

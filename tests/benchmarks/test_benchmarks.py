@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import large_store
-from benchmarks.harness import Goal, Row, Timing, at_least, compare, interleave, table
+from benchmarks.harness import Goal, Repeats, Row, Timing, at_least, compare, interleave, table
 from benchmarks.image_scale import off_the_line, scaling_table
 from benchmarks.no_op import finish, no_op_seconds, write_voc
 from benchmarks.run import LOOPS
@@ -19,16 +19,21 @@ from benchmarks.run import LOOPS
 def test_both_sides_agree(loop: str) -> None:
     torch.set_num_threads(1)
     module = import_module(f"benchmarks.{loop}")
-    rows = module.measure(module.TINY, repeats=1)
+    rows = module.measure(module.TINY, Repeats(1, 0))
     assert rows and all(row.ours.median > 0 and row.reference.median > 0 for row in rows)
     assert table(rows).splitlines()[-1].startswith("goals: ")
 
 
 def test_contenders_take_turns() -> None:
     order: list[str] = []
-    timings = interleave({name: lambda name=name: order.append(name) for name in ("a", "b")}, 3, time.perf_counter)  # type: ignore[misc]
+    timings = interleave({name: lambda name=name: order.append(name) for name in ("a", "b")}, Repeats(3, 0), time.perf_counter)  # type: ignore[misc]
     assert order == ["a", "b"] * 4  # the first turn is not timed
     assert all(len(timing.seconds) == 3 for timing in timings.values())
+
+
+def test_short_runs_are_repeated_as_long_as_there_is_time() -> None:
+    timings = interleave({"a": lambda: time.sleep(0.01)}, Repeats(2, 0.2), time.perf_counter)
+    assert 4 <= len(timings["a"].seconds) <= 20
 
 
 def test_table_counts_goals_and_takes_ratios_of_neighbouring_runs() -> None:
@@ -41,7 +46,7 @@ def test_table_counts_goals_and_takes_ratios_of_neighbouring_runs() -> None:
 
 
 def test_a_share_of_the_work_counts_for_the_whole() -> None:
-    row = compare("loop", "size", lambda: None, lambda: None, 1, reference_share=0.5, goals=[Goal("g", True)])
+    row = compare("loop", "size", lambda: None, lambda: None, Repeats(1, 0), reference_share=0.5, goals=[Goal("g", True)])
     assert table([row]).splitlines()[-1] == "goals: 1 met, 0 missed"
     assert Timing((2.0,)).divided(0.5).seconds == (4.0,)
 
