@@ -79,3 +79,11 @@ def test_a_constant_part_is_on_the_line_and_a_quadratic_one_is_not() -> None:
     ]
     lines = scaling_table(pd.DataFrame(rows, columns=["stage", "images", "seconds", "peak_mb"])).splitlines()
     assert "yes, yes" in lines[2] and "| 100 " in lines[2] and "yes, NO" in lines[3]
+
+
+def test_a_disturbed_run_of_three_changes_no_line_of_the_table() -> None:
+    calm = [(stage, size, 3 + size / 10, 500.0) for size in (24, 96, 384) for stage in ("a", "b")]
+    disturbed = [("a", 24, 100.0, 900.0), ("a", 24, 2.0, 500.0), ("b", 24, 5.4, 500.0), ("b", 24, 5.4, 500.0)]
+    columns = ["stage", "images", "seconds", "peak_mb"]
+    first, second = (scaling_table(pd.DataFrame(rows, columns=columns)) for rows in (calm, disturbed + calm))
+    assert first == second
