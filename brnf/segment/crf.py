@@ -66,7 +66,7 @@ def dense_crf(image: NDArray[np.uint8], probability: NDArray[np.float32], option
 
 
 def likely_labels(probability: NDArray[np.float32], minimum: float = 0.01) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Pick the labels that have a chance in this image: a CRF over the others costs time and changes nothing.
+    """Pick the labels that have a chance in this image: a CRF over the others costs time and changes next to nothing.
 
     Arguments:
         probability: [1 + C, H, W] distribution over all labels of the data set; channel 0, the background, is always picked.

@@ -250,8 +250,11 @@ def _predict_segmentation(experiment: Experiment, size: SplitSize, device: torch
         seen = _timed(lambda: predict_logits(network, image, smaller, device), device)
         probability = np.zeros((size.classes + 1, *image.shape[:2]), np.float32)
         probability[: 1 + _present(size)] = 1 / (1 + _present(size))
-        _, likely = likely_labels(probability, options.crf_minimum)
-        refined = _timed(lambda: dense_crf(image, likely, options), device) if options.crf else 0.0
+
+        def refine() -> None:
+            dense_crf(image, likely_labels(probability, options.crf_minimum)[1], options)
+
+        refined = _timed(refine, device) if options.crf else 0.0
         return times * seen + refined, 0.0
 
     return trial, 1
