@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
+
 from brnf.workflow.work import FOLDERS
 
 __all__ = ["estimate", "mean_seconds", "seconds_by_rule"]
@@ -43,8 +45,6 @@ def seconds_by_rule(results: Path, name: str) -> dict[str, float]:
 
 def mean_seconds(folder: Path) -> dict[str, float]:
     """Return the mean wall time of a job of each rule that has run, from all benchmark files below a folder."""
-    import pandas as pd  # here, because most calls of the workflow, each job's on a cluster too, estimate nothing
-
     times: defaultdict[str, list[float]] = defaultdict(list)
     for path in folder.rglob("benchmarks/**/*.tsv"):
         parts = path.parts
@@ -59,8 +59,6 @@ def mean_seconds(folder: Path) -> dict[str, float]:
 
 def _planned_seconds(plan: Path) -> dict[str, float]:
     """Return the seconds of a job of each rule in a plan; none when there is no plan."""
-    import pandas as pd
-
     try:
         rows = pd.read_csv(plan).dropna(subset=["hours"]).groupby("stage")[["hours", "jobs"]].sum()
     except (OSError, ValueError, KeyError):
