@@ -1,6 +1,7 @@
-"""Batches from loading processes, whose mistakes and whose loss arrive in one line."""
+"""Batches that are made while others are used: in processes, whose mistakes and whose loss arrive in one line, or in a thread."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -8,20 +9,40 @@ from torch.utils.data import DataLoader, Dataset
 
 from brnf.errors import UserError
 
-__all__ = ["BatchLoader"]
+__all__ = ["BatchLoader", "one_ahead"]
 
 Batch = TypeVar("Batch")
+END = object()
 LOST = "DataLoader worker"
 """How torch begins when a loading process has died; what a living one raises begins otherwise."""
 
 
+def one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches in their order; while one is used, a thread makes the next.
+
+    Reading, decoding and copying give up Python's lock, so that a training whose cores are not all at work waits for nothing.
+
+    Arguments:
+        batches: what is made depends on nothing that its user does meanwhile.
+
+    Raises:
+        Exception: what making a batch raised, in its turn.
+    """
+    source = iter(batches)
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, source, END)
+        while (batch := following.result()) is not END:
+            following = thread.submit(next, source, END)
+            yield batch  # type: ignore[misc]
+
+
 class BatchLoader(Generic[Batch]):
-    """Load batches of a data set, here or in processes of their own.
+    """Load batches of a data set, one ahead in a thread or more in processes of their own.
 
     Arguments:
         dataset: its items may raise :class:`~brnf.errors.UserError`.
         collate: makes a batch of a list of items.
-        workers: loading processes; 0 loads here.
+        workers: loading processes; 0 loads in a thread.
         settings: further ones of torch's ``DataLoader``.
 
     Raises:
@@ -38,7 +59,7 @@ class BatchLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            for batch in self._loader:
+            for batch in self._loader if self._loader.num_workers else one_ahead(self._loader):
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch

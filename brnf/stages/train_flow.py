@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from brnf import parallel
+from brnf.data.loading import one_ahead
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
@@ -224,7 +225,8 @@ def _train(
         trainer.flow.fit_standardisation(moments.mean, moments.deviation())
 
     def batches(done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return _rows(store.shuffled_batches(options.batch_rows, options.seed, lambda image: image not in held_images, done=done), options)
+        rows = store.shuffled_batches(options.batch_rows, options.seed, lambda image: image not in held_images, done=done)
+        return one_ahead(_rows(rows, options))
 
     def shown(row: TrainingRow) -> dict[str, float]:
         judged = (earlier.held_out for earlier in reversed(trainer.history) if earlier.held_out is not None)

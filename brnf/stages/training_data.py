@@ -21,7 +21,7 @@ from brnf.cam.training import Batch
 from brnf.data.augment import Sample, flip, random_crop_or_pad, random_flip, random_resize, resize_long_side
 from brnf.data.images import read_image
 from brnf.data.index import Index
-from brnf.data.loading import BatchLoader
+from brnf.data.loading import BatchLoader, one_ahead
 from brnf.errors import UserError
 from brnf.stages.backbone_outputs import backbone_outputs, outputs_stamp
 from brnf.stages.common import Progress, Runtime
@@ -132,8 +132,7 @@ class TrainingSource:
         """
         order = _Order(len(self._images.records), self._options.batch_size, steps, done, self._options.seed, whole)
         if self._kept is not None:
-            for chosen in order:
-                yield self._from_kept(chosen)
+            yield from one_ahead(map(self._from_kept, order))
             return
         yield from BatchLoader(self._images, _collate, self._runtime.workers, batch_sampler=order)
 

@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from torch.utils.data import Dataset
 
-from brnf.data.loading import BatchLoader
+from brnf.data.loading import BatchLoader, one_ahead
 from brnf.errors import DamagedProduct, UserError
 
 
@@ -52,6 +53,39 @@ def test_batches_come_in_order(workers: int) -> None:
     loader = BatchLoader(Numbers(nothing), list, workers, batch_size=6)
     assert len(loader) == 4
     assert [number for batch in loader for number in batch] == list(range(20))
+
+
+def test_the_next_batch_is_made_while_one_is_used() -> None:
+    made: list[int] = []
+    second = threading.Event()
+
+    def source() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    batches = one_ahead(source())
+    assert next(batches) == 0
+    assert second.wait(10), "nothing was made while the first was used"
+    assert next(batches) == 1
+    batches.close()  # type: ignore[attr-defined]
+    assert made == [0, 1, 2]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_what_a_source_raises_arrives_in_its_turn() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise UserError("photo.jpg: is damaged; restore it")
+
+    seen = []
+    with pytest.raises(UserError, match=r"^photo\.jpg"):
+        for number in one_ahead(source()):
+            seen.append(number)
+    assert seen == [1, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
