@@ -1,21 +1,30 @@
 """A hash of the code that a stage runs, so that editing it reruns the stage and editing a comment does not."""
 
 import ast
+import atexit
 import hashlib
+import json
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from brnf.errors import UserError
+from brnf.store.files import whole_file
+
 __all__ = ["fingerprint", "reached_modules"]
 
 ROOT = Path(__file__).parents[2]
+KEPT = Path(".snakemake", "brnf_fingerprints.json")
+"""Fingerprints of the package as it was at the last call, in the folder that Snakemake runs in: to parse it all takes half a second."""
 
 
 def fingerprint(module: str, root: Path = ROOT) -> str:
     """Hash the syntax trees, without docstrings and comments, of all package modules that a module reaches by its imports.
 
     A data file of the package, such as a template, counts when it lies in the folder of a reached module and one of them holds its
-    name as a string.
+    name as a string. As long as no file of the package changes, fingerprints of earlier calls and of other processes are taken over.
 
     Arguments:
         module: dotted name, such as ``brnf.stages.train_flow``.
@@ -24,6 +33,35 @@ def fingerprint(module: str, root: Path = ROOT) -> str:
     Returns:
         16 hexadecimal digits.
     """
+    package = root / module.split(".")[0]
+    known = _known(package)
+    if module not in known:
+        known[module] = _computed(module, root)
+    return known[module]
+
+
+@cache
+def _known(package: Path) -> dict[str, str]:
+    """Return the fingerprints that were kept for exactly these files, and keep what is added to them when the process ends."""
+    sources = hashlib.sha256(sys.version.encode())
+    for path in sorted(file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"):
+        sources.update(f"{path.relative_to(package)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        known = dict(json.loads(KEPT.read_text()).get(sources.hexdigest(), {}))
+    atexit.register(_keep, KEPT.absolute(), sources.hexdigest(), known, len(known))
+    return known
+
+
+def _keep(path: Path, sources: str, known: dict[str, str], before: int) -> None:
+    """Write fingerprints that were computed, in a folder of Snakemake that can be written."""
+    if len(known) > before and path.parent.is_dir():
+        with suppress(UserError, OSError), whole_file(path) as temporary:
+            temporary.write_text(json.dumps({sources: known}))
+
+
+def _computed(module: str, root: Path) -> str:
+    """Compute a fingerprint; see :func:`fingerprint`."""
     digest = hashlib.sha256()
     named: set[str] = set()
     folders: set[Path] = set()

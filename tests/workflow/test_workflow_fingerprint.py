@@ -1,5 +1,6 @@
 """Fingerprints change with the code that a stage reaches, and with nothing else."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def hashed(package: Path) -> str:
-    for cached in (module._file, module._read, module._is_module, module._data_files):
+    for cached in (module._known, module._file, module._read, module._is_module, module._data_files):
         cached.cache_clear()
     return fingerprint("brnf.stages.one", package)
 
@@ -122,3 +123,45 @@ def test_stages_do_not_share_what_they_need_not() -> None:
     assert "brnf.flow.bsdnf" not in reached_modules("brnf.stages.index_images")
     assert "brnf.segment.deeplab" not in reached_modules("brnf.stages.train_flow")
     assert len({fingerprint(f"brnf.stages.{stage}") for stage in SOURCES}) == len(SOURCES)
+
+
+PRINT = "import sys; from pathlib import Path; from brnf.workflow.fingerprint import *; print(fingerprint(sys.argv[1], Path(sys.argv[2])))"
+
+
+def said_by_another_process(package: Path, folder: Path) -> str:
+    words = [sys.executable, "-c", PRINT, "brnf.stages.one", str(package)]
+    return subprocess.run(words, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder in which Snakemake has run."""
+    (tmp_path / "run" / ".snakemake").mkdir(parents=True)
+    return tmp_path / "run"
+
+
+def test_fingerprints_are_kept_as_long_as_no_file_changes(package: Path, folder: Path) -> None:
+    computed = said_by_another_process(package, folder)
+    assert computed == hashed(package)
+    kept = folder / module.KEPT
+    ((sources, known),) = json.loads(kept.read_text()).items()
+    assert known == {"brnf.stages.one": computed}
+    kept.write_text(json.dumps({sources: {"brnf.stages.one": "taken over"}}))
+    assert said_by_another_process(package, folder) == "taken over"
+    (package / "brnf/flow/late.py").write_text("LATE = 2\n")
+    assert said_by_another_process(package, folder) == hashed(package) != computed
+    assert list(json.loads(kept.read_text())) != [sources]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "null", '{"a": ', '{"a": 1}', "\x00"])
+def test_a_damaged_file_of_kept_fingerprints_is_made_anew(package: Path, folder: Path, damage: str) -> None:
+    kept = folder / module.KEPT
+    kept.write_text(damage)
+    assert said_by_another_process(package, folder) == hashed(package)
+    assert list(json.loads(kept.read_text()).values()) == [{"brnf.stages.one": hashed(package)}]
+
+
+def test_nothing_is_kept_where_no_snakemake_has_run(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    assert said_by_another_process(package, tmp_path / "elsewhere") == hashed(package)
+    assert not list((tmp_path / "elsewhere").iterdir())
