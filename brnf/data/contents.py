@@ -7,12 +7,13 @@ file whose size and time of change are those it has seen.
 import csv
 import errno
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike, stat, stat_result
 from pathlib import Path
+from time import perf_counter
 
 from brnf.errors import UserError
 from brnf.store.files import whole_file
@@ -22,7 +23,9 @@ __all__ = ["FIRST", "Contents", "Seen", "data_state"]
 COLUMNS = ("path", "size", "modified", "digest", "decoded")
 FIRST = "first"
 """State of data that were never indexed."""
-CHUNK, READERS = 1000, 8
+PROBED, CHUNK, READERS = 200, 1000, 8
+AT_ONCE = 5e-5
+"""Seconds a file; where looking takes no longer, one reader is faster than several, which would only fight for Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,7 @@ def data_state(index: Path) -> str:
         table = _read(_table(index))
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return _name(state, ["no table"])
-    known = list(table.items())
-    with ThreadPoolExecutor(READERS) as pool:
-        chunks = pool.map(_differing, (known[start : start + CHUNK] for start in range(0, len(known), CHUNK)))
-        differing = dict(entry for chunk in chunks for entry in chunk)
+    differing = dict(_all_differing(list(table.items())))
     changed = [f"{path} {now.digest}" for path, now in differing.items() if now.digest != table[path].digest]
     if changed:
         return _name(state, changed)
@@ -125,6 +125,17 @@ def data_state(index: Path) -> str:
         with suppress(UserError, OSError):  # results that cannot be written are as valid as others, only slower to compare
             _write(_table(index), table | differing)
     return state
+
+
+def _all_differing(known: Sequence[tuple[str, Seen]]) -> list[tuple[str, Seen]]:
+    """Return what differs of any number of files, looked at by several readers where each look takes its time, as over a network."""
+    began = perf_counter()
+    found = _differing(known[:PROBED])
+    if perf_counter() - began < AT_ONCE * PROBED:
+        return found + _differing(known[PROBED:])
+    with ThreadPoolExecutor(READERS) as pool:
+        chunks = pool.map(_differing, (known[start : start + CHUNK] for start in range(PROBED, len(known), CHUNK)))
+        return found + [entry for chunk in chunks for entry in chunk]
 
 
 def _differing(known: Iterable[tuple[str, Seen]]) -> list[tuple[str, Seen]]:

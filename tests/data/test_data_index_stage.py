@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brnf.data import contents as contents_module
 from brnf.data.contents import FIRST, Contents, data_state
 from brnf.data.index import Index, read_masks, shard_of
 from brnf.data.masks import read_mask, write_palette_png
@@ -104,7 +105,13 @@ def touch(path: Path) -> None:
     os.utime(path, (1, 1))
 
 
-def test_the_state_of_the_data_follows_contents_and_not_times(voc_tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["several readers", "one reader"])
+def test_the_state_of_the_data_follows_contents_and_not_times(
+    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(contents_module, "AT_ONCE", seconds)
+    monkeypatch.setattr(contents_module, "PROBED", 2)
+    monkeypatch.setattr(contents_module, "CHUNK", 3)
     index, data = tmp_path / "index", voc_tree / "VOCdevkit" / "VOC2012"
     assert data_state(index) == FIRST
     build(voc_tree, index, ANIMALS)
