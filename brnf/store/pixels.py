@@ -171,6 +171,7 @@ class PixelStore:
                 if waiting == batch_rows:
                     yield PixelBatch.join(pending)
                     pending, waiting = [], 0
+            del pool  # before the next one is read: one pool at a time is all the memory that this takes
         if pending:
             yield PixelBatch.join(pending)
 
