@@ -1,4 +1,5 @@
 # What all rules share - the checked configuration, the wildcards, the hooks of a run, and what goes into `params` and `resources`.
+import gc
 import sys
 from collections import Counter
 from functools import cache
@@ -41,6 +42,9 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 MAIN = next(iter(EXPERIMENTS.values()))
+
+# What is imported by now stays: while jobs are planned, Python need not look for garbage in it again and again.
+gc.freeze()
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
 set_environment(Path(sys.path[0]), MAIN.settings)
