@@ -3,7 +3,8 @@
 The demo's scenes, as many of each split, in a folder of their own; one job at a time, one shard a split, one seed. The constant part of a
 job - its start, or the fixed number of a training's steps - may not grow, the rest must grow along a line: the time at the middle size is
 compared with the line through the smallest and the largest. Wall times, so the machine should be quiet; the smaller runs, whose jobs
-are as short as what disturbs them, are done three times, and medians count.
+are as short as what disturbs them, are done three times, and medians count. To list the images takes a second, most of it the start of
+Python: rendering and listing are done five times more at each size.
 """
 
 import argparse
@@ -25,6 +26,8 @@ __all__ = ["SIZES", "measure", "off_the_line", "scaling_table"]
 ROOT = Path(__file__).parents[1]
 SIZES = {24: 3, 96: 3, 384: 1}
 """Images of a split, and how often they are run."""
+SHORT, SHORT_SIZES = "index_images", dict.fromkeys(SIZES, 5)
+"""What takes too little time to be told by so few runs, and how often the workflow is run up to it."""
 LINE_GOAL, MEMORY_GOAL = 0.15, 64
 """Largest distance from the line, of the time; largest growth of a stage's memory from the smallest to the largest size, MiB."""
 SHORTENED = (
@@ -33,20 +36,28 @@ SHORTENED = (
 )
 
 
-def run_workflow(folder: Path, images: int, shortened: Sequence[str] = SHORTENED) -> pd.DataFrame:
-    """Run the demo's base and BRNF with as many images of each split, one job at a time, and return the timings of its stages."""
+def run_workflow(folder: Path, images: int, until: str | None = None, shortened: Sequence[str] = SHORTENED) -> pd.DataFrame:
+    """Run the demo's base and BRNF with as many images of each split, one job at a time, and return the timings of its stages.
+
+    Arguments:
+        folder: gets one for the results.
+        images: of each split.
+        until: the last rule, all by default.
+        shortened: overrides of the demo's configuration.
+    """
     results = Path(tempfile.mkdtemp(prefix=f"{images}-", dir=folder))
-    command = (sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", str(ROOT / "workflow" / "Snakefile"))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
+    command += ["--until", until] if until else []
     words = ("--configfile", str(ROOT / "config" / "demo.yaml"), "--config", f"scenes={{train: {images}, val: {images}}}", *shortened)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run((*command, *words), cwd=results, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*command, *words], cwd=results, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"error: snakemake failed: {(done.stdout + done.stderr)[-2000:]}")
     return stage_timings(results / "results" / "demo")
 
 
-def measure(folder: Path, sizes: Mapping[int, int]) -> pd.DataFrame:
-    """Run the workflow at each size, as often as it says.
+def measure(folder: Path, sizes: Mapping[int, int], until: str | None = None) -> pd.DataFrame:
+    """Run the workflow, or its part up to a rule, at each size, as often as it says.
 
     Returns:
         Rows ``stage, images, seconds, peak_mb``, a row for each stage of each run.
@@ -55,7 +66,7 @@ def measure(folder: Path, sizes: Mapping[int, int]) -> pd.DataFrame:
     # In turns, so that a time at which the machine is busy does not fall on one size alone.
     for turn in range(max(sizes.values())):
         for images in (images for images, times in sizes.items() if turn < times):
-            found.append(run_workflow(folder, images).assign(images=images))
+            found.append(run_workflow(folder, images, until).assign(images=images))
             print(f"{images} images: {found[-1].seconds.sum():.0f} s", file=sys.stderr, flush=True)
     return pd.concat(found)[["stage", "images", "seconds", "peak_mb"]]
 
@@ -90,7 +101,7 @@ def main() -> None:
     words = parser.parse_args()
     torch.set_num_threads(1)  # as each job has
     with tempfile.TemporaryDirectory(dir=words.folder) as name:
-        measured = measure(Path(name), SIZES)
+        measured = pd.concat([measure(Path(name), SIZES), measure(Path(name), SHORT_SIZES, SHORT)])
     print(f"{machine()}\n\n{scaling_table(measured)}")
 
 
