@@ -1,8 +1,10 @@
 """The pixel store: every row once an epoch, independent of the number of shards, refusing what is damaged."""
 
 import pickle
+import weakref
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -100,6 +102,22 @@ def test_endless_batches_are_whole_and_epochs_follow_each_other(tmp_path: Path) 
     for epoch in range(3):
         assert sorted(rows[epoch * len(store) : (epoch + 1) * len(store)]) == list(range(len(store)))
     assert rows[: len(store)] != rows[len(store) : 2 * len(store)]
+
+
+def test_one_pool_at_a_time_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(tmp_path, 2)
+    pools: list[weakref.ref[object]] = []
+    gather = store._gather
+
+    def gather_alone(*words: Any) -> PixelBatch:
+        assert not any(pool() is not None for pool in pools), "an earlier pool is still there"
+        pools.append(weakref.ref((batch := gather(*words)).feature))
+        return batch
+
+    monkeypatch.setattr(store, "_gather", gather_alone)
+    for _ in store.shuffled_batches(700, seed=0, epochs=3):
+        pass
+    assert len(pools) == 3
 
 
 def test_number_of_shards_changes_nothing(tmp_path: Path) -> None:
