@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from brnf.errors import UserError
+from brnf.memory import peak_told
 
 __all__ = ["main", "stage_timings"]
 
@@ -21,7 +23,8 @@ def stage_timings(folder: Path) -> pd.DataFrame:
 
     Returns:
         One row a stage, longest first: jobs, seconds (wall, summed over jobs), longest (wall, of one job), cpu_seconds, and
-        peak_mb (largest resident memory of a job in MiB).
+        peak_mb (largest resident memory of a job in MiB: what its process says at the end of its log, or all its processes in
+        Snakemake's samples, which are half a second and later half a minute apart, whichever is more).
 
     Raises:
         UserError: there is no benchmark file, or one is damaged.
@@ -32,8 +35,9 @@ def stage_timings(folder: Path) -> pd.DataFrame:
         stage = parts[parts.index("benchmarks") + 1].removesuffix(".tsv")
         try:
             table = pd.read_csv(path, sep="\t", na_values="-")
-            rows += [(stage, row.s, row.cpu_time, row.max_rss) for row in table.itertuples()]
-        except (OSError, ValueError, AttributeError) as error:
+            told = peak_told(_log_beside(folder, parts))
+            rows += [(stage, *values, np.fmax(sampled, told)) for *values, sampled in table[["s", "cpu_time", "max_rss"]].to_numpy(float)]
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: damaged benchmark file ({error}); remove it") from error
     if not rows:
         raise UserError(f"{folder}: no benchmark files; run the workflow on this experiment first")
@@ -42,6 +46,12 @@ def stage_timings(folder: Path) -> pd.DataFrame:
         jobs=("s", "size"), seconds=("s", "sum"), longest=("s", "max"), cpu_seconds=("cpu", "sum"), peak_mb=("rss", "max")
     )
     return found.sort_values("seconds", ascending=False).reset_index()[COLUMNS]
+
+
+def _log_beside(folder: Path, parts: Sequence[str]) -> Path:
+    """Return the log of the job whose benchmark file has these parts below the folder of its experiment."""
+    at = parts.index("benchmarks")
+    return folder.joinpath(*parts[:at], "logs", *parts[at + 1 :]).with_suffix(".log")
 
 
 def main(words: Sequence[str]) -> int:

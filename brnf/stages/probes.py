@@ -3,12 +3,11 @@
 On a CPU sizes grow from a quarter of the side until a probe has had its time; the rest is extrapolated by the number of pixels.
 """
 
-import resource
-import sys
 from dataclasses import dataclass
 
 import torch
 
+from brnf.memory import peak_memory
 from brnf.stages.common import Runtime
 from brnf.stages.trials import TRIALS, clock
 from brnf.workflow.configuration import Experiment
@@ -71,4 +70,4 @@ def _memory(device: torch.device) -> float:
     """Return the most memory that this process has held so far, bytes: the GPU's, or the main memory."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+    return float(peak_memory())
