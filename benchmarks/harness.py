@@ -1,8 +1,6 @@
 """Interleaved timing, goals and their table, and what is known of the machine."""
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+
+from brnf.processor import fast_products
 
 __all__ = [
     "Goal",
@@ -28,7 +28,6 @@ __all__ = [
     "interleave",
     "machine",
     "peak_extra_memory",
-    "peak_memory",
     "table",
 ]
 
@@ -179,6 +178,8 @@ def compare(
 ) -> Row:
     """Time both sides and the limit in turn and judge the goals.
 
+    This project's side has the products that its stages have, and so has the limit; the reference has torch's own.
+
     Arguments:
         loop: its name.
         size: shapes, and what else decides the time.
@@ -194,7 +195,7 @@ def compare(
         processes: whether ours hands work to other processes.
         goals: further ones.
     """
-    runs = {"ours": ours, "reference": reference} | ({"bound": bound} if bound else {})
+    runs = {"ours": fast_products()(ours), "reference": reference} | ({"bound": fast_products()(bound)} if bound else {})
     timings = interleave(runs, repeats, clock_of(processes))
     own, theirs = timings["ours"], timings["reference"].divided(reference_share)
     allowed = timings["bound"].divided(bound_share) if bound else None
@@ -268,15 +269,3 @@ def peak_extra_memory(run: Callable[[], object]) -> int:
     assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     return max(accumulate((event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())), initial=0))
-
-
-def peak_memory() -> float:
-    """Return the most resident memory of this process, bytes.
-
-    Where Linux tells it, not by ``ru_maxrss``, which a child inherits from its parent.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024.0 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)

@@ -22,6 +22,7 @@ from benchmarks.research_flow_training import research_flow_training
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.segmentation_training import plain_trainer
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
+from brnf import processor
 from brnf.backbones import build_backbone
 from brnf.cam import objective
 from brnf.cam.network import CamNetwork, CamOutput
@@ -157,6 +158,7 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | 
         guide = SavedMaps(run.folder / "guide", run.guide[1])
         with (
             research_objective(watch),
+            replaced(processor, use_fast_products=lambda: None),
             replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes),
             replaced(train_brnf, MapReader=lambda *_: guide, load_cam_network=lambda *words: in_planes(load_cam_network(*words))),
             timed_steps(cam_training, watch, steps),
@@ -171,8 +173,8 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(split)
     options: train_segmentation.Options = run.options(train_segmentation, split=split)
     steps = run.steps("train_segmentation")[0]
-    if options.loss_scales or options.balanced_loss or options.amp:
-        raise UserError("the research side has the plain cross entropy at one scale, in float32")
+    if options.loss_scales or options.balanced_loss or options.amp or options.head != "sum":
+        raise UserError("the research side has the plain cross entropy at one scale, in float32, and the head sum")
     torch.manual_seed(options.seed)
     network = in_planes(build_deeplab(options, len(index.classes) + 1))
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())

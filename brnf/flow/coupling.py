@@ -15,6 +15,8 @@ from FrEIA.modules import AffineCouplingOneSided, GLOWCouplingBlock, PermuteRand
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from brnf.processor import arc_tangent
+
 __all__ = ["AffineCoupling", "Step", "steps_of", "transform"]
 
 ATAN_FACTOR = 0.636
@@ -102,7 +104,7 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
         room = spare[:width] if width <= spare.shape[0] else None
         hidden = torch.addmm(bias1, weight1, passive, out=room).relu_()
         u, shift = torch.addmm(bias2, weight2, hidden, out=outputs).chunk(2)
-        log_scale = u.atan_().mul_(ATAN_FACTOR * step.clamp)
+        log_scale = arc_tangent(u, out=u).mul_(ATAN_FACTOR * step.clamp)
         log_determinant += log_scale.sum(0)
         torch.addcmul(shift, active, log_scale.exp_(), out=active)
     return state, log_determinant
@@ -125,7 +127,7 @@ class _CouplingFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         hidden = torch.addmm(bias1, weight1, state[passive]).relu_()
         u, shift = torch.addmm(bias2, weight2, hidden).chunk(2)
-        log_scale = u.atan().mul_(ATAN_FACTOR * clamp)
+        log_scale = arc_tangent(u).mul_(ATAN_FACTOR * clamp)
         log_determinant = log_scale.sum(0)
         scale = log_scale.exp_()
         result = torch.empty_like(state)

@@ -15,8 +15,8 @@ import tyro
 from tqdm import tqdm
 
 from brnf.errors import DamagedProduct, UserError
+from brnf.memory import keep_freed_memory, tell_peak
 from brnf.stages.devices import claim_gpu
-from brnf.stages.memory import keep_freed_memory
 
 __all__ = ["BY_WORKFLOW", "Progress", "Runtime", "Waiting", "run_stage"]
 
@@ -51,7 +51,7 @@ class Runtime:
     """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
 
     def torch_device(self) -> Any:
-        """Set the thread counts of torch and OpenCV and how memory is kept, and return the device, a ``torch.device``.
+        """Set thread counts, how memory is kept and who takes matrix products, and return the device, a ``torch.device``.
 
         Raises:
             UserError: the device does not exist.
@@ -59,7 +59,10 @@ class Runtime:
         import cv2
         import torch
 
+        from brnf.processor import use_fast_products  # not above: a stage without a network does without torch
+
         keep_freed_memory()
+        use_fast_products()
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(self.threads)
         name = self.device
@@ -79,8 +82,8 @@ def run_stage(run: Callable[..., None]) -> None:
     Arguments:
         run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the flags.
 
-    Exits with status 2 and one line on the standard error for a mistake of the user or a lack of the machine, with status 143 after
-    SIGTERM; temporary files are removed first.
+    Ends with a line on the standard error of the most memory that the process has held. Exits with status 2 and one line there for a
+    mistake of the user or a lack of the machine, with status 143 after SIGTERM; temporary files are removed first.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
     if not FIRST:
@@ -99,6 +102,8 @@ def run_stage(run: Callable[..., None]) -> None:
         if _speaks():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    if FIRST:
+        tell_peak()
 
 
 def _speaks() -> bool:

@@ -1,8 +1,6 @@
 """Stage: measure what online training of the flow and batch EM cost with the number of rows (supplement F, scalability)."""
 
 import multiprocessing
-import resource
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +18,8 @@ from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
 from brnf.flow.training import FlowTrainer, TrainingOptions
+from brnf.memory import peak_memory
+from brnf.processor import use_fast_products
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked
 from brnf.store.pixels import PixelBatch, PixelStore
@@ -106,19 +106,20 @@ def _alone(task: _Task) -> dict[str, Any]:
 def _measure(task: _Task) -> dict[str, Any]:
     """Fit and return ``density``, ``rows``, ``seconds`` and ``peak_mb``, the growth of the resident memory."""
     torch.set_num_threads(task.threads)
+    use_fast_products()
     store = PixelStore(task.pixels)
     kept = frozenset(store.images[: task.images])
     moments, rows = RunningMoments(store.dimension), 0
     for batch in store.blocks(kept.__contains__):
         moments.update(torch.from_numpy(batch.feature).float())
         rows += len(batch)
-    before, start = _resident_mb(), time.perf_counter()
+    before, start = peak_memory(), time.perf_counter()
     if task.kind == "flow":
         _train_flow(store, kept, rows, moments, task.options)
     else:
         _run_em(store, kept, rows, moments, task.options)
     seconds = time.perf_counter() - start
-    return {"density": task.kind, "rows": rows, "seconds": seconds, "peak_mb": _resident_mb() - before}
+    return {"density": task.kind, "rows": rows, "seconds": seconds, "peak_mb": (peak_memory() - before) / 2**20}
 
 
 def _train_flow(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:
@@ -142,12 +143,6 @@ def _run_em(store: PixelStore, kept: frozenset[str], rows: int, moments: Running
 
 def _codes(batch: PixelBatch, options: Options) -> Tensor:
     return three_way_labels(torch.from_numpy(batch.score), torch.from_numpy(batch.label), options.tau_low, options.tau_high)
-
-
-def _resident_mb() -> float:
-    """Return the largest resident memory of this process so far, MiB."""
-    unit = 1024 if sys.platform == "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / unit
 
 
 if __name__ == "__main__":
