@@ -12,6 +12,7 @@ from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.segment.heads import AtrousHead
 from brnf.segment.training import SegmentationTrainer, TrainingOptions, poly_factor
 
 __all__ = ["FULL", "TINY", "Size", "measure", "plain_trainer"]
@@ -27,8 +28,8 @@ class Size:
     """What is measured; the weights are random, which takes the same time."""
 
     backbone: str = "resnet101"
-    crop: int = 241
-    batch: int = 2
+    crop: int = 321
+    batch: int = 4
     classes: int = 21
 
 
@@ -76,17 +77,21 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
     """Return what takes a step on images [N, 3, H, W] and labels [N, H, W], in planes and float32, and returns its loss.
 
     Arguments:
-        network: trained in place; in planes.
+        network: trained in place; in planes, with the head that is a sum.
         options: learning rate and its decay, momentum, weight decay.
     """
-    backbone = network.train().backbone
+    assert isinstance(network.head, AtrousHead)
+    backbone, convolutions = network.train().backbone, network.head.convolutions
     groups = network.parameter_groups(options.learning_rate, options.weight_decay)
     optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, foreach=False)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: poly_factor(step, options.iterations, options.power))
 
     def step(images: Tensor, labels: Tensor) -> float:
         normal = ((images.float() - backbone.mean) / backbone.deviation).contiguous()
-        logits = network.head(backbone.network(normal)[-1])
+        features = backbone.network(normal)[-1]
+        logits = convolutions[0](features)
+        for convolution in convolutions[1:]:
+            logits = logits + convolution(features)
         enlarged = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
         loss = F.cross_entropy(enlarged, labels.long(), ignore_index=IGNORE)
         optimiser.zero_grad()

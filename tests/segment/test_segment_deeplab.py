@@ -22,17 +22,24 @@ def network() -> DeepLab:
     return build_deeplab(SMALL, 3)
 
 
-def test_the_head_is_the_sum_of_its_atrous_convolutions() -> None:
+@pytest.mark.parametrize(("size", "rates"), [((9, 11), (6, 12, 18, 24)), ((5, 2), (1, 2)), ((1, 1), (3,))])
+def test_the_head_and_its_gradient_are_those_of_the_sum_of_its_atrous_convolutions(size: tuple[int, int], rates: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    head = AtrousHead(5, 3, (6, 12, 18, 24)).double()
+    head = AtrousHead(5, 3, rates).double()
     for convolution in head.convolutions:
         torch.nn.init.normal_(convolution.bias)
-    features = torch.randn(2, 5, 9, 11, dtype=torch.float64)
+    features = torch.randn(2, 5, *size, dtype=torch.float64, requires_grad=True)
     expected = sum(
         F.conv2d(features, convolution.weight, convolution.bias, padding=rate, dilation=rate)
-        for convolution, rate in zip(head.convolutions, (6, 12, 18, 24), strict=True)
+        for convolution, rate in zip(head.convolutions, rates, strict=True)
     )
-    torch.testing.assert_close(head(features), expected)
+    found = head(features)
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(head(features), expected)
+    arguments, weights = [features, *head.parameters()], torch.randn_like(expected)
+    gradients = (torch.autograd.grad(result, arguments, weights) for result in (found, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_head_sees_exactly_the_eight_neighbours_at_each_rate_and_the_centre() -> None:
