@@ -53,7 +53,7 @@ scale: $(INSTALLED) ## measure a call with nothing to do at VOC's full size, ind
 	$(BIN)/python -m benchmarks.no_op
 	$(BIN)/python -m benchmarks.coco_scale
 
-scale-images: $(INSTALLED) ## measure every stage at 24, 96 and 384 scenes: is time a line, does memory stay (some 50 minutes)
+scale-images: $(INSTALLED) ## measure every stage at 24, 96 and 384 scenes: is time a line, does memory stay (30 to 80 minutes)
 	$(BIN)/python -m benchmarks.image_scale $(ARGS)
 
 scale-store: $(INSTALLED) ## measure the pixel store at 10 million rows of 768 features (minutes, 17 GB of disk)

@@ -2,9 +2,9 @@
 
 The demo's scenes, as many of each split, in a folder of their own; one job at a time, one shard a split, one seed. The constant part of a
 job - its start, or the fixed number of a training's steps - may not grow, the rest must grow along a line: the time at the middle size is
-compared with the line through the smallest and the largest. Wall times, so the machine should be quiet; the smaller runs, whose jobs
-are as short as what disturbs them, are done three times, and medians count. To list the images takes a second, most of it the start of
-Python: rendering and listing are done five times more at each size.
+compared with the line through the smallest and the largest. Wall times, so the machine should be quiet. Single runs are disturbed - and
+one job of twenty equal ones held 130 MiB more than the others - so every size is run three times, and medians count. To list the images
+takes a second, most of it the start of Python: rendering and listing are done five times more at each size.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from brnf.evaluate.timings import stage_timings
 __all__ = ["SIZES", "measure", "off_the_line", "scaling_table"]
 
 ROOT = Path(__file__).parents[1]
-SIZES = {24: 3, 96: 3, 384: 1}
+SIZES = dict.fromkeys((24, 96, 384), 3)
 """Images of a split, and how often they are run."""
 SHORT, SHORT_SIZES = "index_images", dict.fromkeys(SIZES, 5)
 """What takes too little time to be told by so few runs, and how often the workflow is run up to it."""
