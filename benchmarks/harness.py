@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from brnf.processor import fast_products
+from brnf.products import fast_products
 
 __all__ = [
     "Goal",

@@ -22,7 +22,6 @@ from benchmarks.research_flow_training import research_flow_training
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.segmentation_training import plain_trainer
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
-from brnf import processor
 from brnf.backbones import build_backbone
 from brnf.cam import objective
 from brnf.cam.network import CamNetwork, CamOutput
@@ -35,7 +34,7 @@ from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.flow.posterior import tempered_posterior
 from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import build_deeplab
-from brnf.stages import cam_training, train_brnf, train_segmentation
+from brnf.stages import cam_training, common, train_brnf, train_segmentation
 from brnf.stages.networks import load_cam_network
 
 __all__ = ["RESEARCH_TRAINING", "SEEING", "research_objective"]
@@ -158,7 +157,7 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | 
         guide = SavedMaps(run.folder / "guide", run.guide[1])
         with (
             research_objective(watch),
-            replaced(processor, use_fast_products=lambda: None),
+            replaced(common, use_fast_products=lambda: None),
             replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes),
             replaced(train_brnf, MapReader=lambda *_: guide, load_cam_network=lambda *words: in_planes(load_cam_network(*words))),
             timed_steps(cam_training, watch, steps),

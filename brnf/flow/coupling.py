@@ -5,19 +5,20 @@ and leaves temporary tensors to autograd. Here pixels lie along the second axis,
 piece of memory and a permutation copies whole rows.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import AffineCouplingOneSided, GLOWCouplingBlock, PermuteRandom
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from brnf.processor import arc_tangent
-
-__all__ = ["AffineCoupling", "Step", "steps_of", "transform"]
+__all__ = ["AffineCoupling", "Step", "arc_tangent", "steps_of", "transform"]
 
 ATAN_FACTOR = 0.636
 """About 2 / pi, as FrEIA writes it: the log scale stays within the clamp."""
@@ -108,6 +109,26 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
         log_determinant += log_scale.sum(0)
         torch.addcmul(shift, active, log_scale.exp_(), out=active)
     return state, log_determinant
+
+
+def arc_tangent(values: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the arc tangent, without gradient.
+
+    Arguments:
+        values: of any shape.
+        out: gets the result when given; may be ``values``.
+    """
+    if values.dtype == torch.float32 and values.device.type == "cpu" and _numpy_is_vectorised():
+        result = torch.empty_like(values) if out is None else out
+        np.arctan(values.numpy(), out=result.numpy())
+        return result
+    return torch.atan(values, out=out)
+
+
+@cache
+def _numpy_is_vectorised() -> bool:
+    """Tell whether numpy brings an arc tangent for AVX-512, nine times as fast as torch's; elsewhere it asks the C library."""
+    return sys.platform == "linux" and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class _CouplingFunction(torch.autograd.Function):

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from brnf.errors import DamagedProduct, UserError
 from brnf.memory import keep_freed_memory, tell_peak
+from brnf.products import use_fast_products
 from brnf.stages.devices import claim_gpu
 
 __all__ = ["BY_WORKFLOW", "Progress", "Runtime", "Waiting", "run_stage"]
@@ -58,8 +59,6 @@ class Runtime:
         """
         import cv2
         import torch
-
-        from brnf.processor import use_fast_products  # not above: a stage without a network does without torch
 
         keep_freed_memory()
         use_fast_products()

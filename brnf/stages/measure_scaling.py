@@ -19,7 +19,7 @@ from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
 from brnf.flow.training import FlowTrainer, TrainingOptions
 from brnf.memory import peak_memory
-from brnf.processor import use_fast_products
+from brnf.products import use_fast_products
 from brnf.stages.common import Progress, Runtime, run_stage
 from brnf.store.files import locked
 from brnf.store.pixels import PixelBatch, PixelStore
