@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
-demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (5 to 9 minutes on 2 cores)
+demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (4 to 9 minutes on 2 cores)
 	$(BIN)/snakemake --cores all
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
