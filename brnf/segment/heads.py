@@ -43,6 +43,7 @@ class AtrousHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits [N, K, h, w] of features [N, channels, h, w]."""
+        # Without a gradient MKL is faster by the convolutions (44 ms to 59), oneDNN by the one product (30 to 42).
         if torch.is_grad_enabled():
             return self._by_one_product(features)
         logits = self.convolutions[0](features)
