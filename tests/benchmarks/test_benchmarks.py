@@ -60,7 +60,7 @@ def test_nothing_is_to_be_done_where_every_product_counts_as_finished(tmp_path: 
 def test_a_large_store_is_written_read_and_trained_on(tmp_path: Path) -> None:
     phases = large_store.measure(large_store.TINY, tmp_path)
     assert [phase.rows for phase in phases] == [1000, 1000, 640]
-    assert all(phase.pieces and phase.seconds >= sum(phase.pieces) and phase.peak > 0 for phase in phases)
+    assert all(phase.pieces and phase.seconds > 0 and phase.peak > 0 for phase in phases)
     assert len(large_store.shown(phases).splitlines()) == 2 + 3
 
 
@@ -69,6 +69,7 @@ def test_rates_are_those_of_the_last_fifth_over_the_first() -> None:
     assert phase.rate_kept() == 0.5 and phase.cells()[-1] == "NO"
     assert large_store.Phase("append", 100, 2.0, (1.0, 1.0), 3000).cells()[-1] == "NO"
     assert large_store.Phase("append", 100, 2.0, (1.0, 1.0), 1000).cells()[-1] == "yes"
+    assert large_store.Phase("append", 100, 2.0, (0.0, 0.0), 1000).cells()[-1] == "NO"
 
 
 def test_a_constant_part_is_on_the_line_and_a_quadratic_one_is_not() -> None:
