@@ -7,9 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from brnf import products
-from brnf.products import fast_products
+from brnf.products import fast_products, use_fast_products
 
 SETTINGS = products._settings()
+
+
+@pytest.fixture(autouse=True)
+def as_torch_comes() -> Iterator[None]:
+    """Begin with torch's own products: a stage run by a test before may have switched them for good."""
+    before = SETTINGS.fp32_precision
+    SETTINGS.fp32_precision = "none"
+    yield
+    SETTINGS.fp32_precision = before
 
 
 @pytest.fixture
@@ -50,17 +59,23 @@ def test_fast_convolutions_are_those_of_float32() -> None:
 
 
 def test_products_are_torchs_own_again_after_an_error() -> None:
-    before = SETTINGS.fp32_precision
     with pytest.raises(ValueError, match="within"), fast_products():
+        assert SETTINGS.fp32_precision == (products.PERMISSION if products._stays_float32() else "none")
         raise ValueError("within")
-    assert SETTINGS.fp32_precision == before
+    assert SETTINGS.fp32_precision == "none"
 
 
 def test_where_bfloat16_would_be_used_nothing_is_switched(monkeypatch: pytest.MonkeyPatch, untried: None) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    before = SETTINGS.fp32_precision
     with fast_products():
-        assert SETTINGS.fp32_precision == before
+        assert SETTINGS.fp32_precision == "none"
+    use_fast_products()
+    assert SETTINGS.fp32_precision == "none"
+
+
+def test_a_stage_keeps_the_fast_products_where_they_are_those_of_float32() -> None:
+    use_fast_products()
+    assert SETTINGS.fp32_precision == (products.PERMISSION if products._stays_float32() else "none")
 
 
 def test_products_that_round_to_bfloat16_are_found_out(monkeypatch: pytest.MonkeyPatch, untried: None) -> None:
