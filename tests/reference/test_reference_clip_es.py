@@ -1,7 +1,11 @@
 """CLIP-ES's own numbers on a small CLIP: prompts, tokens, attention, Grad-CAM, boxes, refined maps."""
 
+import gzip
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import open_clip
@@ -20,7 +24,8 @@ from brnf.base.clip_es import (
 )
 from brnf.base.clip_model import Clip, Encoded, load_clip
 from brnf.base.clip_words import prompts, read_words, words_file
-from tests.reference.recipe import integers, load, reference_value
+from brnf.data.voc import VOC_CLASSES
+from tests.reference.recipe import FOLDER, integers, load, reference_value
 
 STORED = load("clip_es")
 THRESHOLD = float(STORED["box_threshold_f64"])
@@ -101,6 +106,29 @@ def test_prompts_become_the_same_tokens() -> None:
     tokens = open_clip.get_tokenizer("ViT-B-16-quickgelu")(texts())
     assert np.array_equal(tokens[:, : STORED["tokens"].shape[1]].numpy(), STORED["tokens"])
     assert not tokens[:, STORED["tokens"].shape[1] :].any()
+
+
+@pytest.mark.parametrize(
+    ("words", "classes", "background"),
+    [
+        ("coco", "cbe7cdb4da65dc9d", "3a62a50fccc5c610"),
+        ("voc", "baf64c4d09e39e42", "bb063b8a0aaa19e5"),
+    ],
+)
+def test_words_of_all_classes(words: str, classes: str, background: str) -> None:
+    """The lists of CLIP-ES's clip_text.py, by the SHA-256 of their lines."""
+    names = VOC_CLASSES
+    if words == "coco":
+        with gzip.open(FOLDER / "coco_annotations.json.gz", "rt") as file:
+            categories = json.load(file)["categories"]
+        names = tuple(one["name"] for one in sorted(categories, key=itemgetter("id")))
+    lists = read_words(words_file(words))
+    assert digest(prompts("{name}", names, lists)) == classes
+    assert digest(lists.background) == background
+
+
+def digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def test_text_directions(peer: Peer) -> None:

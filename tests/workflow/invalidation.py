@@ -32,6 +32,7 @@ lists of their own, whose pixels only evaluation and figures read. So
 | a training image is added, removed or changed | everything that is trained on the split, and what follows |
 | an evaluation image is added, removed or changed | its shard, the evaluations of its split, tables, figures, report |
 | a mask is added, removed or changed | the evaluations of its split, tables, figures, report |
+| outlines of COCO change | as a mask; where the labels of an image change by it, as the image |
 | a file is touched, the data set moves to another folder | nothing, or the index alone |
 
 A dry run cannot look past the index: when that is to be made again, what follows is listed only by the run itself.
