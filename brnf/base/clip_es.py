@@ -1,4 +1,4 @@
-"""CLIP-ES: maps from CLIP by softmax Grad-CAM, refined by its own attention (`method.md` section 3)."""
+"""CLIP-ES: maps from CLIP by softmax Grad-CAM, refined by its own attention (`docs/method.md` section 3)."""
 
 from dataclasses import dataclass
 

@@ -48,7 +48,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options:
-    """What is listed (method.md section 1)."""
+    """What is listed (docs/method.md section 1)."""
 
     kind: Literal["voc", "coco", "table", "scenes"] = "voc"
     """Layout of the data set."""
