@@ -1,4 +1,4 @@
-"""CLIP-ES: maps from CLIP by softmax Grad-CAM, refined by its own attention (`method.md` section 3)."""
+"""CLIP-ES: maps from CLIP by softmax Grad-CAM, refined by its own attention (`docs/method.md` section 3)."""
 
 from dataclasses import dataclass
 
@@ -114,18 +114,24 @@ def attention_walk(attention: tuple[Tensor, ...], options: RefinementOptions) ->
 def box_mask(values: Tensor, threshold: float) -> Tensor:
     """Return the bounding boxes of all regions above a share of the map's maximum, filled.
 
+    As in CLIP-ES, the map is compared in whole steps of 1/255, and boxes end before the last row and
+    the last column: a region that lies in these alone has an empty box.
+
     Arguments:
         values: [h, w] in 0..1.
-        threshold: of the maximum.
+        threshold: share of the maximum, rounded down to whole steps as well.
 
     Returns:
         [h, w] bool.
     """
-    above = (values > threshold * values.max()).cpu().numpy().astype(np.uint8)
+    steps = (values.detach().cpu().numpy() * 255).astype(np.uint8)
+    above = (steps > int(threshold * int(steps.max()))).astype(np.uint8)
     _, _, statistics, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     mask = torch.zeros_like(values, dtype=torch.bool)
     for left, top, width, height, _ in statistics[1:].tolist():
         mask[top : top + height, left : left + width] = True
+    mask[-1:] = False
+    mask[:, -1:] = False
     return mask
 
 

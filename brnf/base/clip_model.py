@@ -1,4 +1,4 @@
-"""CLIP's two towers, opened up: tokens, attention maps, text directions (`method.md` section 3, clip_es)."""
+"""CLIP's two towers, opened up: tokens, attention maps, text directions (`docs/method.md` section 3, clip_es)."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""What CLIP is asked for: prompts of the classes and of things that are background (`method.md` section 3, clip_es)."""
+"""What CLIP is asked for: prompts of the classes and of things that are background (`docs/method.md` section 3, clip_es)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

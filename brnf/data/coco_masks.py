@@ -1,52 +1,142 @@
-"""From outlines of COCO, polygons and run-length codes, to masks of class indices."""
+"""From COCO's polygons and run-length codes to masks of classes (docs/method.md section 1)."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
-from brnf.data.coco import CocoShape
+from brnf.data.coco_file import CocoShape
 from brnf.data.masks import IGNORE
 
-__all__ = ["draw_mask", "draw_outline", "run_lengths"]
+__all__ = [
+    "Crowds",
+    "Drawing",
+    "Overlap",
+    "draw_mask",
+    "draw_outline",
+    "run_lengths",
+    "visible_values",
+]
+
+Overlap = Literal["smallest_on_top", "later_on_top"]
+Crowds = Literal["object", "background", "ignore"]
+Code = dict[str, Any]
+"""A run-length code of pycocotools."""
 
 FARTHEST = 10.0
-"""Polygons may leave the image by this many image sizes; what is farther is damage, and would cost memory in proportion."""
+"""Polygons may leave the image by this many image sizes; farther ones are damage and cost memory."""
 
 
-def draw_mask(shapes: Sequence[CocoShape], size: tuple[int, int], *, ignore_crowds: bool = False) -> NDArray[np.uint8]:
-    """Draw the annotations of one image over each other, later ones on top.
+@dataclass(frozen=True)
+class Drawing:
+    """How the annotations of an image become one mask.
+
+    The defaults are those of coco2voc, the converter that BRNF's authors name.
+
+    Attributes:
+        overlap: which annotation covers which: the one whose ``area`` is smaller, or of equal ones
+            the first of the file; or the later one of the file.
+        crowds: what groups of objects (iscrowd 1) are: objects like others; background, that is,
+            not drawn; or 255 wherever no object lies on them.
+    """
+
+    overlap: Overlap = "smallest_on_top"
+    crowds: Crowds = "object"
+
+
+def draw_mask(
+    shapes: Sequence[CocoShape],
+    size: tuple[int, int],
+    drawing: Drawing,
+) -> NDArray[np.uint8]:
+    """Draw the annotations of one image over each other.
 
     Arguments:
         shapes: in the order of the file.
         size: height and width of the image.
-        ignore_crowds: make groups of objects (iscrowd 1) 255 wherever no object lies on them; otherwise they are not drawn.
+        drawing: what lies on top, and what groups are.
 
     Returns:
         [H, W] uint8: 0 background, the values of the shapes, 255 ignored.
 
     Raises:
-        ValueError: an outline is damaged; names the annotation.
+        ValueError: an outline is damaged, or an area is needed and missing; names the annotation.
     """
     mask = np.zeros(size, np.uint8)
-    crowds = [shape for shape in shapes if shape.crowd] if ignore_crowds else []
-    for shape in [*crowds, *(shape for shape in shapes if not shape.crowd)]:
-        try:
-            mask[draw_outline(shape.outline, size)] = IGNORE if shape.crowd else shape.value
-        except (ValueError, TypeError, LookupError, OverflowError) as error:
-            raise ValueError(f"annotation {shape.id} is damaged ({error})") from error
+    for shape in _bottom_to_top(shapes, drawing):
+        with _named(shape):
+            mask[draw_outline(shape.outline, size)] = _value(shape, drawing)
     return mask
+
+
+def visible_values(
+    shapes: Sequence[CocoShape],
+    size: tuple[int, int],
+    drawing: Drawing,
+) -> frozenset[int]:
+    """Return the values that :func:`draw_mask` leaves visible, but 255, without drawing a pixel.
+
+    From the top down, an annotation is visible where it adds to the area of those above it; areas of
+    unions come from run-length codes, which takes a small part of the time of drawing.
+
+    Raises:
+        ValueError: as :func:`draw_mask`.
+    """
+    seen: set[int] = set()
+    above: Code | None = None
+    covered = 0
+    for shape in reversed(_bottom_to_top(shapes, drawing)):
+        with _named(shape):
+            code = _encoded(shape.outline, size)
+            if code is None:
+                continue
+            above = code if above is None else pycocotools.mask.merge([above, code])
+            area = int(pycocotools.mask.area(above))
+            if area > covered:
+                seen.add(_value(shape, drawing))
+            covered = area
+    return frozenset(seen - {IGNORE})
+
+
+@contextmanager
+def _named(shape: CocoShape) -> Iterator[None]:
+    """Let errors of damaged outlines name the annotation."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise ValueError(f"annotation {shape.id} is damaged ({error})") from error
+
+
+def _value(shape: CocoShape, drawing: Drawing) -> int:
+    return IGNORE if shape.crowd and drawing.crowds == "ignore" else shape.value
+
+
+def _bottom_to_top(shapes: Sequence[CocoShape], drawing: Drawing) -> list[CocoShape]:
+    crowds = [shape for shape in shapes if shape.crowd] if drawing.crowds == "ignore" else []
+    drawn = [shape for shape in shapes if not shape.crowd or drawing.crowds == "object"]
+    if drawing.overlap == "smallest_on_top":
+        drawn = sorted(drawn, key=_area)[::-1]
+    return [*crowds, *drawn]
+
+
+def _area(shape: CocoShape) -> float:
+    if shape.area is None:
+        needed_by = "dataset.overlap: smallest_on_top"
+        raise ValueError(f"annotation {shape.id} has no area, which {needed_by} needs")
+    return shape.area
 
 
 def draw_outline(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Draw one outline.
 
     Arguments:
-        outline: polygons, each a list x, y, x, y ... in pixels; or a mapping with ``size`` and ``counts``, a run-length code as
-            numbers or as COCO's string.
+        outline: polygons, each a list x, y, x, y ... in pixels; or a mapping with ``size`` and
+            ``counts``, a run-length code as numbers or as COCO's string.
         size: height and width of the image.
 
     Returns:
@@ -55,6 +145,12 @@ def draw_outline(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     Raises:
         ValueError: the outline does not fit the image.
     """
+    code = _encoded(outline, size)
+    return np.zeros(size, bool) if code is None else pycocotools.mask.decode(code).astype(bool)
+
+
+def _encoded(outline: Any, size: tuple[int, int]) -> Code | None:
+    """Return the run-length code of an outline, None for one without a polygon."""
     height, width = size
     if isinstance(outline, dict):
         if tuple(outline["size"]) != size:
@@ -63,21 +159,23 @@ def draw_outline(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
         lengths = run_lengths(counts) if isinstance(counts, str) else counts
         if any(not isinstance(length, int) or length < 0 for length in lengths) or sum(lengths) != height * width:
             raise ValueError("its run lengths do not add up to the image")
-        # Codes go to the library as numbers only: it trusts a string, and fills what that leaves out with whatever was in memory.
-        code = pycocotools.mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
-        return pycocotools.mask.decode(code).astype(bool)
+        # Codes go to the library as numbers only: it trusts a string, and fills what that leaves out
+        # with whatever was in memory.
+        code: Code = pycocotools.mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
+        return code
     polygons = [_checked(polygon, FARTHEST * max(size)) for polygon in outline]
     # A polygon of four numbers would be taken for a box; two points enclose nothing.
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     if not polygons:
-        return np.zeros(size, bool)
-    return pycocotools.mask.decode(pycocotools.mask.merge(pycocotools.mask.frPyObjects(polygons, height, width))).astype(bool)
+        return None
+    merged: Code = pycocotools.mask.merge(pycocotools.mask.frPyObjects(polygons, height, width))
+    return merged
 
 
 def _checked(polygon: Sequence[float], farthest: float) -> list[float]:
     if len(polygon) % 2:
         raise ValueError("a polygon has an odd number of coordinates")
-    if any(not math.isfinite(value) or abs(value) > farthest for value in polygon):
+    if not all(map(math.isfinite, polygon)) or max(map(abs, polygon), default=0) > farthest:
         raise ValueError("a polygon leads far out of its image")
     return list(polygon)
 

@@ -1,4 +1,4 @@
-"""Base maps of one shard of images from CLIP, without any training: CLIP-ES (`method.md` section 3)."""
+"""Base maps of one shard of images from CLIP, without any training: CLIP-ES (`docs/method.md` section 3)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options:
-    """How maps are made (`method.md` section 3, clip_es)."""
+    """How maps are made (`docs/method.md` section 3, clip_es)."""
 
     words: str = "voc"
     """What CLIP is asked for: voc, coco (config/clip_es), or a YAML file with names and background."""

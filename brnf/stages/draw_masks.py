@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from brnf.data.coco import annotation_file, read_shapes
-from brnf.data.coco_masks import draw_mask
+from brnf.data.coco_file import annotation_file, read_shapes
+from brnf.data.coco_masks import Crowds, Drawing, Overlap, draw_mask
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
@@ -35,25 +34,28 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options:
-    """What is drawn (``method.md`` section 1)."""
+    """What is drawn (docs/method.md section 1)."""
 
     split: str
     """Split that holds the images: train or val."""
-    crowds: Literal["background", "ignore"] = "background"
-    """What groups of objects (iscrowd 1) become where no object lies on them: background as in the code bases, or 255."""
+    overlap: Overlap = "smallest_on_top"
+    """Which annotation lies on top: the one of smaller area, as in coco2voc, or the later one."""
+    crowds: Crowds = "object"
+    """Groups (iscrowd 1) are objects, as in coco2voc, background, or 255 where no object lies."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Draw the masks of a shard from polygons and run-length codes, later annotations over earlier."""
+    """Draw the masks of a shard from polygons and run-length codes."""
+    drawing = Drawing(options.overlap, options.crowds)
     with locked(outputs.masks):
         index = Index.of_list(inputs.index, inputs.images)
         images = [image.id for image in index.images]
-        outlined = read_shapes(index.root, options.split, images)
+        shapes_of = read_shapes(index.root, options.split, images)
+        watched = Progress(shapes_of, "draw masks", runtime, unit="image", total=len(images))
         with whole_directory(outputs.masks) as folder:
-            for image in Progress(images, "draw masks", runtime, unit="image"):
-                size, shapes = outlined[image]
+            for image, size, shapes in watched:
                 try:
-                    mask = draw_mask(shapes, size, ignore_crowds=options.crowds == "ignore")
+                    mask = draw_mask(shapes, size, drawing)
                 except ValueError as error:
                     raise UserError(f"{annotation_file(index.root, options.split)}: {image}: {error}; restore the file") from error
                 write_palette_png(folder / f"{image}.png", mask)

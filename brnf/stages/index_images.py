@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from brnf.data.coco import annotation_file, list_coco
+from brnf.data.coco import LabelSource, list_coco
+from brnf.data.coco_file import annotation_file
+from brnf.data.coco_masks import Crowds, Drawing, Overlap
 from brnf.data.contents import FIRST, Contents
 from brnf.data.entries import Entry, Listing, select_classes
 from brnf.data.images import image_size, read_image
@@ -46,7 +48,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options:
-    """What is listed (method.md section 1)."""
+    """What is listed (docs/method.md section 1)."""
 
     kind: Literal["voc", "coco", "table", "scenes"] = "voc"
     """Layout of the data set."""
@@ -60,6 +62,12 @@ class Options:
     """Decode every image and mask fully, to find damaged ones now."""
     skip_bad: bool = False
     """Leave out images that cannot be read, or whose mask cannot, and list them in the summary, instead of stopping."""
+    labels_from: LabelSource = "masks"
+    """COCO: labels are the classes that an image's mask shows, or those of its annotations."""
+    overlap: Overlap = "smallest_on_top"
+    """COCO: which annotation lies on top in masks, the smaller one or the later one of the file."""
+    crowds: Crowds = "object"
+    """COCO: what groups (iscrowd 1) are in masks; they label an image only as objects."""
     state: str = FIRST
     """Name of the state that the workflow found the data in (``brnf/data/contents.py``); kept with the index."""
 
@@ -70,7 +78,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         raise UserError(f"shards: {options.shards} is out of range; choose 1 to 10000")
     with locked(outputs.index):
         contents = Contents.beside(outputs.index)
-        listing, left_out = select_classes(_list(inputs, options), options.classes)
+        listing, left_out = select_classes(_list(inputs, options, runtime), options.classes)
         for source in listing.sources:
             contents.look(source)
         masks = (
@@ -86,7 +94,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             contents.write_beside(outputs.index)
 
 
-def _list(inputs: Inputs, options: Options) -> Listing:
+def _list(inputs: Inputs, options: Options, runtime: Runtime) -> Listing:
     """List the data set of the chosen kind."""
     if options.kind == "table":
         if inputs.table is None:
@@ -94,7 +102,11 @@ def _list(inputs: Inputs, options: Options) -> Listing:
         return list_table(inputs.table, options.splits, options.classes)
     if inputs.root is None:
         raise UserError(f"dataset.root: kind {options.kind} needs the data set's folder; set it to its path")
-    return {"voc": list_voc, "coco": list_coco, "scenes": list_scenes}[options.kind](inputs.root, options.splits)
+    if options.kind == "coco":
+        watch = partial(Progress, name="draw labels", runtime=runtime, unit="image")
+        drawing = Drawing(options.overlap, options.crowds)
+        return list_coco(inputs.root, options.splits, drawing, options.labels_from, watch)
+    return {"voc": list_voc, "scenes": list_scenes}[options.kind](inputs.root, options.splits)
 
 
 @dataclass(frozen=True)

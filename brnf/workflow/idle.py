@@ -11,6 +11,8 @@ Options = Mapping[str, Any]
 _FITTED = "coupling blocks hidden clamp steps batch_rows learning_rate beta1 beta2 clip_norm balanced learn_means"
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
+    ("index_images", lambda options: options["kind"] != "coco", "labels_from overlap crowds"),
+    ("index_images", lambda options: options["labels_from"] != "masks", "overlap"),
     ("train_base train_brnf train_boundaries", lambda options: options["steps"] is not None, "epochs"),
     ("train_base", lambda options: options["method"] != "sfc", "sfc_*"),
     ("train_base", lambda options: options["method"] == "sfc", "seed_rule"),

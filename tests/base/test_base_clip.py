@@ -122,8 +122,9 @@ def test_the_walk_equals_loops() -> None:
 
 
 def plain_boxes(values: np.ndarray, threshold: float) -> np.ndarray:
-    """Fill the bounding box of every 8-connected region, found by flooding."""
-    above = values > threshold * values.max()
+    """Fill the box of every 8-connected region, found by flooding, but for the last row and column."""
+    steps = np.floor(values * 255).astype(int)
+    above = steps > np.floor(threshold * steps.max())
     mask, seen = np.zeros_like(above), np.zeros_like(above)
     for start in zip(*np.nonzero(above), strict=True):
         if seen[start]:
@@ -139,7 +140,8 @@ def plain_boxes(values: np.ndarray, threshold: float) -> np.ndarray:
                     seen[other] = True
                     waiting.append(other)
         rows, columns = zip(*region, strict=True)
-        mask[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1] = True
+        bottom, right = min(max(rows) + 1, above.shape[0] - 1), min(max(columns) + 1, above.shape[1] - 1)
+        mask[min(rows) : bottom, min(columns) : right] = True
     return mask
 
 
@@ -149,13 +151,22 @@ def test_boxes_surround_every_region(seed: int, threshold: float) -> None:
     np.testing.assert_array_equal(box_mask(torch.from_numpy(values), threshold).numpy(), plain_boxes(values, threshold))
 
 
+def test_maps_are_compared_in_whole_steps() -> None:
+    """0.402 is above 0.4 of 1, but both are 102 of 255 steps; the box has no last row and column."""
+    values = torch.full((3, 4), 0.402)
+    values[0, 0] = 1.0
+    assert box_mask(values, 0.4).nonzero().tolist() == [[0, 0]]
+    assert not box_mask(values.flip(0, 1), 0.4).any()  # in the corner, its box is empty
+
+
 def test_a_map_flows_out_of_its_boxes_only() -> None:
-    values = torch.tensor([[1.0, 0.9, 0.0, 0.3]])
-    walk = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.2, 0.5, 0.2, 0.1], [0.2, 0.2, 0.5, 0.1], [0.1, 0.1, 0.1, 0.7]])
-    plain = walk @ torch.tensor([1.0, 0.9, 0.0, 0.0])  # 0.3 is below 0.4 of the maximum
+    values = torch.tensor([[1.0, 0.9, 0.3, 0.8], [0.0, 0.0, 0.0, 0.5]])
+    walk = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    # 0.3 is below 0.4 of the maximum; 0.8 and 0.5 lie in the last column, which no box reaches.
+    plain = (walk @ torch.tensor([1.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])).view(2, 4)
     expected = (plain - plain.min()) / (plain.max() - plain.min())
-    torch.testing.assert_close(refined_map(values, walk, 0.4)[0], expected)
-    assert refined_map(torch.zeros(1, 4), walk, 0.4).tolist() == [[0, 0, 0, 0]]
+    torch.testing.assert_close(refined_map(values, walk, 0.4), expected)
+    assert refined_map(torch.zeros(2, 4), walk, 0.4).tolist() == [[0, 0, 0, 0]] * 2
     assert unit_range(torch.tensor([[[2.0, 4.0], [3.0, 2.0]]])).flatten().tolist() == pytest.approx([0, 1, 0.5, 0])
 
 

@@ -44,18 +44,22 @@ def voc_tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def coco_tree(tmp_path: Path) -> Path:
-    """Return COCO with train {a, b, c: a crowd only, d: nothing} and val {e}; ids 1, 10 and 90 are person, traffic light, toothbrush."""
+    """Return COCO with train {a, b, c: a crowd only, d: nothing} and val {e}.
+
+    Ids 1, 10 and 90 are person, traffic light and toothbrush. In the fifth column a larger annotation
+    that comes later overlaps the person: in a the toothbrush, in e a crowd of traffic lights.
+    """
     root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     box = [[1, 1, 5, 1, 5, 4, 1, 4]]
     categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 10, "name": "traffic light"}]
     sizes = {"a": (6, 8), "b": (4, 4), "c": (4, 5), "d": (3, 3), "e": (6, 8)}
     annotations = {
-        "a": [(1, 0, box), (90, 0, [[4, 0, 8, 0, 8, 6, 4, 6]])],
-        "b": [(10, 0, {"size": [4, 4], "counts": [4, 4, 8]})],
-        "c": [(1, 1, {"size": [4, 5], "counts": [0, 4, 16]})],
+        "a": [(1, 0, 12, box), (90, 0, 24, [[4, 0, 8, 0, 8, 6, 4, 6]])],
+        "b": [(10, 0, 4, {"size": [4, 4], "counts": [4, 4, 8]})],
+        "c": [(1, 1, 4, {"size": [4, 5], "counts": [0, 4, 16]})],
         "d": [],
-        "e": [(1, 0, box), (10, 1, {"size": [6, 8], "counts": [24, 24]})],
+        "e": [(1, 0, 12, box), (10, 1, 24, {"size": [6, 8], "counts": [24, 24]})],
     }
     for split, names in (("train", "abcd"), ("val", "e")):
         (root / f"{split}2014").mkdir()
@@ -65,8 +69,9 @@ def coco_tree(tmp_path: Path) -> Path:
             Image.new("RGB", (width, height)).save(root / f"{split}2014" / f"{name}.jpg")
             number = ord(name) - ord("a") + 1
             listed.append({"id": number, "file_name": f"{name}.jpg", "width": width, "height": height})
-            for category, crowd, outline in annotations[name]:
-                drawn.append({"image_id": number, "category_id": category, "iscrowd": crowd, "segmentation": outline, "id": len(drawn) + 1})
+            for category, crowd, area, outline in annotations[name]:
+                one = {"image_id": number, "category_id": category, "iscrowd": crowd, "area": area}
+                drawn.append({**one, "segmentation": outline, "id": len(drawn) + 1})
         content = {"images": listed, "annotations": drawn, "categories": categories}
         (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
     return root

@@ -14,8 +14,16 @@ from hypothesis.extra import numpy as arrays
 from pycocotools.coco import COCO
 
 from benchmarks.synthetic_coco import TRAIN, write_coco
-from brnf.data.coco import CocoShape, read_shapes
-from brnf.data.coco_masks import draw_mask, draw_outline, run_lengths
+from brnf.data.coco_file import CocoShape, read_shapes
+from brnf.data.coco_masks import (
+    Crowds,
+    Drawing,
+    Overlap,
+    draw_mask,
+    draw_outline,
+    run_lengths,
+    visible_values,
+)
 from brnf.data.masks import read_mask
 from brnf.errors import UserError
 from brnf.stages import index_images
@@ -68,11 +76,56 @@ def test_later_annotations_lie_over_earlier_and_crowds_under_all() -> None:
     crowd = CocoShape(3, 9, True, {"size": [4, 6], "counts": [0, 24]})
     shapes = [CocoShape(1, 5, False, box(0, 0, 4, 4)), CocoShape(2, 7, False, box(2, 0, 5, 2)), crowd]
     first = [[5, 5, 7, 7, 7, 0], [5, 5, 7, 7, 7, 0], [5, 5, 5, 5, 0, 0], [5, 5, 5, 5, 0, 0]]
-    assert draw_mask(shapes, (4, 6)).tolist() == first
+    plain = Drawing("later_on_top", "background")
+    assert draw_mask(shapes, (4, 6), plain).tolist() == first
     ignored = [[value or 255 for value in row] for row in first]
-    assert draw_mask(shapes, (4, 6), ignore_crowds=True).tolist() == ignored
-    assert draw_mask(shapes[:2][::-1], (4, 6)).tolist() != first
-    assert draw_mask([], (4, 6)).tolist() == [[0] * 6] * 4
+    assert draw_mask(shapes, (4, 6), Drawing("later_on_top", "ignore")).tolist() == ignored
+    assert draw_mask(shapes, (4, 6), Drawing("later_on_top", "object")).tolist() == [[9] * 6] * 4
+    assert draw_mask(shapes[:2][::-1], (4, 6), plain).tolist() != first
+    assert draw_mask([], (4, 6), plain).tolist() == [[0] * 6] * 4
+
+
+def test_smaller_annotations_lie_over_larger_by_the_area_of_the_file() -> None:
+    """The crowd is the smallest here, and covers all; of equal areas the first lies on top."""
+    crowd = CocoShape(3, 9, True, {"size": [4, 6], "counts": [0, 24]}, 1.5)
+    large = CocoShape(1, 5, False, box(0, 0, 4, 4), 16.0)
+    small = CocoShape(2, 7, False, box(2, 0, 5, 2), 6.0)
+    on_top = [[5, 5, 7, 7, 7, 0]] * 2 + [[5, 5, 5, 5, 0, 0]] * 2
+    plain = Drawing("smallest_on_top", "background")
+    for shapes in ([small, large, crowd], [crowd, large, small]):
+        assert draw_mask(shapes, (4, 6), plain).tolist() == on_top
+        assert draw_mask(shapes, (4, 6), Drawing()).tolist() == [[9] * 6] * 4
+        ignored = draw_mask(shapes, (4, 6), Drawing("smallest_on_top", "ignore"))
+        assert ignored.tolist() == [[value or 255 for value in row] for row in on_top]
+    equal = CocoShape(4, 5, False, box(0, 0, 4, 4), 6.0)
+    assert draw_mask([small, equal], (4, 6), plain).tolist() == on_top
+    assert draw_mask([equal, small], (4, 6), plain)[0].tolist() == [5, 5, 5, 5, 7, 0]
+
+
+SIDES = st.tuples(st.integers(0, 5), st.integers(0, 5)).map(sorted)
+SHAPES = st.lists(
+    st.builds(
+        lambda value, crowd, across, down, area: CocoShape(0, value, crowd, box(across[0], down[0], across[1], down[1]), area),
+        st.integers(1, 4),
+        st.booleans(),
+        SIDES,
+        SIDES,
+        st.sampled_from([1.0, 2.0, 3.0]),
+    ),
+    max_size=6,
+)
+
+
+@given(
+    SHAPES,
+    st.sampled_from(["smallest_on_top", "later_on_top"]),
+    st.sampled_from(["object", "background", "ignore"]),
+)
+def test_visible_values_are_those_of_the_mask(shapes: list[CocoShape], overlap: Overlap, crowds: Crowds) -> None:
+    """Boxes without an inside are among them."""
+    drawing = Drawing(overlap, crowds)
+    drawn = set(draw_mask(shapes, (5, 5), drawing).ravel().tolist())
+    assert visible_values(shapes, (5, 5), drawing) == drawn - {0, 255}
 
 
 @pytest.mark.parametrize(
@@ -97,29 +150,45 @@ def test_later_annotations_lie_over_earlier_and_crowds_under_all() -> None:
     ],
 )
 def test_damaged_outlines_name_the_annotation(outline: Any, problem: str) -> None:
-    with pytest.raises(ValueError, match=rf"^annotation 12 is damaged \([^\n]*{problem}[^\n]*\)$"):
-        draw_mask([CocoShape(12, 1, False, outline)], (4, 5))
+    for read in (draw_mask, visible_values):
+        with pytest.raises(ValueError, match=rf"^annotation 12 is damaged \([^\n]*{problem}[^\n]*\)$"):
+            read([CocoShape(12, 1, False, outline, 1.0)], (4, 5), Drawing())
 
 
-def drawn(coco_tree: Path, folder: Path, split: Literal["train", "val"], crowds: Literal["background", "ignore"] = "background") -> Path:
-    """Index the data set in one shard and draw the masks of a split."""
+def drawn(
+    coco_tree: Path,
+    folder: Path,
+    split: Literal["train", "val"],
+    overlap: Overlap = "smallest_on_top",
+    crowds: Crowds = "object",
+) -> Path:
+    """Index the data set in one shard, with labels from annotations, and draw the masks of a split."""
     index = folder / "index"
-    index_images.run(index_images.Inputs(coco_tree), index_images.Outputs(index), index_images.Options("coco", shards=1), QUIET)
-    run(Inputs(index, index / "shards" / split / "0.csv"), Outputs(folder / crowds), Options(split, crowds), QUIET)
+    options = index_images.Options("coco", shards=1, labels_from="annotations", crowds=crowds)
+    index_images.run(index_images.Inputs(coco_tree), index_images.Outputs(index), options, QUIET)
+    images = index / "shards" / split / "0.csv"
+    run(Inputs(index, images), Outputs(folder / crowds), Options(split, overlap, crowds), QUIET)
     return folder / crowds
 
 
-def test_the_stage_writes_palette_masks_of_a_shard(coco_tree: Path, tmp_path: Path) -> None:
-    folder = drawn(coco_tree, tmp_path, "train")
+@pytest.mark.parametrize(
+    ("overlap", "row"),
+    [
+        ("smallest_on_top", [0, 1, 1, 1, 1, 3, 3, 3]),
+        ("later_on_top", [0, 1, 1, 1, 3, 3, 3, 3]),
+    ],
+)
+def test_the_stage_writes_palette_masks_of_a_shard(coco_tree: Path, tmp_path: Path, overlap: Overlap, row: list[int]) -> None:
+    folder = drawn(coco_tree, tmp_path, "train", overlap)
     masks = {path.stem: read_mask(path, (1, 2, 3)) for path in folder.glob("*.png")}
-    assert set(masks) == {"a", "b"} and masks["a"].shape == (6, 8)
-    assert masks["a"][2].tolist() == [0, 1, 1, 1, 3, 3, 3, 3]  # the toothbrush, annotated later, lies over the person
+    assert set(masks) == {"a", "b", "c"} and masks["a"].shape == (6, 8)
+    assert masks["a"][2].tolist() == row
     assert masks["b"].tolist() == [[0, 2, 0, 0]] * 4
 
 
-@pytest.mark.parametrize(("crowds", "value"), [("background", 0), ("ignore", 255)])
-def test_crowds_are_ignored_by_option(coco_tree: Path, tmp_path: Path, crowds: Any, value: int) -> None:
-    mask = read_mask(drawn(coco_tree, tmp_path, "val", crowds) / "e.png", (1, 2, 3))
+@pytest.mark.parametrize(("crowds", "value"), [("object", 2), ("background", 0), ("ignore", 255)])
+def test_crowds_are_what_the_option_says(coco_tree: Path, tmp_path: Path, crowds: Crowds, value: int) -> None:
+    mask = read_mask(drawn(coco_tree, tmp_path, "val", crowds=crowds) / "e.png", (1, 2, 3))
     assert mask[0, 6] == value and mask[2, 4] == 1 and mask[0, 0] == 0
 
 
@@ -127,8 +196,8 @@ def test_a_damaged_outline_is_one_line_and_leaves_nothing(coco_tree: Path, tmp_p
     path = coco_tree / "annotations" / "instances_val2014.json"
     path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
     with pytest.raises(UserError, match=r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"):
-        drawn(coco_tree, tmp_path, "val", "ignore")
-    assert not (tmp_path / "ignore").exists()
+        drawn(coco_tree, tmp_path, "val")
+    assert not (tmp_path / "object").exists()
 
 
 def test_masks_agree_with_the_librarys_own_reader(tmp_path: Path) -> None:
@@ -138,11 +207,11 @@ def test_masks_agree_with_the_librarys_own_reader(tmp_path: Path) -> None:
         reference = COCO(str(tmp_path / "annotations" / "instances_train2014.json"))
     names = {image["id"]: Path(image["file_name"]).stem for image in reference.imgs.values()}
     rank = {category: number for number, category in enumerate(sorted(reference.cats), 1)}
-    found = read_shapes(tmp_path, "train", list(names.values()))
+    found = {name: (size, shapes) for name, size, shapes in read_shapes(tmp_path, "train", list(names.values()))}
     for image, name in names.items():
         size, shapes = found[name]
         expected = np.zeros(size, np.uint8)
         for annotation in reference.imgToAnns[image]:
             if not annotation["iscrowd"]:
                 expected[reference.annToMask(annotation) > 0] = rank[annotation["category_id"]]
-        assert np.array_equal(draw_mask(shapes, size), expected), name
+        assert np.array_equal(draw_mask(shapes, size, Drawing("later_on_top", "background")), expected), name

@@ -26,7 +26,7 @@ def images(folder: Path, split: str) -> list[str]:
 
 
 def test_the_index_of_coco(coco_tree: Path, tmp_path: Path) -> None:
-    folder = build(coco_tree, tmp_path / "index", Options("coco", shards=2))
+    folder = build(coco_tree, tmp_path / "index", Options("coco", shards=2, crowds="background"))
     index = Index.of_split(folder, "train")
     assert index.classes == ("person", "traffic light", "toothbrush")
     assert [(image.id, image.height, image.width, image.labels) for image in index.images] == [("a", 6, 8, (1, 3)), ("b", 4, 4, (2,))]
@@ -36,7 +36,10 @@ def test_the_index_of_coco(coco_tree: Path, tmp_path: Path) -> None:
 
 
 def test_masks_are_known_by_the_annotations_they_are_drawn_from(coco_tree: Path, tmp_path: Path) -> None:
-    """Another outline changes the list of masks of its split, and nothing that training reads."""
+    """Another outline changes the list of masks of its split, and nothing that training reads.
+
+    Labels, too, stay the same as long as the same classes can be seen.
+    """
     build(coco_tree, tmp_path / "index", Options("coco"))
     before = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*.csv")}
     assert all(mask.mask is None and mask.digest for mask in read_masks(tmp_path / "index", "train").values())
@@ -49,6 +52,39 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(coco_tree: Path,
     assert {path.relative_to(tmp_path / "index").as_posix() for path in before if path.read_bytes() != before[path]} == {"masks/train.csv"}
 
 
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        (Options("coco"), {"a": (1, 3), "b": (2, 3), "c": (1,)}),
+        (Options("coco", overlap="later_on_top"), {"a": (1, 3), "b": (3,), "c": (1,)}),
+        (Options("coco", crowds="ignore"), {"a": (1, 3), "b": (2, 3)}),
+        (
+            Options("coco", overlap="later_on_top", labels_from="annotations"),
+            {"a": (1, 3), "b": (2, 3), "c": (1,)},
+        ),
+    ],
+)
+def test_labels_follow_what_is_drawn(coco_tree: Path, tmp_path: Path, options: Options, labels: dict[str, tuple[int, ...]]) -> None:
+    """A toothbrush that comes last covers b and its traffic light."""
+    path = coco_tree / "annotations" / "instances_train2014.json"
+    content = json.loads(path.read_text())
+    outline = {"size": [4, 4], "counts": [0, 16]}
+    one = {"image_id": 2, "category_id": 90, "iscrowd": 0, "id": 9, "area": 16}
+    content["annotations"].append({**one, "segmentation": outline})
+    path.write_text(json.dumps(content))
+    index = Index.of_split(build(coco_tree, tmp_path / "index", options), "train")
+    assert {image.id: image.labels for image in index.images} == labels
+
+
+def test_a_damaged_outline_is_one_line(coco_tree: Path, tmp_path: Path) -> None:
+    path = coco_tree / "annotations" / "instances_val2014.json"
+    path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
+    problem = r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"
+    with pytest.raises(UserError, match=problem):
+        build(coco_tree, tmp_path / "index", Options("coco"))
+    build(coco_tree, tmp_path / "index", Options("coco", labels_from="annotations"))
+
+
 def test_a_photograph_of_another_size_than_its_annotations_is_bad(coco_tree: Path, tmp_path: Path) -> None:
     Image.new("RGB", (6, 8)).save(coco_tree / "train2014" / "a.jpg")
     with pytest.raises(UserError, match=r"a\.jpg: is 6x8 pixels, its annotations are of 8x6; [^\n]+$"):
@@ -56,13 +92,14 @@ def test_a_photograph_of_another_size_than_its_annotations_is_bad(coco_tree: Pat
 
 
 def test_a_subset_of_coco_leaves_out_other_images(coco_tree: Path, tmp_path: Path) -> None:
-    folder = build(coco_tree, tmp_path / "index", Options("coco", classes=("person",)))
+    options = Options("coco", classes=("person",), crowds="background")
+    folder = build(coco_tree, tmp_path / "index", options)
     assert images(folder, "train") == ["a"]
     assert "| left out: none of the classes | 1 | 0 |" in (folder / "summary.md").read_text()
 
 
 def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path: Path) -> None:
-    options = Options("coco", skip_bad=True)
+    options = Options("coco", skip_bad=True, crowds="background")
     whole = (coco_tree / "train2014" / "b.jpg").read_bytes()
     (coco_tree / "train2014" / "b.jpg").write_bytes(whole[:100])
     folder = build(coco_tree, tmp_path / "index", options)
@@ -79,7 +116,7 @@ def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path:
 def test_a_missing_image_that_comes_back_is_noticed(coco_tree: Path, tmp_path: Path) -> None:
     (coco_tree / "train2014" / "b.jpg").rename(tmp_path / "away.jpg")
     folder = build(coco_tree, tmp_path / "index", Options("coco", skip_bad=True))
-    assert images(folder, "train") == ["a"] and data_state(folder) == FIRST
+    assert images(folder, "train") == ["a", "c"] and data_state(folder) == FIRST
     (tmp_path / "away.jpg").rename(coco_tree / "train2014" / "b.jpg")
     assert data_state(folder) != FIRST
 

@@ -1,11 +1,14 @@
 """COCO's annotations: labels and outlines of all images of a split in one file."""
 
 import json
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from brnf.data.coco import LabelSource
+from brnf.data.coco_masks import Crowds, Overlap
 from brnf.data.index import Index
 from brnf.stages import draw_masks, index_images
 from tests.fuzz.mutations import mutate_text, mutate_value
@@ -23,12 +26,35 @@ ANNOTATIONS: dict[str, Any] = {
         {"id": 9, "file_name": "COCO_train2014_000000000009.jpg", "width": 24, "height": 20},
     ],
     "annotations": [
-        {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "segmentation": [[2, 2, 12, 2, 12, 9, 2, 9], [1.5, 12, 9, 12, 5, 18.5]]},
-        {"id": 2, "image_id": 7, "category_id": 90, "iscrowd": 1, "segmentation": {"size": [20, 24], "counts": [30, 40, 410]}},
-        {"id": 3, "image_id": 9, "category_id": 90, "iscrowd": 0, "segmentation": {"size": [20, 24], "counts": RUN_LENGTHS}},
+        {
+            "id": 1,
+            "image_id": 7,
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": 94.375,
+            "segmentation": [[2, 2, 12, 2, 12, 9, 2, 9], [1.5, 12, 9, 12, 5, 18.5]],
+        },
+        {
+            "id": 2,
+            "image_id": 7,
+            "category_id": 90,
+            "iscrowd": 1,
+            "area": 40,
+            "segmentation": {"size": [20, 24], "counts": [30, 40, 410]},
+        },
+        {
+            "id": 3,
+            "image_id": 9,
+            "category_id": 90,
+            "iscrowd": 0,
+            "area": 80,
+            "segmentation": {"size": [20, 24], "counts": RUN_LENGTHS},
+        },
     ],
     "categories": [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}],
 }
+DRAWN = tuple(product(get_args(Overlap), get_args(Crowds), get_args(LabelSource)))
+"""The ways to draw and to label, one after the other."""
 
 
 def spoil(random: np.random.Generator) -> bytes:
@@ -45,7 +71,15 @@ def read(path: Path, number: int) -> None:
     for image in ANNOTATIONS["images"]:
         (root / "train2014" / image["file_name"]).write_bytes(JPEG)
     path.rename(root / "annotations" / "instances_train2014.json")
-    options = index_images.Options(kind="coco", splits=("train",), shards=1)
+    overlap, crowds, labels_from = DRAWN[number % len(DRAWN)]
+    options = index_images.Options(
+        kind="coco",
+        splits=("train",),
+        shards=1,
+        overlap=overlap,
+        crowds=crowds,
+        labels_from=labels_from,
+    )
     try:
         index_images.run(index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET)
     finally:
@@ -54,7 +88,8 @@ def read(path: Path, number: int) -> None:
     images = Index.of_split(path.parent / "index", "train").images
     assert images and all(image.path.parent == root / "train2014" for image in images)
     inputs = draw_masks.Inputs(path.parent / "index", path.parent / "index" / "shards" / "train" / "0.csv")
-    draw_masks.run(inputs, draw_masks.Outputs(out / "masks"), draw_masks.Options("train", "ignore" if number % 2 else "background"), QUIET)
+    drawing = draw_masks.Options("train", overlap, crowds)
+    draw_masks.run(inputs, draw_masks.Outputs(out / "masks"), drawing, QUIET)
     assert len(list((out / "masks").glob("*.png"))) == len(images)
 
 

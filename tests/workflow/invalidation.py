@@ -25,13 +25,14 @@ beside kept results rerun nothing.
 **Data.** The index stage writes down what every file of the data set holds, in `results/<name>/index.files.csv`. At each call files
 whose size or time changed are hashed again; where contents differ, the index is made again, and only the lists that changed rerun
 something. An image's row is in the list of its split, for what is trained or measured on it, and in that of its shard; masks are in
-lists of their own, read by evaluation and figures. So
+lists of their own, whose pixels only evaluation and figures read. So
 
 | change of the data | what runs again |
 |---|---|
 | a training image is added, removed or changed | everything that is trained on the split, and what follows |
 | an evaluation image is added, removed or changed | its shard, the evaluations of its split, tables, figures, report |
 | a mask is added, removed or changed | the evaluations of its split, tables, figures, report |
+| outlines of COCO change | as a mask; where the labels of an image change by it, as the image |
 | a file is touched, the data set moves to another folder | nothing, or the index alone |
 
 A dry run cannot look past the index: when that is to be made again, what follows is listed only by the run itself.
@@ -218,7 +219,9 @@ BY_HAND = {
     "dataset.val": "adds the jobs that the split needs, and draws and tabulates again",
     "dataset.verify": "the index, and nothing after it",
     "dataset.skip_bad": "the index; what follows only where an image comes or goes",
-    "dataset.crowds": "the index and COCO's masks; what is measured on them",
+    "dataset.overlap": "COCO's masks and what is measured on them; the index where its labels are read off them",
+    "dataset.crowds": "COCO's masks and what is measured on them; the index, and what follows where labels differ",
+    "dataset.labels_from": "COCO's index; what follows only where labels differ",
     "dataset.test": "the index; adds the split that `test_predictions` asks for",
     "download.*": "nothing: only the targets that fetch data read it",
     "scenes.val*": "the scenes and the index; what is computed and measured on unseen images",

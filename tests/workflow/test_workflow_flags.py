@@ -11,6 +11,7 @@ import tyro
 
 from brnf.workflow.configuration import Experiment, merged, read_experiments
 from brnf.workflow.flags import SOURCES, command_line, option_names, stage_options
+from brnf.workflow.idle import without_idle
 from brnf.workflow.schema import complete, leaves, load_schema
 
 STAGES = sorted(SOURCES)
@@ -166,6 +167,20 @@ def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
         for name, value in options.items():
             expected = str(value) if isinstance(getattr(parsed, name), str) else tupled(value)
             assert getattr(parsed, name) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("dataset", "left"),
+    [
+        ({"kind": "voc"}, set()),
+        ({"kind": "coco", "labels_from": "masks"}, {"labels_from", "overlap", "crowds"}),
+        ({"kind": "coco", "labels_from": "annotations"}, {"labels_from", "crowds"}),
+    ],
+)
+def test_keys_of_coco_reach_the_index_where_they_have_an_effect(dataset: dict[str, str], left: set[str]) -> None:
+    experiment = Experiment(merged(defaults().settings, {"dataset": dataset}))
+    options = without_idle("index_images", stage_options("index_images", experiment, "base", {}))
+    assert set(options) & {"labels_from", "overlap", "crowds"} == left
 
 
 def test_command_line_quotes_for_the_shell() -> None:
