@@ -10,6 +10,7 @@ import yaml
 
 from brnf.base.clip_words import words_file
 from brnf.errors import UserError
+from brnf.weights import WEIGHTS_OF, missing_file, weights_fault
 from brnf.workflow.schema import complete, load_schema, oversized, reread, violation
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
 
@@ -19,7 +20,6 @@ RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds"
 """Keys that change no result: they reach the stages behind Snakemake's back, so that changing one reruns nothing."""
 WORKFLOW_KEYS = ("keep_features", "devices")
 """Keys that the rules themselves read, and that change no result either: how long files live, how many processes train together."""
-KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
 OWN_SPLITS = {"scenes": "scenes have", "coco": "COCO 2014 has"}
 CONTAINED = {"train_aug": ("train",)}
 """VOC's splits that hold the images of others."""
@@ -187,11 +187,10 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
             return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
     if found := _violated_base(settings["base"]):
         return found
-    for section in ("backbone", "segmentation"):
-        weights = settings[section]["weights"]
-        file = weights.removeprefix("caffe:")
-        if weights not in KNOWN_WEIGHTS and not Path(file).is_file():
-            return (section, "weights"), f"no file '{file}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
+    for key, network in WEIGHTS_OF.items():
+        section, name = network.split(".")
+        if fault := weights_fault(settings[section][name], settings[section]["weights"]):
+            return tuple(key.split(".")), fault
     size, devices = settings["segmentation"]["batch_size"], settings["devices"]
     if settings["segmentation"]["head"] == "aspp" and size // devices < 2:
         each = " for each device" if devices > 1 else ""
@@ -226,6 +225,8 @@ def _violated_base(base: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | Non
     if base["method"] == "import" and not (folder and (Path(folder).is_dir() or folder.startswith("results/"))):
         state = "missing" if folder is None else f"no folder '{folder}'"
         return ("base", "import", "folder"), f"{state}; set it to the folder that holds <image id>.npy or .npz"
+    if base["method"] == "clip_es" and (missing := missing_file(base["clip_es"]["weights"])):
+        return ("base", "clip_es", "weights"), f"no file '{missing}' that can be read; give the file of CLIP's weights, or openai"
     if base["method"] == "clip_es" and not words_file(base["clip_es"]["words"]).is_file():
         words = base["clip_es"]["words"]
         return ("base", "clip_es", "words"), f"no file '{words}'; take voc, coco, or a YAML file with names and background"

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from brnf.base.clip_words import words_file
 from brnf.data.contents import data_state
 from brnf.errors import UserError
+from brnf.weights import clip_identity, identity
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.controller import announce, is_alone
 from brnf.workflow.deaths import SHELL_PREFIX
@@ -147,6 +148,24 @@ def options(stage, **given):
         return command_line(without_idle(stage, stage_options(stage, experiment(wildcards), model, values)))
 
     return of
+
+
+def weights(section):
+    """Return a function for `params`: the tag of the weights that a network starts from, or what their file holds.
+
+    A file that is overwritten has another content under the same name, and reruns what starts from it.
+    """
+    return lambda wildcards: weights_of(wildcards.name, section)
+
+
+@cache
+def weights_of(name, section):
+    """Return what the weights of a section are, looked at once a call of the workflow."""
+    settings = EXPERIMENTS[name].settings
+    if section == "base.clip_es":
+        chosen = settings["base"]["clip_es"]
+        return clip_identity(chosen["model"], chosen["weights"])
+    return identity(settings[section]["weights"])
 
 
 def memory(megabytes):
