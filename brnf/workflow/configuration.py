@@ -1,7 +1,6 @@
 """The configuration of an experiment and its companions: merged, read, completed, checked."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import yaml
 from brnf.base.clip_words import words_file
 from brnf.errors import UserError
 from brnf.weights import WEIGHTS_OF, missing_file, weights_fault
-from brnf.workflow.schema import complete, load_schema, oversized, reread, violation
+from brnf.workflow.protocol import false_claim, protocol_of
+from brnf.workflow.schema import complete, load_schema, merged, oversized, reread, violation
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
 
 __all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
@@ -92,15 +92,6 @@ class Experiment:
         return train if self.settings["dataset"]["kind"] == "voc" and split in CONTAINED.get(train, ()) else split
 
 
-def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``base`` with the values of ``overrides``, section by section."""
-    result = deepcopy(dict(base))
-    for key, value in overrides.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else deepcopy(value)
-    return result
-
-
 def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
     """Read a configuration as Snakemake hands it over.
 
@@ -135,7 +126,9 @@ def _read(config: Mapping[str, Any], where: str) -> Experiment:
     if found:
         path, description = found
         raise UserError(f"configuration: {where}{'.'.join(path)}: {description}")
-    return Experiment(settings)
+    if claim := false_claim(settings):
+        raise UserError(f"configuration: {where}protocol: {claim}")
+    return Experiment({**settings, "protocol": protocol_of(settings)})
 
 
 def _read_overrides(settings: dict[str, Any]) -> tuple[tuple[str, ...], str] | None:

@@ -247,6 +247,7 @@ def by_hand(key: str) -> bool:
 
 
 CHOSEN: dict[str, Any] = {
+    "protocol": "bench",
     "device": "cpu",
     "devices": 2,
     "backbone.name": "mobilenetv3_small_050",
@@ -302,10 +303,10 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     """Return a configuration that holds one key; another network cannot have the weights of the first."""
     for part in reversed(key.split(".")):
         value = {part: value}
-    return dict(value)
     for weights, network in WEIGHTS_OF.items():
         if key == network:
             value[weights.split(".")[0]]["weights"] = "none"
+    return dict(value)
 
 
 def page() -> str:

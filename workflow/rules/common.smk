@@ -21,7 +21,7 @@ from brnf.workflow.finished import measured_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle
-from brnf.workflow.schema import leaves, load_schema
+from brnf.workflow.protocol import differences
 from brnf.workflow.slurm import begin, end
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
 from brnf.workflow.targets import (
