@@ -1,4 +1,4 @@
-"""What a network starts from, by its name in the configuration. Reading a configuration needs no torch, and neither does this."""
+"""What a network starts from, as the configuration names it; this needs no torch."""
 
 import hashlib
 import json
@@ -32,15 +32,15 @@ __all__ = [
 ]
 
 CAFFE = "caffe:"
-"""Before the path of a file of converted Caffe weights, such as the COCO-initialised ones of DeepLabV2's authors."""
+"""Before the path of a file of converted Caffe weights, as those of DeepLabV2's authors."""
 FILE_ENDINGS = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors", ".tar")
 TAG = re.compile(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+")
 WEIGHTS_OF = {"backbone.weights": "backbone.name", "segmentation.weights": "segmentation.backbone"}
 """Keys of weights -> keys of the network that they are for."""
 KEPT = Path(".snakemake", "brnf_weights.json")
-"""Digests of files as they were at the last call, in the folder that Snakemake runs in: a large file takes a second."""
+"""Digests of files at the last call, in the folder that Snakemake runs in: they take time."""
 SETTLED = 2.0
-"""Seconds since its last change after which a file's size and time of change tell the next change for certain."""
+"""Seconds after its last change from which a file's time of change surely tells the next."""
 
 
 @dataclass(frozen=True)
@@ -84,26 +84,27 @@ PUBLISHED = {
     "mobilenetv3_small_050.lamb_in1k": ("4b7bbe87",),
     "ViT-B-16-quickgelu/openai": ("5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",),
 }
-"""Tag of timm, or architecture/tag of open_clip -> first digits of the SHA-256 of the files that were published as it.
+"""Tag of timm, or architecture/tag of open_clip -> first digits of the SHA-256 of its files.
 
-The publishers write them into the names of the files. The second of torchvision's is that of the file before it was written
-anew in 2020 with the same numbers (torchvision issue 2068, timm pull request 2346), which the peers' instructions name.
+The publishers write them into the names of the files. The second of torchvision's is that of the
+file before it was written anew in 2020 with the same numbers (torchvision issue 2068, timm pull
+request 2346); the peers' instructions name these.
 """
 
 
 def is_tag(weights: str) -> bool:
-    """Tell whether weights are named as timm does, network and tag; a file without a usual ending is given with its folder."""
+    """Tell whether weights are named as timm does; a file of that look is given with its folder."""
     return bool(TAG.fullmatch(weights)) and not weights.endswith(FILE_ENDINGS)
 
 
 def missing_file(weights: str) -> str | None:
-    """Return the path that weights give when it looks like a file's and there is none that can be read."""
+    """Return weights that look like a file's path where none can be read, else None."""
     looks = weights.endswith(FILE_ENDINGS) or "/" in weights
     return weights if looks and not (os.path.isfile(weights) and os.access(weights, os.R_OK)) else None
 
 
 def tags_of(network: str) -> list[str]:
-    """Return timm's full names of all weights of a network. It imports timm, hence only where a mistake is explained."""
+    """Return timm's names of all weights of a network; imports timm, which takes seconds."""
     import timm
 
     return [name for name in timm.list_pretrained(f"{network}.*") if name.split(".")[0] == network]
@@ -123,15 +124,18 @@ def weights_fault(network: str, weights: str) -> str | None:
     if weights == "imagenet":
         return f"'imagenet' does not say which weights; {_choice(network)}"
     if weights in PACKAGED:
-        fits = PACKAGED[weights].network
-        return None if network == fits else f"'{weights}' fits {fits}, not {network}; {_choice(network)}"
-    if is_tag(weights):
+        owner = PACKAGED[weights].network
+    elif is_tag(weights):
         owner = weights.split(".")[0]
-        return None if network == owner else f"'{weights}' belongs to {owner}, not {network}; {_choice(network)}"
-    file = weights.removeprefix(CAFFE)
-    if not os.path.isfile(file) or not os.access(file, os.R_OK):
-        return f"no file '{file}' that can be read; give a file of weights, <network>.<tag> of timm, {', '.join(PACKAGED)} or none"
-    return None
+    else:
+        file = weights.removeprefix(CAFFE)
+        if os.path.isfile(file) and os.access(file, os.R_OK):
+            return None
+        others = f"<network>.<tag> of timm, {', '.join(PACKAGED)} or none"
+        return f"no file {file!r} that can be read; give a file of weights, {others}"
+    if network == owner:
+        return None
+    return f"'{weights}' belongs to {owner}, not {_shown(network)}; {_choice(network)}"
 
 
 def _choice(network: str) -> str:
@@ -142,26 +146,34 @@ def _choice(network: str) -> str:
         tags = []
     packaged = [name for name, source in PACKAGED.items() if source.network == network]
     if not tags and not packaged:
-        return f"timm has none for {network}; give a file, or none"
+        return f"timm has none for {_shown(network)}; give a file, or none"
     peers = f" (the code bases': {network}.tv_in1k)" if f"{network}.tv_in1k" in tags else ""
     return f"name one of {', '.join([*packaged, *tags])}{peers}, a file, or none"
 
 
+def _shown(network: str) -> str:
+    """Return a name as it fits into a line."""
+    return network if network.isprintable() else repr(network)
+
+
 def identity(weights: str) -> str:
-    """Name weights so that other weights have another name: by tag, by the version of a package, by the content of a file.
+    """Name weights so that others have another name: by tag, package version or content.
 
     Raises:
         UserError: a file cannot be read.
     """
     if weights in PACKAGED:
+        package = PACKAGED[weights].distribution
         try:
-            return f"{weights} (package {PACKAGED[weights].distribution} {metadata.version(PACKAGED[weights].distribution)})"
+            return f"{weights} (package {package} {metadata.version(package)})"
         except metadata.PackageNotFoundError:
             return weights
     if weights in PUBLISHED:
         return f"{weights} (published as {PUBLISHED[weights][0]})"
     file = weights.removeprefix(CAFFE)
-    return weights if is_tag(weights) or not os.path.isfile(file) else f"{weights} (SHA-256 {file_digest(file)})"
+    if is_tag(weights) or not os.path.isfile(file):
+        return weights
+    return f"{weights} (SHA-256 {file_digest(file)})"
 
 
 def clip_identity(model: str, weights: str) -> str:
@@ -186,7 +198,7 @@ def same_weights(here: str, other: str) -> bool:
 
 
 def file_digest(file: str | Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits, taken again only where size, time of change or inode differ.
+    """Return the SHA-256 of a file, taken again only where size, time of change or inode differ.
 
     Raises:
         UserError: it cannot be read.
@@ -200,7 +212,8 @@ def file_digest(file: str | Path) -> str:
         with open(file, "rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); give another file of weights") from error
+        reason = error.strerror
+        raise UserError(f"{file}: cannot be read ({reason}); give another file of weights") from error
     if time.time() - state.st_mtime > SETTLED and KEPT.parent.is_dir():
         with suppress(UserError, OSError), whole_file(KEPT) as temporary:
             temporary.write_text(json.dumps({**known, key: [*seen, digest]}))

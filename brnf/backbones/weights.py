@@ -26,8 +26,8 @@ class LoadedWeights:
 
     Attributes:
         weights: as the configuration named them.
-        published: first digits of the SHA-256 of the file that was published by this name, where that is known.
-        digest: SHA-256 of the tensors as they were loaded, by :func:`tensors_digest`; None where none were.
+        published: first digits of the SHA-256 of the file published by this name, where known.
+        digest: SHA-256 of the loaded tensors, by :func:`tensors_digest`; None where none were.
         mean: of the RGB channels in 0..255 that the network wants.
         deviation: likewise.
     """
@@ -40,7 +40,7 @@ class LoadedWeights:
 
 
 def load_weights(network: nn.Module, name: str, weights: str) -> str | None:
-    """Fill a timm feature network with weights and return the digest of its tensors, None where it stays as it is.
+    """Fill a timm feature network with weights; return its digest, None where it stays as it is.
 
     Arguments:
         network: built with ``features_only``; it lacks the classifier of the whole network.
@@ -48,7 +48,7 @@ def load_weights(network: nn.Module, name: str, weights: str) -> str | None:
         weights: a tag of timm such as ``resnet50.tv_in1k``, ``none``, a key of :data:`brnf.weights.PACKAGED`, a file,
             or :data:`brnf.weights.CAFFE` and a file, whose first convolution is turned round to see red first; its
             colours are only shifted, not scaled, which ``build_backbone`` sees to. Caffe's ResNet has the stride of a
-            stage in its first 1x1 convolution, timm's in the 3x3 one behind it: one block differs a little.
+            stage in its first 1x1 convolution, timm's in the 3x3 one behind it.
 
     Raises:
         UserError: the weights cannot be had or do not fit the network.
@@ -107,14 +107,16 @@ def _downloaded(weights: str) -> Mapping[str, Tensor]:
     name = weights.split(".")[0]
     known = tags_of(name)
     if weights not in known:
-        raise UserError(f"backbone.weights: timm {timm.__version__} has no '{weights}'; it has {', '.join(known) or f'none for {name}'}")
+        others = ", ".join(known) or f"none for {name}"
+        raise UserError(f"backbone.weights: timm {timm.__version__} has no '{weights}'; it has {others}")
     try:
         return timm.create_model(weights, pretrained=True).state_dict()
     except Exception as error:  # timm's hub client fails in many ways: no network, a full disk
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        address = getattr(timm.get_pretrained_cfg(weights), "url", None) or "its file"
         raise UserError(
-            f"backbone.weights: {weights} cannot be downloaded ({reason}); where there is no network, fetch"
-            f" {getattr(timm.get_pretrained_cfg(weights), 'url', None) or 'its file'} elsewhere and give the path of the file"
+            f"backbone.weights: {weights} cannot be downloaded ({reason}); where there is no network,"
+            f" fetch {address} elsewhere and give the path of the file"
         ) from error
 
 

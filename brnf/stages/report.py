@@ -37,8 +37,8 @@ FIGURES = {
 """File in ``figures/`` -> caption, in the order of the report."""
 
 PROTOCOLS = {
-    "paper": "the paper's settings, unchanged, for a GPU.",
-    "bench": "what a CPU can do in hours: a small frozen backbone, fewer iterations and stated sizes and scales; the method is the same.",
+    "paper": "the paper's setting: no key that a number depends on differs from it.",
+    "bench": "a setting of its own: the keys that differ from the paper's are listed with the experiment.",
     "scenes": "rendered scenes with known context bias, a small frozen backbone, a few hundred training steps.",
 }
 

@@ -219,7 +219,7 @@ def _violated_base(base: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | Non
         state = "missing" if folder is None else f"no folder '{folder}'"
         return ("base", "import", "folder"), f"{state}; set it to the folder that holds <image id>.npy or .npz"
     if base["method"] == "clip_es" and (missing := missing_file(base["clip_es"]["weights"])):
-        return ("base", "clip_es", "weights"), f"no file '{missing}' that can be read; give the file of CLIP's weights, or openai"
+        return ("base", "clip_es", "weights"), f"no file {missing!r} that can be read; give CLIP's weights, or openai"
     if base["method"] == "clip_es" and not words_file(base["clip_es"]["words"]).is_file():
         words = base["clip_es"]["words"]
         return ("base", "clip_es", "words"), f"no file '{words}'; take voc, coco, or a YAML file with names and background"

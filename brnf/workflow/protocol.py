@@ -23,7 +23,7 @@ NOT_COMPARED = (
     # how the work is done
     *("shards", "keep_features", "device", "devices", "workers", "threads", "progress", "checkpoint_seconds"),
 )
-"""Patterns of keys that no number of ``base`` and ``brnf`` depends on; every other key is the paper's, its bases' or ours."""
+"""Patterns of keys on which no number of ``base`` and ``brnf`` depends; all others are compared."""
 CLIP_WEIGHTS = "base.clip_es.weights"
 MISSING = object()
 
@@ -38,7 +38,7 @@ class Difference:
 
 
 def paper_files(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the files of ``config`` that are the paper's setting for a data set and a base, relative to that folder.
+    """Return the files, relative to ``config``, that are the paper's setting for data and base.
 
     Where the paper has no such setting, for other data or maps from elsewhere, it is that of SIPE on VOC.
 
@@ -77,9 +77,9 @@ def differences(settings: Mapping[str, Any]) -> list[Difference]:
 
 
 def protocol_of(settings: Mapping[str, Any]) -> str:
-    """Return what stands beside every number: the label of the configuration, or what ``auto`` finds.
+    """Return what stands beside every number: the configuration's label, or what ``auto`` finds.
 
-    Rendered scenes are ``scenes``; ``paper`` is what differs in no compared key, ``bench`` everything else.
+    Rendered scenes are ``scenes``, what differs in no compared key ``paper``, all else ``bench``.
 
     Arguments:
         settings: all keys of an experiment.
@@ -92,7 +92,7 @@ def protocol_of(settings: Mapping[str, Any]) -> str:
 
 
 def false_claim(settings: Mapping[str, Any]) -> str | None:
-    """Say in one line why an experiment cannot have the label that its configuration gives it, or return None.
+    """Say in one line why an experiment cannot have the label that it is given, or return None.
 
     Arguments:
         settings: all keys of an experiment.
@@ -105,12 +105,13 @@ def false_claim(settings: Mapping[str, Any]) -> str | None:
     names = [difference.key for difference in differing]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     keys = "1 key differs" if len(names) == 1 else f"{len(names)} keys differ"
-    return f"is paper, but {keys} from the paper's setting (config/{' + '.join(paper_files(settings))}): {shown}; set it to auto"
+    reference = " + ".join(paper_files(settings))
+    return f"is paper, but {keys} from the paper's setting (config/{reference}): {shown}; set it to auto"
 
 
 @cache
 def _paper(files: tuple[str, ...]) -> dict[str, Any]:
-    """Return the completed settings of files of ``config``, each read over the one before; callers must not change them."""
+    """Return the completed settings of files of ``config``, which callers must not change."""
     settings: dict[str, Any] = {}
     for file in files:
         settings = merged(settings, yaml.safe_load((CONFIG / file).read_text()))
@@ -123,7 +124,9 @@ def _is_file_of(path: tuple[str, ...], here: Any, there: Any, paper: Mapping[str
     key = ".".join(path)
     if key not in (*WEIGHTS_OF, CLIP_WEIGHTS) or not isinstance(here, str):
         return False
-    return same_weights(here, f"{_at(paper, (*path[:-1], 'model'))}/{there}" if key == CLIP_WEIGHTS else there)
+    if key == CLIP_WEIGHTS:
+        there = f"{_at(paper, (*path[:-1], 'model'))}/{there}"
+    return same_weights(here, there)
 
 
 def _at(settings: Any, path: tuple[str, ...]) -> Any:

@@ -82,7 +82,7 @@ def test_the_names_of_old_are_refused_with_all_that_timm_has() -> None:
 
 def test_weights_of_another_network_are_refused_before_anything_is_fetched() -> None:
     assert "'resnet50.tv_in1k' belongs to resnet50, not resnet18" in line_of(lambda: loaded("resnet50.tv_in1k"))
-    assert "fits tf_efficientnet_lite0, not resnet18" in line_of(lambda: loaded("efficientnet_lite0"))
+    assert "belongs to tf_efficientnet_lite0, not resnet18" in line_of(lambda: loaded("efficientnet_lite0"))
 
 
 def test_a_tag_that_timm_lacks_is_refused_with_those_it_has(from_the_hub: list[str]) -> None:
@@ -234,7 +234,9 @@ def test_a_file_is_hashed_again_only_where_it_may_have_changed(file: Path, tmp_p
     assert "cannot be read" in line_of(lambda: file_digest(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a\0b", "x" * 5000, "caffe:", "resnet18.", ".tv_in1k", "/dev/zero", "~", "none "])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a\0b", "x" * 5000, "caffe:", "resnet18.", ".tv_in1k", "/dev/zero", "~", "none ", "a\nb", "a.pth\n"]
+)
 def test_strange_names_are_one_line(name: str) -> None:
-    fault = weights_fault("resnet18", name)
-    assert fault is not None and "\n" not in fault
+    for fault in (weights_fault("resnet18", name), weights_fault(f"a\n{name}", "imagenet"), weights_fault(name, "none.x")):
+        assert fault is not None and "\n" not in fault

@@ -38,9 +38,10 @@ lists of their own, read by evaluation and figures. So
 
 A dry run cannot look past the index: when that is to be made again, what follows is listed only by the run itself.
 
-**Weights.** A training has the tag of the weights that it starts from in its `params`, with the hash by which they were published
-where that is known, the version of a package, or the SHA-256 of a file, taken at each call where its size, its time of change or its
-inode is another one (`.snakemake/brnf_weights.json` keeps the last). So
+**Weights.** A training has the tag of the weights that it starts from in its `params`, with the
+hash by which they were published where that is known, the version of a package, or the SHA-256 of a
+file, taken at each call where its size, its time of change or its inode is another one
+(`.snakemake/brnf_weights.json` keeps the last). So
 
 | change of the weights | what runs again |
 |---|---|

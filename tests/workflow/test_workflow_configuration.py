@@ -195,7 +195,7 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"backbone": {"weights": "imagenet", "name": "no such net"}}, ["timm has none for no such net; give a file, or none"]),
         (
             {"segmentation": {"weights": "efficientnet_lite0"}},
-            ["segmentation.weights: 'efficientnet_lite0' fits tf_efficientnet_lite0, not resnet101"],
+            ["segmentation.weights: 'efficientnet_lite0' belongs to tf_efficientnet_lite0, not resnet101"],
         ),
         ({"backbone": {"weights": "weights.v2"}}, ["backbone.weights: 'weights.v2' belongs to weights, not resnet50"]),
         (
