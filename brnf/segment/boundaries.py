@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf.backbones import Backbone, BackboneOptions, build_backbone
+from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
 
 __all__ = ["BoundaryNetwork", "boundary_map", "labels_on_grid", "pack_boundaries", "unpack_boundaries"]
 
@@ -70,7 +70,11 @@ def labels_on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:
 
 def pack_boundaries(network: BoundaryNetwork, options: BackboneOptions) -> dict[str, Any]:
     """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
-    return {"backbone": asdict(options), "boundaries": network.state_dict()}
+    return {
+        "backbone": asdict(options),
+        "weights": asdict(network.backbone.loaded),
+        "boundaries": network.state_dict(),
+    }
 
 
 def unpack_boundaries(packed: Mapping[str, Any]) -> BoundaryNetwork:
@@ -80,5 +84,6 @@ def unpack_boundaries(packed: Mapping[str, Any]) -> BoundaryNetwork:
         KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
     """
     network = BoundaryNetwork(build_backbone(BackboneOptions(**packed["backbone"]), load=False))
+    network.backbone.restore(LoadedWeights(**packed["weights"]))
     network.load_state_dict(packed["boundaries"])
     return network

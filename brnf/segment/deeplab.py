@@ -1,7 +1,7 @@
 """DeepLabV2: a dilated backbone and one of two heads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from brnf.backbones import Backbone, BackboneOptions, build_backbone
+from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
 from brnf.errors import DamagedProduct, UserError
 from brnf.segment.heads import AsppHead, AtrousHead
 from brnf.store.files import whole_file
@@ -24,7 +24,7 @@ class DeepLabOptions:
 
     backbone: str = "resnet101"
     """Name of a timm network."""
-    weights: str = "imagenet"
+    weights: str = "resnet101.tv_in1k"
     """See ``brnf.backbones.BackboneOptions``."""
     output_stride: int = 8
     """Pixels between two logits; later stages are dilated to reach it."""
@@ -149,9 +149,7 @@ def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
         "kind": "deeplab",
         "options": {field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)},
         "classes": list(classes),
-        # The pixel statistics belong to the weights that the training began with.
-        "mean": network.backbone.mean.cpu(),
-        "deviation": network.backbone.deviation.cpu(),
+        "weights": asdict(network.backbone.loaded),
         "state_dict": {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
     }
     # Writing through a handle keeps the temporary file's name out of the archive: equal networks give equal bytes.
@@ -181,8 +179,7 @@ def load_network(path: Path, device: torch.device) -> tuple[DeepLab, list[str]]:
         classes = [str(name) for name in content["classes"]]
         network = build_deeplab(options, len(classes) + 1, load=False)
         network.load_state_dict(content["state_dict"])
-        network.backbone.mean.copy_(content["mean"])
-        network.backbone.deviation.copy_(content["deviation"])
+        network.backbone.restore(LoadedWeights(**content["weights"]))
     except Exception as error:  # whatever stands in the place of sizes and options
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedProduct(path, f"does not fit this version of the program ({reason[:120]})", stage) from error

@@ -31,8 +31,8 @@ class CamTrainingOptions:
     """Split to train on."""
     backbone: str = "resnet50"
     """Name of a timm network."""
-    weights: str = "imagenet"
-    """imagenet, efficientnet_lite0, none, or a file with a state dictionary."""
+    weights: str = "resnet50.tv_in1k"
+    """A tag of timm, efficientnet_lite0, a file with a state dictionary, caffe:<file>, or none."""
     stride: int = 16
     """Stride of the last stage: 8, 16 or 32."""
     dilated: bool = False

@@ -60,7 +60,7 @@ class Options:
     """Product inside the probability shards."""
     model: str = "base"
     """Model of the row in the tables."""
-    protocol: str = "paper"
+    protocol: str = "bench"
     """Protocol of the row in the tables."""
     seed: int = 0
     """Random seed the model was trained with."""

@@ -15,7 +15,9 @@ from brnf.evaluate.report import Override, Picture, Section, Table, picture, ren
 from brnf.evaluate.tables import KEY
 from brnf.stages.common import Runtime, run_stage
 from brnf.store.files import locked, whole_file
-from brnf.workflow.schema import leaves, oversized
+from brnf.weights import clip_identity, identity
+from brnf.workflow.protocol import differences, paper_files
+from brnf.workflow.schema import oversized
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -35,13 +37,13 @@ FIGURES = {
 """File in ``figures/`` -> caption, in the order of the report."""
 
 PROTOCOLS = {
-    "paper": "the paper's settings, unchanged, for a GPU.",
-    "bench": "what a CPU can do in hours: a small frozen backbone, fewer iterations and stated sizes and scales; the method is the same.",
+    "paper": "the paper's setting: no key that a number depends on differs from it.",
+    "bench": "a setting of its own: the keys that differ from the paper's are listed with the experiment.",
     "scenes": "rendered scenes with known context bias, a small frozen backbone, a few hundred training steps.",
 }
 
 
-SECTIONS = ("dataset", "backbone", "segmentation", "cam", "scenes")
+SECTIONS = ("dataset", "backbone", "segmentation", "cam", "scenes", "base")
 """Of the configuration, from which facts are shown."""
 
 
@@ -51,8 +53,6 @@ class Inputs:
 
     experiments: tuple[Path, ...]
     """Folders ``results/<name>`` with config.yaml, tables/ and figures/; the main experiment first, then its companions."""
-    schema: Path | None = None
-    """Schema of the configuration; with it the report lists every key that differs from its default."""
 
 
 @dataclass(frozen=True)
@@ -75,25 +75,25 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Write the HTML report of an experiment and its companions."""
     if not inputs.experiments:
         raise UserError("report: no experiment given; give at least one folder results/<name>")
-    schema = None if inputs.schema is None else _yaml(inputs.schema)
-    sections = [_section(folder, schema, outputs.report.parent) for folder in inputs.experiments]
+    sections = [_section(folder, outputs.report.parent) for folder in inputs.experiments]
     used = dict.fromkeys(section.protocol for section in sections)
     with locked(outputs.report), whole_file(outputs.report) as temporary:
         temporary.write_text(render(options.title, sections, {name: PROTOCOLS.get(name, "") for name in used}), encoding="utf-8")
 
 
-def _section(folder: Path, schema: Mapping[str, Any] | None, home: Path) -> Section:
+def _section(folder: Path, home: Path) -> Section:
     """Read one experiment."""
     path = folder / "config.yaml"
     config = _yaml(path)
     files = [path, *sorted((folder / "tables").glob("*")), *sorted((folder / "figures").glob("*.png"))]
     return Section(
         name=str(config.get("name", folder.name)),
-        protocol=str(config.get("protocol", "paper")),
+        protocol=str(config.get("protocol", "bench")),
         facts=_facts(config),
         tables=_tables(folder),
         pictures=_pictures(folder),
-        overrides=None if schema is None else _overrides(config, schema),
+        reference=" + ".join(f"config/{file}" for file in paper_files(config)),
+        overrides=[Override(one.key, json.dumps(one.paper), json.dumps(one.here)) for one in differences(config)],
         configuration=path.read_text(),
         files={os.path.relpath(file, home): f"{file.stat().st_size / 1024:,.0f} KB" for file in files if not file.name.startswith(".")},
     )
@@ -139,10 +139,15 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
         "models": config.get("models"),
         "seeds of the random generators": config.get("seeds"),
         "backbone": backbone.get("name"),
+        "backbone weights": _weights(backbone),
         "segmentation backbone": segmentation.get("backbone"),
+        "segmentation weights": _weights(segmentation),
         "scales of the maps": (config.get("cam") or {}).get("scales"),
         "segmentation iterations": segmentation.get("iterations"),
     }
+    base = config.get("base") or {}
+    if base.get("method") == "clip_es" and isinstance(clip := base.get("clip_es"), dict):
+        facts["weights of CLIP"] = clip_identity(str(clip.get("model")), str(clip.get("weights")))
     if dataset.get("kind") == "scenes":
         scenes = config.get("scenes") or {}
         facts["context bias (ρ, ν)"] = [scenes.get("rho"), scenes.get("nu")]
@@ -153,17 +158,10 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _overrides(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Override]:
-    """List the keys whose value is not the schema's default, in the schema's order."""
-    found = []
-    for path, part in leaves(schema):
-        value: Any = config
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        default = part.get("default")
-        if value is not None and value != default:
-            found.append(Override(".".join(path), json.dumps(default), json.dumps(value)))
-    return found
+def _weights(section: Mapping[str, Any]) -> str | None:
+    """Name the weights of a section by their tag or what their file holds now."""
+    weights = section.get("weights")
+    return identity(weights) if isinstance(weights, str) else None
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Options:
     """What the density is called in the tables."""
     model: str = "base"
     """Model whose maps these are."""
-    protocol: str = "paper"
+    protocol: str = "bench"
     """Protocol of the row in the tables."""
     seed: int = 0
     """Random seed the model was trained with."""

@@ -65,7 +65,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         TrainingSource(network, index, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
         trainer = CamTrainer(network, loss, steps, options.optimiser_options(), bank)
-        stamp = training_stamp("train_base", options, device, index.classes, index.images)
+        stamp = training_stamp("train_base", options, device, index.classes, index.images, network.backbone.loaded)
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
         train_and_save("train base", trainer, source, steps, checkpoint, options, index.classes, files, runtime, bank)

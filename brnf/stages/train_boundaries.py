@@ -48,8 +48,8 @@ class Options(BoundaryOptions):
     """The images to train on."""
     backbone: str = "resnet50"
     """Name of a timm network; it stays frozen."""
-    weights: str = "imagenet"
-    """imagenet, efficientnet_lite0, none, or a file with a state dictionary."""
+    weights: str = "resnet50.tv_in1k"
+    """A tag of timm, efficientnet_lite0, a file with a state dictionary, caffe:<file>, or none."""
     stride: int = 16
     """Stride of the last stage: 8, 16 or 32."""
     dilated: bool = False
@@ -84,7 +84,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     draws = SegmentationDraws(images, len(index.classes), steps * options.batch_size, augment, (red, green, blue), options.seed)
     trainer = BoundaryTrainer(network, options, steps, device)
     with locked(outputs.network):
-        stamp = training_stamp("train_boundaries", options, device, index.classes, index.images, *inputs.masks)
+        loaded = network.backbone.loaded
+        stamp = training_stamp("train_boundaries", options, device, index.classes, index.images, loaded, *inputs.masks)
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         checkpoint.restore(trainer)
         take_steps(

@@ -112,7 +112,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         TrainingSource(network, index, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
     ):
         trainer = CamTrainer(network, loss, steps, options.optimiser_options(), objective)
-        stamp = training_stamp("train_brnf", options, device, index.classes, index.images, inputs.base, *inputs.seeds)
+        loaded = network.backbone.loaded
+        stamp = training_stamp("train_brnf", options, device, index.classes, index.images, loaded, inputs.base, *inputs.seeds)
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
         train_and_save("train BRNF", trainer, source, steps, checkpoint, options, index.classes, files, runtime)

@@ -68,7 +68,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             seed=options.seed,
         )
         trainer = SegmentationTrainer(network, options, device)
-        stamp = training_stamp("train_segmentation", options, device, index.classes, index.images, *inputs.masks)
+        loaded = network.backbone.loaded
+        stamp = training_stamp("train_segmentation", options, device, index.classes, index.images, loaded, *inputs.masks)
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         checkpoint.restore(trainer)
         take_steps(

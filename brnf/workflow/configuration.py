@@ -1,7 +1,6 @@
 """The configuration of an experiment and its companions: merged, read, completed, checked."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ import yaml
 
 from brnf.base.clip_words import words_file
 from brnf.errors import UserError
-from brnf.workflow.schema import complete, load_schema, oversized, reread, violation
+from brnf.weights import WEIGHTS_OF, missing_file, weights_fault
+from brnf.workflow.protocol import false_claim, protocol_of
+from brnf.workflow.schema import complete, load_schema, merged, oversized, reread, violation
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, at_point, kind_of, lengthened
 
 __all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
@@ -19,7 +20,6 @@ RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds"
 """Keys that change no result: they reach the stages behind Snakemake's back, so that changing one reruns nothing."""
 WORKFLOW_KEYS = ("keep_features", "devices")
 """Keys that the rules themselves read, and that change no result either: how long files live, how many processes train together."""
-KNOWN_WEIGHTS = ("imagenet", "efficientnet_lite0", "none")
 OWN_SPLITS = {"scenes": "scenes have", "coco": "COCO 2014 has"}
 CONTAINED = {"train_aug": ("train",)}
 """VOC's splits that hold the images of others."""
@@ -92,15 +92,6 @@ class Experiment:
         return train if self.settings["dataset"]["kind"] == "voc" and split in CONTAINED.get(train, ()) else split
 
 
-def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``base`` with the values of ``overrides``, section by section."""
-    result = deepcopy(dict(base))
-    for key, value in overrides.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else deepcopy(value)
-    return result
-
-
 def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
     """Read a configuration as Snakemake hands it over.
 
@@ -135,7 +126,9 @@ def _read(config: Mapping[str, Any], where: str) -> Experiment:
     if found:
         path, description = found
         raise UserError(f"configuration: {where}{'.'.join(path)}: {description}")
-    return Experiment(settings)
+    if claim := false_claim(settings):
+        raise UserError(f"configuration: {where}protocol: {claim}")
+    return Experiment({**settings, "protocol": protocol_of(settings)})
 
 
 def _read_overrides(settings: dict[str, Any]) -> tuple[tuple[str, ...], str] | None:
@@ -187,11 +180,10 @@ def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...]
             return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
     if found := _violated_base(settings["base"]):
         return found
-    for section in ("backbone", "segmentation"):
-        weights = settings[section]["weights"]
-        file = weights.removeprefix("caffe:")
-        if weights not in KNOWN_WEIGHTS and not Path(file).is_file():
-            return (section, "weights"), f"no file '{file}'; give a file of weights or one of {', '.join(KNOWN_WEIGHTS)}"
+    for key, network in WEIGHTS_OF.items():
+        section, name = network.split(".")
+        if fault := weights_fault(settings[section][name], settings[section]["weights"]):
+            return tuple(key.split(".")), fault
     size, devices = settings["segmentation"]["batch_size"], settings["devices"]
     if settings["segmentation"]["head"] == "aspp" and size // devices < 2:
         each = " for each device" if devices > 1 else ""
@@ -226,6 +218,8 @@ def _violated_base(base: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | Non
     if base["method"] == "import" and not (folder and (Path(folder).is_dir() or folder.startswith("results/"))):
         state = "missing" if folder is None else f"no folder '{folder}'"
         return ("base", "import", "folder"), f"{state}; set it to the folder that holds <image id>.npy or .npz"
+    if base["method"] == "clip_es" and (missing := missing_file(base["clip_es"]["weights"])):
+        return ("base", "clip_es", "weights"), f"no file {missing!r} that can be read; give CLIP's weights, or openai"
     if base["method"] == "clip_es" and not words_file(base["clip_es"]["words"]).is_file():
         words = base["clip_es"]["words"]
         return ("base", "clip_es", "words"), f"no file '{words}'; take voc, coco, or a YAML file with names and background"

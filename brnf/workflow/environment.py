@@ -8,7 +8,6 @@ from typing import Any
 
 from brnf.workflow.configuration import RUNTIME_KEYS
 from brnf.workflow.flags import command_line
-from brnf.workflow.schema import SCHEMA
 
 __all__ = ["set_environment"]
 
@@ -17,7 +16,7 @@ def set_environment(root: Path, settings: Mapping[str, Any], environment: Mutabl
     """Set what the shell lines rely on: what stands in no shell line and in no ``params`` reruns nothing when it changes.
 
     ``BRNF_TRAIN`` begins the call of a training, which may be one of several processes.
-    ``BRNF_RUNTIME`` holds the flags of the runtime keys, which the shell splits into words; ``BRNF_SCHEMA`` the file of the schema.
+    ``BRNF_RUNTIME`` holds the flags of the runtime keys, which the shell splits into words.
     ``BRNF_BY_WORKFLOW`` lets a stage that meets a damaged product set it aside, since the next run can make it anew.
     Every Snakemake process does it while it reads the Snakefile, also the one inside a cluster job, which therefore
     depends on nothing that the scheduler passes on.
@@ -30,7 +29,6 @@ def set_environment(root: Path, settings: Mapping[str, Any], environment: Mutabl
     for name, first in (("PATH", str(Path(sys.executable).parent)), ("PYTHONPATH", str(root))):
         others = [entry for entry in environment.get(name, "").split(os.pathsep) if entry and entry != first]
         environment[name] = os.pathsep.join([first, *others])
-    environment["BRNF_SCHEMA"] = str(SCHEMA)
     environment["BRNF_BY_WORKFLOW"] = "1"
     environment["BRNF_TRAIN"] = "python -m" if settings["devices"] == 1 else f"python -m brnf.workflow.torchrun {settings['devices']}"
     environment["BRNF_RUNTIME"] = command_line({key: settings[key] for key in RUNTIME_KEYS})

@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-__all__ = ["SCHEMA", "complete", "leaves", "load_schema", "oversized", "reread", "violation"]
+__all__ = ["SCHEMA", "complete", "leaves", "load_schema", "merged", "oversized", "reread", "violation"]
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 MOST_VALUES = 20_000
@@ -124,6 +124,15 @@ def complete(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, A
             entry = deepcopy(value.get(key, part.get("default")))
             result[key] = complete(entry, part) if "properties" in part and isinstance(entry, Mapping) else entry
     return result | {key: deepcopy(entry) for key, entry in value.items() if key not in result}
+
+
+def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``base`` with the values of ``overrides``, section by section."""
+    result = deepcopy(dict(base))
+    for key, value in overrides.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else deepcopy(value)
+    return result
 
 
 def violation(value: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:

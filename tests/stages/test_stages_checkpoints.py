@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -205,6 +206,26 @@ def test_other_options_or_inputs_and_damage_begin_anew_with_one_line(
     checkpoint.write_bytes(content)
     assert stopped(training, 1, tmp_path, data, EVERY_STEP) == 1
     assert "not a torch file of plain tensors; the training starts anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["base", "brnf", "boundaries", "segmentation"])
+def test_another_content_of_the_file_of_weights_begins_anew(
+    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, weights = TRAININGS[name], tmp_path / "weights.pth"
+    torch.manual_seed(0)
+    state = timm.create_model(training.options.backbone, pretrained=False).state_dict()
+
+    def says(reason: str) -> None:
+        capsys.readouterr()
+        torch.save(state, weights)
+        stopped(training, 2, tmp_path / "out", data, EVERY_STEP, weights=str(weights))
+        assert reason in capsys.readouterr().err
+
+    says("")
+    says("goes on after step 2")
+    state["conv_stem.weight"] += 1e-3
+    says("made with other options, inputs or code; the training starts anew")
 
 
 def test_a_training_with_another_lambda_is_a_fresh_one_to_the_byte(data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from brnf.weights import WEIGHTS_OF
+
 INTRODUCTION = """\
 # What a change reruns
 
@@ -36,6 +38,18 @@ lists of their own, whose pixels only evaluation and figures read. So
 | a file is touched, the data set moves to another folder | nothing, or the index alone |
 
 A dry run cannot look past the index: when that is to be made again, what follows is listed only by the run itself.
+
+**Weights.** A training has the tag of the weights that it starts from in its `params`, with the
+hash by which they were published where that is known, the version of a package, or the SHA-256 of a
+file, taken at each call where its size, its time of change or its inode is another one
+(`.snakemake/brnf_weights.json` keeps the last). So
+
+| change of the weights | what runs again |
+|---|---|
+| `backbone.weights` names another tag, or its file holds something else | `train_base`, `train_brnf`, `train_boundaries` and what follows |
+| the same of `segmentation.weights` | `train_segmentation` and what follows |
+| the same of `base.clip_es.weights`, where CLIP makes the base seeds | `compute_clip_maps` and what follows |
+| a file of weights is touched, or written anew with the same content | nothing |
 """
 
 MODELS = ("base", "brnf")
@@ -237,6 +251,7 @@ def by_hand(key: str) -> bool:
 
 
 CHOSEN: dict[str, Any] = {
+    "protocol": "bench",
     "device": "cpu",
     "devices": 2,
     "backbone.name": "mobilenetv3_small_050",
@@ -289,9 +304,12 @@ def changed(key: str, value: Any, part: dict[str, Any]) -> Any:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """Return a configuration that holds one key."""
+    """Return a configuration that holds one key; another network cannot have the weights of the first."""
     for part in reversed(key.split(".")):
         value = {part: value}
+    for weights, network in WEIGHTS_OF.items():
+        if key == network:
+            value[weights.split(".")[0]]["weights"] = "none"
     return dict(value)
 
 

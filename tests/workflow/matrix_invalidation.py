@@ -133,7 +133,7 @@ def test_a_key_reruns_what_reads_it_and_what_follows(plans: dict[str, Counter[st
 
 def copy_of_sources(folder: Path) -> Path:
     """Copy package and workflow as a fresh checkout would write them, all files newer than any result."""
-    for name in ("brnf", "workflow"):
+    for name in ("brnf", "workflow", "config"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
     return folder
 

@@ -97,7 +97,7 @@ def test_voc12_changes_no_setting_of_the_method(tmp_path: Path) -> None:
     settings = read_experiments(config)["voc12"].settings
     default = complete({"name": "voc12", "dataset": {}}, load_schema())
     changed = {key for key in settings if settings[key] != default[key]}
-    assert changed <= {"dataset", "shards", "workers", "threads"}
+    assert changed <= {"protocol", "dataset", "shards", "workers", "threads"}
     assert {key for key in settings["dataset"] if settings["dataset"][key] != default["dataset"][key]} == {"root"}
 
 
@@ -108,7 +108,7 @@ def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -
     settings = read_experiments(config)["coco14"].settings
     default = complete({"name": "coco14", "dataset": {}}, load_schema())
     changed = {key for key in settings if settings[key] != default[key]}
-    assert changed == {"dataset", "shards", "workers", "threads", "segmentation"}
+    assert changed == {"protocol", "dataset", "shards", "workers", "threads", "segmentation"}
     assert settings["dataset"] == default["dataset"] | {"kind": "coco", "root": str(tmp_path), "train": "train"}
     coco = {"iterations": 100_000, "batch_size": 5, "crop": 481, "learning_rate": 2e-4, "scales": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]}
     assert settings["segmentation"] == default["segmentation"] | coco
@@ -183,6 +183,27 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"download": {"voc12": {"archives": [{"address": "http://a/b.zip", "md5": "12"}]}}}, ["download.voc12.archives.0.md5: is '12'"]),
         ({"dataset": {"kind": "table", "table": "no.csv"}}, ["dataset.table: no file 'no.csv'"]),
         ({"backbone": {"weights": "no.pth"}}, ["backbone.weights: no file 'no.pth'"]),
+        (
+            {"backbone": {"weights": "imagenet"}},
+            ["backbone.weights: 'imagenet' does not say which", "resnet50.a1_in1k", "(the code bases': resnet50.tv_in1k)"],
+        ),
+        ({"segmentation": {"weights": "imagenet"}}, ["segmentation.weights: 'imagenet' does not say which", "resnet101.tv_in1k"]),
+        (
+            {"backbone": {"name": "resnet34"}},
+            ["backbone.weights: 'resnet50.tv_in1k' belongs to resnet50, not resnet34; name one of", "resnet34.tv_in1k"],
+        ),
+        ({"backbone": {"weights": "imagenet", "name": "no such net"}}, ["timm has none for no such net; give a file, or none"]),
+        (
+            {"segmentation": {"weights": "efficientnet_lite0"}},
+            ["segmentation.weights: 'efficientnet_lite0' belongs to tf_efficientnet_lite0, not resnet101"],
+        ),
+        ({"backbone": {"weights": "weights.v2"}}, ["backbone.weights: 'weights.v2' belongs to weights, not resnet50"]),
+        (
+            {"base": {"method": "clip_es", "clip_es": {"weights": "clip/ViT-B-16.pt"}}},
+            ["base.clip_es.weights: no file 'clip/ViT-B-16.pt' that can be read"],
+        ),
+        ({"protocol": "paper"}, ["protocol: is paper, but", "keys differ from the paper's setting (config/voc12.yaml): dataset.kind"]),
+        ({"dataset": {"kind": "voc", "root": "."}, "protocol": "scenes"}, ["protocol: is scenes, but dataset.kind is voc"]),
         ({"segmentation": {"weights": "caffe:no.pth"}}, ["segmentation.weights: no file 'no.pth'"]),
         ({"segmentation": {"head": "aspp", "batch_size": 1}}, ["segmentation.batch_size: is 1, must be at least 2 for the head aspp"]),
         ({"companions": {"y": {"flow": {"blocks": 0}}}}, ["companions.y: flow.blocks: is 0, must be at least 1"]),

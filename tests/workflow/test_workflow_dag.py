@@ -230,7 +230,7 @@ def test_no_value_of_the_demo_reaches_another_experiment(workflow: Any) -> None:
     (workflow.folder / "mine.yaml").write_text("name: mine\ndataset: {kind: scenes, train: train, seeds: train}\n")
     workflow("--configfile", "mine.yaml", "--", "results/mine/config.yaml")
     record = yaml.safe_load((workflow.folder / "results" / "mine" / "config.yaml").read_text())
-    assert (record["protocol"], record["backbone"]["name"], record["flow"]["steps"]) == ("paper", "resnet50", 2000)
+    assert (record["protocol"], record["backbone"]["name"], record["flow"]["steps"]) == ("scenes", "resnet50", 2000)
     (workflow.folder / "mine.yaml").write_text("name: mine\n")
     assert "dataset.root: missing" in workflow("--configfile", "mine.yaml", "--dry-run", fails=True)
 

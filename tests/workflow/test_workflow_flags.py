@@ -29,9 +29,9 @@ GIVEN_BY_RULES = {
     "train_boundaries": {"split", "seed"},
     "walk_pseudo_labels": {"product"},
     "train_segmentation": {"split", "seed"},
-    "evaluate": {"split", "product", "product_name", "model", "seed"},
+    "evaluate": {"split", "product", "product_name", "model", "protocol", "seed"},
     "compare_models": {"models", "references", "paper"},
-    "sweep_denoising": {"split", "product", "model", "seed", "density", "xis", "tau_low", "tau_high", "shown_rule", "shown_xi"},
+    "sweep_denoising": {"split", "product", "model", "protocol", "seed", "density", "xis", "tau_low", "tau_high", "shown_rule", "shown_xi"},
     "tabulate_sweeps": {"study", "rule", "xi"},
     "draw": {"split"},
 }

@@ -24,6 +24,7 @@ rule train_base:
         runtime=720,
     params:
         options=options("train_base", split=split_of("train"), method=lambda wildcards: experiment(wildcards).trained_base),
+        weights=weights("backbone"),
         code=code("train_base"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_base --index results/{wildcards.name}/index"

@@ -58,6 +58,7 @@ rule compute_clip_maps:
     params:
         options=options("compute_clip_maps"),
         words=lambda wildcards: words_file(experiment(wildcards).settings["base"]["clip_es"]["words"]).read_text(),
+        weights=weights("base.clip_es"),
         code=code("compute_clip_maps"),
     shell:
         "python -m brnf.stages.compute_clip_maps --index results/{wildcards.name}/index --images {input.images}"

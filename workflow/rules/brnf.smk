@@ -26,6 +26,7 @@ rule train_brnf:
         runtime=1440,
     params:
         options=options("train_brnf", split=split_of("train"), seed_product=lambda wildcards: guide(wildcards)[1]),
+        weights=weights("backbone"),
         code=code("train_brnf"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_brnf --index results/{wildcards.name}/index --base {input.base} --seeds {input.seeds}"

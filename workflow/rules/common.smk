@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from brnf.base.clip_words import words_file
 from brnf.data.contents import data_state
 from brnf.errors import UserError
+from brnf.weights import clip_identity, identity
 from brnf.workflow.configuration import read_experiments
 from brnf.workflow.controller import announce, is_alone
 from brnf.workflow.deaths import SHELL_PREFIX
@@ -20,7 +21,7 @@ from brnf.workflow.finished import measured_experiments
 from brnf.workflow.fingerprint import fingerprint
 from brnf.workflow.flags import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle
-from brnf.workflow.schema import leaves, load_schema
+from brnf.workflow.protocol import differences
 from brnf.workflow.slurm import begin, end
 from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
 from brnf.workflow.targets import (
@@ -147,6 +148,24 @@ def options(stage, **given):
         return command_line(without_idle(stage, stage_options(stage, experiment(wildcards), model, values)))
 
     return of
+
+
+def weights(section):
+    """Return a function for `params`: the tag of the weights that a network starts from, or what their file holds.
+
+    A file that is overwritten has another content under the same name, and reruns what starts from it.
+    """
+    return lambda wildcards: weights_of(wildcards.name, section)
+
+
+@cache
+def weights_of(name, section):
+    """Return what the weights of a section are, looked at once a call of the workflow."""
+    settings = EXPERIMENTS[name].settings
+    if section == "base.clip_es":
+        chosen = settings["base"]["clip_es"]
+        return clip_identity(chosen["model"], chosen["weights"])
+    return identity(settings[section]["weights"])
 
 
 def memory(megabytes):

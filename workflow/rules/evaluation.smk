@@ -171,8 +171,7 @@ rule report:
         runtime=10,
     params:
         experiments=expand("results/{name}", name=EXPERIMENTS),
-        defaults=lambda wildcards: [f"{'.'.join(path)}: {part.get('default')}" for path, part in leaves(load_schema())],
+        differences=lambda wildcards: [str(differences(chosen.settings)) for chosen in EXPERIMENTS.values()],
         code=code("report"),
     shell:
-        'python -m brnf.stages.report --experiments {params.experiments} --schema "$BRNF_SCHEMA"'
-        " --report {output.report} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.report --experiments {params.experiments}" " --report {output.report} $BRNF_RUNTIME 2> >(tee {log} >&2)"

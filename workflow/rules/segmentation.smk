@@ -49,6 +49,7 @@ rule train_segmentation:
         runtime=2880,
     params:
         options=options("train_segmentation", split=split_of("train")),
+        weights=weights("segmentation"),
         code=code("train_segmentation"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"

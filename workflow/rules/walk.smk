@@ -38,6 +38,7 @@ rule train_boundaries:
         runtime=720,
     params:
         options=options("train_boundaries", split=split_of("train")),
+        weights=weights("backbone"),
         code=code("train_boundaries"),
     shell:
         "python -m brnf.stages.train_boundaries --index results/{wildcards.name}/index --masks {input.masks}"

@@ -1,0 +1,75 @@
+"""Documents that code and documents name exist, with the sections that they cite."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CITED = re.compile(r"(?<![\w*<>/.-])((?:docs/)?[\w-]+\.md)\b(?:`{1,2}|\))?,? ?(?:sections? ((?:\d+(?:, | and |\.\.)?)+))?")
+FOREIGN = {"summary.md", "results.md", "seeds.md"}
+"""Tables that the workflow writes; docs/results.md is looked for under its full name."""
+
+
+def tracked_texts() -> Iterator[tuple[Path, str]]:
+    """Yield the files that git knows, and those that it would add, with their texts."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )
+    if listed.returncode:
+        pytest.fail(f"git does not list the files of {ROOT}: {listed.stderr}")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        kind = path.suffix in {".py", ".smk", ".yaml", ".md", ".toml", ".j2"}
+        if path.is_file() and (kind or path.name in {"Makefile", "Snakefile"}):
+            yield path, path.read_text(encoding="utf-8")
+
+
+def citations(text: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield each document that a text names, and the numbers of the sections that it cites."""
+    for match in CITED.finditer(text):
+        yield match[1], [int(number) for number in re.findall(r"\d+", match[2] or "")]
+
+
+def sections(document: Path) -> set[int]:
+    """Return the numbers of a document's sections, ``## 3 Base seeds``."""
+    return {int(number) for number in re.findall(r"^## (\d+) ", document.read_text(), re.MULTILINE)}
+
+
+def test_a_citation_is_found_in_every_form() -> None:
+    text = "docs/a.md section 2; `b.md` sections 3 and 4; ``docs/c.md`` section 5) x.md.j2 [d](d.md)"
+    found = list(citations(text))
+    assert found[:3] == [("docs/a.md", [2]), ("b.md", [3, 4]), ("docs/c.md", [5])]
+    assert found[-1] == ("d.md", [])
+
+
+def test_every_document_and_section_that_is_named_exists() -> None:
+    wrong = []
+    for path, text in tracked_texts():
+        for name, numbers in citations(text):
+            places = [ROOT / name, ROOT / "docs" / name, path.parent / name]
+            document = next((place for place in places if place.is_file()), None)
+            if document is None:
+                if name not in FOREIGN and path.parent.name != "tests":
+                    wrong.append(f"{path.relative_to(ROOT)}: {name} does not exist")
+                continue
+            missing = set(numbers) - sections(document)
+            wrong += [f"{path.relative_to(ROOT)}: {name} has no section {number}" for number in missing]
+    assert wrong == []
+
+
+def test_the_code_cites_the_method_by_its_place() -> None:
+    wrong = []
+    for path, text in tracked_texts():
+        inside = path.parent == ROOT / "docs" or path == Path(__file__)
+        if not inside and re.search(r"(?<!docs/)\bmethod\.md", text):
+            wrong.append(str(path.relative_to(ROOT)))
+    assert wrong == []
+
+
+def test_every_mark_of_origin_stands_where_its_legend_is_named() -> None:
+    legend = (ROOT / "docs" / "method.md").read_text()
+    assert all(f"| [{mark}] |" in legend for mark in "PBD")
