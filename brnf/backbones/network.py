@@ -43,8 +43,9 @@ CAFFE_MEAN = (122.675, 116.669, 104.008)
 class Backbone(nn.Module):
     """Extract the outputs of four stages.
 
-    BatchNorm always works with its stored statistics and frozen scale (SIPE). Gradients stop where the
-    frozen stages end, since nothing before that point asks for one.
+    BatchNorm always works with its stored statistics; its scale and shift are frozen, too, until
+    :meth:`let_norms_learn`. Gradients stop where the frozen stages end, since nothing before that
+    point asks for one.
 
     Arguments:
         network: a timm network built with ``features_only``.
@@ -81,6 +82,15 @@ class Backbone(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable_stages > 0):
             return list(self.network(images)[-4:])
 
+    def let_norms_learn(self) -> None:
+        """Let the scale and shift of BatchNorm learn in the stages that do (SIPE).
+
+        Its statistics stay as they are stored.
+        """
+        for module, learns in self._parts():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.requires_grad_(learns)
+
     def fold(self) -> None:
         """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference only."""
         self.network = folded(self.network)
@@ -94,10 +104,15 @@ class Backbone(nn.Module):
         return self
 
     def _freeze(self) -> None:
-        for module, output in _outputs_of_modules(self.network):
-            learns = output > 4 - self.trainable_stages and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for module, learns in self._parts():
+            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
             for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(learns)
+                parameter.requires_grad_(learns and not is_norm)
+
+    def _parts(self) -> list[tuple[nn.Module, bool]]:
+        """Return each module with whether it lies in a stage that learns."""
+        first = 4 - self.trainable_stages
+        return [(module, output > first) for module, output in _outputs_of_modules(self.network)]
 
 
 def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:

@@ -1,4 +1,4 @@
-"""Multi-scale maps and single-scale pixel features of one image (`method.md` sections 2 and 4)."""
+"""Multi-scale maps and single-scale pixel features of one image (`docs/method.md` 2, 4)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,13 +10,13 @@ from torch import Tensor
 from brnf.cam.affinity import propagate
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.prototypes import (
+    SeedRule,
+    choose_seeds,
     classifier_maps,
     divide_by_maximum,
-    plain_seeds,
     present_classes,
     prototype_maps,
     prototypes,
-    structure_seeds,
 )
 
 __all__ = ["ImageMaps", "MapOptions", "multi_scale_maps", "pixel_features"]
@@ -30,11 +30,13 @@ class MapOptions:
         scales: of the image; each is seen together with its mirror.
         seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
         background_over: classes that count against the background inside the network.
+        background_weight: factor of the background in that rule, or None for the rule's own.
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    seed_rule: Literal["structure", "plain"] = "structure"
+    seed_rule: SeedRule = "structure"
     background_over: Literal["all", "present"] = "all"
+    background_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def _maps_of_scale(pair: CamOutput, labels: Tensor, present: Tensor, options: Ma
         summed = maps[:, present[0]]
     else:
         summed = pair.logits.relu()[:, labels.bool()]
-    structural = options.seed_rule == "structure" and pair.affinity is None
-    seeds = structure_seeds(maps, pair.features, present) if structural else plain_seeds(maps, present)
+    rule = options.seed_rule if pair.affinity is None else "plain"
+    seeds = choose_seeds(maps, pair.features, present, rule, options.background_weight)
     # Prototypes of the image's own classes only: absent ones have no seed, and cost as much.
     return summed, prototype_maps(pair.features, prototypes(pair.features, seeds[:, present[0]]))
 
