@@ -51,7 +51,8 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(SEEN)
     network = in_planes(load_cam_network(run.product("network/network.pt"), CPU, index.classes))
     options = run.options(compute_cams)
-    if (options.seed_rule, options.background_over, options.amp) != ("structure", "all", False):
+    rules = options.seed_rule, options.background_over, options.background_weight
+    if (*rules, options.amp) != ("structure", "all", None, False):
         raise UserError("the research side has SIPE's seeds and background, in float32")
 
     def maps_of(image: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
