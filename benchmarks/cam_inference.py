@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.backbones import BackboneOptions, build_backbone
-from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps
+from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes, prototype_maps, prototypes, structure_seeds
 
@@ -74,7 +74,7 @@ def _apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> Im
     present = present_classes(labels[None])
     sums: list[list[Tensor]] = [[], []]
     for scale in size.scales:
-        view = _scaled(image, scale)[None]
+        view = scaled_image(image, scale)[None]
         straight, mirrored = _output(network, view), _output(network, view.flip(-1))
         logits, features = (one + other.flip(-1) for one, other in zip(straight, mirrored, strict=True))
         seeds = structure_seeds(classifier_maps(logits, labels[None]), features, present)
@@ -85,11 +85,6 @@ def _apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> Im
     return ImageMaps(torch.cat([1 - classifier.amax(0, keepdim=True), classifier]), prototype)
 
 
-def _scaled(image: Tensor, scale: float) -> Tensor:
-    sides = [round(side * scale) for side in image.shape[1:]]
-    return F.interpolate(image[None], sides, mode="bilinear", align_corners=False, antialias=True)[0] if scale != 1 else image
-
-
 def _output(network: CamNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
     normal = ((images - network.backbone.mean) / network.backbone.deviation).contiguous()
     output = network.heads(list(network.backbone.network(normal)[-4:]))
@@ -97,7 +92,8 @@ def _output(network: CamNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _limit(network: CamNetwork, image: Tensor, size: Size, kind: torch.dtype) -> dict[str, Any]:
-    products = [convolutions_as_products(network, _scaled(image, scale)[None].repeat(2, 1, 1, 1), kind) for scale in size.scales]
+    pairs = [scaled_image(image, scale)[None].repeat(2, 1, 1, 1) for scale in size.scales]
+    products = [convolutions_as_products(network, pair, kind) for pair in pairs]
     return {"limit": f"GEMM of the convolutions, {str(kind).split('.')[1]}", "bound": lambda: [run() for run in products]}
 
 

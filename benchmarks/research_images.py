@@ -19,6 +19,7 @@ from benchmarks.own_stages import CPU, evaluations
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.sides import Build, Runner, Stopwatch
+from brnf.cam.inference import scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
 from brnf.data.augment import resize_maps
@@ -51,15 +52,15 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(SEEN)
     network = in_planes(load_cam_network(run.product("network/network.pt"), CPU, index.classes))
     options = run.options(compute_cams)
-    if (options.seed_rule, options.background_over, options.amp) != ("structure", "all", False):
+    rules = options.seed_rule, options.background_over, options.background_weight
+    if (*rules, options.amp) != ("structure", "all", None, False):
         raise UserError("the research side has SIPE's seeds and background, in float32")
 
     def maps_of(image: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
         present = present_classes(labels[None])
         sums: list[list[Tensor]] = [[], []]
         for scale in options.scales:
-            sides = [max(1, round(side * scale)) for side in image.shape[1:]]
-            view = F.interpolate(image[None].float(), sides, mode="bilinear", align_corners=False, antialias=True)
+            view = scaled_image(image, scale)[None].float()
             with watch.loop("CAM inference"):
                 logits, features = _pair(network, view)
             with watch.loop("prototypes, seeds, cosine maps"):

@@ -26,7 +26,7 @@ from brnf.backbones import build_backbone
 from brnf.cam import objective
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import MapRules, TrainingMaps
-from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
+from brnf.cam.prototypes import classifier_maps, present_classes
 from brnf.errors import UserError
 from brnf.flow import online
 from brnf.flow.density import FlowOptions
@@ -101,7 +101,7 @@ def research_objective(watch: Stopwatch) -> Iterator[None]:
     """Let the objective of BRNF, within the block, make maps with SIPE's intermediates and the online flow as research code does."""
 
     def maps_of(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
-        if rules.seed_rule != "structure" or output.affinity is not None:
+        if (rules.seed_rule, rules.background_weight, output.affinity) != ("structure", None, None):
             raise UserError("the research side has SIPE's seeds")
         present = present_classes(labels)
         counts = present[:, :, None, None] & valid
@@ -111,7 +111,7 @@ def research_objective(watch: Stopwatch) -> Iterator[None]:
             seeds = intermediate_seeds(classifier.detach(), output.semantic, present)
             cosine = intermediate_prototype_maps(features, seeds * valid)
         _count_gradient(features, cosine, watch)
-        return TrainingMaps(classifier, divide_by_maximum(cosine * counts), counts)
+        return TrainingMaps(classifier, cosine, counts)
 
     def flow_of(dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device) -> OnlineFlow:
         return _ResearchOnlineFlow(dimension, classes, flow, options, device, watch)

@@ -44,8 +44,9 @@ CAFFE_MEAN = (122.675, 116.669, 104.008)
 class Backbone(nn.Module):
     """Extract the outputs of four stages.
 
-    BatchNorm always works with its stored statistics and frozen scale (SIPE). Gradients stop where the
-    frozen stages end, since nothing before that point asks for one.
+    BatchNorm always works with its stored statistics; its scale and shift are frozen, too, until
+    :meth:`let_norms_learn`. Gradients stop where the frozen stages end, since nothing before that
+    point asks for one.
 
     Arguments:
         network: a timm network built with ``features_only``.
@@ -90,6 +91,15 @@ class Backbone(nn.Module):
         for colours, saved in ((self.mean, loaded.mean), (self.deviation, loaded.deviation)):
             colours.copy_(torch.tensor(saved).view(1, 3, 1, 1))
 
+    def let_norms_learn(self) -> None:
+        """Let the scale and shift of BatchNorm learn in the stages that do (SIPE).
+
+        Its statistics stay as they are stored.
+        """
+        for module, learns in self._parts():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.requires_grad_(learns)
+
     def fold(self) -> None:
         """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference only."""
         self.network = folded(self.network)
@@ -103,10 +113,15 @@ class Backbone(nn.Module):
         return self
 
     def _freeze(self) -> None:
-        for module, output in _outputs_of_modules(self.network):
-            learns = output > 4 - self.trainable_stages and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for module, learns in self._parts():
+            is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
             for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(learns)
+                parameter.requires_grad_(learns and not is_norm)
+
+    def _parts(self) -> list[tuple[nn.Module, bool]]:
+        """Return each module with whether it lies in a stage that learns."""
+        first = 4 - self.trainable_stages
+        return [(module, output > first) for module, output in _outputs_of_modules(self.network)]
 
 
 def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:

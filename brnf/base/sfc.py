@@ -1,6 +1,7 @@
 """SFC's training: consistency of maps at two scales, weighted by how rare a class is, over batches that a bank makes longer.
 
-`method.md` section 3. Maps are propagated by pixel similarity (PCM); see :func:`brnf.cam.objective.training_maps`.
+`docs/method.md` section 3. Maps are propagated by pixel similarity (PCM); see
+:func:`brnf.cam.objective.training_maps`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import MapRules, training_maps
+from brnf.cam.prototypes import divide_by_maximum
 from brnf.cam.training import Batch
 
 __all__ = ["ImageBank", "SfcObjective", "SfcOptions", "bank_draws", "distribution_weights", "halved"]
@@ -24,7 +26,7 @@ LABELS_PER_DRAW = 3
 
 @dataclass(frozen=True)
 class SfcOptions:
-    """SFC's own settings (``method.md`` section 3)."""
+    """SFC's own settings (``docs/method.md`` section 3)."""
 
     sfc_drawn: int = 4
     """Images of the bank that join each batch."""
@@ -130,7 +132,8 @@ class SfcObjective:
         """Return the terms of the loss by name.
 
         ``(L_cls(1) + L_cls(1/2)) / 2 + 1.6 mean|a (A_1 - P_1)| + 0.8 mean|a (A_1 halved - A_1/2)|``; the background weighs 1 in the
-        second term and is left out of the third.
+        second term and is left out of the third. Padding counts in both: propagated and prototype
+        maps reach into it.
 
         Arguments:
             whole: the network's output for the images at scale 1.
@@ -142,7 +145,7 @@ class SfcObjective:
         grid = half.logits.shape[2:]
         small = training_maps(half, labels, F.interpolate(valid.float(), grid, mode="nearest").bool(), self._rules)
         shrunk = F.interpolate(large.classifier[:, 1:], grid, mode="bilinear", align_corners=True)
-        difference = (large.classifier - large.prototype).abs()
+        difference = (large.classifier - divide_by_maximum(large.cosine)).abs()
         scores = [F.multilabel_soft_margin_loss(output.scores, labels) for output in (whole, half)]
         return {
             "classification": (scores[0] + scores[1]) / 2,

@@ -1,4 +1,4 @@
-"""Multi-scale maps and single-scale pixel features of one image (`method.md` sections 2 and 4)."""
+"""Multi-scale maps and single-scale pixel features of one image (`docs/method.md` 2, 4)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,16 +10,16 @@ from torch import Tensor
 from brnf.cam.affinity import propagate
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.prototypes import (
+    SeedRule,
+    choose_seeds,
     classifier_maps,
     divide_by_maximum,
-    plain_seeds,
     present_classes,
     prototype_maps,
     prototypes,
-    structure_seeds,
 )
 
-__all__ = ["ImageMaps", "MapOptions", "multi_scale_maps", "pixel_features"]
+__all__ = ["ImageMaps", "MapOptions", "multi_scale_maps", "pixel_features", "scaled_image"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class MapOptions:
         scales: of the image; each is seen together with its mirror.
         seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
         background_over: classes that count against the background inside the network.
+        background_weight: factor of the background in that rule, or None for the rule's own.
     """
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    seed_rule: Literal["structure", "plain"] = "structure"
+    seed_rule: SeedRule = "structure"
     background_over: Literal["all", "present"] = "all"
+    background_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
     present = present_classes(labels[None])
     classifier = prototype = torch.zeros((), device=image.device)
     for scale in options.scales:
-        pair = _mirrored_pair(network, _resize(image, scale))
+        pair = _mirrored_pair(network, scaled_image(image, scale))
         with torch.autocast(image.device.type, enabled=False):  # in bfloat16 seeds and cosines would lose digits, too
             summed, activation = _maps_of_scale(pair, labels, present, options)
             classifier = classifier + _enlarge(summed, size)
@@ -91,8 +93,8 @@ def _maps_of_scale(pair: CamOutput, labels: Tensor, present: Tensor, options: Ma
         summed = maps[:, present[0]]
     else:
         summed = pair.logits.relu()[:, labels.bool()]
-    structural = options.seed_rule == "structure" and pair.affinity is None
-    seeds = structure_seeds(maps, pair.features, present) if structural else plain_seeds(maps, present)
+    rule = options.seed_rule if pair.affinity is None else "plain"
+    seeds = choose_seeds(maps, pair.features, present, rule, options.background_weight)
     # Prototypes of the image's own classes only: absent ones have no seed, and cost as much.
     return summed, prototype_maps(pair.features, prototypes(pair.features, seeds[:, present[0]]))
 
@@ -118,11 +120,21 @@ def _mirrored_pair(network: CamNetwork, image: Tensor) -> CamOutput:
     return CamOutput(logits, features, semantic, affinity)
 
 
-def _resize(image: Tensor, scale: float) -> Tensor:
+def scaled_image(image: Tensor, scale: float) -> Tensor:
+    """Return an image at a scale, resized as SIPE does with PIL: bicubic, rounded to grey values.
+
+    Arguments:
+        image: [3, H, W] in 0..255.
+        scale: of both sides; 1 returns the image itself.
+
+    Returns:
+        [3, H * scale, W * scale] float32 in 0..255; the mean difference from PIL's is 0.2.
+    """
     if scale == 1:
         return image
-    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
-    return F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=False, antialias=True)[0]
+    size = [max(1, round(side * scale)) for side in image.shape[1:]]
+    resized = F.interpolate(image[None].float(), size, mode="bicubic", antialias=True)[0]
+    return resized.round().clamp(0, 255)
 
 
 def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:

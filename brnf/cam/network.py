@@ -41,7 +41,10 @@ class CamOutput:
 
 
 class CamNetwork(nn.Module):
-    """Classify images with 1x1 convolutions and describe their pixels (`method.md` section 2, SIPE).
+    """Classify images with 1x1 convolutions and describe their pixels.
+
+    SIPE's network (`docs/method.md` section 2). In the backbone's trainable stages BatchNorm's
+    scale and shift learn, too; its statistics never do.
 
     Arguments:
         backbone: a four-stage feature extractor.
@@ -49,14 +52,25 @@ class CamNetwork(nn.Module):
         widths: channels of the side convolutions on the four stages, at most the stages' own.
         affinity: whether a further 1x1 convolution on the last stage and the image's colours measures the similarity of pixels,
             by which maps are then propagated (SFC).
+        detach_sides: whether the stages under the side convolutions are detached (SIPE), so that no
+            loss on the features or on the prototypes' maps reaches the backbone.
 
     Attributes:
         dimension: D of the pixel features, even.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, widths: Sequence[int], affinity: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        widths: Sequence[int],
+        affinity: bool = False,
+        detach_sides: bool = True,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.backbone.let_norms_learn()
+        self.detach_sides = detach_sides
         self.classes = classes
         self.widths = side_widths(widths, backbone.channels)
         self.dimension = sum(self.widths)
@@ -84,10 +98,11 @@ class CamNetwork(nn.Module):
             colours: the normalised images [N, 3, H, W], needed for the affinity only.
         """
         grid = stages[2].shape[2:]
-        blocks = [
-            F.interpolate(F.normalize(side(stage.detach()), dim=1), grid, mode="bilinear", align_corners=True)
-            for side, stage in zip(self.sides, stages, strict=True)
-        ]
+        seen = [stage.detach() for stage in stages] if self.detach_sides else stages
+        # As SIPE: these blocks are aligned by the pixels' centres, the maps below by their corners.
+        pairs = zip(self.sides, seen, strict=True)
+        units = (F.normalize(side(stage), dim=1) for side, stage in pairs)
+        blocks = [F.interpolate(unit, grid, mode="bilinear", align_corners=False) for unit in units]
         logits = self.classifier(stages[3])
         semantic = stages[3].detach()
         if semantic.shape[2:] != grid:
@@ -133,6 +148,7 @@ def pack_network(network: CamNetwork, options: BackboneOptions, classes: Sequenc
         "classes": list(classes),
         "widths": list(network.widths),
         "affinity": network.affinity is not None,
+        "detach_sides": network.detach_sides,
         "state": network.state_dict(),
     }
 
@@ -145,6 +161,7 @@ def unpack_network(packed: dict[str, Any]) -> CamNetwork:
     """
     backbone = build_backbone(BackboneOptions(**packed["backbone"]), load=False)
     backbone.restore(LoadedWeights(**packed["weights"]))
-    network = CamNetwork(backbone, len(packed["classes"]), packed["widths"], packed["affinity"])
+    heads = packed["widths"], packed["affinity"], packed["detach_sides"]
+    network = CamNetwork(backbone, len(packed["classes"]), *heads)
     network.load_state_dict(packed["state"])
     return network

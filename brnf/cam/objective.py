@@ -1,7 +1,8 @@
-"""What the networks minimise: SIPE's base loss and BRNF's four terms (`method.md` sections 2 and 7)."""
+"""What the networks minimise: SIPE's base loss and BRNF's four terms (`docs/method.md` 2, 7)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -13,13 +14,13 @@ from brnf.cam.affinity import propagate
 from brnf.cam.contrast import ContrastBank, info_nce, region_features
 from brnf.cam.network import CamOutput
 from brnf.cam.prototypes import (
+    SeedRule,
+    choose_seeds,
     classifier_maps,
     divide_by_maximum,
-    plain_seeds,
     present_classes,
     prototype_maps,
     prototypes,
-    structure_seeds,
 )
 from brnf.flow.labels import three_way_labels
 from brnf.flow.online import OnlineFlow
@@ -34,10 +35,12 @@ class MapRules:
     Attributes:
         seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
         background_over: classes that count against the background.
+        background_weight: factor of the background in that rule, or None for the rule's own.
     """
 
-    seed_rule: Literal["structure", "plain"] = "structure"
+    seed_rule: SeedRule = "structure"
     background_over: Literal["all", "present"] = "all"
+    background_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,21 @@ class TrainingMaps:
     """The two maps of a batch and where they count.
 
     Attributes:
-        classifier: A, [N, K, h, w] in 0..1, masked by labels and padding.
-        prototype: P, likewise, divided by its maximum.
+        classifier: A, [N, K, h, w] in 0..1, masked by labels and padding; where an affinity has
+            propagated it (SFC) it was masked before, and reaches into the padding.
+        cosine: P, likewise in 0..1, neither masked nor divided by its maximum; zero where a class
+            has no seed, as those that are not of the image.
         counts: [N, K, h, w] bool, true for classes of the image and background outside the padding.
     """
 
     classifier: Tensor
-    prototype: Tensor
+    cosine: Tensor
     counts: Tensor
+
+    @cached_property
+    def prototype(self) -> Tensor:
+        """Return P outside the padding, divided by its maximum there."""
+        return divide_by_maximum(self.cosine * self.counts)
 
 
 def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
@@ -70,14 +80,12 @@ def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRu
     counts = present[:, :, None, None] & valid
     classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
     if output.affinity is not None:
-        classifier = propagate(classifier, output.affinity) * counts
-    if rules.seed_rule == "structure" and output.affinity is None:
-        seeds = structure_seeds(classifier.detach(), output.semantic, present)
-    else:
-        seeds = plain_seeds(classifier.detach(), present)
+        classifier = propagate(classifier, output.affinity)
+    rule = rules.seed_rule if output.affinity is None else "plain"
+    weight = rules.background_weight
+    seeds = choose_seeds(classifier.detach(), output.semantic, present, rule, weight)
     centres = prototypes(output.features, seeds * valid)
-    prototype = divide_by_maximum(prototype_maps(output.features, centres) * counts)
-    return TrainingMaps(classifier, prototype, counts)
+    return TrainingMaps(classifier, prototype_maps(output.features, centres), counts)
 
 
 def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
@@ -89,12 +97,14 @@ def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
 def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> dict[str, Tensor]:
     """Return SIPE's loss, ``L_cls + mean|A - P|`` over all K maps.
 
+    The padding counts: A is zero there, P is not. P is divided by its maximum over the whole crop.
+
     Arguments: as :func:`training_maps`.
     """
     maps = training_maps(output, labels, valid, rules)
     return {
         "classification": F.multilabel_soft_margin_loss(output.scores, labels),
-        "consistency": (maps.classifier - maps.prototype).abs().mean(),
+        "consistency": (maps.classifier - divide_by_maximum(maps.cosine)).abs().mean(),
     }
 
 
@@ -154,7 +164,8 @@ class BrnfObjective:
         maps = training_maps(output, labels, valid, self.rules)
         terms = {"classification": F.multilabel_soft_margin_loss(output.scores, labels)}
         if self.options.guidance:
-            terms["guidance"] = self.options.lambda_gui * masked_difference(maps.prototype, seeds, maps.counts)
+            guidance = masked_difference(maps.prototype, seeds, maps.counts)
+            terms["guidance"] = self.options.lambda_gui * guidance
         if self.flow is not None:
             terms["flow_nll"] = output.logits.new_tensor(self._teach_flow(output.features, maps, seeds, valid))
         if self.options.ccnf and use_flow:

@@ -1,4 +1,4 @@
-"""From class maps to seeds, from seeds to prototypes, from prototypes to maps (`method.md` section 2).
+"""From class maps to seeds, to prototypes, to prototype maps (`docs/method.md` section 2).
 
 All maps are [N, K, h, w] with the background as channel 0, all valid masks [N, 1, h, w].
 """
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "SeedRule",
+    "choose_seeds",
     "classifier_maps",
     "divide_by_maximum",
     "plain_seeds",
@@ -20,6 +22,12 @@ __all__ = [
 ]
 
 EPSILON = 1e-5
+
+SeedRule = Literal["structure", "plain"]
+"""How the seeds of prototypes are chosen: SIPE's rule or SFC's."""
+
+BACKGROUND_WEIGHTS: dict[SeedRule, float] = {"structure": 0.5, "plain": 0.3}
+"""What the background is multiplied by before the winner is found, by SIPE's and by SFC's code."""
 
 
 def divide_by_maximum(maps: Tensor) -> Tensor:
@@ -58,16 +66,47 @@ def classifier_maps(logits: Tensor, labels: Tensor, background_over: Literal["al
     return torch.cat([1 - counted.amax(1, keepdim=True), foreground], 1)
 
 
-def structure_seeds(maps: Tensor, features: Tensor, present: Tensor) -> Tensor:
+def choose_seeds(
+    maps: Tensor,
+    features: Tensor,
+    present: Tensor,
+    rule: SeedRule,
+    background_weight: float | None = None,
+) -> Tensor:
+    """Give each pixel the class that one of the two rules finds.
+
+    Arguments:
+        maps: A, [N, K, h, w].
+        features: f, [N, S, h, w]; of no use to the plain rule.
+        present: [N, K] bool.
+        rule: see :func:`structure_seeds` and :func:`plain_seeds`.
+        background_weight: factor of the background, or None for the rule's own.
+
+    Returns:
+        One-hot seeds [N, K, h, w] float32; a pixel won by a class that is not present has none.
+    """
+    weight = BACKGROUND_WEIGHTS[rule] if background_weight is None else background_weight
+    if rule == "structure":
+        return structure_seeds(maps, features, present, weight)
+    return plain_seeds(maps, present, weight)
+
+
+def structure_seeds(
+    maps: Tensor,
+    features: Tensor,
+    present: Tensor,
+    background_weight: float = BACKGROUND_WEIGHTS["structure"],
+) -> Tensor:
     """Give each pixel the class whose map its neighbourhood in feature space resembles most (SIPE).
 
     ``R_ij = relu(cos(f_i, f_j))``; the pixel's similarity map ``R_i`` is compared with every class map by a soft
-    intersection over union; the background counts half.
+    intersection over union.
 
     Arguments:
         maps: A, [N, K, h, w].
         features: f, [N, S, h, w].
         present: [N, K] bool.
+        background_weight: factor of the background's overlap.
 
     Returns:
         One-hot seeds [N, K, h, w] float32; a pixel won by a class that is not present has none.
@@ -78,11 +117,14 @@ def structure_seeds(maps: Tensor, features: Tensor, present: Tensor) -> Tensor:
     intersection = flat_maps @ similarity
     union = similarity.sum(1, keepdim=True) + flat_maps.sum(2, keepdim=True) - intersection
     overlap = intersection / (union + EPSILON)
-    overlap = torch.cat([overlap[:, :1] * 0.5, overlap[:, 1:]], 1)
-    return _one_hot(overlap.view_as(maps), present)
+    return _one_hot(_weighted(overlap.view_as(maps), background_weight), present)
 
 
-def plain_seeds(maps: Tensor, present: Tensor, background_weight: float = 0.3) -> Tensor:
+def plain_seeds(
+    maps: Tensor,
+    present: Tensor,
+    background_weight: float = BACKGROUND_WEIGHTS["plain"],
+) -> Tensor:
     """Give each pixel the class of the largest map after the background was weighted down (SFC).
 
     Arguments:
@@ -93,7 +135,11 @@ def plain_seeds(maps: Tensor, present: Tensor, background_weight: float = 0.3) -
     Returns:
         One-hot seeds [N, K, h, w] float32.
     """
-    return _one_hot(torch.cat([maps[:, :1] * background_weight, maps[:, 1:]], 1), present)
+    return _one_hot(_weighted(maps, background_weight), present)
+
+
+def _weighted(scores: Tensor, background_weight: float) -> Tensor:
+    return torch.cat([scores[:, :1] * background_weight, scores[:, 1:]], 1)
 
 
 def _one_hot(scores: Tensor, present: Tensor) -> Tensor:

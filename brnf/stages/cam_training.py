@@ -45,6 +45,10 @@ class CamTrainingOptions:
     """Seeds under which prototypes are averaged: structure (SIPE) or plain (SFC)."""
     background_over: Literal["all", "present"] = "all"
     """Classes that count against the background: all, or those of the image."""
+    background_weight: float | None = None
+    """Factor of the background when seeds are chosen; None: 0.5 (structure) or 0.3 (plain)."""
+    detach_sides: bool = True
+    """Keep losses on features and prototype maps from teaching the backbone, as SIPE does [D]."""
     fit_classifier: bool = False
     """Fit the classifier to the untrained backbone before the training: for small data [D]."""
     classifier_penalty: float = 1e-4
@@ -96,7 +100,7 @@ class CamTrainingOptions:
 
     def map_rules(self) -> MapRules:
         """Return how maps are made in training."""
-        return MapRules(self.seed_rule, self.background_over)
+        return MapRules(self.seed_rule, self.background_over, self.background_weight)
 
     def new_network(self, classes: int, device: torch.device, affinity: bool = False) -> CamNetwork:
         """Return a network with the backbone's weights and random new layers, the same ones for the same seed.
@@ -107,7 +111,9 @@ class CamTrainingOptions:
             affinity: whether it propagates maps by pixel similarity (SFC).
         """
         torch.manual_seed(self.seed)
-        return CamNetwork(build_backbone(self.backbone_options()), classes, self.side_widths, affinity).to(device)
+        backbone = build_backbone(self.backbone_options())
+        heads = self.side_widths, affinity, self.detach_sides
+        return CamNetwork(backbone, classes, *heads).to(device)
 
 
 def train_and_save(

@@ -36,7 +36,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options:
-    """How maps are made (`method.md` section 2)."""
+    """How maps are made (`docs/method.md` section 2)."""
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     """Scales of the image, each seen with its mirror [P]."""
@@ -44,12 +44,19 @@ class Options:
     """Seeds under which prototypes are averaged: structure (SIPE) or plain (SFC)."""
     background_over: Literal["all", "present"] = "all"
     """Classes that count against the background: all, or those of the image."""
+    background_weight: float | None = None
+    """Factor of the background when seeds are chosen; None: 0.5 (structure) or 0.3 (plain)."""
     image_long_side: int | None = None
     """Long side of the image at scale 1 in pixels; None keeps its own size."""
     map_stride: int = 1
     """Maps are stored at the image's size divided by this."""
     amp: bool = False
     """Compute the network in bfloat16."""
+
+    def map_options(self) -> MapOptions:
+        """Return how maps are made at all scales."""
+        rules = self.seed_rule, self.background_over, self.background_weight
+        return MapOptions(self.scales, *rules)
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -58,7 +65,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
-    rules = MapOptions(options.scales, options.seed_rule, options.background_over)
+    rules = options.map_options()
     with locked(outputs.maps), write_maps(outputs.maps) as writer, torch.inference_mode():
         for record in Progress(index.images, "compute CAMs", runtime, unit="image"):
             size = map_size(record, options.map_stride)

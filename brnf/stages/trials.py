@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brnf.cam.inference import MapOptions, multi_scale_maps, pixel_features
+from brnf.cam.inference import multi_scale_maps, pixel_features
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
 from brnf.cam.training import Batch, CamTrainer
@@ -146,7 +146,7 @@ def _compute_cams(experiment: Experiment, size: SplitSize, device: torch.device)
     network = cam_network(experiment, size.classes, device).eval()
     labels = torch.zeros(size.classes, device=device)
     labels[: _present(size)] = 1
-    rules = MapOptions(options.scales, options.seed_rule, options.background_over)
+    rules = options.map_options()
 
     def trial(fraction: float) -> tuple[float, float]:
         stored = [map_side(_side(side, fraction), options.map_stride) for side in (size.height, size.width)]

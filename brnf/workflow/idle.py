@@ -17,6 +17,7 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("train_base", lambda options: options["method"] != "sfc", "sfc_*"),
     ("train_base", lambda options: options["method"] == "sfc", "seed_rule"),
     ("train_base train_brnf", lambda options: not options["fit_classifier"], "classifier_penalty"),
+    ("train_base train_brnf", lambda options: options["trainable_stages"] == 0, "detach_sides"),
     ("train_brnf", lambda options: not options["guidance"], "lambda_gui"),
     ("train_brnf", lambda options: not options["ccnf"], "lambda_cal"),
     ("train_brnf", lambda options: not options["fscl"], "lambda_nce nce_temperature sample_width samples_per_step bank_*"),

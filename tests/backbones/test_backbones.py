@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from brnf.backbones import BackboneOptions, build_backbone
@@ -43,16 +44,51 @@ def test_gradients_stop_after_stage_two(sipe: CamNetwork) -> None:
     sipe.train()
     output = sipe(torch.rand(2, 3, 64, 64) * 255)
     output.logits.sum().backward()
-    learning = {name for name, parameter in sipe.backbone.network.named_parameters() if parameter.grad is not None}
-    assert learning and all(name.startswith(("layer3.", "layer4.")) and "bn" not in name for name in learning)
+    parameters = dict(sipe.backbone.network.named_parameters())
+    learning = {name for name, parameter in parameters.items() if parameter.grad is not None}
+    # BatchNorm's scale and shift among them, as in SIPE's code; its statistics stay.
+    assert learning == {name for name in parameters if name.startswith(("layer3.", "layer4."))}
+    assert len(learning) == 87 and {"layer3.0.bn1.weight", "layer4.2.bn3.bias"} < learning
     assert not any(module.training for module in sipe.backbone.modules() if isinstance(module, nn.BatchNorm2d))
     assert all(side.weight.grad is None for side in sipe.sides)  # the classifier's loss does not reach the side branches
 
 
-def test_side_convolutions_do_not_train_the_backbone(sipe: CamNetwork) -> None:
-    sipe.zero_grad()
-    sipe(torch.rand(1, 3, 64, 64) * 255).features.square().mean().backward()
-    assert all(parameter.grad is None or not parameter.grad.any() for parameter in sipe.backbone.parameters())
+def trained_by_the_features(network: CamNetwork) -> set[str]:
+    """Return the backbone's parameters that a loss on the features alone has a gradient for."""
+    network.zero_grad()
+    network(torch.rand(1, 3, 64, 64) * 255).features.std(dim=1).sum().backward()
+    parameters = network.backbone.network.named_parameters()
+    return {name for name, value in parameters if value.grad is not None and value.grad.any()}
+
+
+def test_side_convolutions_train_the_backbone_only_where_their_stages_are_not_detached() -> None:
+    torch.manual_seed(0)
+    options = BackboneOptions("resnet18", "none", trainable_stages=2)
+    widths = (8, 8, 8, 8)
+    detached = CamNetwork(build_backbone(options), 2, widths)
+    attached = CamNetwork(build_backbone(options), 2, widths, detach_sides=False)
+    assert trained_by_the_features(detached) == set()
+    found = trained_by_the_features(attached)
+    assert all(name.startswith(("layer3.", "layer4.")) for name in found)
+    assert {"layer3.0.downsample.0.weight", "layer4.1.bn2.weight"} < found
+
+
+def test_detached_sides_are_saved_with_the_network() -> None:
+    options = BackboneOptions("resnet18", "none")
+    for detached in (True, False):
+        network = CamNetwork(build_backbone(options), 2, (8, 8, 8, 8), detach_sides=detached)
+        assert unpack_network(pack_network(network, options, ("a", "b"))).detach_sides == detached
+
+
+def test_side_blocks_are_enlarged_by_the_pixels_centres(sipe: CamNetwork) -> None:
+    stages = [torch.zeros(1, channels, 4, 4) for channels in sipe.backbone.channels]
+    stages[0] = torch.zeros(1, 256, 8, 8)
+    stages[0][0, :, 0, 0], stages[0][0, :, 7, 7] = 1, 1
+    block = sipe.heads(stages).features[0, :128]
+    unit = F.normalize(sipe.sides[0].weight[:, :, 0, 0].sum(1), dim=0)
+    # At half the size each value is the mean of 2 x 2; by the corners it would be the first itself.
+    torch.testing.assert_close(block[:, 0, 0], unit / 4)
+    torch.testing.assert_close(block[:, 3, 3], unit / 4)
 
 
 def test_features_are_four_unit_blocks_where_nothing_is_interpolated() -> None:

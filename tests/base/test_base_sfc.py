@@ -86,7 +86,7 @@ def output_of(seed: int, grid: tuple[int, int]) -> CamOutput:
 
 
 def plain_refined(output: CamOutput, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Return A by section 2, masked, then propagated by loops over images."""
+    """Return A by section 2, masked, then propagated by loops over images, into the padding too."""
     maps = []
     for n in range(len(labels)):
         a = output.logits[n].relu()
@@ -95,7 +95,7 @@ def plain_refined(output: CamOutput, labels: torch.Tensor, valid: torch.Tensor) 
         f = F.normalize(output.affinity[n].flatten(1), dim=0)
         w = (f.T @ f).relu()
         w = w / (w.sum(0) + 1e-5)
-        maps.append((a.flatten(1) @ w @ w).view_as(a) * valid[n])
+        maps.append((a.flatten(1) @ w @ w).view_as(a))
     return torch.stack(maps)
 
 
@@ -118,7 +118,7 @@ def test_every_term_of_the_loss_equals_a_plain_rewriting() -> None:
             pixels = (winner == k) & valid[n, 0]
             if pixels.any():
                 centre = whole.features[n][:, pixels].mean(1)
-                p = F.cosine_similarity(whole.features[n], centre[:, None, None], dim=0).relu() * valid[n, 0]
+                p = F.cosine_similarity(whole.features[n], centre[:, None, None], dim=0).relu()
                 prototype[n, k] = p / (p.max() + 1e-5)
     weights = torch.tensor([1.0, *a.tolist()])[:, None, None]
     shrunk = F.interpolate(large, (2, 3), mode="bilinear", align_corners=True)

@@ -1,11 +1,13 @@
 """Multi-scale inference against a plain rewriting of method.md section 2."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
-from brnf.cam.inference import MapOptions, multi_scale_maps, pixel_features
+from brnf.cam.inference import MapOptions, multi_scale_maps, pixel_features, scaled_image
 from brnf.cam.network import CamOutput
 
 
@@ -31,8 +33,7 @@ def plain_maps(network: nn.Module, scales: tuple[float, ...], size: tuple[int, i
     """Walk through section 2's inference with loops over classes and pixels."""
     classifier, prototype = torch.zeros(2, *size), torch.zeros(3, *size)
     for scale in scales:
-        shape = tuple(round(side * scale) for side in IMAGE.shape[1:])
-        image = IMAGE if scale == 1 else F.interpolate(IMAGE[None].float(), shape, mode="bilinear", antialias=True)[0]
+        image = scaled_image(IMAGE, scale)
         one, two = network(image[None]), network(image.flip(-1)[None])
         cam = (one.logits + two.logits.flip(-1))[0]
         v = (one.features + two.features.flip(-1))[0]
@@ -53,6 +54,18 @@ def plain_maps(network: nn.Module, scales: tuple[float, ...], size: tuple[int, i
         classifier += F.interpolate(cam.relu()[[0, 2]][None], size, mode="bilinear")[0]
     classifier = classifier / (classifier.amax((1, 2), keepdim=True) + 1e-5)
     return torch.cat([1 - classifier.amax(0, keepdim=True), classifier]), prototype / (prototype.amax((1, 2), keepdim=True) + 1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.7, 1.0, 1.5])
+def test_images_are_resized_as_by_pil(scale: float) -> None:
+    smooth = F.interpolate(IMAGE[None, :, ::8, ::8].float(), (61, 97), mode="bilinear")[0]
+    image = smooth.round().to(torch.uint8)
+    height, width = (round(side * scale) for side in image.shape[1:])
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
+    expected = np.asarray(pixels.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    difference = scaled_image(image, scale).permute(1, 2, 0).numpy() - expected
+    assert difference.shape == (height, width, 3)
+    assert np.abs(difference).mean() < 0.3 and np.abs(difference).max() <= 2  # PIL rounds twice
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])

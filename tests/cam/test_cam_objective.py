@@ -52,17 +52,32 @@ def test_padding_does_not_move_prototypes() -> None:
     torch.testing.assert_close(again.prototype, maps.prototype)
 
 
+def test_guidance_leaves_the_padding_out() -> None:
+    """Pixels of the padding neither count nor set the maximum that maps are divided by."""
+    output, valid = make_output()
+    objective, seeds = make_objective(ccnf=False, fscl=False), torch.rand(2, 4, 4, 5)
+    expected = objective(output, LABELS, valid, seeds, False)["guidance"].item()
+    changed = output.features.detach().clone()
+    changed[1, :, :, 3:] = changed[1, :, :1, :1]  # most alike to a seed
+    again = CamOutput(output.logits, changed, output.semantic)
+    found = objective(again, LABELS, valid, seeds, False)["guidance"].item()
+    assert found == pytest.approx(expected)
+
+
 def test_masked_difference_by_hand() -> None:
     maps, targets = torch.tensor([[[[1.0, 5.0]], [[0.0, 9.0]]]]), torch.tensor([[[[0.5, 0.0]], [[1.0, 0.0]]]])
     counts = torch.tensor([[[[True, False]], [[True, False]]]])
     assert masked_difference(maps, targets, counts).item() == pytest.approx(0.75)
 
 
-def test_base_loss_averages_over_all_maps() -> None:
+def test_base_loss_averages_over_all_maps_and_the_padding() -> None:
     output, valid = make_output()
     terms = base_loss(output, LABELS, valid, MapRules())
     maps = training_maps(output, LABELS, valid, MapRules())
-    torch.testing.assert_close(terms["consistency"], (maps.classifier - maps.prototype).abs().sum() / maps.classifier.numel())
+    assert maps.cosine[1, :, :, 3:].any()  # no seed lies in the padding, but what resembles one
+    divided = maps.cosine / (maps.cosine.amax((2, 3), keepdim=True) + 1e-5)
+    total = (maps.classifier - divided).abs().sum()
+    torch.testing.assert_close(terms["consistency"], total / divided.numel())
     torch.testing.assert_close(terms["classification"], F.multilabel_soft_margin_loss(output.logits.mean((2, 3)), LABELS))
 
 

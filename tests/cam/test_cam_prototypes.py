@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brnf.cam.prototypes import (
+    SeedRule,
+    choose_seeds,
     classifier_maps,
     divide_by_maximum,
     plain_seeds,
@@ -15,6 +17,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
+from tests.reference.recipe import pieces
 
 # Two classes on a 3x3 image; only class 1 is present. Class 1's map peaks at 4, class 2's at 2.
 LOGITS = torch.tensor([[[[4.0, 2.0, -3.0], [2.0, 1.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 2.0], [0.0, 0.0, 1.0], [0.0, -5.0, 0.0]]]])
@@ -62,6 +65,21 @@ def test_background_weight_of_one_half_decides() -> None:
     maps = torch.tensor([[[[0.6, 0.6, 0.6, 0.6]], [[0.4, 0.4, 0.4, 0.4]]]])  # IoU .6 against .4; halved .3
     seeds = structure_seeds(maps, features, torch.ones(1, 2, dtype=torch.bool))
     assert seeds[0, 1].all() and not seeds[0, 0].any()
+
+
+@pytest.mark.parametrize(("rule", "own"), [("structure", 0.5), ("plain", 0.3)])
+def test_each_rule_has_its_own_weight_of_the_background(rule: SeedRule, own: float) -> None:
+    (maps, features), present = pieces("sipe"), torch.ones(2, 5, dtype=torch.bool)
+
+    def seeds(weight: float | None) -> torch.Tensor:
+        return choose_seeds(maps, features, present, rule, weight)
+
+    def background(weight: float | None) -> int:
+        return int(seeds(weight)[:, 0].sum())
+
+    assert background(0.01) < background(None) < background(2.0)
+    assert torch.equal(seeds(None), seeds(own))
+    assert background(own) != background(0.8 - own)  # the other rule's
 
 
 @settings(max_examples=20, deadline=None)

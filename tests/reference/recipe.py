@@ -1,4 +1,4 @@
-"""Weights and inputs that anybody can make again from a name and a shape (`tests/reference/README.md`)."""
+"""Weights and inputs that follow from a name and a shape (`tests/reference/README.md`)."""
 
 import math
 import zlib
@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 """Where the stored numbers lie."""
 
 SMALL_SCALES = ("bn3.weight", "increase.bn.weight")
-"""Last scales of residual branches: a tenth keeps 16 blocks from multiplying the activations by a thousand."""
+"""Last scales of residual branches: a tenth keeps activations from growing with the blocks."""
 
 
 def load(name: str) -> dict[str, np.ndarray]:

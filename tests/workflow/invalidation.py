@@ -109,7 +109,8 @@ EFFECTS: dict[str, str | None] = {
     "protocol": "evaluate MODEL PRODUCT",
     "amp": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; train_segmentation MODEL; predict_segmentation MODEL",
     "backbone.* cam.side_widths": BOTH_TRAININGS,
-    "cam.background_over cam.seed_rule": f"{BOTH_TRAININGS}; compute_cams MODEL",
+    "cam.background_over cam.background_weight cam.seed_rule": f"{BOTH_TRAININGS}; compute_cams MODEL",
+    "cam.detach_sides": "",
     "cam.image_long_side": "compute_cams MODEL; store_pixels MODEL",
     "cam.scales cam.map_stride": "compute_cams MODEL",
     "base.epochs brnf.epochs": "",
@@ -132,8 +133,9 @@ EFFECTS: dict[str, str | None] = {
 }
 """Patterns of keys, the first that fits counts -> jobs that read them, beside the record ``config.yaml``; None: not even that.
 
-Empty where another key makes one meaningless: epochs beside steps, settings of the Gaussian baselines beside the flow,
-of the 256-channel head beside the sum of convolutions, of other bases beside SIPE, of the random walk beside the CRF.
+Empty where another key makes one meaningless: epochs beside steps, detached sides of a frozen backbone,
+settings of the Gaussian baselines beside the flow, of the 256-channel head beside the sum of
+convolutions, of other bases beside SIPE, of the random walk beside the CRF.
 """
 
 
@@ -257,6 +259,7 @@ CHOSEN: dict[str, Any] = {
     "backbone.name": "mobilenetv3_small_050",
     "backbone.weights": "none",
     "cam.side_widths": [16, 16, 32, 48],
+    "cam.background_weight": 0.4,
     "cam.image_long_side": 96,
     "cam.scales": [1.0, 1.5],
     "base.resize_low": 95,
