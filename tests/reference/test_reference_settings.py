@@ -40,8 +40,7 @@ EXPLAINED = {
     "clip_es_coco.crop_of_its_coco_configuration": "the supplement has 481",
     "clip_es_coco.mean_subtracted": "belongs to Caffe's weights, with which it is subtracted",
     "clip_es_coco.channel_order": "belongs to Caffe's weights, which are turned round instead",
-    "clip_es_coco.seed_background": "maps bring a background of their own, which is 1 - largest"
-    " class map with CLIP-ES's seeds as with SIPE's",
+    "clip_es_coco.seed_background": "maps bring their own along, CLIP-ES's that one",
     "clip_es_coco.pseudo_crf_image": "a slip: our CRF sees the photograph",
 }
 """Rows that are not ours, or that no key holds -> why (docs/segmentation.md)."""
