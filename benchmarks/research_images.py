@@ -193,13 +193,20 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
 def _segmented(network: DeepLab, image: NDArray[np.uint8], options: predict_segmentation.Options) -> Tensor:
     """Return the mean logits [K, H, W] over all scales; the image and its mirror are seen apart and enlarged apart."""
     height, width = image.shape[:2]
+    align = network.options.align_corners
+
+    def enlarged(view: Tensor) -> Tensor:
+        size = height, width
+        return F.interpolate(network(view), size, mode="bilinear", align_corners=align)[0]
+
     found = []
     for scale in options.scales:
-        resized = resize_image(image, seen_size(height, width, scale, options.long_side))
+        size = seen_size(height, width, scale, options.long_side)
+        resized = resize_image(image.astype(np.float32), size, options.interpolation)
         view = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))[None]
-        found.append(F.interpolate(network(view), (height, width), mode="bilinear", align_corners=False)[0])
+        found.append(enlarged(view))
         if options.flip:
-            found.append(F.interpolate(network(view.flip(-1)), (height, width), mode="bilinear", align_corners=False)[0].flip(-1))
+            found.append(enlarged(view.flip(-1)).flip(-1))
     return torch.stack(found).mean(0)
 
 

@@ -172,8 +172,10 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(split)
     options: train_segmentation.Options = run.options(train_segmentation, split=split)
     steps = run.steps("train_segmentation")[0]
-    if options.loss_scales or options.balanced_loss or options.amp or options.head != "sum":
-        raise UserError("the research side has the plain cross entropy at one scale, in float32, and the head sum")
+    loss = options.loss_scales or options.balanced_loss or options.accumulate > 1
+    if loss or options.amp or options.head != "sum":
+        what = "the plain cross entropy at one scale, one batch a step, float32, the head sum"
+        raise UserError(f"the research side has {what}")
     torch.manual_seed(options.seed)
     network = in_planes(build_deeplab(options, len(index.classes) + 1))
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())

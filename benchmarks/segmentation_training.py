@@ -13,7 +13,7 @@ from benchmarks.networks import convolutions_as_products
 from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
 from brnf.segment.heads import AtrousHead
-from brnf.segment.training import SegmentationTrainer, TrainingOptions, poly_factor
+from brnf.segment.training import SegmentationTrainer, TrainingOptions, rate_factor
 
 __all__ = ["FULL", "TINY", "Size", "measure", "plain_trainer"]
 
@@ -40,7 +40,8 @@ TINY = Size("test_resnet", 33, 2, 4)
 def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare channels last, in float32 and where it has a unit bfloat16, with planes in float32."""
     torch.manual_seed(0)
-    network = build_deeplab(DeepLabOptions(size.backbone, "none"), size.classes)
+    options = DeepLabOptions(size.backbone, "none", head="sum", frozen_batch_norm=True)
+    network = build_deeplab(options, size.classes)
     images = torch.randint(0, 256, (size.batch, 3, size.crop, size.crop), dtype=torch.uint8)
     labels = torch.randint(0, size.classes, (size.batch, size.crop, size.crop), dtype=torch.uint8)
     labels[:, :5] = IGNORE
@@ -77,14 +78,15 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
     """Return what takes a step on images [N, 3, H, W] and labels [N, H, W], in planes and float32, and returns its loss.
 
     Arguments:
-        network: trained in place; in planes, with the head that is a sum.
+        network: trained in place; in planes, with the head that is a sum and frozen statistics.
         options: learning rate and its decay, momentum, weight decay.
     """
     assert isinstance(network.head, AtrousHead)
     backbone, convolutions = network.train().backbone, network.head.convolutions
     groups = network.parameter_groups(options.learning_rate, options.weight_decay)
     optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, foreach=False)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: poly_factor(step, options.iterations, options.power))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, options))
+    align = network.options.align_corners
 
     def step(images: Tensor, labels: Tensor) -> float:
         normal = ((images.float() - backbone.mean) / backbone.deviation).contiguous()
@@ -92,7 +94,8 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
         logits = convolutions[0](features)
         for convolution in convolutions[1:]:
             logits = logits + convolution(features)
-        enlarged = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+        size = labels.shape[1:]
+        enlarged = F.interpolate(logits, size=size, mode="bilinear", align_corners=align)
         loss = F.cross_entropy(enlarged, labels.long(), ignore_index=IGNORE)
         optimiser.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""Random views of training images (``method.md`` sections 2 and 9).
+"""Random views of training images (``docs/method.md`` sections 2 and 9).
 
 A :class:`Sample` bundles an image with what must move along with it; every transformation returns a new one. Randomness comes from
 the generator that is passed in, and from nowhere else.
@@ -6,16 +6,18 @@ the generator that is passed in, and from nowhere else.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from brnf.data.images import resize_image, scaled_size
+from brnf.data.images import Interpolation, resize_image, scaled_size
 from brnf.data.masks import IGNORE
 
 __all__ = [
+    "Padding",
     "Sample",
     "flip",
     "hsv_jitter",
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 IMAGENET_MEAN = (124, 116, 104)
+Padding: TypeAlias = Literal["random", "after"]
+"""Where an image lies in a window that is too large: at a random place, or above and left."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,18 @@ def resize_maps(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     return np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in maps]).astype(np.float32, copy=False)
 
 
-def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Resize to height and width: image smoothly, maps bilinearly, mask and valid by the nearest pixel."""
+def resize(sample: Sample, size: tuple[int, int], interpolation: Interpolation = "area") -> Sample:
+    """Resize to height and width.
+
+    Arguments:
+        sample: what to resize: maps bilinearly, mask and valid by the nearest pixel.
+        size: height and width.
+        interpolation: of the image, see ``brnf.data.images.resize_image``.
+    """
     if size == sample.size:
         return sample
     return Sample(
-        image=resize_image(sample.image, size),
+        image=resize_image(sample.image, size, interpolation),
         maps=None if sample.maps is None else resize_maps(sample.maps, size),
         mask=None if sample.mask is None else _nearest(sample.mask, size),
         valid=_nearest(sample.valid.astype(np.uint8), size).astype(bool),
@@ -105,10 +115,26 @@ def random_resize(sample: Sample, rng: Generator, low: int, high: int) -> Sample
     return resize_long_side(sample, int(rng.integers(low, high + 1)))
 
 
-def random_scale(sample: Sample, rng: Generator, low: float, high: float, choices: Sequence[float] = ()) -> Sample:
-    """Resize by a factor drawn from ``low`` .. ``high``, or from ``choices`` when there are any."""
-    factor = float(choices[int(rng.integers(len(choices)))]) if len(choices) else float(rng.uniform(low, high))
-    return resize(sample, scaled_size(sample.size, factor))
+def random_scale(
+    sample: Sample,
+    rng: Generator,
+    low: float,
+    high: float,
+    choices: Sequence[float] = (),
+    interpolation: Interpolation = "area",
+) -> Sample:
+    """Resize by a random factor.
+
+    Arguments:
+        sample: what to resize.
+        rng: draws the factor.
+        low: the smallest one.
+        high: the largest one.
+        choices: to draw from instead of the range, when there are any.
+        interpolation: of the image, see ``brnf.data.images.resize_image``.
+    """
+    factor = choices[int(rng.integers(len(choices)))] if len(choices) else rng.uniform(low, high)
+    return resize(sample, scaled_size(sample.size, float(factor)), interpolation)
 
 
 def flip(sample: Sample) -> Sample:
@@ -126,19 +152,27 @@ def random_flip(sample: Sample, rng: Generator) -> Sample:
     return flip(sample) if rng.random() < 0.5 else sample
 
 
-def random_crop_or_pad(sample: Sample, rng: Generator, size: int, fill: tuple[int, int, int] = IMAGENET_MEAN) -> Sample:
-    """Cut a random ``size`` × ``size`` window; an axis that is too short lies at a random place in it and is padded.
+def random_crop_or_pad(
+    sample: Sample,
+    rng: Generator,
+    size: int,
+    fill: tuple[int, int, int] = IMAGENET_MEAN,
+    padding: Padding = "random",
+) -> Sample:
+    """Cut a random ``size`` × ``size`` window; an axis that is too short is padded.
 
     Arguments:
         sample: what to cut.
         rng: draws the place, rows first.
         size: of the window in pixels.
         fill: RGB of padded pixels; about 0 once the network's mean is subtracted.
+        padding: where a short axis lies in the window: at a random place, or at its start.
 
     Returns:
         The window; where padded, maps are 0, the mask is 255 and valid is false.
     """
-    (rows, to_rows), (columns, to_columns) = (_window(length, size, rng) for length in sample.size)
+    placed = (_window(length, size, rng, padding) for length in sample.size)
+    (rows, to_rows), (columns, to_columns) = placed
     image = np.empty((size, size, 3), np.uint8)
     image[:] = fill
     image[to_rows, to_columns] = sample.image[rows, columns]
@@ -154,11 +188,13 @@ def random_crop_or_pad(sample: Sample, rng: Generator, size: int, fill: tuple[in
     return Sample(image, maps, mask, valid)
 
 
-def _window(length: int, size: int, rng: Generator) -> tuple[slice, slice]:
+def _window(length: int, size: int, rng: Generator, padding: Padding) -> tuple[slice, slice]:
     """Draw where an axis is cut from and where it lands in the window."""
     start = int(rng.integers(abs(length - size) + 1))
     if length >= size:
         return slice(start, start + size), slice(0, size)
+    if padding == "after":
+        start = 0
     return slice(0, length), slice(start, start + length)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +17,19 @@ from PIL import Image, ImageOps
 from brnf.data.entries import is_file
 from brnf.errors import UserError
 
-__all__ = ["MOST_PIXELS", "image_size", "read_image", "resize_image", "resize_long_side", "scaled_size"]
+__all__ = [
+    "MOST_PIXELS",
+    "Interpolation",
+    "image_size",
+    "read_image",
+    "resize_image",
+    "resize_long_side",
+    "scaled_size",
+]
+
+Interpolation: TypeAlias = Literal["area", "bilinear", "bicubic"]
+"""How an image is resized, see :func:`resize_image`."""
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 ORIENTATION = 0x0112
 TURNED_SIDEWAYS = (5, 6, 7, 8)
@@ -80,17 +93,31 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize [H, W, 3] uint8 to height and width ``size``.
+def resize_image(
+    image: NDArray[Pixel],
+    size: tuple[int, int],
+    interpolation: Interpolation = "area",
+) -> NDArray[Pixel]:
+    """Resize [H, W, 3] to height and width ``size``.
 
-    Shrinking averages over the area of each new pixel: a plain bilinear or bicubic resize of OpenCV skips pixels and aliases, and
-    PIL's antialiased bicubic costs several times as much and overshoots at edges. Enlarging is bilinear.
+    Arguments:
+        image: uint8, or float32, whose values may then overshoot.
+        size: height and width.
+        interpolation: ``area`` averages over the area of each new pixel when it shrinks, and is
+            bilinear when it enlarges. OpenCV's plain ``bilinear`` and ``bicubic`` skip pixels when
+            they shrink, and alias: what the code bases of the segmentation do.
     """
     height, width = size
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
+    how = {
+        "area": cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        "bilinear": cv2.INTER_LINEAR,
+        "bicubic": cv2.INTER_CUBIC,
+    }
+    resized = cv2.resize(image, (width, height), interpolation=how[interpolation])
+    return np.asarray(resized, image.dtype)
 
 
 def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -13,8 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from brnf import parallel
-from brnf.data.augment import Sample, hsv_jitter, random_crop_or_pad, random_flip, random_scale
-from brnf.data.images import read_image
+from brnf.data.augment import (
+    Padding,
+    Sample,
+    hsv_jitter,
+    random_crop_or_pad,
+    random_flip,
+    random_scale,
+)
+from brnf.data.images import Interpolation, read_image
 from brnf.data.index import ImageRecord
 from brnf.data.loading import BatchLoader
 from brnf.data.masks import read_mask
@@ -27,7 +34,7 @@ Draw = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How training images are varied (``method.md`` section 9)."""
+    """How training images are varied (``docs/method.md`` section 9)."""
 
     crop: int = 448
     """Side of the square crop, pixels."""
@@ -38,9 +45,16 @@ class AugmentOptions:
     scales: tuple[float, ...] = ()
     """Scales to choose from instead of the range; empty uses the range."""
     flip: bool = True
-    """Whether half of the images are mirrored."""
+    """Whether half of the crops are mirrored."""
     hsv: float = 10.0
-    """Largest shift of hue, saturation and value, in units of an 8-bit HSV image; 0 leaves the colours alone."""
+    """Largest shift of hue, saturation and value, in units of an 8-bit HSV image (HSC); 0 leaves
+    the colours alone (deeplab-pytorch)."""
+    interpolation: Interpolation = "bicubic"
+    """Of a scaled image: ``bicubic`` (HSC), ``bilinear`` (deeplab-pytorch), or ``area``, which
+    alone does not alias."""
+    padding: Padding = "random"
+    """Where an image that is smaller than the crop lies in it: at a ``random`` place (HSC), or
+    above and left, so that the padding comes ``after`` it (deeplab-pytorch)."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +140,11 @@ class SegmentationDraws(Dataset[Draw]):
         options = self._options
         if options.hsv > 0:  # before the crop, whose padding keeps the mean colour
             sample = hsv_jitter(sample, rng, options.hsv)
-        sample = random_scale(sample, rng, options.scale_low, options.scale_high, options.scales)
-        if options.flip:
-            sample = random_flip(sample, rng)
-        return random_crop_or_pad(sample, rng, options.crop, self._fill)
+        low, high, scales = options.scale_low, options.scale_high, options.scales
+        sample = random_scale(sample, rng, low, high, scales, options.interpolation)
+        sample = random_crop_or_pad(sample, rng, options.crop, self._fill, options.padding)
+        # Last, as in deeplab-pytorch: its padding, too, is mirrored with what it surrounds.
+        return random_flip(sample, rng) if options.flip else sample
 
 
 @functools.lru_cache(maxsize=2)
@@ -139,16 +154,23 @@ def _permutation(images: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def endless_batches(
-    draws: SegmentationDraws, batch_size: int, workers: int, *, pin: bool = False, done: int = 0
+    draws: SegmentationDraws,
+    batch_size: int,
+    workers: int,
+    *,
+    accumulate: int = 1,
+    pin: bool = False,
+    done: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the batches of a stream in order; of several processes that train together each loads its share of them.
+    """Return what each step of a stream sees, in order.
 
     Arguments:
         draws: the stream; it ends the iteration.
-        batch_size: images a batch.
+        batch_size: images a batch; of several processes that train together each loads its share.
         workers: loading processes; 0 loads here.
+        accumulate: batches a step; they come one behind the other.
         pin: whether to copy into page-locked memory, for a GPU.
-        done: batches to leave out at the start.
+        done: steps to leave out at the start.
 
     Returns:
         images [N, 3, S, S] uint8 and labels [N, S, S] uint8.
@@ -157,8 +179,11 @@ def endless_batches(
         UserError: an image or a mask cannot be used, or the batches cannot be shared.
     """
     share = parallel.share(batch_size)
-    batches = [range(start, min(start + batch_size, len(draws)))[share] for start in range(done * batch_size, len(draws), batch_size)]
-    settings = {"batch_sampler": batches, "worker_init_fn": _one_thread, "pin_memory": pin}
+    starts = range(done * accumulate * batch_size, len(draws), batch_size)
+    batches = [range(start, min(start + batch_size, len(draws)))[share] for start in starts]
+    firsts = range(0, len(batches), accumulate)
+    steps = [[draw for batch in batches[at : at + accumulate] for draw in batch] for at in firsts]
+    settings = {"batch_sampler": steps, "worker_init_fn": _one_thread, "pin_memory": pin}
     return iter(BatchLoader(draws, _collate, workers, **settings))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones.layouts import Layout, use_layout
 from brnf.errors import DamagedProduct, UserError
 from brnf.segment.heads import AsppHead, AtrousHead
 from brnf.store.files import whole_file
@@ -20,7 +21,7 @@ __all__ = ["DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_n
 
 @dataclass(frozen=True)
 class DeepLabOptions:
-    """What to build (``method.md`` section 9)."""
+    """What to build (``docs/method.md`` section 9)."""
 
     backbone: str = "resnet101"
     """Name of a timm network."""
@@ -32,14 +33,22 @@ class DeepLabOptions:
     """Dilations of the head's convolutions."""
     trainable_stages: int = 4
     """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
-    frozen_batch_norm: bool = True
-    """Whether the backbone's BatchNorm keeps its stored statistics and scale, as DeepLabV2's code bases do."""
-    head: Literal["sum", "aspp"] = "sum"
-    """The sum of atrous convolutions, or HSC's: their concatenation at ``head_width``, fused with the image's mean."""
+    frozen_batch_norm: bool = False
+    """Whether the backbone's BatchNorm keeps its stored statistics (deeplab-pytorch) or lets them
+    follow the batches (HSC). Its scale and shift never learn: no optimiser of either holds them."""
+    head: Literal["sum", "aspp"] = "aspp"
+    """The sum of atrous convolutions (deeplab-pytorch), or their concatenation at ``head_width``
+    with the image's mean (HSC)."""
     head_width: int = 256
     """Channels of a branch of the head aspp."""
     norm_momentum: float = 0.0003
     """Share of a batch in the running statistics of the head aspp; a short training needs more."""
+    layout: Layout = "torchvision"
+    """Of a ResNet: ``torchvision`` (HSC), or ``caffe`` (deeplab-pytorch), which differs in strides,
+    pooling and dilations; see ``brnf.backbones.layouts``."""
+    align_corners: bool = True
+    """Whether the centres of the corner pixels stay corners where logits are enlarged, in training
+    and prediction: true in HSC, false in deeplab-pytorch."""
 
 
 class DeepLab(nn.Module):
@@ -56,18 +65,20 @@ class DeepLab(nn.Module):
         self.options = options
         self.backbone = backbone
         self.head: AtrousHead | AsppHead
+        channels, rates = backbone.channels[-1], options.rates
         if options.head == "aspp":
-            self.head = AsppHead(backbone.channels[-1], classes, options.rates, options.head_width, options.norm_momentum)
+            width, momentum = options.head_width, options.norm_momentum
+            self.head = AsppHead(channels, classes, rates, width, momentum)
         else:
-            self.head = AtrousHead(backbone.channels[-1], classes, options.rates)
-        if options.trainable_stages == 4:
-            for module in backbone.modules():
-                if not isinstance(module, _BatchNorm):
-                    for parameter in module.parameters(recurse=False):
-                        parameter.requires_grad_(True)
-        self._learning_norms = [] if options.frozen_batch_norm else _norms_in_trainable_part(backbone)
-        for norm in self._learning_norms:
-            norm.requires_grad_(True)
+            self.head = AtrousHead(channels, classes, rates)
+        for module in backbone.modules():
+            if isinstance(module, _BatchNorm):
+                module.requires_grad_(False)
+            elif options.trainable_stages == 4:
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(True)
+        learning = [] if options.frozen_batch_norm else _norms_in_trainable_part(backbone)
+        self._following_norms = learning
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, K, H / stride, W / stride] of images [N, 3, H, W] in 0..255."""
@@ -76,25 +87,43 @@ class DeepLab(nn.Module):
     def train(self, mode: bool = True) -> "DeepLab":
         """Switch to training; the backbone's BatchNorm follows only when it is not frozen."""
         super().train(mode)
-        for norm in self._learning_norms:
+        for norm in self._following_norms:
             norm.train(mode)
         return self
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Return the optimiser's groups: backbone x 1, head weights x 10, head biases x 20 without decay.
+        """Return the optimiser's groups that hold something.
+
+        The backbone's weights learn at the learning rate, its biases at 2 times, the head's weights
+        at 10 and its biases at 20 times, biases without decay; a BatchNorm is in no group.
 
         Arguments:
-            learning_rate: of the backbone.
-            weight_decay: of all but the head's biases.
+            learning_rate: of the backbone's weights.
+            weight_decay: of all weights.
+
+        References:
+            HSC's ``get_parameter_groups``; a ResNet's convolutions have no bias, so that for it
+            these are the three groups of deeplab-pytorch, too.
         """
-        backbone = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
-        weights, biases = self.head.weights_and_biases()
+        body = _weights_and_biases(self.backbone)
+        head = _weights_and_biases(self.head)
         groups = [
-            {"params": backbone, "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": weights, "lr": 10 * learning_rate, "weight_decay": weight_decay},
-            {"params": biases, "lr": 20 * learning_rate, "weight_decay": 0.0},
+            {"params": parameters, "lr": times * learning_rate, "weight_decay": decay}
+            for parameters, times, decay in (
+                (body[0], 1, weight_decay),
+                (body[1], 2, 0.0),
+                (head[0], 10, weight_decay),
+                (head[1], 20, 0.0),
+            )
         ]
         return [group for group in groups if group["params"]]
+
+
+def _weights_and_biases(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that learn: those that are no biases, and the biases."""
+    named = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+    biases = [value for name, value in named if name.split(".")[-1] == "bias"]
+    return [value for name, value in named if name.split(".")[-1] != "bias"], biases
 
 
 def _norms_in_trainable_part(backbone: nn.Module) -> list[_BatchNorm]:
@@ -106,7 +135,8 @@ def _norms_in_trainable_part(backbone: nn.Module) -> list[_BatchNorm]:
             if learning:
                 found.append(module)
         else:
-            learning = learning or any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+            own = module.parameters(recurse=False)
+            learning = learning or any(parameter.requires_grad for parameter in own)
     return found
 
 
@@ -119,7 +149,8 @@ def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -
         load: whether to load the backbone's weights; a network that is restored from its file brings its own.
 
     Raises:
-        UserError: the backbone cannot be built or its weights are missing.
+        UserError: the backbone cannot be built or brought to the layout, or its weights are
+            missing.
     """
     chosen = BackboneOptions(
         name=options.backbone,
@@ -130,9 +161,12 @@ def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -
     )
     try:
         backbone = build_backbone(chosen, load=load)
+        use_layout(backbone.network, options.layout)
     except UserError as error:
         # The backbone names the keys of its own section.
-        text = str(error).replace("backbone.weights", "segmentation.weights").replace("backbone.name", "segmentation.backbone")
+        text = str(error).replace("backbone.name", "segmentation.backbone")
+        for key in ("weights", "layout"):
+            text = text.replace(f"backbone.{key}", f"segmentation.{key}")
         raise UserError(text) from error
     return DeepLab(backbone, classes, options)
 

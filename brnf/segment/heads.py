@@ -1,5 +1,6 @@
 """From the backbone's features to logits: the two heads that the base papers call DeepLabV2."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -7,19 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["AsppHead", "AtrousHead", "Head"]
+__all__ = ["AsppHead", "AtrousHead"]
 
 
-class Head(nn.Module):
-    """What both heads share: which parameters learn, and which of them are biases."""
-
-    def weights_and_biases(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the learning weights and the learning biases."""
-        named = [(name, value) for name, value in self.named_parameters() if value.requires_grad]
-        return [value for name, value in named if name.endswith("weight")], [value for name, value in named if name.endswith("bias")]
-
-
-class AtrousHead(Head):
+class AtrousHead(nn.Module):
     """Add up 3x3 convolutions of several dilations, each from the features straight to the logits.
 
     Arguments:
@@ -35,11 +27,11 @@ class AtrousHead(Head):
     def __init__(self, channels: int, classes: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates)
-        weights, biases = self.weights_and_biases()
-        for weight in weights:
-            nn.init.normal_(weight, std=0.01)
-        for bias in biases:
-            nn.init.zeros_(bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, std=0.01)
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits [N, K, h, w] of features [N, channels, h, w]."""
@@ -62,18 +54,22 @@ class AtrousHead(Head):
         weights = [layer.weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2) for layer in layers]
         products = F.conv2d(features, torch.cat(weights)[:, :, None, None])
         products = products.to(torch.promote_types(products.dtype, torch.float32)).flatten(2)
-        logits = torch.stack([layer.bias for layer in layers]).sum(0).view(-1, 1, 1)  # type: ignore[misc]
+        # A sum over stacked biases would give them one gradient in common memory, to which a second
+        # batch of the same step would be added once for each.
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        logits = functools.reduce(torch.add, biases).view(-1, 1, 1)
         for layer, part in zip(layers, products.chunk(len(layers), 1), strict=True):
             logits = logits + F.fold(part, features.shape[2:], 3, dilation=layer.dilation, padding=layer.dilation)
         return logits
 
 
-class AsppHead(Head):
+class AsppHead(nn.Module):
     """Concatenate atrous convolutions and the image's mean, fuse them, and classify: the head of HSC's segmentation code.
 
     Each branch is convolution, BatchNorm and ReLU of the same width; the branch of the mean sees 1x1. A 1x1 convolution fuses the
-    branches, dropout stands before and after the fused features leave, and a last 1x1 convolution gives the logits. The published
-    optimiser holds the convolutions only, so BatchNorm keeps scale 1 and shift 0 and only its statistics follow the data [B].
+    branches, dropout stands before and after the fused features leave, and a last 1x1 convolution
+    gives the logits. The published optimiser holds the convolutions only, so BatchNorm keeps scale 1 and shift 0 and
+    only its statistics follow the data.
 
     Arguments:
         channels: of the features.

@@ -1,5 +1,6 @@
 """Segment photographs at several scales and mirrored."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,26 +8,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from brnf.data.images import resize_image, scaled_size
+from brnf.data.images import Interpolation, resize_image, scaled_size
 from brnf.segment.deeplab import DeepLab
+from brnf.segment.loss import enlarged
 
 __all__ = ["PredictionOptions", "predict_logits", "predict_probability", "seen_size"]
 
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """How to predict (``method.md`` section 9)."""
+    """How to predict (``docs/method.md`` section 9)."""
 
     scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     """Sizes at which each image is seen, relative to its own."""
     flip: bool = True
     """Whether each scale is also seen mirrored."""
     merge: Literal["mean", "max"] = "mean"
-    """How the logits of the scales become one: their mean, or their maximum as in DeepLabV2's own test at scales 0.5, 0.75, 1."""
+    """How the logits of the scales become one: the mean of what is enlarged to the image (HSC), or
+    the maximum on the grid of the largest scale, which is then enlarged (deeplab-pytorch)."""
     long_side: int | None = None
     """Pixels of the image's longer side at scale 1; None keeps its own size."""
+    interpolation: Interpolation = "bicubic"
+    """Of the resized image: ``bicubic`` (HSC), ``bilinear`` (deeplab-pytorch), or ``area``, which
+    alone does not alias."""
     amp: bool = False
     """Compute convolutions in bfloat16."""
 
@@ -58,24 +63,39 @@ def predict_logits(network: DeepLab, image: NDArray[np.uint8], options: Predicti
     Returns:
         [K, H, W] float32 on ``device``, at the size of ``image``.
     """
-    height, width = image.shape[:2]
-    total: Tensor | None = None
-    for scale in options.scales:
-        view = resize_image(image, seen_size(height, width, scale, options.long_side))
-        batch = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None].to(device)
-        if options.flip:
-            batch = torch.cat([batch, batch.flip(-1)])
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-            logits = network(batch.contiguous(memory_format=torch.channels_last))
-        logits = logits.float()
-        if options.flip:
-            # The mirrored half looks back before it is enlarged, so that only one map is.
-            logits = (logits[:1] + logits[1:].flip(-1)) / 2
-        enlarged = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)[0]
-        total = enlarged if total is None else torch.maximum(total, enlarged) if options.merge == "max" else total.add_(enlarged)
-    if total is None:
+    if not options.scales:
         raise ValueError("no scale to predict at")
-    return total if options.merge == "max" else total / len(options.scales)
+    size, align = image.shape[:2], network.options.align_corners
+    if options.merge == "max":
+        seen = [_seen(network, image, scale, options, device) for scale in options.scales]
+        grid = max((logits.shape[2:] for logits in seen), key=math.prod)
+        largest = torch.stack([enlarged(logits, grid, align) for logits in seen]).amax(0)
+        return enlarged(largest, size, align)[0]
+    total = torch.zeros((), device=device)
+    for scale in options.scales:
+        total = total + enlarged(_seen(network, image, scale, options, device), size, align)
+    return total[0] / len(options.scales)
+
+
+def _seen(
+    network: DeepLab,
+    image: NDArray[np.uint8],
+    scale: float,
+    options: PredictionOptions,
+    device: torch.device,
+) -> Tensor:
+    """Return the logits [1, K, h, w] of an image at one scale, averaged with its mirror image."""
+    height, width = image.shape[:2]
+    size = seen_size(height, width, scale, options.long_side)
+    view = resize_image(image.astype(np.float32), size, options.interpolation)
+    batch = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None].to(device)
+    if options.flip:
+        batch = torch.cat([batch, batch.flip(-1)])
+    with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+        logits = network(batch.contiguous(memory_format=torch.channels_last))
+    logits = logits.float()
+    # The mirrored half looks back before it is enlarged, so that only one map is.
+    return (logits[:1] + logits[1:].flip(-1)) / 2 if options.flip else logits
 
 
 def predict_probability(

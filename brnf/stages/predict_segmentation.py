@@ -47,7 +47,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options(PredictionOptions, CrfOptions):
-    """How to predict (``method.md`` section 9)."""
+    """How to predict (``docs/method.md`` section 9)."""
 
     crf: bool = True
     """Whether a dense CRF refines the probabilities."""

@@ -41,12 +41,12 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options(DeepLabOptions, AugmentOptions, TrainingOptions):
-    """How to train (``method.md`` section 9)."""
+    """How to train (``docs/method.md`` section 9)."""
 
     split: str = "train_aug"
     """The images to train on."""
     batch_size: int = 10
-    """Images a step."""
+    """Images of a batch."""
     seed: int = 0
     """Of the head's first weights, the order of the images and their augmentation."""
 
@@ -62,7 +62,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         draws = SegmentationDraws(
             images,
             classes=len(index.classes),
-            draws=options.iterations * options.batch_size,
+            draws=options.iterations * options.accumulate * options.batch_size,
             options=options,
             fill=_mean_colour(network),
             seed=options.seed,
@@ -75,7 +75,14 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         take_steps(
             "train segmentation",
             trainer,
-            lambda done: endless_batches(draws, options.batch_size, runtime.workers, pin=device.type == "cuda", done=done),
+            lambda done: endless_batches(
+                draws,
+                options.batch_size,
+                runtime.workers,
+                accumulate=options.accumulate,
+                pin=device.type == "cuda",
+                done=done,
+            ),
             options.iterations,
             checkpoint,
             runtime,

@@ -225,6 +225,7 @@ def _train_segmentation(experiment: Experiment, size: SplitSize, device: torch.d
     options = replace(job_options(train_segmentation, experiment, "base"), weights="none", iterations=1, learning_rate=STILL)
     network = build_deeplab(options, size.classes + 1)
     images, times = _step_images(options.batch_size, device)
+    options, times = replace(options, accumulate=1), times * options.accumulate
 
     def trial(fraction: float) -> tuple[float, float]:
         side = _side(options.crop, fraction)

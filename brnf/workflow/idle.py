@@ -31,6 +31,7 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("predict_segmentation", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* crf_minimum"),
     ("train_segmentation", lambda options: bool(options["scales"]), "scale_low scale_high"),
     ("train_segmentation", lambda options: options["head"] != "aspp", "head_width norm_momentum"),
+    ("train_segmentation", lambda options: not options["trainable_stages"], "frozen_batch_norm"),
 )
 """Stages, when, and the options of theirs that then change nothing."""
 

@@ -248,7 +248,7 @@ def store_kinds(folder: Path) -> list[Kind]:
     backbone = BackboneOptions("tf_efficientnet_lite0", "none", 16, False, 0)
     cam = CamNetwork(build_backbone(backbone), 2, (4, 4, 4, 4))
     save_cam_network(folder / "cam.pt", cam, backbone, ["cat", "dog"])
-    options = DeepLabOptions("tf_efficientnet_lite0", "none", 16, (1, 2))
+    options = DeepLabOptions("tf_efficientnet_lite0", "none", 16, (1, 2), head="sum")
     save_network(folder / "deeplab.pt", build_deeplab(options, 3), ["cat", "dog"])
     files = {name: (folder / f"{name}.pt").read_bytes() for name in ("flow", "gmm", "weights", "cam", "deeplab")}
 

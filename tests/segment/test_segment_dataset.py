@@ -1,12 +1,15 @@
 """The stream of training crops."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from brnf.data.images import read_image
 from brnf.data.index import ImageRecord
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
@@ -36,7 +39,8 @@ def stream(images: list[LabelledImage], options: AugmentOptions, draws: int = 20
 
 
 def test_labels_move_with_their_image(images: list[LabelledImage]) -> None:
-    for image, label in stream(images, AugmentOptions(crop=24, scale_low=2.0, scale_high=2.0, hsv=0.0)):
+    options = AugmentOptions(crop=24, scale_low=2.0, scale_high=2.0, hsv=0.0)
+    for image, label in stream(images, replace(options, interpolation="bilinear")):
         assert image.shape == (3, 24, 24) and label.shape == (24, 24)
         red = image[0].float() / 50
         # Away from borders between labels the enlarged image is still pure.
@@ -49,6 +53,35 @@ def test_padding_is_ignored_and_has_the_mean_colour(images: list[LabelledImage])
     image, label = stream(images, AugmentOptions(crop=60, scale_low=1.0, scale_high=1.0))[0]
     assert (label == 255).sum() == 60 * 60 - 32 * 40
     assert torch.equal(image[:, label == 255].unique(dim=1).flatten(), torch.tensor(FILL, dtype=torch.uint8))
+
+
+def test_padding_lies_after_the_image_and_is_mirrored_with_it(images: list[LabelledImage]) -> None:
+    options = AugmentOptions(crop=60, scale_low=1.0, scale_high=1.0, padding="after", flip=False)
+    assert places(images, options) == {(0, 0)}
+    assert places(images, replace(options, flip=True)) == {(0, 0), (0, 20)}
+    assert len(places(images, replace(options, padding="random"))) > 10
+
+
+def places(images: list[LabelledImage], options: AugmentOptions) -> set[tuple[int, ...]]:
+    """Return the corners above and left of where images lie in their crops."""
+    labelled = (label != 255 for _, label in stream(images, options))
+    return {tuple(label.nonzero().min(0).values.tolist()) for label in labelled}
+
+
+def test_images_are_scaled_as_chosen_and_masks_by_the_nearest_pixel(
+    images: list[LabelledImage],
+) -> None:
+    whole, label = read_image(images[0].image), np.asarray(Image.open(images[0].mask))
+    flags = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA}
+    for name, flag in flags.items():
+        chosen = {"crop": 24, "scales": (0.6,), "interpolation": name, "padding": "after"}
+        options = replace(PLAIN, **chosen)
+        found, mask = stream(images[:1], options)[0]
+        size = (19, 24)
+        expected = cv2.resize(whole, (size[1], size[0]), interpolation=flag)
+        np.testing.assert_array_equal(found[:, : size[0]].permute(1, 2, 0), expected)
+        nearest = Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(mask[: size[0]], np.asarray(nearest))
 
 
 def test_scales_are_drawn_from_the_list_or_the_range(images: list[LabelledImage]) -> None:
@@ -89,6 +122,11 @@ def test_the_stream_is_the_same_for_any_number_of_loading_processes(images: list
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     rest = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=0, done=5))
     assert len(rest) == 2 and all(torch.equal(one[0], other[0]) for one, other in zip(rest, here[5:], strict=True))
+    again = stream(images, AugmentOptions(crop=24))
+    steps = list(endless_batches(again, 3, 0, accumulate=2, done=1))
+    assert [len(step[0]) for step in steps] == [6, 6, 2]
+    expected = torch.cat([batch[0] for batch in here[2:]])
+    assert torch.equal(torch.cat([step[0] for step in steps]), expected)
     another_seed = next(endless_batches(stream(images, AugmentOptions(crop=24), seed=4), 3, workers=0))
     assert not torch.equal(here[0][0], another_seed[0])
 

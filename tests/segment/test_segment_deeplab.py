@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,7 +14,14 @@ from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, load_network, save_network
 from brnf.segment.heads import AtrousHead
 
-SMALL = DeepLabOptions(backbone="mobilenetv3_small_050", weights="none", rates=(1, 2), frozen_batch_norm=True)
+SMALL = DeepLabOptions(
+    "mobilenetv3_small_050",
+    "none",
+    rates=(1, 2),
+    frozen_batch_norm=True,
+    head="sum",
+    head_width=8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +81,8 @@ def test_logits_come_at_an_eighth_of_the_image(network: DeepLab, size: tuple[int
     [(4, True, "sum"), (4, False, "aspp"), (2, True, "aspp"), (2, False, "sum"), (0, True, "aspp"), (0, True, "sum")],
 )
 def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stages: int, frozen: bool, head: Any) -> None:
-    options = DeepLabOptions(
-        "mobilenetv3_small_050", "none", rates=(1, 2), trainable_stages=trainable_stages, frozen_batch_norm=frozen, head=head, head_width=8
-    )
+    learns = {"trainable_stages": trainable_stages, "frozen_batch_norm": frozen, "head": head}
+    options = replace(SMALL, **learns)
     network = build_deeplab(options, 3)
     groups = network.parameter_groups(0.5, 0.1)
     found = [id(parameter) for group in groups for parameter in group["params"]]
@@ -86,7 +93,8 @@ def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stage
         if not parameter.requires_grad:
             assert name.startswith("backbone.") or ".1." in name  # a norm of the head
         elif name.startswith("backbone."):
-            assert rate_of[id(parameter)] == (0.5, 0.1)
+            bias = name.endswith("bias")  # of the convolutions that weigh channels
+            assert rate_of[id(parameter)] == ((1.0, 0.0) if bias else (0.5, 0.1))
         else:
             assert rate_of[id(parameter)] == ((10.0, 0.0) if name.endswith("bias") else (5.0, 0.1))
     learning_backbone = sum(parameter.requires_grad for parameter in network.backbone.parameters())
@@ -97,15 +105,18 @@ def norms(network: DeepLab) -> list[_BatchNorm]:
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
-def test_batch_norm_is_frozen_or_learns_as_chosen(network: DeepLab) -> None:
-    network.train()
-    assert all(not norm.training and not norm.weight.requires_grad for norm in norms(network))
-    learning = build_deeplab(DeepLabOptions(**{**SMALL.__dict__, "frozen_batch_norm": False}), 3).train()
-    assert all(norm.training and norm.weight.requires_grad for norm in norms(learning))
-    part = build_deeplab(DeepLabOptions(**{**SMALL.__dict__, "frozen_batch_norm": False, "trainable_stages": 1}), 3).train()
+def test_statistics_stay_or_follow_as_chosen_while_scale_and_shift_stay(network: DeepLab) -> None:
+    assert not any(norm.training for norm in norms(network.train()))
+    following = build_deeplab(replace(SMALL, frozen_batch_norm=False), 3).train()
+    assert all(norm.training for norm in norms(following))
+    options = replace(SMALL, frozen_batch_norm=False, trainable_stages=1)
+    part = build_deeplab(options, 3).train()
     flags = [norm.training for norm in norms(part)]
     assert flags == sorted(flags) and not flags[0] and flags[-1]
-    assert not any(norm.training for norm in norms(learning.eval()))
+    assert not any(norm.training for norm in norms(following.eval()))
+    for one in (network, following, part):
+        learning = [value.requires_grad for norm in norms(one) for value in norm.parameters()]
+        assert learning and not any(learning)
 
 
 def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(network: DeepLab, tmp_path: Path) -> None:
@@ -137,6 +148,32 @@ def test_mistakes_about_the_backbone_name_the_keys_of_this_section(tmp_path: Pat
         build_deeplab(DeepLabOptions("resnet18", str(tmp_path / "weights.pth")), 3)
     with pytest.raises(UserError, match=r"^segmentation\.backbone: "):
         build_deeplab(DeepLabOptions("resnet1800", "none"), 3)
+
+
+def test_caffes_layout_differs_in_strides_pooling_and_first_dilations() -> None:
+    def convolutions(layout: Any) -> dict[str, tuple[Any, Any, Any]]:
+        options = replace(SMALL, backbone="resnet50", layout=layout)
+        with torch.device("meta"):
+            network = build_deeplab(options, 3, load=False).backbone.network
+        assert network.maxpool.ceil_mode == (layout == "caffe")
+        found = {name: one for name, one in network.named_modules() if isinstance(one, nn.Conv2d)}
+        return {name: (one.stride, one.padding, one.dilation) for name, one in found.items()}
+
+    torchvision, caffe = convolutions("torchvision"), convolutions("caffe")
+    moved = {name: caffe[name] for name in caffe if caffe[name] != torchvision[name]}
+    assert moved == {
+        "layer2.0.conv1": ((2, 2), (0, 0), (1, 1)),
+        "layer2.0.conv2": ((1, 1), (1, 1), (1, 1)),
+        "layer3.0.conv2": ((1, 1), (2, 2), (2, 2)),
+        "layer4.0.conv2": ((1, 1), (4, 4), (4, 4)),
+    }
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "resnet18"])
+def test_caffes_layout_needs_bottlenecks(backbone: str) -> None:
+    with pytest.raises(UserError, match=r"^segmentation\.layout: caffe needs a ResNet") as caught:
+        build_deeplab(replace(SMALL, backbone=backbone, layout="caffe"), 3)
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_network_files_are_named_in_one_line(network: DeepLab, tmp_path: Path) -> None:

@@ -56,9 +56,12 @@ def test_dropout_keeps_a_quarter_of_the_fused_channels_in_training_only(head: As
 def test_hscs_head_has_the_published_size() -> None:
     with torch.device("meta"):
         head = AsppHead(2048, 21, (6, 12, 18, 24), width=256, momentum=0.0003)
-    weights, biases = head.weights_and_biases()
-    assert sum(weight.numel() for weight in weights) == 4 * 9 * 2048 * 256 + 2048 * 256 + 5 * 256 * 256 + 256 * 21
-    assert [bias.numel() for bias in biases] == [21]
+    named = head.named_parameters()
+    learning = {name: value.numel() for name, value in named if value.requires_grad}
+    assert learning.pop("classifier.bias") == 21
+    dilated, rest = 4 * 9 * 2048 * 256, 2048 * 256 + 5 * 256 * 256 + 256 * 21
+    assert sum(learning.values()) == dilated + rest
+    assert all(name.endswith("weight") for name in learning)
 
 
 def test_statistics_follow_at_the_momentum_while_scale_and_shift_stay(head: AsppHead) -> None:

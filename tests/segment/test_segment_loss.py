@@ -77,6 +77,11 @@ def test_every_scale_is_seen_and_the_maximum_lies_on_the_largest_grid() -> None:
 
     found = multi_scale_logits(network, images, (0.75, 0.5))
     assert sizes == [(45, 67), (33, 50), (22, 33)]
+    # By the factor: every second pixel of a ramp lies between two, whatever the size rounds to.
+    ramp = torch.arange(67.0).expand(1, 3, 45, 67)
+    halves: list[Tensor] = []
+    multi_scale_logits(lambda shown: halves.append(shown) or blur(shown), ramp, (0.5,))
+    torch.testing.assert_close(halves[1][0, 0, 0], 2 * torch.arange(33.0) + 0.5)
     assert [tuple(logits.shape) for logits in found] == [(2, 2, 6, 9), (2, 2, 5, 7), (2, 2, 3, 5), (2, 2, 6, 9)]
     expected = found[0].clone()
     for logits in found[1:3]:

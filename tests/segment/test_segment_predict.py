@@ -1,5 +1,6 @@
 """Prediction over scales and mirror images."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,10 @@ CPU = torch.device("cpu")
 class SizeProbe(nn.Module):
     """Stand for a network and note the images that it sees; the logits are two colours, averaged over 4x4 pixels."""
 
-    def __init__(self) -> None:
+    def __init__(self, align_corners: bool = True) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
+        self.options = DeepLabOptions(align_corners=align_corners)
 
     def forward(self, images: Tensor) -> Tensor:
         self.seen.append(images)
@@ -27,7 +29,8 @@ class SizeProbe(nn.Module):
 @pytest.fixture(scope="module")
 def network() -> DeepLab:
     torch.manual_seed(0)
-    return build_deeplab(DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2)), 3).eval()
+    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), head="sum")
+    return build_deeplab(options, 3).eval()
 
 
 def photograph(height: int = 48, width: int = 72) -> np.ndarray:
@@ -49,22 +52,41 @@ def test_the_long_side_sets_the_size_of_scale_one() -> None:
     assert seen_size(1, 500, 0.1, None) == (1, 50)
 
 
-def test_logits_can_be_the_maximum_over_scales() -> None:
-    single = [predict_logits(SizeProbe(), photograph(), PredictionOptions((scale,)), CPU) for scale in (0.5, 0.75, 1.0)]
-    found = predict_logits(SizeProbe(), photograph(), PredictionOptions((0.5, 0.75, 1.0), merge="max"), CPU)
-    torch.testing.assert_close(found, torch.stack(single).max(0).values)
+@pytest.mark.parametrize("align", [False, True])
+def test_the_maximum_over_scales_is_taken_on_the_largest_grid(align: bool) -> None:
+    probe, options = SizeProbe(align), PredictionOptions((0.5, 1.0, 0.75), False, "max")
+    found = predict_logits(probe, photograph(), options, CPU)
+    small = [F.avg_pool2d(images[:, :2], 4, ceil_mode=True) for images in probe.seen]
+    assert [tuple(logits.shape[2:]) for logits in small] == [(6, 9), (12, 18), (9, 14)]
+    largest = torch.stack([enlarge(logits, (12, 18), align) for logits in small]).max(0).values
+    torch.testing.assert_close(found, enlarge(largest, (48, 72), align)[0])
 
 
-def test_logits_are_the_mean_over_scales_and_mirror_images() -> None:
+def enlarge(logits: Tensor, size: tuple[int, int], align: bool) -> Tensor:
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align)
+
+
+def test_images_are_resized_as_chosen() -> None:
+    image = photograph()
+    for name, flag in (("bicubic", cv2.INTER_CUBIC), ("bilinear", cv2.INTER_LINEAR)):
+        probe = SizeProbe()
+        options = PredictionOptions((0.5,), False, interpolation=name)  # type: ignore[arg-type]
+        predict_logits(probe, image, options, CPU)
+        expected = cv2.resize(image.astype(np.float32), (36, 24), interpolation=flag)
+        np.testing.assert_allclose(probe.seen[0][0].permute(1, 2, 0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_logits_are_the_mean_over_scales_and_mirror_images(align: bool) -> None:
     options = PredictionOptions((0.5, 1.0), flip=True)
-    probe, image = SizeProbe(), photograph()
+    probe, image = SizeProbe(align), photograph()
     found = predict_logits(probe, image, options, CPU)
     terms = []
     for images in probe.seen:
         for view, mirrored in ((images[:1], False), (images[1:], True)):
             logits = F.avg_pool2d(view[:, :2].float(), 4, ceil_mode=True)
-            enlarged = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
-            terms.append(enlarged.flip(-1) if mirrored else enlarged)
+            large = enlarge(logits, image.shape[:2], align)
+            terms.append(large.flip(-1) if mirrored else large)
     torch.testing.assert_close(found, torch.cat(terms).mean(0), rtol=1e-4, atol=1e-3)
 
 

@@ -1,6 +1,8 @@
 """The loss, the schedule and the steps."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
-from brnf.segment.loss import segmentation_loss
+from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
 from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions, poly_factor
 
 CPU = torch.device("cpu")
@@ -32,7 +34,17 @@ class TinyBackbone(nn.Module):
 
 def tiny_network() -> DeepLab:
     torch.manual_seed(0)
-    return DeepLab(TinyBackbone(), 3, DeepLabOptions(rates=(1, 2)))
+    return DeepLab(TinyBackbone(), 3, TINY)
+
+
+TINY = DeepLabOptions(
+    "mobilenetv3_small_050",
+    "none",
+    rates=(1, 2),
+    frozen_batch_norm=True,
+    head="sum",
+    head_width=8,
+)
 
 
 def train(network: DeepLab, batch: tuple[Tensor, Tensor], options: TrainingOptions) -> list[StepRecord]:
@@ -82,9 +94,24 @@ def test_poly_schedule_by_hand() -> None:
     assert poly_factor(5, 10, 0.9) == pytest.approx(0.5358867, rel=1e-6)
     assert poly_factor(10, 10, 0.9) == 0
     options = TrainingOptions(iterations=4, learning_rate=0.01, power=0.9)
+    expected = [0.01 * (step / 5) ** 0.9 for step in (5, 4, 3, 2)]
+    assert recorded_rates(options) == pytest.approx(expected, rel=1e-12)
+    every_third = replace(options, schedule_every=3, schedule_beyond=0)
+    expected = [0.01, 0.01, 0.01, 0.01 * 0.25**0.9]
+    assert recorded_rates(every_third) == pytest.approx(expected, rel=1e-12)
+
+
+def recorded_rates(options: TrainingOptions) -> list[float]:
+    """Train on nothing; the rates of the records, which those of the optimiser must equal."""
     batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
-    rates = [record.learning_rate for record in train(tiny_network(), batch, options)]
-    assert rates == pytest.approx([0.01, 0.01 * 0.75**0.9, 0.01 * 0.5**0.9, 0.01 * 0.25**0.9])
+    trainer = SegmentationTrainer(tiny_network(), options, CPU)
+    rates = []
+    for _ in range(options.iterations):
+        used = [group["lr"] for group in trainer.state_dict()["optimiser"]["param_groups"]]
+        rate = trainer.step(batch).learning_rate
+        assert used == pytest.approx([rate, 2 * rate, 10 * rate, 20 * rate], rel=1e-12)
+        rates.append(rate)
+    return rates
 
 
 def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
@@ -95,11 +122,34 @@ def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
     assert [record.step for record in records] == [1]
     moved = dict(after.named_parameters())
     for name, parameter in before.named_parameters():
-        bias = name.startswith("head") and name.endswith("bias")
-        rate = 0.01 * (20 if bias else 10 if name.startswith("head") else 1)
-        decay = 0.0 if bias else 0.1
-        expected = parameter - rate * (parameter.grad + decay * parameter)
+        decay = 0.0 if name.endswith("bias") else 0.1
+        expected = parameter - multiple(name) * 0.01 * (parameter.grad + decay * parameter)
         torch.testing.assert_close(moved[name], expected, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def multiple(name: str) -> int:
+    """Return how many times as fast as the backbone's weights a parameter learns."""
+    return (2 if name.endswith("bias") else 1) * (10 if name.startswith("head") else 1)
+
+
+@pytest.mark.parametrize("scales", [(), (0.5,)])
+def test_a_step_takes_the_mean_gradient_of_its_batches(scales: tuple[float, ...]) -> None:
+    images, labels = torch.randint(0, 256, (4, 3, 16, 16)), torch.randint(0, 3, (4, 16, 16))
+    labels[:2, :12] = 255  # the mean over all pixels would be another one
+    before, after = tiny_network(), tiny_network()
+    losses = []
+    for half in (slice(0, 2), slice(2, 4)):
+        seen = multi_scale_logits(before, images[half], scales, align_corners=True)
+        one = multi_scale_loss(seen, labels[half])
+        losses.append(one if scales else segmentation_loss(seen[0], labels[half]))
+    (sum(losses) / 2).backward()
+    options = TrainingOptions(1, 2, 0.01, momentum=0.0, weight_decay=0.0, loss_scales=scales)
+    (record,) = train(after, (images, labels), options)
+    assert record.loss == pytest.approx(sum(loss.item() for loss in losses) / 2, rel=1e-6)
+    for name, parameter in after.named_parameters():
+        start = before.get_parameter(name)
+        expected = start - multiple(name) * 0.01 * start.grad
+        torch.testing.assert_close(parameter, expected, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_an_unlabelled_batch_does_not_spoil_the_weights() -> None:
@@ -126,10 +176,10 @@ def test_weights_that_only_the_last_step_breaks_are_noticed() -> None:
 def test_coloured_squares_are_learnt() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), frozen_batch_norm=False)
-    network = build_deeplab(options, 3)
+    network = build_deeplab(replace(TINY, frozen_batch_norm=False), 3)
     images, labels = coloured_squares(6)
-    losses = [record.loss for record in train(network, (images, labels), TrainingOptions(30, 0.01))]
+    options = TrainingOptions(30, learning_rate=0.01)
+    losses = [record.loss for record in train(network, (images, labels), options)]
     assert losses[0] == pytest.approx(math.log(3), abs=0.2)
     assert losses[-1] < 0.4 * losses[0]
     with torch.no_grad():
@@ -145,12 +195,12 @@ def buffers(network: DeepLab) -> dict[str, Tensor]:
 @pytest.mark.parametrize("head", ["sum", "aspp"])
 def test_frozen_statistics_stay_to_the_bit_while_weights_learn(head: str) -> None:
     torch.manual_seed(0)
-    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), head=head, head_width=8, norm_momentum=0.1)  # type: ignore[arg-type]
-    network = build_deeplab(options, 3)
+    changes: dict[str, Any] = {"head": head, "norm_momentum": 0.1}
+    network = build_deeplab(replace(TINY, **changes), 3)
     norms = {name: value for name, value in network.backbone.named_parameters() if not value.requires_grad}
     before, frozen = buffers(network), {name: value.clone() for name, value in norms.items()}
     weights = [value.clone() for value in network.parameters() if value.requires_grad]
-    train(network, coloured_squares(2), TrainingOptions(2, 0.01))
+    train(network, coloured_squares(2), TrainingOptions(2, learning_rate=0.01))
     after = buffers(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert frozen and all(torch.equal(norms[name], value) for name, value in frozen.items())
@@ -163,8 +213,11 @@ def test_several_scales_add_the_gradients_of_all_and_of_the_maximum() -> None:
     batch = coloured_squares(2)
     before, after = tiny_network(), tiny_network()
     images, labels = batch[0].float(), batch[1]
-    seen = [before(images), *(before(F.interpolate(images, size=(side, side), mode="bilinear")) for side in (48, 32))]
-    maximum = torch.stack([F.interpolate(logits, size=seen[0].shape[2:], mode="bilinear") for logits in seen]).max(0).values
+    reduced = [F.interpolate(images, scale_factor=scale, mode="bilinear") for scale in (0.75, 0.5)]
+    seen = [before(one) for one in (images, *reduced)]
+    grid = seen[0].shape[2:]
+    large = [F.interpolate(one, size=grid, mode="bilinear", align_corners=True) for one in seen]
+    maximum = torch.stack(large).max(0).values
     total = sum(segmentation_loss(logits, nearest(labels, logits.shape[-1])) for logits in (*seen, maximum))
     assert isinstance(total, Tensor)
     total.backward()
@@ -173,8 +226,8 @@ def test_several_scales_add_the_gradients_of_all_and_of_the_maximum() -> None:
     assert record.loss == pytest.approx(total.item(), rel=1e-5)
     moved = dict(after.named_parameters())
     for name, parameter in before.named_parameters():
-        rate = 1e-4 * (20 if name.endswith("bias") else 10) if name.startswith("head") else 1e-4
-        torch.testing.assert_close(moved[name], parameter - rate * parameter.grad, atol=1e-7, rtol=1e-4, msg=name)
+        expected = parameter - multiple(name) * 1e-4 * parameter.grad
+        torch.testing.assert_close(moved[name], expected, atol=1e-7, rtol=1e-4, msg=name)
 
 
 def nearest(labels: Tensor, side: int) -> Tensor:
@@ -184,17 +237,18 @@ def nearest(labels: Tensor, side: int) -> Tensor:
 
 
 def test_one_image_a_batch_is_refused_by_the_head_that_normalises_a_mean_an_image() -> None:
-    network = build_deeplab(DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), head="aspp", head_width=8), 3)
-    with pytest.raises(UserError, match=r"segmentation\.batch_size") as caught:
-        train(network, coloured_squares(1), TrainingOptions(2, 0.01))
-    assert "\n" not in str(caught.value)
+    network = build_deeplab(replace(TINY, head="aspp"), 3)
+    for images, accumulate in ((1, 1), (2, 2)):
+        with pytest.raises(UserError, match=r"segmentation\.batch_size") as caught:
+            train(network, coloured_squares(images), TrainingOptions(2, accumulate))
+        assert "\n" not in str(caught.value)
 
 
 def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
     batch = coloured_squares(4)
     networks = tiny_network(), tiny_network()
     losses = [
-        [record.loss for record in train(network, batch, TrainingOptions(4, 0.005, amp=amp))]
+        [one.loss for one in train(network, batch, TrainingOptions(4, learning_rate=0.005, amp=amp))]
         for network, amp in zip(networks, (False, True), strict=True)
     ]
     assert losses[0] != losses[1]

@@ -104,6 +104,7 @@ TRAININGS = {
             backbone="mobilenetv3_small_050",
             weights="none",
             rates=(1,),
+            head="sum",
             frozen_batch_norm=False,
             iterations=STEPS,
             batch_size=2,

@@ -43,7 +43,17 @@ OPTIONS: dict[str, Any] = {
     "brnf on kept features": train_brnf.Options(**BATCHES | FROZEN, **BRNF, labels_from="seed"),
     "flow": train_flow.Options(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True),
     "segmentation": train_segmentation.Options(
-        split="train", backbone="mobilenetv3_small_050", weights="none", rates=(1,), iterations=8, batch_size=4, crop=32, balanced_loss=True
+        split="train",
+        backbone="mobilenetv3_small_050",
+        weights="none",
+        rates=(1,),
+        head="sum",
+        frozen_batch_norm=True,
+        iterations=8,
+        batch_size=4,
+        accumulate=2,
+        crop=32,
+        balanced_loss=True,
     ),
 }
 
