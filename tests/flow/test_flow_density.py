@@ -34,10 +34,11 @@ def strong_flow(coupling: str, blocks: int, seed: int, dimension: int = 6, class
     return flow
 
 
-ROUNDINGS = 17
-"""Of one sum of a subnet with 16 hidden units and a bias. Whatever the order of its terms, and with
-fused multiplications or without, a sum is that of terms changed by at most so many roundings each
-(Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): all that processors differ by.
+ROUNDINGS = 2 * ((3 + 1) + (16 + 1) + 4)
+"""Of a coupling with 3 inputs, 16 hidden units and biases, there and back. Whatever the order of its
+terms, and with fused multiplications or without, a sum of n is that of terms changed by at most n
+roundings each (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): all that
+processors differ by. Arc tangent, exponential, product and sum add one each.
 """
 
 
@@ -45,8 +46,7 @@ def change_of_round_trip(flow: FlowDensity, features: Tensor) -> Tensor:
     """Return how far each row of features [N, D] comes back from where it was, [N], when every
     parameter of the way forwards is another by one rounding, and those of the way back are not.
 
-    That is the condition of the round trip, measured: a coupling's parameters stand for its own
-    roundings, and those of the way back weigh as much. At this size of change it is linear.
+    That is the condition of the round trip, measured; at this size of change it is linear.
     """
     generator, size = torch.Generator().manual_seed(0), 1e-8
     changes = []
@@ -82,7 +82,7 @@ def test_inverse_and_log_determinant(coupling: str, blocks: int, seed: int) -> N
     assert (z - features).abs().max() > 0.5
     allowed = ROUNDINGS * change_of_round_trip(flow, features)
     assert bool((away <= allowed).all()), f"{away} where {allowed} are allowed"
-    assert allowed.median() < 1e-8 and allowed.max() < 1e-5, "the flow is too strong to tell"
+    assert allowed.median() < 1e-7 and allowed.max() < 1e-5, "the flow is too strong to tell"
     for i in range(7):
         expected, one_rounding = by_autograd(flow, features[i])
         torch.testing.assert_close(log_determinant[i], expected, rtol=0, atol=ROUNDINGS * one_rounding)
