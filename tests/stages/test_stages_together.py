@@ -249,9 +249,7 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, resul
     (tmp_path / "held.py").write_text(HELD)
     words = words_of(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    running = subprocess.Popen(
-        [*launcher(2), "held", *words], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    running = subprocess.Popen([*launcher(2), "held", *words], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
     while not checkpoint.exists() and running.poll() is None:
         time.sleep(0.01)
