@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume bench chain scale scale-images scale-store test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
+.PHONY: help demo test lint resume bench chain scale scale-images scale-store test-processors test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -19,6 +19,10 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 
 test: lint ## check style and types, then run all tests (about 10 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# ARGS: settings after --only, and after -- other tests: make test-processors ARGS="--only SSE threads -- tests/flow"
+test-processors: $(INSTALLED) ## run the numeric tests with older instructions, other threads, orders and users, and count
+	$(BIN)/python -m tests.processors $(ARGS)
 
 test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files of every kind and count how that ends (about 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2

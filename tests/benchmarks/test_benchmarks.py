@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import large_store
+from benchmarks import harness, large_store
 from benchmarks.harness import Goal, Repeats, Row, Timing, at_least, compare, interleave, table
 from benchmarks.image_scale import off_the_line, scaling_table
 from benchmarks.no_op import finish, no_op_seconds, write_voc
@@ -31,9 +31,17 @@ def test_contenders_take_turns() -> None:
     assert all(len(timing.seconds) == 3 for timing in timings.values())
 
 
-def test_short_runs_are_repeated_as_long_as_there_is_time() -> None:
-    timings = interleave({"a": lambda: time.sleep(0.01)}, Repeats(2, 0.2), time.perf_counter)
-    assert 4 <= len(timings["a"].seconds) <= 20
+@pytest.mark.parametrize(("seconds", "runs"), [(0.0, 2), (0.75, 3), (2.0, 8)])
+def test_short_runs_are_repeated_as_long_as_there_is_time(seconds: float, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def run() -> None:
+        nonlocal now
+        now += 0.25
+
+    monkeypatch.setattr(harness.time, "monotonic", lambda: now)
+    timings = interleave({"a": run}, Repeats(2, seconds), lambda: now)
+    assert timings["a"].seconds == (0.25,) * runs
 
 
 def test_table_counts_goals_and_takes_ratios_of_neighbouring_runs() -> None:

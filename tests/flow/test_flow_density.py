@@ -1,5 +1,6 @@
 """The flow against autograd's Jacobian, its mixture against torch.distributions, its standardisation, its file."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -33,16 +34,58 @@ def strong_flow(coupling: str, blocks: int, seed: int, dimension: int = 6, class
     return flow
 
 
+ROUNDINGS = 2 * ((3 + 1) + (16 + 1) + 4)
+"""Of a coupling with 3 inputs, 16 hidden units and biases, there and back. Whatever the order of its
+terms, and with fused multiplications or without, a sum of n is that of terms changed by at most n
+roundings each (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): all that
+processors differ by. Arc tangent, exponential, product and sum add one each.
+"""
+
+
+def change_of_round_trip(flow: FlowDensity, features: Tensor) -> Tensor:
+    """Return how far each row of features [N, D] comes back from where it was, [N], when every
+    parameter of the way forwards is another by one rounding, and those of the way back are not.
+
+    That is the condition of the round trip, measured; at this size of change it is linear.
+    """
+    generator, size = torch.Generator().manual_seed(0), 1e-8
+    changes = []
+    with torch.no_grad():
+        for _ in range(16):
+            other = copy.deepcopy(flow)
+            for parameter in other.network.parameters():
+                if parameter.requires_grad:
+                    change = 2 * torch.rand(parameter.shape, generator=generator).double() - 1
+                    parameter.mul_(1 + size * change)
+            changes.append((flow.inverse(other.latent(features)[0]) - features).norm(dim=1))
+    return torch.stack(changes).amax(0) * torch.finfo(torch.float64).eps / size
+
+
+def by_autograd(flow: FlowDensity, point: Tensor) -> tuple[Tensor, float]:
+    """Return log |det dz/dv| at a point [D], and how much one rounding of dz/dv may change it.
+
+    d log |det J| = trace(J^-1 dJ), so that relative changes of the entries weigh trace(|J^-1| |J|).
+    """
+    jacobian = torch.autograd.functional.jacobian(lambda v: flow.latent(v[None])[0][0], point)
+    weight = (jacobian.inverse().abs() * jacobian.abs().T).sum()
+    log_determinant = torch.linalg.slogdet(jacobian).logabsdet
+    return log_determinant, float(weight * torch.finfo(torch.float64).eps)
+
+
 @pytest.mark.parametrize(("coupling", "blocks", "seed"), ARCHITECTURES)
 def test_inverse_and_log_determinant(coupling: str, blocks: int, seed: int) -> None:
     flow = strong_flow(coupling, blocks, seed)
     features = torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
-    z, log_determinant = flow.latent(features)
+    with torch.no_grad():
+        z, log_determinant = flow.latent(features)
+        away = (flow.inverse(z) - features).norm(dim=1)
     assert (z - features).abs().max() > 0.5
-    torch.testing.assert_close(flow.inverse(z), features, rtol=1e-9, atol=1e-9)
+    allowed = ROUNDINGS * change_of_round_trip(flow, features)
+    assert bool((away <= allowed).all()), f"{away} where {allowed} are allowed"
+    assert allowed.median() < 1e-7 and allowed.max() < 1e-5, "the flow is too strong to tell"
     for i in range(7):
-        jacobian = torch.autograd.functional.jacobian(lambda v: flow.latent(v[None])[0][0], features[i])
-        torch.testing.assert_close(log_determinant[i], torch.linalg.slogdet(jacobian).logabsdet, rtol=1e-8, atol=1e-8)
+        expected, one_rounding = by_autograd(flow, features[i])
+        torch.testing.assert_close(log_determinant[i], expected, rtol=0, atol=ROUNDINGS * one_rounding)
 
 
 @pytest.mark.parametrize(("coupling", "blocks", "seed"), ARCHITECTURES)
@@ -51,11 +94,13 @@ def test_log_density_is_the_change_of_variables(coupling: str, blocks: int, seed
     features = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     found = flow.class_log_prob(features)
     for i in range(5):
-        jacobian = torch.autograd.functional.jacobian(lambda v: flow.latent(v[None])[0][0], features[i])
         z = flow.latent(features[i : i + 1])[0][0]
+        log_determinant, one_rounding = by_autograd(flow, features[i])
         for k in range(4):
             latent = distributions.MultivariateNormal(flow.mixture.means[k], torch.eye(6, dtype=torch.float64))
-            torch.testing.assert_close(found[i, k], latent.log_prob(z) + torch.linalg.slogdet(jacobian).logabsdet)
+            # The mixture's part has the relative error of a sum of squares, far below the default 1e-7.
+            expected = latent.log_prob(z) + log_determinant
+            torch.testing.assert_close(found[i, k], expected, rtol=1e-7, atol=ROUNDINGS * one_rounding)
 
 
 def test_density_integrates_to_one() -> None:

@@ -87,7 +87,8 @@ def test_every_scale_is_seen_and_the_maximum_lies_on_the_largest_grid() -> None:
     for logits in found[1:3]:
         enlarged = F.interpolate(logits, size=(6, 9), mode="bilinear", align_corners=False)
         expected = torch.where(enlarged > expected, enlarged, expected)
-    assert torch.equal(found[3], expected) and not torch.equal(found[3], found[0])
+    torch.testing.assert_close(found[3], expected)
+    assert not torch.allclose(found[3], found[0])
 
 
 @pytest.mark.parametrize("balanced", [False, True])

@@ -58,7 +58,7 @@ def test_a_lock_that_is_about_to_be_freed_is_waited_for(tmp_path: Path) -> None:
     output, order = tmp_path / "out.pt", []
 
     def second() -> None:
-        with locked(output):
+        with locked(output, patience=300):
             order.append("second")
             assert is_held(tmp_path / ".out.pt.lock")  # of the new file, not of the one that the first has removed
 
@@ -67,7 +67,7 @@ def test_a_lock_that_is_about_to_be_freed_is_waited_for(tmp_path: Path) -> None:
         thread.start()
         time.sleep(0.3)
         order.append("first")
-    thread.join(timeout=20)
+    thread.join(timeout=300)
     assert order == ["first", "second"] and not is_held(tmp_path / ".out.pt.lock")
 
 

@@ -44,6 +44,11 @@ class ForkedSnakemake:
         reply = json.loads(line)
         return reply["status"], reply["output"]
 
+    @property
+    def status(self) -> int | None:
+        """Return the exit status of the process, None while it lives."""
+        return self._server.poll()
+
     def close(self) -> None:
         """End the process.
 

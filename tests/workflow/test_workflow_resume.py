@@ -38,6 +38,15 @@ claim(Path(sys.argv[1]))
 print("claimed", flush=True)
 sys.stdin.read()
 """
+HELD = """
+import os, sys, time
+until = time.monotonic() + 300
+while "brnf.stages.render_scenes" in sys.orig_argv and time.monotonic() < until:
+    if os.path.exists({go!r}):
+        break
+    time.sleep(0.05)
+"""
+"""Loaded by every Python at its start: the job waits until it may go on, on however fast a machine."""
 
 
 @pytest.fixture
@@ -53,8 +62,8 @@ def ruler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
                 os.kill(number, signal.SIGKILL)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until a condition holds."""
+def eventually(condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait until a condition holds; so long only where something hangs."""
     patience = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < patience
@@ -137,15 +146,23 @@ def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_
     going = [sys.executable, "-m", "brnf.workflow.resume", *words]
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "snakemake", *words]
-    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=said) as run:
-        eventually(lambda: bool(list((tmp_path / "results" / "tiny").glob(".data.*.part"))))
+    (held := tmp_path / "held").mkdir()
+    (held / "sitecustomize.py").write_text(HELD.format(go=str(held / "go")))
+    holding = environment | {"PYTHONPATH": os.pathsep.join([str(held), str(ROOT)])}
+    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, cwd=tmp_path, env=holding, stdout=said, stderr=said) as run:
+        eventually(lambda: [job.name for job in jobs(tmp_path)] == ["render_scenes"])
         early = subprocess.run(going, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert early.returncode == 2 and f"process {run.pid} on " in early.stderr and early.stderr.count("\n") == 1
         run.kill()
     assert [job.name for job in jobs(tmp_path)] == ["render_scenes"] and not (tmp_path / "results" / "tiny" / "data").exists()
-    done = subprocess.run(going, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    assert "waiting for what outlived its Snakemake: render_scenes" in done.stdout
-    assert "no owner lives, the stale lock is removed" in done.stdout
+    told = ""
+    with subprocess.Popen(going, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as done:
+        assert done.stdout is not None
+        for line in done.stdout:
+            told += line
+            if "waiting for what outlived its Snakemake: render_scenes" in line:
+                (held / "go").touch()
+    assert done.returncode == 0 and (held / "go").exists(), told
+    assert "no owner lives, the stale lock is removed" in told
     assert len(list((tmp_path / "results" / "tiny" / "data").rglob("*.jpg"))) >= 80
     assert [path.name for path in (tmp_path / "results").rglob(".*")] == [".snakemake_timestamp"]
