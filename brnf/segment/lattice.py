@@ -49,8 +49,8 @@ class Geometry:
 
     @property
     def end(self) -> int:
-        """Return a number that is larger than all keys, those of neighbours included."""
-        return 2 * self.origin + int(self.strides.max())
+        """Return a number above all keys, those of neighbours included; the least is above 0."""
+        return 2 * self.origin
 
 
 def geometry(largest: Sequence[float]) -> Geometry:
