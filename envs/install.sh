@@ -16,7 +16,6 @@ installed=.venv/installed    # there when an installation has ended; says what i
 unfinished=.venv/unfinished  # there from an installation's begin to its end
 PYTHON=${PYTHON:-} TORCH=${TORCH:-} WHEELS=${WHEELS:-} FOLDER=${FOLDER:-}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-export IMMUTABLES_EXT=0  # leave out its C part where there is no wheel (Python 3.14)
 
 fail() {
     echo "error: $*" >&2
@@ -116,6 +115,15 @@ cpu_builds() {  # the options by which pip $1 takes torch's CPU builds; only uv 
     grep -v '^ *#' <<<"$found"
 }
 
+# Run pip $1's command $2 for immutables, which Snakemake needs. It has no wheel for Python 3.14, and
+# works without its C part: where it must be built, a compiler that does nothing leaves that out. The
+# result stays out of pip's cache, since other projects may want the C part.
+immutables() {
+    local pip=("$1" -m pip "$2" --quiet --no-deps --constraint constraints.txt "${@:3}" immutables)
+    "${pip[@]}" --only-binary immutables 2>/dev/null ||
+        CC=true LDSHARED=true "${pip[@]}" --no-cache-dir --no-binary immutables || give_up
+}
+
 check_words() {
     [[ -z $TORCH || $TORCH == cpu ]] || fail "TORCH=$TORCH: cpu is the only word it takes"
     [[ -z $WHEELS || -z $TORCH ]] || fail 'TORCH has no effect beside WHEELS, which holds one build'
@@ -158,6 +166,7 @@ install() {
     elif [[ $TORCH == cpu ]]; then
         echo "TORCH=cpu: torch's own index cannot be reached; the default build is taken (+ 4 GB)" >&2
     fi
+    immutables $python install "${options[@]}"
     $python -m pip install --quiet "${options[@]}" --constraint constraints.txt \
         --editable '.[test]' || give_up
     echo "3.$(minor $python) $torch" >$installed
@@ -194,6 +203,7 @@ wheels() {
         # shellcheck disable=SC2086
         "$python" -m pip download --quiet --no-deps --dest "$FOLDER" $builds || give_up
     fi
+    immutables "$python" wheel --wheel-dir "$FOLDER"
     "$python" -m pip wheel --quiet --wheel-dir "$FOLDER" --find-links "$FOLDER" \
         --constraint constraints.txt --requirement "$work/requirements.txt" || give_up
     echo "make install WHEELS=$FOLDER installs from it"
