@@ -3,13 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pydensecrf.densecrf
 from numpy.typing import NDArray
+
+from brnf.segment.compiled import kernels
+from brnf.segment.lattice import Lattice, appearance_lattice, smoothness_lattice
 
 __all__ = ["CrfOptions", "dense_crf", "likely_labels", "over_all_labels"]
 
 SMALLEST_PROBABILITY = 1e-5
 """Bound on the unary term (11.5 nats): a label of probability 0 stays possible, though unlikely."""
+LANES = 4
+"""Channels that the kernels work on at once."""
+NO_LABEL = np.float32(-1e30)
+"""Logit of a channel that only fills up the last lanes."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,15 @@ class CrfOptions:
     """Weight of the appearance term."""
 
 
-def dense_crf(image: NDArray[np.uint8], probability: NDArray[np.float32], options: CrfOptions) -> NDArray[np.float32]:
+def dense_crf(
+    image: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    options: CrfOptions,
+) -> NDArray[np.float32]:
     """Refine label probabilities by mean-field inference in a fully connected CRF.
 
-    The time grows with the number of labels, so give only those that may occur.
+    The time grows with the number of labels, so give only those that may occur. The results are
+    those of ``pydensecrf`` with its defaults (Potts model, symmetric normalisation).
 
     Arguments:
         image: [H, W, 3] uint8 RGB.
@@ -43,26 +54,83 @@ def dense_crf(image: NDArray[np.uint8], probability: NDArray[np.float32], option
     Returns:
         [L, H, W] float32 marginals. A single label, or no iteration, returns the input's values.
 
+    Raises:
+        UserError: the widths of the pairwise terms are too small for the size of the image.
+
     References:
-        Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NeurIPS 2011.
+        Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge
+        Potentials, NeurIPS 2011, algorithm 1.
     """
     labels, height, width = probability.shape
     if image.shape != (height, width, 3) or image.dtype != np.uint8:
-        raise ValueError(f"image {image.shape} {image.dtype} does not fit probabilities {probability.shape}")
+        given = f"image {image.shape} {image.dtype}"
+        raise ValueError(f"{given} does not fit probabilities {probability.shape}")
     if labels == 1 or options.crf_iterations == 0:
         return probability.astype(np.float32)
-    # The library reads raw buffers: a transposed or flipped view would be taken for other pixels.
-    energy = np.ascontiguousarray(-np.log(np.clip(probability, SMALLEST_PROBABILITY, 1.0)), dtype=np.float32)
-    field = pydensecrf.densecrf.DenseCRF2D(width, height, labels)
-    field.setUnaryEnergy(energy.reshape(labels, height * width))
-    field.addPairwiseGaussian(sxy=options.gaussian_sigma, compat=options.gaussian_weight)
-    field.addPairwiseBilateral(
-        sxy=options.bilateral_sigma_xy,
-        srgb=options.bilateral_sigma_rgb,
-        rgbim=np.ascontiguousarray(image),
-        compat=options.bilateral_weight,
-    )
-    return np.array(field.inference(options.crf_iterations), dtype=np.float32).reshape(labels, height, width)
+    smoothness = smoothness_lattice(height, width, options.gaussian_sigma)
+    appearance = appearance_lattice(image, options.bilateral_sigma_xy, options.bilateral_sigma_rgb)
+    return _mean_field(_logits(probability), probability.shape, appearance, smoothness, options)
+
+
+def _logits(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return [H W, channels] log-odds against label 0, for the labels from 1 on."""
+    labels = len(probability)
+    channels = 1 if labels == 2 else -(-(labels - 1) // LANES) * LANES
+
+    def unary(label: int) -> NDArray[np.float32]:
+        kept = np.clip(probability[label], SMALLEST_PROBABILITY, 1.0, dtype=np.float32)
+        return np.log(kept, out=kept).ravel()
+
+    logits = np.full((probability[0].size, channels), NO_LABEL)
+    zeroth = unary(0)
+    for label in range(1, labels):
+        np.subtract(unary(label), zeroth, out=logits[:, label - 1])
+    return logits
+
+
+def _mean_field(
+    logits: NDArray[np.float32],
+    shape: tuple[int, ...],
+    appearance: Lattice,
+    smoothness: Lattice,
+    options: CrfOptions,
+) -> NDArray[np.float32]:
+    """Iterate from the unary distribution; a kernel call ends one iteration and begins the next."""
+    pixels, channels = logits.shape
+    terms = [(appearance, options.bilateral_weight), (smoothness, options.gaussian_weight)]
+    constant = sum(np.float32(weight) * lattice.constant for lattice, weight in terms)
+    sizes = [(lattice.points, channels) for lattice, _ in terms]
+    blurred = [np.empty(size, np.float32) for size in sizes]
+    splatted = [np.empty(size, np.float32) for size in sizes]
+    marginals = np.empty(shape, np.float32)
+    several = channels > 1
+    for iteration in range(options.crf_iterations + 1):
+        last = iteration == options.crf_iterations
+        arguments: list[object] = [pixels, *([shape[0], channels] if several else [])]
+        arguments += [logits, constant]
+        for (lattice, weight), values, sums in zip(terms, blurred, splatted, strict=True):
+            if not last:
+                sums.fill(0)
+            arguments += [weight, lattice.offsets, lattice.weights, values, sums]
+        arguments += [iteration == 0, last, marginals]
+        if several:
+            kernels()["step"](*arguments, np.empty(channels, np.float32))
+        else:
+            kernels()["step_two"](*arguments)
+        blurred, splatted = splatted, blurred
+        if not last:
+            for (lattice, _), values in zip(terms, blurred, strict=True):
+                _blur(lattice, values)
+    return marginals
+
+
+def _blur(lattice: Lattice, values: NDArray[np.float32]) -> None:
+    """Blur values [M, channels] in place."""
+    channels = values.shape[1]
+    if channels == 1:
+        kernels()["blur_one"](len(lattice.chains), lattice.chains, values)
+    else:
+        kernels()["blur"](len(lattice.chains), lattice.chains, channels, values)
 
 
 def likely_labels(probability: NDArray[np.float32], minimum: float = 0.01) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
