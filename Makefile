@@ -29,8 +29,8 @@ invalidation-table: $(INSTALLED) ## write docs/invalidation.md, the table of wha
 	$(BIN)/python tests/workflow/invalidation.py > docs/invalidation.md
 
 lint: $(INSTALLED) ## check style and types only
-	$(BIN)/ruff check brnf tests benchmarks
-	$(BIN)/ruff format --check brnf tests benchmarks
+	$(BIN)/ruff check brnf tests benchmarks envs
+	$(BIN)/ruff format --check brnf tests benchmarks envs
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
