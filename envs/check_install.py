@@ -1,8 +1,8 @@
 """Ask the package index for a wheel of every pinned version, for each Python and processor.
 
-Nothing is installed, and pip reads a wheel's metadata only. Run by `make check-install`; another
-choice: `make check-install ARGS='--pythons 3.11 3.14'`. Ends with 1 where a package that the project
-needs has no wheel and is no known exception, is not pinned, or is pinned at a version it may not have.
+Nothing is installed, and pip reads a wheel's metadata only. `make check-install` runs it, for fewer
+Pythons with ARGS='--pythons 3.11 3.14'. Ends with 1 where a package that the project needs has no
+wheel and is no known exception, is not pinned, or is pinned at a version that is too old or new.
 """
 
 import argparse
@@ -45,7 +45,10 @@ class Target:
     def options(self) -> list[str]:
         """Return pip's options that ask for this target's wheels."""
         platforms = [f"manylinux_2_{minor}_{self.machine}" for minor in range(GLIBC, 4, -1)]
-        platforms += [f"{name}_{self.machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+        platforms += [
+            f"{name}_{self.machine}"
+            for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+        ]
         words = ["--python-version", self.python, "--implementation", "cp"]
         return words + [word for platform in platforms for word in ("--platform", platform)]
 
@@ -68,7 +71,9 @@ class Target:
 class Wheels:
     """What the index has for one target."""
 
-    found: dict[str, dict[str, Any]] = field(default_factory=dict)  # name to an entry of pip's report
+    found: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # name to an entry of pip's report
     missing: set[str] = field(default_factory=set)
 
 
@@ -93,11 +98,14 @@ def read_requirements(path: Path) -> list[Requirement]:
     content = tomllib.loads(path.read_text())
     project = content["project"]
     extras = (line for listed in project["optional-dependencies"].values() for line in listed)
-    return [Requirement(line) for line in (*content["build-system"]["requires"], *project["dependencies"], *extras)]
+    return [
+        Requirement(line)
+        for line in (*content["build-system"]["requires"], *project["dependencies"], *extras)
+    ]
 
 
 def ask_index(target: Target, pins: Mapping[str, str]) -> Wheels:
-    """Ask pip for the wheels of all pins; a package without one is named and left out of the next try.
+    """Ask pip for the wheels of all pins; one that pip lacks is left out of the next try.
 
     Raises:
         RuntimeError: if pip fails for another reason.
@@ -106,19 +114,40 @@ def ask_index(target: Target, pins: Mapping[str, str]) -> Wheels:
     while left := {name: version for name, version in pins.items() if name not in wheels.missing}:
         with tempfile.TemporaryDirectory() as folder:
             asked, report = Path(folder, "asked.txt"), Path(folder, "report.json")
-            suspects_first = sorted(left, key=lambda name: (name not in EXCEPTIONS, name))  # pip stops at the first it lacks
+            suspects_first = sorted(
+                left, key=lambda name: (name not in EXCEPTIONS, name)
+            )  # pip stops at the first it lacks
             asked.write_text("".join(f"{name}=={left[name]}\n" for name in suspects_first))
-            words = ["install", "--dry-run", "--no-deps", "--ignore-installed", "--only-binary=:all:"]
-            words += ["--use-feature=fast-deps", "--quiet", "--target", folder, "--report", str(report), "--requirement", str(asked)]
+            words = [
+                "install",
+                "--dry-run",
+                "--no-deps",
+                "--ignore-installed",
+                "--only-binary=:all:",
+            ]
+            words += [
+                "--use-feature=fast-deps",
+                "--quiet",
+                "--target",
+                folder,
+                "--report",
+                str(report),
+                "--requirement",
+                str(asked),
+            ]
             command = [sys.executable, "-m", "pip", *words, *target.options()]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 entries = json.loads(report.read_text())["install"]
-                wheels.found = {canonicalize_name(entry["metadata"]["name"]): entry for entry in entries}
+                wheels.found = {
+                    canonicalize_name(entry["metadata"]["name"]): entry for entry in entries
+                }
                 return wheels
         lacking = re.search(r"No matching distribution found for ([\w.-]+)==", done.stderr)
         if lacking is None:
-            raise RuntimeError(f"pip failed for Python {target.python} on {target.machine}: {done.stderr.strip()}")
+            raise RuntimeError(
+                f"pip failed for Python {target.python} on {target.machine}: {done.stderr.strip()}"
+            )
         wheels.missing.add(canonicalize_name(lacking[1]))
     return wheels
 
@@ -129,7 +158,9 @@ def of_any_target(wheels: Wheels, target: Target) -> dict[str, dict[str, Any]]:
         name: entry
         for name, entry in wheels.found.items()
         if entry["download_info"]["url"].endswith("-none-any.whl")
-        and SpecifierSet(entry["metadata"].get("requires_python", "")).contains(f"{target.python}.0")
+        and SpecifierSet(entry["metadata"].get("requires_python", "")).contains(
+            f"{target.python}.0"
+        )
     }
 
 
@@ -140,7 +171,9 @@ def ask_for_all(targets: Iterable[Target], pins: Mapping[str, str]) -> dict[Targ
 
     def ask(target: Target) -> tuple[Target, Wheels]:
         common = of_any_target(asked[first], target)
-        wheels = ask_index(target, {name: version for name, version in pins.items() if name not in common})
+        wheels = ask_index(
+            target, {name: version for name, version in pins.items() if name not in common}
+        )
         wheels.found |= common
         return target, wheels
 
@@ -148,28 +181,36 @@ def ask_for_all(targets: Iterable[Target], pins: Mapping[str, str]) -> dict[Targ
         return asked | dict(pool.map(ask, others))
 
 
-def judge(target: Target, wheels: Wheels, pins: Mapping[str, str], requirements: Iterable[Requirement]) -> Verdict:
-    """Follow the requirements whose markers hold on the target, and say what is wrong with each package."""
+def judge(
+    target: Target, wheels: Wheels, pins: Mapping[str, str], requirements: Iterable[Requirement]
+) -> Verdict:
+    """Follow the requirements whose markers hold on the target, and name what is wrong."""
     seen: set[tuple[str, str]] = set()
     problems: set[str] = set()
     left = [(requirement, "") for requirement in requirements]
     while left:
         requirement, extra = left.pop()
         name = canonicalize_name(requirement.name)
-        if requirement.marker and not requirement.marker.evaluate({**target.environment(), "extra": extra}):
+        if requirement.marker and not requirement.marker.evaluate(
+            {**target.environment(), "extra": extra}
+        ):
             continue
         if name not in pins:
             problems.add(f"{name} is not in constraints.txt")
         elif not requirement.specifier.contains(pins[name], prereleases=True):
             problems.add(f"{name}=={pins[name]} is pinned, but {requirement} is needed")
-        for part in {"", *requirement.extras} - {known for package, known in seen if package == name}:
+        for part in {"", *requirement.extras} - {
+            known for package, known in seen if package == name
+        }:
             seen.add((name, part))
             lines = wheels.found.get(name, {}).get("metadata", {}).get("requires_dist", [])
             left += [(Requirement(line), part) for line in lines]
     needed = {name for name, _ in seen}
     lacking = needed & wheels.missing
     problems |= {f"{name}=={pins[name]} has no wheel" for name in lacking - EXCEPTIONS.keys()}
-    return Verdict(sorted(needed & wheels.found.keys()), sorted(lacking & EXCEPTIONS.keys()), sorted(problems))
+    return Verdict(
+        sorted(needed & wheels.found.keys()), sorted(lacking & EXCEPTIONS.keys()), sorted(problems)
+    )
 
 
 def table(verdicts: Mapping[Target, Verdict]) -> str:
@@ -178,7 +219,10 @@ def table(verdicts: Mapping[Target, Verdict]) -> str:
     rows = [["Python", *machines], ["---"] * (1 + len(machines))]
     for python in dict.fromkeys(target.python for target in verdicts):
         of_row = [verdicts[Target(python, machine)] for machine in machines]
-        cells = [f"{len(one.wheels)} wheels, without: {', '.join(one.exceptions + one.problems) or '-'}" for one in of_row]
+        cells = [
+            f"{len(one.wheels)} wheels, without: {', '.join(one.exceptions + one.problems) or '-'}"
+            for one in of_row
+        ]
         rows.append([python, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
@@ -192,11 +236,20 @@ def idle_exceptions(verdicts: Mapping[Target, Verdict]) -> list[str]:
 
 def main() -> int:
     """Print the table, the exceptions and the problems; return 1 if there are any of the last."""
-    parser = argparse.ArgumentParser(description="Ask the package index for a wheel of every pinned version.")
-    parser.add_argument("--pythons", nargs="+", choices=PYTHONS, default=PYTHONS, help="versions to ask for")
-    parser.add_argument("--machines", nargs="+", choices=MACHINES, default=MACHINES, help="processors to ask for")
+    parser = argparse.ArgumentParser(
+        description="Ask the package index for a wheel of every pinned version."
+    )
+    parser.add_argument(
+        "--pythons", nargs="+", choices=PYTHONS, default=PYTHONS, help="versions to ask for"
+    )
+    parser.add_argument(
+        "--machines", nargs="+", choices=MACHINES, default=MACHINES, help="processors to ask for"
+    )
     chosen = parser.parse_args()
-    pins, requirements = read_pins(ROOT / "constraints.txt"), read_requirements(ROOT / "pyproject.toml")
+    pins, requirements = (
+        read_pins(ROOT / "constraints.txt"),
+        read_requirements(ROOT / "pyproject.toml"),
+    )
     targets = [Target(python, machine) for python in chosen.pythons for machine in chosen.machines]
     try:
         wheels = ask_for_all(targets, pins)
@@ -209,7 +262,7 @@ def main() -> int:
         print(f"no wheel of {name}: {EXCEPTIONS[name]}")
     if len(targets) == len(PYTHONS) * len(MACHINES):
         for name in idle_exceptions(verdicts):
-            print(f"{name} has wheels everywhere by now: it need not be an exception in envs/check_install.py")
+            print(f"{name} has wheels everywhere: it need be no exception in envs/check_install.py")
     for target, verdict in verdicts.items():
         for problem in verdict.problems:
             print(f"error: Python {target.python} on {target.machine}: {problem}", file=sys.stderr)

@@ -23,7 +23,7 @@ fail() {
 }
 
 minor() {  # the 12 of a Python 3.12; nothing where it does not run
-    "$1" -S -c 'import sys; print(sys.version_info.minor * (sys.version_info.major == 3))' 2>/dev/null
+    "$1" -S -c 'import sys; v = sys.version_info; print(v[1] * (v[0] == 3))' 2>/dev/null
 }
 
 supported() {
@@ -115,9 +115,9 @@ cpu_builds() {  # the options by which pip $1 takes torch's CPU builds; only uv 
     grep -v '^ *#' <<<"$found"
 }
 
-# Run pip $1's command $2 for immutables, which Snakemake needs. It has no wheel for Python 3.14, and
-# works without its C part: where it must be built, a compiler that does nothing leaves that out. The
-# result stays out of pip's cache, since other projects may want the C part.
+# Let pip of Python $1 do $2 with immutables, which Snakemake needs. It has no wheel for Python
+# 3.14, and works without its C part: where it must be built, a compiler that does nothing leaves that
+# out. The result stays out of pip's cache, since other projects may want the C part.
 immutables() {
     local pip=("$1" -m pip "$2" --quiet --no-deps --constraint constraints.txt "${@:3}" immutables)
     "${pip[@]}" --only-binary immutables 2>/dev/null ||
@@ -128,7 +128,7 @@ check_words() {
     [[ -z $TORCH || $TORCH == cpu ]] || fail "TORCH=$TORCH: cpu is the only word it takes"
     [[ -z $WHEELS || -z $TORCH ]] || fail 'TORCH has no effect beside WHEELS, which holds one build'
     [[ -z $WHEELS || -d $WHEELS ]] ||
-        fail "WHEELS=$WHEELS is no folder; where there is a network, make wheels FOLDER=$WHEELS fills it"
+        fail "WHEELS=$WHEELS is no folder; with a network, make wheels FOLDER=$WHEELS fills it"
     [[ -z $WHEELS ]] || WHEELS=$(cd "$WHEELS" && pwd)
 }
 
@@ -164,17 +164,17 @@ install() {
         $python -m pip freeze | sed -nE 's/^((nvidia|cuda)-[^=]*|triton)==.*/\1/p' |
             xargs --no-run-if-empty $python -m pip uninstall --quiet --yes
     elif [[ $TORCH == cpu ]]; then
-        echo "TORCH=cpu: torch's own index cannot be reached; the default build is taken (+ 4 GB)" >&2
+        echo "TORCH=cpu: torch's own index is out of reach; the default build is taken (+ 4 GB)" >&2
     fi
     immutables $python install "${options[@]}"
-    $python -m pip install --quiet "${options[@]}" --constraint constraints.txt \
-        --editable '.[test]' || give_up
+    PYTHONWARNINGS=ignore $python -m pip install --quiet "${options[@]}" \
+        --constraint constraints.txt --editable '.[test]' || give_up
     echo "3.$(minor $python) $torch" >$installed
     rm -f $unfinished
 }
 
 give_up() {
-    fail "pip could not get everything, for the reason above${WHEELS:+" (is $WHEELS older than constraints.txt?)"}"
+    fail "pip could not get everything, for the reason above${WHEELS:+"; is $WHEELS up to date?"}"
 }
 
 requirements() {  # of the project and all its extras, and what builds it
@@ -199,7 +199,7 @@ wheels() {
     python=$work/venv/bin/python
     requirements "$python" >"$work/requirements.txt"
     if [[ $TORCH == cpu ]]; then
-        builds=$(cpu_builds "$python") || fail "TORCH=cpu: torch's own index cannot be reached"
+        builds=$(cpu_builds "$python") || fail "TORCH=cpu: torch's own index is out of reach"
         # shellcheck disable=SC2086
         "$python" -m pip download --quiet --no-deps --dest "$FOLDER" $builds || give_up
     fi

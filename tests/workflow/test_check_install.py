@@ -10,18 +10,39 @@ import pytest
 from packaging.requirements import Requirement
 
 from envs import check_install
-from envs.check_install import EXCEPTIONS, ROOT, Target, Verdict, Wheels, ask_for_all, idle_exceptions, judge, table
+from envs.check_install import (
+    EXCEPTIONS,
+    ROOT,
+    Target,
+    Verdict,
+    Wheels,
+    ask_for_all,
+    idle_exceptions,
+    judge,
+    table,
+)
 
 OLD, NEW = Target("3.11", "x86_64"), Target("3.14", "aarch64")
 
 
 def entry(name: str, version: str, *requires: str, tags: str = "py3-none-any", python: str = ">=3.9") -> dict[str, Any]:
     """Make an entry of pip's report."""
-    metadata = {"name": name, "version": version, "requires_dist": list(requires), "requires_python": python}
+    metadata = {
+        "name": name,
+        "version": version,
+        "requires_dist": list(requires),
+        "requires_python": python,
+    }
     return {"download_info": {"url": f"INDEX/{name}-{version}-{tags}.whl"}, "metadata": metadata}
 
 
-def verdict(target: Target, *, found: Sequence[dict[str, Any]] = (), missing: Sequence[str] = (), asked: str = "torch>=2") -> Verdict:
+def verdict(
+    target: Target,
+    *,
+    found: Sequence[dict[str, Any]] = (),
+    missing: Sequence[str] = (),
+    asked: str = "torch>=2",
+) -> Verdict:
     """Judge a project that asks for one package."""
     pins = {one["metadata"]["name"]: one["metadata"]["version"] for one in found} | dict.fromkeys(missing, "1.0")
     wheels = Wheels({one["metadata"]["name"]: one for one in found}, set(missing))
@@ -30,7 +51,10 @@ def verdict(target: Target, *, found: Sequence[dict[str, Any]] = (), missing: Se
 
 def test_markers_are_those_of_the_target() -> None:
     torch = entry("torch", "2.1", 'triton; platform_machine == "x86_64"', 'tomli; python_version < "3.12"')
-    assert verdict(OLD, found=[torch], missing=["triton"]).problems == ["tomli is not in constraints.txt", "triton==1.0 has no wheel"]
+    assert verdict(OLD, found=[torch], missing=["triton"]).problems == [
+        "tomli is not in constraints.txt",
+        "triton==1.0 has no wheel",
+    ]
     assert verdict(NEW, found=[torch], missing=["triton"]).problems == []
 
 
@@ -54,7 +78,7 @@ def test_pins_must_fit_what_is_asked_for() -> None:
 
 
 class Index:
-    """Stands in for pip: refuses, one at a time, the packages that have no wheel for a version of Python."""
+    """Stands in for pip: refuses, one at a time, what has no wheel for a version of Python."""
 
     def __init__(self, packages: dict[str, dict[str, Any]], lacking: dict[str, Sequence[str]]) -> None:
         self.packages, self.lacking = packages, lacking
@@ -72,7 +96,9 @@ class Index:
         return subprocess.CompletedProcess(command, 0, "", "")
 
 
-def test_pure_python_is_asked_for_once_and_what_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pure_python_is_asked_for_once_and_what_lacks_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     packages = {
         "compiled": entry("compiled", "1.0", tags="cp311-cp311-manylinux_2_28_x86_64"),
         "pure": entry("pure", "1.0"),
@@ -83,7 +109,10 @@ def test_pure_python_is_asked_for_once_and_what_lacks_is_left_out(monkeypatch: p
     monkeypatch.setattr(check_install.subprocess, "run", index)
     wheels = ask_for_all([OLD, NEW], dict.fromkeys(packages, "1.0"))
     assert wheels[OLD].missing == set() and wheels[OLD].found.keys() == packages.keys()
-    assert wheels[NEW].missing == {"immutables", "early"} and wheels[NEW].found.keys() == {"compiled", "pure"}
+    assert wheels[NEW].missing == {"immutables", "early"} and wheels[NEW].found.keys() == {
+        "compiled",
+        "pure",
+    }
     assert [names for python, names in index.asked if python == "3.14"][-1] == ["compiled"]
 
 

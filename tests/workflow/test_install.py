@@ -9,14 +9,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("bash", "chmod", "cp", "env", "expand", "flock", "grep", "make", "mkdir", "mktemp", "mv", "rm", "sed", "touch", "xargs")
+TOOLS = (
+    "bash",
+    "chmod",
+    "cp",
+    "env",
+    "expand",
+    "flock",
+    "grep",
+    "make",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "rm",
+    "sed",
+    "touch",
+    "xargs",
+)
 
 # Answers what envs/install.sh asks a Python, and notes what its pip is told to do.
 PYTHON = """#!{bash}
 case "$*" in
     *version_info*) echo {minor} ;;
     *ensurepip*) exit {no_venv} ;;
-    *"venv --clear"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python; rm -f .venv/unfinished .venv/installed ;;
+    *"venv --clear"*)
+        mkdir -p .venv/bin
+        cp "$0" .venv/bin/python
+        rm -f .venv/unfinished .venv/installed ;;
     *"-m venv "*) mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python" ;;
     *tomllib*) echo setuptools ;;
     *"pip freeze"*) printf '%s\\n' nvidia-cublas==1 triton==3 cuda-bindings==13 numpy==2 ;;
@@ -24,7 +43,9 @@ case "$*" in
         [[ -e {home}/index ]] || exit 2
         printf '%s\\n' torch==2+cpu '    # from INDEX' torchvision==1+cpu '    # from INDEX' ;;
     *"pip --version"*) ;;
-    *"pip "*) echo "${{CC:-}}" "$@" >>{home}/told; [[ ! -e {home}/broken || "$*" != *"$(<{home}/broken)"* ]] ;;
+    *"pip "*)
+        echo "${{CC:-}}" "$@" >>{home}/told
+        [[ ! -e {home}/broken || "$*" != *"$(<{home}/broken)"* ]] ;;
 esac
 """
 
@@ -48,15 +69,28 @@ class Machine:
     def python(self, name: str, minor: int, *, venv: bool = True) -> Path:
         """Add a Python of a version to PATH, with or without the module venv."""
         path = self.programs / name
-        path.write_text(PYTHON.format(bash=self.programs / "bash", minor=minor, no_venv=int(not venv), home=self.home))
+        words = {"bash": self.programs / "bash", "minor": minor, "home": self.home}
+        path.write_text(PYTHON.format(**words, no_venv=int(not venv)))
         path.chmod(0o755)
         return path
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start make, quiet about itself."""
-        command = [str(self.programs / "make"), "--silent", f"SHELL={self.programs / 'bash'}", *words]
+        command = [
+            str(self.programs / "make"),
+            "--silent",
+            f"SHELL={self.programs / 'bash'}",
+            *words,
+        ]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.project, env={"PATH": str(self.programs)}, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            command,
+            cwd=self.project,
+            env={"PATH": str(self.programs)},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
 
     def make(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Call make and wait for its end."""
@@ -91,14 +125,27 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         ({"python3": 9}, (), "no Python 3.11 to 3.14 found (python3 is 3.9)"),
         ({"python3": 15}, (), "no Python 3.11 to 3.14 found (python3 is 3.15)"),
         ({"python3": 12}, ("PYTHON=python3.13",), "PYTHON=python3.13 is no Python that runs"),
-        ({"python3": 12, "other": 10}, ("PYTHON=other",), "other is Python 3.10; 3.11 to 3.14 are supported"),
+        (
+            {"python3": 12, "other": 10},
+            ("PYTHON=other",),
+            "other is Python 3.10; 3.11 to 3.14 are supported",
+        ),
         ({"python3": 12}, ("TORCH=gpu",), "TORCH=gpu: cpu is the only word it takes"),
         ({"python3": 12}, ("WHEELS=missing",), "WHEELS=missing is no folder"),
-        ({"python3": 12}, ("WHEELS=.",), "has no wheels for Python 3.12; make wheels PYTHON=python3.12"),
+        (
+            {"python3": 12},
+            ("WHEELS=.",),
+            "has no wheels for Python 3.12; make wheels PYTHON=python3.12",
+        ),
         ({"python3": 12}, ("WHEELS=.", "TORCH=cpu"), "TORCH has no effect beside WHEELS"),
     ],
 )
-def test_one_line_says_what_is_wrong(machine: Machine, pythons: dict[str, int], words: tuple[str, ...], remedy: str) -> None:
+def test_one_line_says_what_is_wrong(
+    machine: Machine,
+    pythons: dict[str, int],
+    words: tuple[str, ...],
+    remedy: str,
+) -> None:
     for name, minor in pythons.items():
         machine.python(name, minor)
     assert remedy in error_of(machine.make("install", *words))
@@ -108,7 +155,8 @@ def test_one_line_says_what_is_wrong(machine: Machine, pythons: dict[str, int], 
 @pytest.mark.parametrize("words", [(), ("PYTHON=python3",)])
 def test_python_without_venv_is_refused(machine: Machine, words: tuple[str, ...]) -> None:
     machine.python("python3", 12, venv=False)
-    assert "cannot make virtual environments; apt-get install python3-venv" in error_of(machine.make("install", *words))
+    remedy = "cannot make virtual environments; apt-get install python3-venv"
+    assert remedy in error_of(machine.make("install", *words))
 
 
 def test_newest_supported_python_is_taken_and_named(machine: Machine) -> None:
@@ -157,7 +205,12 @@ def nothing(machine: Machine) -> None:
         (nothing, ("PYTHON=other",), "Python 3.12 made it"),
     ],
 )
-def test_spoilt_environment_is_made_anew(machine: Machine, spoil: Callable[[Machine], None], words: tuple[str, ...], why: str) -> None:
+def test_spoilt_environment_is_made_anew(
+    machine: Machine,
+    spoil: Callable[[Machine], None],
+    words: tuple[str, ...],
+    why: str,
+) -> None:
     machine.python("python3", 12)
     machine.python("other", 11)
     machine.make("install")
@@ -185,17 +238,22 @@ def test_cpu_build_comes_from_the_index_that_uv_knows(machine: Machine) -> None:
     done = machine.make("install", "TORCH=cpu")
     assert done.returncode == 0 and done.stderr == ""
     told = machine.told()
-    assert any(line.endswith("--no-deps --index-url=INDEX torch==2+cpu torchvision==1+cpu") for line in told)
-    assert any(line.endswith("uninstall --quiet --yes nvidia-cublas triton cuda-bindings") for line in told)
+    taken = " --no-deps --index-url=INDEX torch==2+cpu torchvision==1+cpu"
+    removed = " uninstall --quiet --yes nvidia-cublas triton cuda-bindings"
+    assert any(line.endswith(taken) for line in told)
+    assert any(line.endswith(removed) for line in told)
     assert (machine.project / ".venv" / "installed").read_text() == "3.12 cpu\n"
     assert machine.make("install").stdout == "" and machine.told() == []
 
 
-def test_default_build_is_taken_with_a_line_where_the_index_is_out_of_reach(machine: Machine) -> None:
+def test_default_build_is_taken_with_a_line_where_the_index_is_out_of_reach(
+    machine: Machine,
+) -> None:
     machine.python("python3", 12)
     done = machine.make("install", "TORCH=cpu")
     assert done.returncode == 0
-    assert done.stderr == "TORCH=cpu: torch's own index cannot be reached; the default build is taken (+ 4 GB)\n"
+    assert done.stderr.startswith("TORCH=cpu: torch's own index is out of reach; the default build")
+    assert len(done.stderr.splitlines()) == 1
     assert (machine.project / ".venv" / "installed").read_text() == "3.12 default\n"
 
 
@@ -223,7 +281,8 @@ def test_only_immutables_is_built_with_a_compiler_that_does_nothing(machine: Mac
     machine.python("python3", 14)
     (machine.home / "broken").write_text("--only-binary immutables")
     assert machine.make("install").returncode == 0
-    assert [line.split()[-1] for line in machine.told() if line.startswith("true ")] == ["immutables"]
+    built = [line for line in machine.told() if line.startswith("true ")]
+    assert [line.split()[-1] for line in built] == ["immutables"]
 
 
 def test_two_installations_at_once_take_turns(machine: Machine) -> None:
@@ -231,7 +290,8 @@ def test_two_installations_at_once_take_turns(machine: Machine) -> None:
     with open(machine.project / "pyproject.toml") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with machine.start("install") as waiting:
-            assert waiting.stdout and waiting.stdout.readline() == "another installation is at work here: waiting\n"
+            assert waiting.stdout
+            assert waiting.stdout.readline() == "another installation is at work here: waiting\n"
             assert not (machine.project / ".venv").exists()
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert waiting.stdout.read() == "Python 3.12 (python3) makes .venv\n"
