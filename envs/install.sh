@@ -116,8 +116,8 @@ cpu_builds() {  # the options by which pip $1 takes torch's CPU builds; only uv 
 }
 
 # Let pip of Python $1 do $2 with immutables, which Snakemake needs. It has no wheel for Python
-# 3.14, and works without its C part: where it must be built, a compiler that does nothing leaves that
-# out. The result stays out of pip's cache, since other projects may want the C part.
+# 3.14, and works without its C part: where it must be built, a compiler that does nothing leaves
+# that out. The result stays out of pip's cache, since other projects may want the C part.
 immutables() {
     local pip=("$1" -m pip "$2" --quiet --no-deps --constraint constraints.txt "${@:3}" immutables)
     "${pip[@]}" --only-binary immutables 2>/dev/null ||

@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from envs import check_install
 from envs.check_install import (
     EXCEPTIONS,
+    MACHINES,
+    PYTHONS,
     ROOT,
     Target,
     Verdict,
@@ -25,32 +27,33 @@ from envs.check_install import (
 OLD, NEW = Target("3.11", "x86_64"), Target("3.14", "aarch64")
 
 
-def entry(name: str, version: str, *requires: str, tags: str = "py3-none-any", python: str = ">=3.9") -> dict[str, Any]:
+Entry = dict[str, Any]  # of pip's report
+COMPILED = "cp311-cp311-manylinux_2_28_x86_64"
+
+
+def entry(name: str, version: str, *requires: str, tags: str = "py3-none-any") -> Entry:
     """Make an entry of pip's report."""
-    metadata = {
-        "name": name,
-        "version": version,
-        "requires_dist": list(requires),
-        "requires_python": python,
-    }
+    metadata = {"name": name, "version": version, "requires_dist": list(requires)}
     return {"download_info": {"url": f"INDEX/{name}-{version}-{tags}.whl"}, "metadata": metadata}
 
 
 def verdict(
     target: Target,
     *,
-    found: Sequence[dict[str, Any]] = (),
+    found: Sequence[Entry] = (),
     missing: Sequence[str] = (),
     asked: str = "torch>=2",
 ) -> Verdict:
     """Judge a project that asks for one package."""
-    pins = {one["metadata"]["name"]: one["metadata"]["version"] for one in found} | dict.fromkeys(missing, "1.0")
+    pins = {one["metadata"]["name"]: one["metadata"]["version"] for one in found}
+    pins |= dict.fromkeys(missing, "1.0")
     wheels = Wheels({one["metadata"]["name"]: one for one in found}, set(missing))
     return judge(target, wheels, pins, [Requirement(asked)])
 
 
 def test_markers_are_those_of_the_target() -> None:
-    torch = entry("torch", "2.1", 'triton; platform_machine == "x86_64"', 'tomli; python_version < "3.12"')
+    triton, tomli = 'triton; platform_machine == "x86_64"', 'tomli; python_version < "3.12"'
+    torch = entry("torch", "2.1", triton, tomli)
     assert verdict(OLD, found=[torch], missing=["triton"]).problems == [
         "tomli is not in constraints.txt",
         "triton==1.0 has no wheel",
@@ -80,19 +83,22 @@ def test_pins_must_fit_what_is_asked_for() -> None:
 class Index:
     """Stands in for pip: refuses, one at a time, what has no wheel for a version of Python."""
 
-    def __init__(self, packages: dict[str, dict[str, Any]], lacking: dict[str, Sequence[str]]) -> None:
+    def __init__(self, packages: dict[str, Entry], lacking: dict[str, Sequence[str]]) -> None:
         self.packages, self.lacking = packages, lacking
         self.asked: list[tuple[str, list[str]]] = []
 
     def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        python, asked, report = (Path(command[command.index(word) + 1]) for word in ("--python-version", "--requirement", "--report"))
-        names = [line.split("==")[0] for line in asked.read_text().splitlines()]
-        self.asked.append((str(python), names))
+        words = dict(zip(command, command[1:], strict=False))
+        python = words["--python-version"]
+        lines = Path(words["--requirement"]).read_text().splitlines()
+        names = [line.split("==")[0] for line in lines]
+        self.asked.append((python, names))
         for name in names:
-            if name in self.lacking.get(str(python), ()):
+            if name in self.lacking.get(python, ()):
                 said = f"ERROR: No matching distribution found for {name}==1.0"
                 return subprocess.CompletedProcess(command, 1, "", said)
-        report.write_text(json.dumps({"install": [self.packages[name] for name in names]}))
+        report = {"install": [self.packages[name] for name in names]}
+        Path(words["--report"]).write_text(json.dumps(report))
         return subprocess.CompletedProcess(command, 0, "", "")
 
 
@@ -100,11 +106,12 @@ def test_pure_python_is_asked_for_once_and_what_lacks_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     packages = {
-        "compiled": entry("compiled", "1.0", tags="cp311-cp311-manylinux_2_28_x86_64"),
+        "compiled": entry("compiled", "1.0", tags=COMPILED),
         "pure": entry("pure", "1.0"),
-        "early": entry("early", "1.0", python="<3.14"),
-        "immutables": entry("immutables", "1.0", tags="cp311-cp311-manylinux_2_28_x86_64"),
+        "early": entry("early", "1.0"),
+        "immutables": entry("immutables", "1.0", tags=COMPILED),
     }
+    packages["early"]["metadata"]["requires_python"] = "<3.14"
     index = Index(packages, {"3.14": ["immutables", "early"]})
     monkeypatch.setattr(check_install.subprocess, "run", index)
     wheels = ask_for_all([OLD, NEW], dict.fromkeys(packages, "1.0"))
@@ -125,13 +132,14 @@ def test_other_failures_of_pip_are_no_missing_wheel(monkeypatch: pytest.MonkeyPa
 
 def test_table_has_a_row_a_python_and_a_column_a_processor() -> None:
     good = Verdict(["torch"], [], [])
-    verdicts = {Target(python, machine): good for python in ("3.11", "3.14") for machine in ("x86_64", "aarch64")}
+    targets = [Target(python, machine) for python in ("3.11", "3.14") for machine in MACHINES]
+    verdicts = dict.fromkeys(targets, good)
     verdicts[NEW] = Verdict(["torch"], ["immutables"], ["x==1 has no wheel"])
     lines = table(verdicts).splitlines()
     assert [line.split()[1] for line in lines] == ["Python", "---", "3.11", "3.14"]
-    assert lines[-1].split(" | ")[-1].rstrip(" |") == "1 wheels, without: immutables, x==1 has no wheel"
+    assert lines[-1].endswith(" | 1 wheels, without: immutables, x==1 has no wheel |")
 
 
 def test_pythons_are_those_that_the_installation_takes() -> None:
     script = (ROOT / "envs" / "install.sh").read_text()
-    assert f"oldest={check_install.PYTHONS[0][2:]}\nnewest={check_install.PYTHONS[-1][2:]}\n" in script
+    assert f"oldest={PYTHONS[0][2:]}\nnewest={PYTHONS[-1][2:]}\n" in script
