@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Index:
         self.asked: list[tuple[str, list[str]]] = []
 
     def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        words = dict(zip(command, command[1:], strict=False))
+        words = dict(pairwise(command))
         python = words["--python-version"]
         lines = Path(words["--requirement"]).read_text().splitlines()
         names = [line.split("==")[0] for line in lines]
