@@ -1,13 +1,14 @@
-# The two commands of the README: `make demo` and `make test`. Both build .venv when it is missing.
+# The two commands of the README: `make demo` and `make test`. Both make .venv where it is missing or stale.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint resume bench chain scale scale-images scale-store test-processors test-fuzz test-invalidation test-survival test-cluster invalidation-table install clean
+.PHONY: help demo test lint resume bench chain scale scale-images scale-store test-processors \
+	test-fuzz test-invalidation test-survival test-cluster invalidation-table install wheels \
+	check-install stale clean
 
-PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
 INSTALLED := .venv/installed
+INSTALL := PYTHON='$(PYTHON)' TORCH='$(TORCH)' WHEELS='$(WHEELS)' FOLDER='$(FOLDER)' envs/install.sh
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the commands
@@ -34,8 +35,8 @@ invalidation-table: $(INSTALLED) ## write docs/invalidation.md, the table of wha
 	$(BIN)/python tests/workflow/invalidation.py > docs/invalidation.md
 
 lint: $(INSTALLED) ## check style and types only
-	$(BIN)/ruff check brnf tests benchmarks
-	$(BIN)/ruff format --check brnf tests benchmarks
+	$(BIN)/ruff check brnf tests benchmarks envs
+	$(BIN)/ruff format --check brnf tests benchmarks envs
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
@@ -69,19 +70,18 @@ bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH
 chain: $(INSTALLED) ## time every stage of a finished run beside the research code's way: make chain RESULTS=results/voc-animals
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chain --results $(RESULTS) $(ARGS)
 
-install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt
+install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt (TORCH=cpu: without CUDA; WHEELS=FOLDER: without a network; PYTHON=python3.12)
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || \
-		{ echo "error: no Python 3.11 or newer found; apt-get install python3, or name one: make PYTHON=python3.12" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || { echo "error: Python cannot make virtual environments; apt-get install python3-venv" >&2; exit 2; }
-	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
-		{ echo "error: no C++ compiler, which the dense CRF needs; apt-get install gcc g++" >&2; exit 2; }
-	@test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("INCLUDEPY"))')/Python.h" || \
-		{ echo "error: no Python headers, which the dense CRF needs; apt-get install python3-dev" >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	@touch $@
+wheels: ## fill a folder with wheels for machines without a network (FOLDER=...; PYTHON and TORCH as above)
+	@$(INSTALL) --wheels
+
+check-install: $(INSTALLED) ## ask the package index for a wheel of every pinned version, for each Python and processor (minutes)
+	$(BIN)/python envs/check_install.py $(ARGS)
+
+$(INSTALLED): $(if $(shell $(INSTALL) --state),stale)
+	@$(INSTALL)
+
+stale:
 
 clean: ## remove the demo's results
 	rm -rf results/demo results/demo-inseparable
