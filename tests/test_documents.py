@@ -17,7 +17,10 @@ def tracked_texts() -> Iterator[tuple[Path, str]]:
     """Yield the files that git knows, and those that it would add, with their texts."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.fail(f"git does not list the files of {ROOT}: {listed.stderr}")
