@@ -67,7 +67,9 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw.run(draw.Inputs(index, panels, tuple(evaluations), histories), figures, draw.Options("train", count=2), QUIET)
     tables = (root / "tables" / name for name in ("results.csv", "results.md", "by_seed.csv", "seeds.csv", "seeds.md"))
     tabulate.run(tabulate.Inputs(tuple(evaluations)), tabulate.Outputs(*tables), tabulate.Options(), QUIET)
-    (root / "config.yaml").write_text("name: demo\nprotocol: scenes\nseeds: [0, 1]\ndataset: {kind: scenes}\nbackbone: {stride: 8}\n")
+    (root / "config.yaml").write_text(
+        "name: demo\nprotocol: scenes\nseeds: [0, 1]\ndataset: {kind: scenes}\nbackbone: {stride: 8, weights: resnet50.a1_in1k}\n"
+    )
     return root
 
 
@@ -186,8 +188,9 @@ def test_report_holds_everything_and_refers_to_nothing_elsewhere(experiment: Pat
     for value in results.miou:
         assert f">{value:.1f}</td>" in text
     assert "<code>backbone.stride</code></td><td><code>16</code></td><td><code>8</code>" in text
+    assert "resnet50.a1_in1k (published as 14fe96d1)" in text
     assert "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td><code>&#34;scenes&#34;</code>" in text
-    assert "What differs from the paper's setting (2 keys)" in text and "<code>config/voc12.yaml</code>" in text
+    assert "What differs from the paper's setting (3 keys)" in text and "<code>config/voc12.yaml</code>" in text
     assert "protocol: scenes" in text, "the configuration"
 
 
