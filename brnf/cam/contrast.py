@@ -1,4 +1,4 @@
-"""FSCL: contrast between region features and samples of the flow (`method.md` section 7)."""
+"""FSCL: contrast between region features and samples of the flow (`docs/method.md` section 7)."""
 
 import torch
 import torch.nn.functional as F

@@ -128,7 +128,7 @@ class CamNetwork(nn.Module):
 def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ...]:
     """Return the widths of the side convolutions: none wider than its stage, an even sum.
 
-    A wider convolution would give rank-deficient features, which no density survives (`method.md` section 7).
+    A wider convolution would give rank-deficient features, which no density survives (`docs/method.md` section 7).
 
     Arguments:
         wanted: the four widths of the configuration.

@@ -110,7 +110,7 @@ def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules)
 
 @dataclass(frozen=True)
 class BrnfOptions:
-    """BRNF's loss (``method.md`` section 7)."""
+    """BRNF's loss (``docs/method.md`` section 7)."""
 
     guidance: bool = True
     """Pull prototype maps towards the base seeds (L_gui)."""

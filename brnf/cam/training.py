@@ -1,4 +1,4 @@
-"""The training loop of the CAM networks: parameter groups, schedule, clipping (`method.md` section 2, SIPE)."""
+"""The training loop of the CAM networks: parameter groups, schedule, clipping (`docs/method.md` section 2, SIPE)."""
 
 import math
 from collections.abc import Callable, Mapping

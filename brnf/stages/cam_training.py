@@ -25,7 +25,7 @@ __all__ = ["CamTrainingOptions", "train_and_save"]
 
 @dataclass(frozen=True)
 class CamTrainingOptions:
-    """The network, its training images and its optimiser (`method.md` section 2)."""
+    """The network, its training images and its optimiser (`docs/method.md` section 2)."""
 
     split: str = "train_aug"
     """Split to train on."""

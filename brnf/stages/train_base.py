@@ -1,4 +1,4 @@
-"""Training of the base CAM network, SIPE or SFC (`method.md` sections 2 and 3)."""
+"""Training of the base CAM network, SIPE or SFC (`docs/method.md` sections 2 and 3)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options(CamTrainingOptions, SfcOptions):
-    """The network, its training images and its optimiser (`method.md` section 2)."""
+    """The network, its training images and its optimiser (`docs/method.md` section 2)."""
 
     method: Literal["sipe", "sfc"] = "sipe"
     """What it is trained as; base maps that come from elsewhere need its features only, of a sipe."""

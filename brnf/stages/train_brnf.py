@@ -1,4 +1,4 @@
-"""Training of the BRNF network: guidance, CCNF and FSCL with an online flow (`method.md` section 7)."""
+"""Training of the BRNF network: guidance, CCNF and FSCL with an online flow (`docs/method.md` section 7)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options(CamTrainingOptions, BrnfOptions):
-    """The network, its loss, its online flow and its training (`method.md` section 7)."""
+    """The network, its loss, its online flow and its training (`docs/method.md` section 7)."""
 
     seed_product: Literal["seeds", "classifier", "prototype"] = "seeds"
     """Which maps of the seed files are the base seeds."""

@@ -11,7 +11,7 @@ from brnf.cam.contrast import ContrastBank, info_nce, region_features
 
 
 def loop_info_nce(anchors, anchor_classes, bank, bank_classes, temperature):
-    """Return InfoNCE written as method.md section 7 prints it."""
+    """Return InfoNCE written as docs/method.md section 7 prints it."""
     losses = []
     for anchor, own in zip(anchors, anchor_classes, strict=True):
         negatives = [math.exp(float(anchor @ n) / temperature) for n, c in zip(bank, bank_classes, strict=True) if c != own]

