@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from brnf.memory import release_code
+
 __all__ = ["SIGNATURES", "cache_folder", "compile_object", "kernels"]
 
 SIGNATURES = {
@@ -206,7 +208,9 @@ def _loaded(code: bytes) -> Mapping[str, Code]:
         code_of.__dict__["engine"] = engine  # freed only with the last of its functions
         return code_of
 
-    return {name: callable_of(name, signature) for name, signature in SIGNATURES.items()}
+    found = {name: callable_of(name, signature) for name, signature in SIGNATURES.items()}
+    release_code("libllvmlite")  # 40 MiB that were read to load these functions
+    return found
 
 
 if __name__ == "__main__":
