@@ -19,6 +19,7 @@ from brnf.segment.crf import SMALLEST_PROBABILITY, CrfOptions, dense_crf
 __all__ = ["MISSING", "by_pydensecrf", "installed", "peak_of"]
 
 MISSING = "not measured: pydensecrf2 is not installed (pip install pydensecrf2; needs a compiler)"
+ROOT = Path(__file__).parents[1]
 SIDES = ("brnf", "pydensecrf")
 
 
@@ -72,7 +73,8 @@ def peak_of(side: str, image: NDArray[np.uint8], probability: NDArray[np.float32
         file = Path(folder, "image.npz")
         np.savez(file, image=image, probability=probability)
         command = [sys.executable, "-m", "benchmarks.pydensecrf_side", side, str(file)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        return int(done.stdout)
 
 
 def _main(side: str, file: str) -> None:

@@ -243,7 +243,8 @@ class _Points:
             np.empty(self.count, np.uint8),
             found,
         )
-        return found[:written].copy()
+        found.resize(written, refcheck=False)  # in place: a copy would be the peak of memory
+        return found
 
 
 def _filtered_ones(
