@@ -197,6 +197,7 @@ wheels() {
     trap "rm -rf '$work'" EXIT
     "$python" -m venv "$work/venv"
     python=$work/venv/bin/python
+    "$python" -m pip install --quiet --constraint constraints.txt pip || give_up
     requirements "$python" >"$work/requirements.txt"
     if [[ $TORCH == cpu ]]; then
         builds=$(cpu_builds "$python") || fail "TORCH=cpu: torch's own index is out of reach"
