@@ -38,7 +38,9 @@ case "$*" in
         rm -f .venv/unfinished .venv/installed ;;
     *"-m venv "*) mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python" ;;
     *tomllib*) echo setuptools ;;
-    *"pip freeze"*) printf '%s\\n' nvidia-cublas==1 triton==3 cuda-bindings==13 numpy==2 ;;
+    *"pip freeze"*)
+        printf '%s\\n' nvidia-cublas==1 triton==3 cuda-bindings==13 numpy==2
+        [[ ! -e {home}/index ]] || echo torch==2+cpu ;;
     *"uv pip compile"*)
         [[ -e {home}/index ]] || exit 2
         printf '%s\\n' torch==2+cpu '    # from INDEX' torchvision==1+cpu '    # from INDEX' ;;
@@ -244,6 +246,9 @@ def test_cpu_build_comes_from_the_index_that_uv_knows(machine: Machine) -> None:
     assert any(line.endswith(removed) for line in told)
     assert (machine.project / ".venv" / "installed").read_text() == "3.12 cpu\n"
     assert machine.make("install").stdout == "" and machine.told() == []
+    (machine.project / "constraints.txt").touch()
+    machine.make("install")
+    assert any(line.endswith(taken) for line in machine.told())
 
 
 def test_default_build_is_taken_with_a_line_where_the_index_is_out_of_reach(
