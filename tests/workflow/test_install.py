@@ -1,6 +1,7 @@
 """`make install` and `make wheels`, with stand-ins for Python and pip."""
 
 import fcntl
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -100,6 +101,10 @@ class Machine:
             said, complaints = started.communicate()
         return subprocess.CompletedProcess(words, started.returncode, said, complaints)
 
+    def change_packages(self) -> None:
+        """Make what is installed older than the list of packages."""
+        os.utime(self.project / ".venv" / "installed", (0, 0))
+
     def told(self) -> list[str]:
         """Return, and forget, what pip was told since the last time."""
         notes = self.home / "told"
@@ -179,7 +184,7 @@ def test_second_call_does_nothing_until_something_changes(machine: Machine) -> N
     machine.make("install")
     machine.told()
     assert machine.make("install").stdout == "" and machine.told() == []
-    (machine.project / "constraints.txt").touch()
+    machine.change_packages()
     done = machine.make("install")
     assert done.stdout == "" and done.returncode == 0 and machine.told() != []
 
@@ -189,7 +194,7 @@ def remove_python(machine: Machine) -> None:
 
 
 def interrupt(machine: Machine) -> None:
-    (machine.project / "constraints.txt").touch()
+    machine.change_packages()
     (machine.home / "broken").write_text("--editable")
     assert "pip could not get everything" in error_of(machine.make("install"))
     (machine.home / "broken").unlink()
@@ -246,7 +251,7 @@ def test_cpu_build_comes_from_the_index_that_uv_knows(machine: Machine) -> None:
     assert any(line.endswith(removed) for line in told)
     assert (machine.project / ".venv" / "installed").read_text() == "3.12 cpu\n"
     assert machine.make("install").stdout == "" and machine.told() == []
-    (machine.project / "constraints.txt").touch()
+    machine.change_packages()
     machine.make("install")
     assert any(line.endswith(taken) for line in machine.told())
 
