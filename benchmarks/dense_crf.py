@@ -1,20 +1,35 @@
-"""The dense CRF over a data set's labels."""
+"""The dense CRF over a data set's labels, and beside pydensecrf2 where that is installed.
+
+``PHOTOGRAPHS`` names a folder of JPEG files to compare on; rendered scenes stand in for them.
+"""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import Repeats, Row, compare
+from benchmarks.harness import Goal, Repeats, Row, at_least, compare
+from benchmarks.pydensecrf_side import MISSING, by_pydensecrf, installed, peak_of
+from brnf.data.images import read_image
 from brnf.data.scenes import draw_scene
 from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
 from brnf.segment.processes import map_in_order
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
+
+Pair: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""An image and the probabilities of its labels."""
+Refine: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float32], CrfOptions], NDArray[np.float32]]
 
 OPTIONS = CrfOptions()
 CERTAINTY = 9.0
@@ -34,15 +49,95 @@ class Size:
     processes: int = 2
     images: int = 12
     """Images that one and several processes refine."""
+    beside: tuple[int, ...] = (2, 3, 4, 7, 21)
+    """Labels of an image, for the comparison with pydensecrf2."""
+    photographs: int = 24
+    """Images of that comparison."""
 
 
 FULL = Size()
-TINY = Size(24, 32, ((9, 2),), 2, 3)
+TINY = Size(24, 32, ((9, 2),), 2, 3, (2, 5), 2)
+SLOWEST, OVERALL = 1.1, 1.3
+"""Goals beside pydensecrf2: of each row, and of all pairs together."""
+SAME_MARGINAL, OTHER_LABELS = 0.02, 1 / 50_000
+"""By how much a marginal may differ from pydensecrf2's, and how many labels."""
 
 
 def measure(size: Size, repeats: Repeats) -> list[Row]:
-    """Compare the labels that have a chance with all labels, and several processes with one."""
-    return [*(_compare_labels(size, classes, present, repeats) for classes, present in size.labels), _compare_processes(size, repeats)]
+    """Compare the labels that have a chance with all, several processes with one, and both CRFs."""
+    rows = [_compare_labels(size, classes, present, repeats) for classes, present in size.labels]
+    rows.append(_compare_processes(size, repeats))
+    if not installed():
+        print(f"dense CRF beside pydensecrf2: {MISSING}", file=sys.stderr, flush=True)
+        return rows
+    return [*rows, *_beside_pydensecrf(size, repeats)]
+
+
+def _beside_pydensecrf(size: Size, repeats: Repeats) -> list[Row]:
+    """Compare with pydensecrf2 image by image; a pair of neighbouring runs refines the same one."""
+    folder = os.environ.get("PHOTOGRAPHS")
+    images = _photographs(size, Path(folder)) if folder else _scenes(size)
+    kind = "photographs" if folder else "scenes"
+    rows = []
+    for labels in size.beside:
+        pairs = [(image, _areas(image, labels, seed)) for seed, image in enumerate(images)]
+        _assert_same(pairs)
+        peaks = [peak_of(side, *pairs[0]) / 2**20 for side in ("brnf", "pydensecrf")]
+        memory = Goal("peak {:.0f} ≤ {:.0f} MiB".format(*peaks), peaks[0] <= peaks[1])
+        rows.append(
+            compare(
+                "dense CRF beside pydensecrf2",
+                f"{len(images)} {kind}, {labels} labels",
+                partial(_refine_next, dense_crf, cycle(pairs)),
+                partial(_refine_next, by_pydensecrf, cycle(pairs)),
+                repeats,
+                ratio=SLOWEST,
+                goals=[memory],
+            )
+        )
+    overall = at_least(OVERALL, median(ratio for row in rows for ratio in _ratios(row)), "× overall")
+    return [*rows[:-1], replace(rows[-1], goals=(*rows[-1].goals, overall))]
+
+
+def _refine_next(refine: Refine, pairs: Iterator[Pair]) -> None:
+    refine(*next(pairs), OPTIONS)
+
+
+def _ratios(row: Row) -> Iterator[float]:
+    """Yield how many times as fast this project was in each pair."""
+    for ours, theirs in zip(row.ours.seconds, row.reference.seconds, strict=True):
+        yield theirs / ours
+
+
+def _photographs(size: Size, folder: Path) -> list[NDArray[np.uint8]]:
+    """Read photographs from all over a folder, in the order of their names."""
+    files = sorted(folder.glob("*.jpg"))
+    return [read_image(file) for file in files[:: max(1, len(files) // size.photographs)]]
+
+
+def _scenes(size: Size) -> list[NDArray[np.uint8]]:
+    side = max(size.height, size.width)
+    scenes = (draw_scene(0, "train", i, size=side, rho=1.0, nu=1.0) for i in range(size.photographs))
+    return [np.ascontiguousarray(scene.image[: size.height, : size.width]) for scene in scenes]
+
+
+def _areas(image: NDArray[np.uint8], labels: int, seed: int) -> NDArray[np.float32]:
+    """Return [L, H, W] probabilities of smooth areas, about as sure as a network is."""
+    height, width = image.shape[:2]
+    noise = np.random.default_rng(seed).normal(size=(labels, height // 16 + 2, width // 16 + 2))
+    logits = np.stack([cv2.resize(one.astype(np.float32), (width, height)) for one in 3 * noise])
+    exponential = np.exp(logits - logits.max(0))
+    return (exponential / exponential.sum(0)).astype(np.float32)
+
+
+def _assert_same(pairs: Sequence[Pair]) -> None:
+    other = pixels = 0
+    for image, probability in pairs:
+        ours, theirs = (refine(image, probability, OPTIONS) for refine in (dense_crf, by_pydensecrf))
+        assert np.abs(ours - theirs).max() <= SAME_MARGINAL
+        other += int(np.count_nonzero(ours.argmax(0) != theirs.argmax(0)))
+        pixels += ours[0].size
+    assert other <= OTHER_LABELS * pixels
 
 
 def _compare_labels(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
@@ -89,7 +184,7 @@ def _sparse(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> tuple
     return dense_crf(image, likely, OPTIONS), classes
 
 
-def _refine_all(images: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> None:
+def _refine_all(images: Sequence[Pair]) -> None:
     for image, probability in images:
         _sparse(image, probability)
 

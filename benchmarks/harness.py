@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
@@ -31,7 +31,9 @@ __all__ = [
     "table",
 ]
 
-PACKAGES = ("torch", "numpy", "FrEIA", "h5py", "opencv-python-headless", "pydensecrf2", "timm")
+PACKAGES = ("torch", "numpy", "numba", "FrEIA", "h5py", "opencv-python-headless", "timm")
+RIVALS = ("pydensecrf2",)
+"""Told of where they are installed."""
 SHOWN_LOOP = ("loop", "size", "this project", "reference", "ratio (least to most)", "limit", "of limit", "goal", "met")
 
 
@@ -249,7 +251,9 @@ def machine() -> str:
     """Describe processor, bfloat16 unit, threads and versions, a line each."""
     models = _processor_lines("model name") or [platform.processor() or "unknown processor"]
     threads = torch.get_num_threads()
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    there = {distribution.name for distribution in distributions()}
+    told = [*PACKAGES, *(name for name in RIVALS if name in there)]
+    versions = ", ".join(f"{name} {version(name)}" for name in told)
     return "\n".join(
         [
             f"machine: {models[0]}, {len(models)} cores, {platform.system()} {platform.machine()}",

@@ -6,10 +6,12 @@ import resource
 import sys
 from pathlib import Path
 
-__all__ = ["keep_freed_memory", "peak_memory", "peak_told", "tell_peak"]
+__all__ = ["keep_freed_memory", "peak_memory", "peak_told", "release_code", "tell_peak"]
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Names of glibc's ``mallopt``."""
+MADV_DONTNEED = 4
+"""Linux's ``madvise``: these pages are not needed for now."""
 LARGEST_KEPT = 32 * 2**20
 """Bytes of a tensor; glibc takes no higher threshold. Larger ones come from the system each time."""
 
@@ -39,6 +41,25 @@ def peak_memory() -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def release_code(library: str) -> None:
+    """Let go of the pages that a library's code has in memory; what is called again is read again.
+
+    Pages of code are never changed, so that nothing is lost. Elsewhere than on Linux nothing happens.
+
+    Arguments:
+        library: part of its file's name, such as ``libllvmlite``.
+    """
+    maps = Path("/proc/self/maps")
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is None or not maps.exists():
+        return
+    for line in maps.read_text().splitlines():
+        place, access, *_, path = line.split(maxsplit=5)
+        if access == "r-xp" and library in Path(path).name:
+            start, end = (int(address, 16) for address in place.split("-"))
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
 
 
 def tell_peak() -> None:

@@ -1,9 +1,11 @@
-"""A CLIP of the real classes, small and untrained."""
+"""What many tests need: compiled kernels, and a CLIP of the real classes, small and untrained."""
 
 import json
 from pathlib import Path
 
 import pytest
+
+from brnf.segment.compiled import kernels
 
 TINY = {
     "embed_dim": 16,
@@ -11,6 +13,11 @@ TINY = {
     "vision_cfg": {"image_size": 64, "layers": 4, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
+
+
+def pytest_collection_finish() -> None:
+    """Compile the dense CRF, once for a machine, before the clock of any test runs."""
+    kernels()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from brnf.memory import peak_memory, peak_told, tell_peak
+from brnf.memory import peak_memory, peak_told, release_code, tell_peak
 
 ROOT = Path(__file__).parents[1]
 PROCESS = """
@@ -65,3 +65,25 @@ def test_the_peak_is_read_as_it_was_told(tmp_path: Path, capsys: pytest.CaptureF
     assert peak_told(log) == pytest.approx(peak_memory() / 2**20, rel=0.01)
     log.write_text("not peak memory: 12.0 MiB\n")
     assert math.isnan(peak_told(log)) and math.isnan(peak_told(tmp_path / "gone.log"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is released")
+def test_code_that_is_released_still_runs() -> None:
+    import llvmlite.binding as llvm
+
+    def resident() -> int:
+        """Return KiB of the library's code in memory."""
+        found, counts = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if line.split(maxsplit=1)[0].count("-") == 1:
+                counts = "r-xp" in line and "libllvmlite" in line
+            elif counts and line.startswith("Rss:"):
+                found += int(line.split()[1])
+        return found
+
+    assembly = "define i32 @f(i32 %x) {\n %y = add i32 %x, 1\n ret i32 %y\n}"
+    before = str(llvm.parse_assembly(assembly))
+    held = resident()
+    release_code("libllvmlite")
+    assert held > 1024 and resident() < held / 2
+    assert str(llvm.parse_assembly(assembly)) == before

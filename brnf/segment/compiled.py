@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from brnf.memory import release_code
+
 __all__ = ["SIGNATURES", "cache_folder", "compile_object", "kernels"]
 
 SIGNATURES = {
@@ -41,6 +43,8 @@ SIGNATURES = {
 }
 """Result and arguments of each kernel: v nothing, i int64, f float32, b bool; pointers to B uint8,
 I int32, L int64, F float32."""
+LIBRARY = "libllvmlite"
+"""Holds LLVM. Some 30 MiB of it are read to load the kernels, and are of no use after that."""
 HEADER = 32
 """Bytes of the checksum that a kept file begins with."""
 
@@ -57,6 +61,15 @@ def kernels() -> Mapping[str, Code]:
     return _loaded(_kept() or _compiled())
 
 
+@cache
+def _llvm() -> Any:
+    """Import LLVM when it is needed."""
+    import llvmlite.binding as llvm
+
+    release_code(LIBRARY)
+    return llvm
+
+
 def cache_folder() -> Path | None:
     """Return the folder of kept machine code; None where no variable and no home tells one."""
     for variable, below in (("NUMBA_CACHE_DIR", ""), ("XDG_CACHE_HOME", ""), ("HOME", ".cache")):
@@ -67,9 +80,7 @@ def cache_folder() -> Path | None:
 
 def _file() -> Path | None:
     """Return the place of the machine code of these kernels for this processor."""
-    import llvmlite.binding as llvm
-
-    folder = cache_folder()
+    llvm, folder = _llvm(), cache_folder()
     decides = [
         Path(__file__).read_bytes(),
         Path(__file__).with_name("kernels.py").read_bytes(),
@@ -124,8 +135,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 def _target() -> Any:
     """Return LLVM's description of this processor, with numba's own settings."""
-    import llvmlite.binding as llvm
-
+    llvm = _llvm()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
@@ -142,9 +152,7 @@ def compile_object() -> bytes:
 
     numba does not vectorise straight-line code, so LLVM's passes run once more with that.
     """
-    import llvmlite.binding as llvm
-
-    target = _target()
+    llvm, target = _llvm(), _target()
     module = llvm.parse_assembly("")
     module.triple = llvm.get_process_triple()
     module.data_layout = str(target.target_data)
@@ -184,8 +192,7 @@ def _assembly() -> list[str]:
 
 def _loaded(code: bytes) -> Mapping[str, Code]:
     """Make machine code callable in this process, for as long as the process lives."""
-    import llvmlite.binding as llvm
-
+    llvm = _llvm()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -206,7 +213,9 @@ def _loaded(code: bytes) -> Mapping[str, Code]:
         code_of.__dict__["engine"] = engine  # freed only with the last of its functions
         return code_of
 
-    return {name: callable_of(name, signature) for name, signature in SIGNATURES.items()}
+    found = {name: callable_of(name, signature) for name, signature in SIGNATURES.items()}
+    release_code(LIBRARY)
+    return found
 
 
 if __name__ == "__main__":

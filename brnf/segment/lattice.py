@@ -49,8 +49,8 @@ class Geometry:
 
     @property
     def end(self) -> int:
-        """Return a number that is larger than all keys, those of neighbours included."""
-        return 2 * self.origin + int(self.strides.max())
+        """Return a number above all keys, those of neighbours included; the least is above 0."""
+        return 2 * self.origin
 
 
 def geometry(largest: Sequence[float]) -> Geometry:
@@ -243,7 +243,8 @@ class _Points:
             np.empty(self.count, np.uint8),
             found,
         )
-        return found[:written].copy()
+        found.resize(written, refcheck=False)  # in place: a copy would be the peak of memory
+        return found
 
 
 def _filtered_ones(

@@ -18,7 +18,7 @@ WAITING = 2
 def map_in_order(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Result]:
     """Yield ``function(*item)`` of each item, in their order.
 
-    Processes, not threads: the dense CRF holds Python's lock.
+    Processes, not threads: the dense CRF frees Python's lock, but not what is done around it.
 
     Arguments:
         function: of a module, so that processes can find it; equal for equal items.
