@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 	$(BIN)/snakemake --cores all
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
-test: lint ## check style and types, then run all tests (about 10 minutes on 2 cores)
+test: lint ## check style and types, then run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # ARGS: settings after --only, and after -- other tests: make test-processors ARGS="--only SSE threads -- tests/flow"
@@ -70,12 +70,13 @@ bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH
 chain: $(INSTALLED) ## time every stage of a finished run beside the research code's way: make chain RESULTS=results/voc-animals
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chain --results $(RESULTS) $(ARGS)
 
-install: $(INSTALLED) ## make .venv with everything, at the versions of constraints.txt (TORCH=cpu: without CUDA; WHEELS=FOLDER: without a network; PYTHON=python3.12)
+# PYTHON=python3.12 takes that one, TORCH=cpu the build without CUDA, WHEELS=FOLDER needs no network.
+install: $(INSTALLED) ## make .venv, at the versions of constraints.txt (TORCH=cpu, WHEELS=FOLDER, PYTHON=...)
 
-wheels: ## fill a folder with wheels for machines without a network (FOLDER=...; PYTHON and TORCH as above)
+wheels: ## fill a folder with wheels, for machines without a network (FOLDER=..., TORCH=cpu, PYTHON=...)
 	@$(INSTALL) --wheels
 
-check-install: $(INSTALLED) ## ask the package index for a wheel of every pinned version, for each Python and processor (minutes)
+check-install: $(INSTALLED) ## ask the index for a wheel of every pinned version, Python, processor (minutes)
 	$(BIN)/python envs/check_install.py $(ARGS)
 
 $(INSTALLED): $(if $(shell $(INSTALL) --state),stale)

@@ -139,12 +139,14 @@ wait_for_others() {  # `make demo` and `make test` may begin at once
 }
 
 install() {
-    local python why options=() builds torch=default
+    local python why options=() builds torch=''
     check_words
     wait_for_others
     why=$(state)
     [[ -n $why ]] || return 0
     if usable; then
+        read -r _ torch <$installed 2>/dev/null || true
+        if [[ $torch == cpu && -z $WHEELS ]]; then TORCH=cpu; fi  # once chosen, it stays
         mv -f $installed $unfinished 2>/dev/null || touch $unfinished
     else
         if [[ -n $PYTHON ]]; then python=$(named_python); else python=$(newest_python); fi
@@ -160,7 +162,6 @@ install() {
     if [[ $TORCH == cpu ]] && builds=$(cpu_builds $python); then
         # shellcheck disable=SC2086
         $python -m pip install --quiet --no-deps $builds || give_up
-        torch=cpu
         $python -m pip freeze | sed -nE 's/^((nvidia|cuda)-[^=]*|triton)==.*/\1/p' |
             xargs --no-run-if-empty $python -m pip uninstall --quiet --yes
     elif [[ $TORCH == cpu ]]; then
@@ -169,7 +170,8 @@ install() {
     immutables $python install "${options[@]}"
     PYTHONWARNINGS=ignore $python -m pip install --quiet "${options[@]}" \
         --constraint constraints.txt --editable '.[test]' || give_up
-    echo "3.$(minor $python) $torch" >$installed
+    torch=$($python -m pip freeze | sed -n '/^torch==.*+cpu$/s/.*/cpu/p')
+    echo "3.$(minor $python) ${torch:-default}" >$installed
     rm -f $unfinished
 }
 
@@ -197,6 +199,7 @@ wheels() {
     trap "rm -rf '$work'" EXIT
     "$python" -m venv "$work/venv"
     python=$work/venv/bin/python
+    "$python" -m pip install --quiet --constraint constraints.txt pip || give_up
     requirements "$python" >"$work/requirements.txt"
     if [[ $TORCH == cpu ]]; then
         builds=$(cpu_builds "$python") || fail "TORCH=cpu: torch's own index is out of reach"

@@ -1,6 +1,7 @@
 """`make install` and `make wheels`, with stand-ins for Python and pip."""
 
 import fcntl
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -38,7 +39,9 @@ case "$*" in
         rm -f .venv/unfinished .venv/installed ;;
     *"-m venv "*) mkdir -p "${{@: -1}}/bin"; cp "$0" "${{@: -1}}/bin/python" ;;
     *tomllib*) echo setuptools ;;
-    *"pip freeze"*) printf '%s\\n' nvidia-cublas==1 triton==3 cuda-bindings==13 numpy==2 ;;
+    *"pip freeze"*)
+        printf '%s\\n' nvidia-cublas==1 triton==3 cuda-bindings==13 numpy==2
+        [[ ! -e {home}/index ]] || echo torch==2+cpu ;;
     *"uv pip compile"*)
         [[ -e {home}/index ]] || exit 2
         printf '%s\\n' torch==2+cpu '    # from INDEX' torchvision==1+cpu '    # from INDEX' ;;
@@ -97,6 +100,10 @@ class Machine:
         with self.start(*words) as started:
             said, complaints = started.communicate()
         return subprocess.CompletedProcess(words, started.returncode, said, complaints)
+
+    def change_packages(self) -> None:
+        """Make what is installed older than the list of packages."""
+        os.utime(self.project / ".venv" / "installed", (0, 0))
 
     def told(self) -> list[str]:
         """Return, and forget, what pip was told since the last time."""
@@ -177,7 +184,7 @@ def test_second_call_does_nothing_until_something_changes(machine: Machine) -> N
     machine.make("install")
     machine.told()
     assert machine.make("install").stdout == "" and machine.told() == []
-    (machine.project / "constraints.txt").touch()
+    machine.change_packages()
     done = machine.make("install")
     assert done.stdout == "" and done.returncode == 0 and machine.told() != []
 
@@ -187,7 +194,7 @@ def remove_python(machine: Machine) -> None:
 
 
 def interrupt(machine: Machine) -> None:
-    (machine.project / "constraints.txt").touch()
+    machine.change_packages()
     (machine.home / "broken").write_text("--editable")
     assert "pip could not get everything" in error_of(machine.make("install"))
     (machine.home / "broken").unlink()
@@ -244,6 +251,9 @@ def test_cpu_build_comes_from_the_index_that_uv_knows(machine: Machine) -> None:
     assert any(line.endswith(removed) for line in told)
     assert (machine.project / ".venv" / "installed").read_text() == "3.12 cpu\n"
     assert machine.make("install").stdout == "" and machine.told() == []
+    machine.change_packages()
+    machine.make("install")
+    assert any(line.endswith(taken) for line in machine.told())
 
 
 def test_default_build_is_taken_with_a_line_where_the_index_is_out_of_reach(
