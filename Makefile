@@ -9,6 +9,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Snakemake keeps a cache at home; a user without a home to write to gets one here.
+CACHE := $(shell d="$${XDG_CACHE_HOME:-$${HOME:-/nonexistent}/.cache}"; \
+	mkdir -p "$$d" 2>/dev/null && test -w "$$d" || echo "$(CURDIR)/.cache")
+ifneq ($(CACHE),)
+export XDG_CACHE_HOME := $(CACHE)
+endif
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
