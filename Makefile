@@ -26,8 +26,8 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 test: lint ## check style and types, then run all tests (about 10 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# ARGS: settings after --only, and after -- other tests: make test-processors ARGS="--only SSE threads -- tests/flow"
-test-processors: $(INSTALLED) ## run the numeric tests with older instructions, other threads, orders and users, and count
+# Some settings, and after -- some tests: make test-processors ARGS="--only SSE threads -- tests/flow"
+test-processors: $(INSTALLED) ## count numeric tests under other instructions, threads, users
 	$(BIN)/python -m tests.processors $(ARGS)
 
 test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files of every kind and count how that ends (about 3 minutes)

@@ -1,4 +1,4 @@
-"""The table of `make test-processors`: what a setting changes, and that no failure is overlooked."""
+"""The table of `make test-processors`: what a setting changes; no failure is overlooked."""
 
 import os
 from pathlib import Path
