@@ -200,7 +200,7 @@ def _before(setting: Setting) -> Callable[[], None]:
 
 
 def outcome(report: Path, said: str, status: int, seconds: float) -> Outcome:
-    """Read pytest's report; a run without one, or that failed without a failure in it, has failed."""
+    """Read pytest's report; a run without one, or that failed without a failure in it, counts."""
     if not report.exists():
         return Outcome(0, 0, (f"no report: {said[-2000:]}",), seconds)
     cases = list(ElementTree.parse(report).iter("testcase"))
