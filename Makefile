@@ -10,6 +10,12 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 INSTALL := PYTHON='$(PYTHON)' TORCH='$(TORCH)' WHEELS='$(WHEELS)' FOLDER='$(FOLDER)' envs/install.sh
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Snakemake keeps a cache at home; a user without a home to write to gets one here.
+CACHE := $(shell d="$${XDG_CACHE_HOME:-$${HOME:-/nonexistent}/.cache}"; \
+	mkdir -p "$$d" 2>/dev/null && test -w "$$d" || echo "$(CURDIR)/.cache")
+ifneq ($(CACHE),)
+export XDG_CACHE_HOME := $(CACHE)
+endif
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
@@ -21,8 +27,8 @@ demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its ta
 test: lint ## check style and types, then run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# ARGS: settings after --only, and after -- other tests: make test-processors ARGS="--only SSE threads -- tests/flow"
-test-processors: $(INSTALLED) ## run the numeric tests with older instructions, other threads, orders and users, and count
+# Some settings, and after -- some tests: make test-processors ARGS="--only SSE threads -- tests/flow"
+test-processors: $(INSTALLED) ## count numeric tests under other instructions, threads, users
 	$(BIN)/python -m tests.processors $(ARGS)
 
 test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files of every kind and count how that ends (about 3 minutes)

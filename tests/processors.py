@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,7 @@ def settings(temporary: Path) -> list[Setting]:
     Arguments:
         temporary: a folder for a TMPDIR of an unusual name.
     """
+    other_user = os.geteuid() == 0 and open_to_all()
     strange = temporary / "a b'c ü"
     strange.mkdir()
     bare = {
@@ -85,7 +87,7 @@ def settings(temporary: Path) -> list[Setting]:
         Setting("reversed", order="reversed"),
         Setting("random order", order="1"),
         Setting("bare environment", bare, umask=0o077),
-        Setting("ordinary user", {"HOME": None}, user=NOBODY, possible=os.geteuid() == 0 and open_to_all()),
+        Setting("ordinary user", {"HOME": None}, user=NOBODY, possible=other_user),
         Setting("once more"),
     ]
 
@@ -115,15 +117,13 @@ def _is_x86() -> bool:
 
 def _beyond(level: str) -> list[str]:
     """Return numpy's names of the instructions beyond a level that it would use here."""
-    from numpy._core import _multiarray_umath as core
-
-    used = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
-    kept = {"default": (), "avx2": ("AVX", "F16C", "FMA3", "AVX2", "X86_V3"), "avx512": used}[level]
+    used: list[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    kept = {"default": [], "avx2": ["AVX", "F16C", "FMA3", "AVX2", "X86_V3"], "avx512": used}[level]
     return [name for name in used if name not in kept]
 
 
 class Order:
-    """Bring the tests into another order; those of a file stay together, as pytest-xdist keeps them."""
+    """Bring the tests into another order; those of a file stay together, as pytest-xdist does."""
 
     def __init__(self, order: str) -> None:
         self._order = order
@@ -166,7 +166,8 @@ def run(setting: Setting, words: Sequence[str], folder: Path) -> Outcome:
     """
     report = folder / "report.xml"
     own = [f"--basetemp={folder / 'tests'}", f"--junit-xml={report}", "-o", "junit_family=xunit1"]
-    command = [sys.executable, "-m", "tests.processors", "--order", setting.order, "--run", *own, *words]
+    command = [sys.executable, "-m", "tests.processors", "--order", setting.order, "--run"]
+    command += [*own, *words]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, **setting.environment}
     if setting.user is not None:
         os.chown(folder, setting.user, setting.user)
@@ -199,7 +200,7 @@ def _before(setting: Setting) -> Callable[[], None]:
 
 
 def outcome(report: Path, said: str, status: int, seconds: float) -> Outcome:
-    """Read pytest's report; a run that has written none, or failed without a failure in it, has failed."""
+    """Read pytest's report; a run without one, or that failed without a failure in it, counts."""
     if not report.exists():
         return Outcome(0, 0, (f"no report: {said[-2000:]}",), seconds)
     cases = list(ElementTree.parse(report).iter("testcase"))
@@ -226,7 +227,7 @@ def open_to_all() -> bool:
 def main() -> int:
     """Run what the command line asks for and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.processors", description=__doc__)
-    parser.add_argument("--only", nargs="*", default=[], help="settings whose names hold one of these words")
+    parser.add_argument("--only", nargs="*", default=[], help="settings named with such words")
     parser.add_argument("--order", default="as written", help=argparse.SUPPRESS)
     parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
     arguments, words = parser.parse_known_args()

@@ -157,6 +157,6 @@ def test_halved_images_keep_their_corners() -> None:
     images = torch.randint(0, 256, (1, 3, 8, 12), dtype=torch.uint8)
     small = halved(images)
     assert small.shape == (1, 3, 4, 6)
-    # A corner's place, up to 11, is a few roundings of float32 off, and neighbours differ by up to 255.
+    # A corner's place, up to 11, is some roundings of float32 off; neighbours differ by up to 255.
     for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         assert small[0, :, y, x].tolist() == pytest.approx(images[0, :, y, x].tolist(), abs=1e-3)

@@ -32,7 +32,11 @@ def test_contenders_take_turns() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "runs"), [(0.0, 2), (0.75, 3), (2.0, 8)])
-def test_short_runs_are_repeated_as_long_as_there_is_time(seconds: float, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_runs_are_repeated_as_long_as_there_is_time(
+    seconds: float,
+    runs: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
 
     def run() -> None:

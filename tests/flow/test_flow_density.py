@@ -35,9 +35,9 @@ def strong_flow(coupling: str, blocks: int, seed: int, dimension: int = 6, class
 
 
 ROUNDINGS = 2 * ((3 + 1) + (16 + 1) + 4)
-"""Of a coupling with 3 inputs, 16 hidden units and biases, there and back. Whatever the order of its
-terms, and with fused multiplications or without, a sum of n is that of terms changed by at most n
-roundings each (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): all that
+"""Of a coupling with 3 inputs, 16 hidden units and biases, there and back. Whatever the order of
+its terms, and with fused multiplications or without, a sum of n is that of terms changed by at most
+n roundings each (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): all that
 processors differ by. Arc tangent, exponential, product and sum add one each.
 """
 
@@ -85,7 +85,8 @@ def test_inverse_and_log_determinant(coupling: str, blocks: int, seed: int) -> N
     assert allowed.median() < 1e-7 and allowed.max() < 1e-5, "the flow is too strong to tell"
     for i in range(7):
         expected, one_rounding = by_autograd(flow, features[i])
-        torch.testing.assert_close(log_determinant[i], expected, rtol=0, atol=ROUNDINGS * one_rounding)
+        allowed = ROUNDINGS * one_rounding
+        torch.testing.assert_close(log_determinant[i], expected, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize(("coupling", "blocks", "seed"), ARCHITECTURES)
@@ -98,9 +99,10 @@ def test_log_density_is_the_change_of_variables(coupling: str, blocks: int, seed
         log_determinant, one_rounding = by_autograd(flow, features[i])
         for k in range(4):
             latent = distributions.MultivariateNormal(flow.mixture.means[k], torch.eye(6, dtype=torch.float64))
-            # The mixture's part has the relative error of a sum of squares, far below the default 1e-7.
+            # The mixture's part has the relative error of a sum of squares, far below 1e-7.
             expected = latent.log_prob(z) + log_determinant
-            torch.testing.assert_close(found[i, k], expected, rtol=1e-7, atol=ROUNDINGS * one_rounding)
+            allowed = ROUNDINGS * one_rounding
+            torch.testing.assert_close(found[i, k], expected, rtol=1e-7, atol=allowed)
 
 
 def test_density_integrates_to_one() -> None:

@@ -9,7 +9,7 @@ SHARE = 0.02
 
 def test_spoilt_files_end_in_a_clean_result_or_one_line() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--share", str(SHARE), "--jobs", "1", "--seed", "5"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     last = done.stdout.splitlines()[-1] if done.stdout else ""
     assert done.returncode == 0 and last.endswith(" 0 failed"), done.stdout + done.stderr
     kinds = [line.split() for line in done.stdout.splitlines()[1:-2]]

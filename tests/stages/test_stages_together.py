@@ -85,7 +85,7 @@ checkpoints._terminated, checkpoints.Checkpoint.write = kept, write
 module, *sys.argv[1:] = sys.argv[1:]
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-"""A training that waits after its third checkpoint until SIGTERM has come, on however fast a machine."""
+"""A training that waits after its third checkpoint until SIGTERM has come, however fast it is."""
 
 ALONE = """
 from brnf import parallel
@@ -191,7 +191,7 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run all trainings in one process and in two, in two also what others break off.
 
     Returns:
-        The folder in which ``CASE by PROCESSES`` and ``whole CASE`` are the folders of their results.
+        The folder in which ``CASE by PROCESSES`` and ``whole CASE`` hold their results.
     """
     folder = tmp_path_factory.mktemp("trainings")
     (folder / "all_in_turn.py").write_text(ALL_IN_TURN)
@@ -250,7 +250,8 @@ def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
 def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(script: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(script)
     words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "script", "--device", "cpu"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr.splitlines()) == (2, [f"error: {told}"])
 
 
@@ -259,7 +260,8 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, resul
     (tmp_path / "held.py").write_text(HELD)
     words = words_of(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    running = subprocess.Popen([*launcher(2), "held", *words], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    held = [*launcher(2), "held", *words]
+    running = subprocess.Popen(held, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
     while not checkpoint.exists() and running.poll() is None:
         time.sleep(0.01)
@@ -269,8 +271,9 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, resul
     assert checkpoint.exists() and "Traceback" not in errors
     said = train(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
     assert re.search(r"goes on after step [1-4]\n", said)
+    whole = results / f"whole {case}"
     for name in ("result.pt", "history.csv"):
-        assert (tmp_path / "broken" / name).read_bytes() == (results / f"whole {case}" / name).read_bytes(), name
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:

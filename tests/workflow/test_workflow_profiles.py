@@ -34,8 +34,8 @@ while len(os.listdir("begun")) < at_once:
 time.sleep(0.3)
 os.rmdir(f"running/{number}")
 """
-"""Write how many run, oneself included; stay until as many have begun as may run at once, and then as
-long as one too many would need to begin: on a slow machine the test may overlook it, but not fail."""
+"""Write how many run, oneself included; stay until as many have begun as may run at once, and then
+as long as one too many would need to begin: a slow machine may overlook it, but fails no other."""
 
 
 def settings(profile: str) -> dict[str, object]:

@@ -46,7 +46,7 @@ while "brnf.stages.render_scenes" in sys.orig_argv and time.monotonic() < until:
         break
     time.sleep(0.05)
 """
-"""Loaded by every Python at its start: the job waits until it may go on, on however fast a machine."""
+"""Loaded by every Python at its start: the job waits until it may go on, however fast it is."""
 
 
 @pytest.fixture
@@ -149,14 +149,19 @@ def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_
     (held := tmp_path / "held").mkdir()
     (held / "sitecustomize.py").write_text(HELD.format(go=str(held / "go")))
     holding = environment | {"PYTHONPATH": os.pathsep.join([str(held), str(ROOT)])}
-    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, cwd=tmp_path, env=holding, stdout=said, stderr=said) as run:
+    told_to: dict[str, Any] = {"cwd": tmp_path, "text": True}
+    with (
+        (tmp_path / "said").open("w") as said,
+        subprocess.Popen(command, env=holding, stdout=said, stderr=said, **told_to) as run,
+    ):
         eventually(lambda: [job.name for job in jobs(tmp_path)] == ["render_scenes"])
         early = subprocess.run(going, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert early.returncode == 2 and f"process {run.pid} on " in early.stderr and early.stderr.count("\n") == 1
         run.kill()
     assert [job.name for job in jobs(tmp_path)] == ["render_scenes"] and not (tmp_path / "results" / "tiny" / "data").exists()
     told = ""
-    with subprocess.Popen(going, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as done:
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(going, env=environment, **piped, **told_to) as done:
         assert done.stdout is not None
         for line in done.stdout:
             told += line
