@@ -27,7 +27,7 @@ from brnf.stages.common import Runtime
 from brnf.stages.networks import load_cam_network
 from brnf.store.maps import MapReader, write_maps
 
-RUNTIME = Runtime(device="cpu", progress="none")
+RUNTIME = Runtime(device="cpu", workers=0, progress="none")
 LABELS = {"one": (1,), "two": (1, 2), "three": ()}
 SIZE = (32, 48)
 
