@@ -101,7 +101,7 @@ def _same_objectives(run: FinishedRun, own: Path, theirs: Path) -> None:
 
 def _losses(options: train_brnf.Options, dimension: int, classes: int) -> list[dict[str, float]]:
     """Return the terms of the loss of three batches, the first of which the flow only learns from."""
-    objective = train_brnf.build_objective(options, dimension, classes, CPU)
+    objective = train_brnf.build_objective(options, dimension, classes, 3, CPU)
     generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(2, classes - 1)
     labels[0, 0] = labels[1, -1] = 1

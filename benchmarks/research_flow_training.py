@@ -17,10 +17,11 @@ from benchmarks.research_flow import ResearchFlow
 from benchmarks.sides import Runner, Stopwatch
 from brnf.errors import UserError
 from brnf.flow.bsdnf import CalibrationFit
-from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.density import FlowDensity, RunningMoments
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import save_density
+from brnf.flow.training import rate_factor
 from brnf.stages import train_flow
 from brnf.stages.train_flow import JUDGED_ROWS
 from brnf.store.pixels import hold_out
@@ -52,10 +53,7 @@ class _FlowTraining:
         held = np.repeat([image in held_out for image in store.images], counts)
         self.trained, self.held = np.flatnonzero(~held), np.flatnonzero(held)
         self.allowed = torch.from_numpy(np.array(store.present))
-        architecture = FlowOptions(
-            options.coupling, options.blocks, options.hidden, options.clamp, options.noise, options.learn_means, options.seed
-        )
-        self.density = FlowDensity(self.feature.shape[1], self.allowed.shape[1], architecture)
+        self.density = FlowDensity(self.feature.shape[1], self.allowed.shape[1], options.flow_options())
         self.flow = ResearchFlow(self.density)
         self.history: list[tuple[int, float, float | None]] = []
 
@@ -66,7 +64,7 @@ class _FlowTraining:
 
     def fit_standardisation(self) -> None:
         """Measure mean and deviation in a pass over all rows."""
-        moments = RunningMoments(self.feature.shape[1])
+        moments = RunningMoments(self.feature.shape[1], floor=self.options.deviation_floor)
         for begin in range(0, len(self.feature), BLOCK):
             moments.update(torch.from_numpy(self.feature[begin : begin + BLOCK]))
         self.density.fit_standardisation(moments.mean, moments.deviation())
@@ -87,15 +85,18 @@ class _FlowTraining:
         optimiser = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2), foreach=False)
         interval = max(25, options.steps // 20)
         judged = np.sort(np.random.default_rng(options.seed).permutation(self.held)[:JUDGED_ROWS])
-        noise = options.noise * torch.randn(len(judged), flow.dimension, generator=torch.Generator().manual_seed(options.seed))
+        drawn = torch.randn(len(judged), flow.dimension, generator=torch.Generator().manual_seed(options.seed))
+        scale = options.noise / self.density.deviation if options.noise_unit == "feature" else options.noise
+        noise = scale * drawn
         best, state = math.inf, copy.deepcopy(flow.state_dict())
         for number, rows in zip(range(1, self.steps + 1), self.batches(), strict=False):
             features = self.rows(rows)
             with self.watch.loop("flow training step"):
-                rate = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (number - 1) / max(options.steps - 1, 1)))
+                progress = (number - 1) / max(options.steps - 1, 1)
+                rate = rate_factor(options.decay, options.final_rate, progress)
                 for group in optimiser.param_groups:
                     group["lr"] = options.learning_rate * rate
-                loss = flow.loss(features, self.codes[rows], options.noise * torch.randn_like(features))
+                loss = flow.loss(features, self.codes[rows], scale * torch.randn_like(features))
                 optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, options.clip_norm, foreach=False)

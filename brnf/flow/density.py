@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,23 @@ from brnf.flow.coupling import steps_of, transform
 from brnf.flow.mixture import LatentMixture
 from brnf.flow.realnvp import Coupling, build_real_nvp
 
-__all__ = ["Density", "FlowDensity", "FlowOptions", "RunningMoments", "StandardisedDensity"]
+__all__ = [
+    "DEVIATION_FLOOR",
+    "Density",
+    "FlowDensity",
+    "FlowOptions",
+    "NoiseUnit",
+    "RunningMoments",
+    "StandardisedDensity",
+]
+
+NoiseUnit = Literal["feature", "deviation"]
+"""In what a noise is measured: units of the raw features, or their standard deviations."""
 
 TILE = 1552
 """Rows evaluated at once, in training too: fewer lose time in calls, more leave the cache of a core (docs/benchmarks.md)."""
 DEVIATION_FLOOR = 1e-2
-"""Least deviation as a share of the root mean square over dimensions: a dead channel must not be blown up. Our reading."""
+"""Default of ``flow.deviation_floor``."""
 
 
 @runtime_checkable
@@ -44,7 +55,9 @@ class FlowOptions:
     clamp: float = 2.0
     """Largest |log scale| of a coupling."""
     noise: float = 0.05
-    """Deviation of the noise added to standardised features in training."""
+    """Standard deviation of the noise added to the features in training (DDFP: 0.05)."""
+    noise_unit: NoiseUnit = "feature"
+    """Unit of the noise: the features as they are (DDFP, FlowGMM), or their deviation."""
     learn_means: bool = True
     """Whether the means of the latent Gaussians are trained."""
     seed: int = 0
@@ -57,15 +70,16 @@ class RunningMoments(nn.Module):
     Arguments:
         dimension: D.
         window: rows after which older ones begin to be forgotten; infinite by default.
+        floor: least deviation, as a share of its root mean square over the dimensions.
     """
 
     count: Tensor
     mean: Tensor
     squares: Tensor
 
-    def __init__(self, dimension: int, window: float = math.inf) -> None:
+    def __init__(self, dimension: int, window: float = math.inf, floor: float = DEVIATION_FLOOR) -> None:
         super().__init__()
-        self.window = window
+        self.window, self.floor = window, floor
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(dimension, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(dimension, dtype=torch.float64))
@@ -86,9 +100,9 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
     def deviation(self) -> Tensor:
-        """Return the standard deviation [D], floored at 1 % of its root mean square over the dimensions."""
+        """Return the standard deviation [D], floored: a dead channel must not be blown up."""
         variance = self.squares / self.count.clamp_min(1)
-        floor = DEVIATION_FLOOR * variance.mean().sqrt()
+        floor = self.floor * variance.mean().sqrt()
         return torch.where(floor > 0, variance.sqrt().clamp_min(floor), torch.ones_like(variance))
 
 
@@ -121,6 +135,10 @@ class StandardisedDensity(nn.Module):
         """Return (v - mean) / deviation."""
         return (features.to(self.mean) - self.mean).div_(self.deviation)
 
+    def in_deviations(self, noise: Tensor, unit: NoiseUnit) -> Tensor:
+        """Return noise [N, D] or [D] of a unit as what is added to standardised features."""
+        return noise / self.deviation if unit == "feature" else noise
+
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features, per unit of those."""
         raise NotImplementedError
@@ -130,7 +148,7 @@ class StandardisedDensity(nn.Module):
 
         Arguments:
             features: [N, D] raw.
-            noise: [N, D] added after standardisation, or None.
+            noise: [N, D] added after standardisation (see :meth:`in_deviations`), or None.
 
         Returns:
             [N, K] nats, with the log-Jacobian of the standardisation.

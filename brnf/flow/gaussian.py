@@ -1,4 +1,4 @@
-"""Gaussians and Gaussian mixtures per class: the baselines of the flow (method.md section 5; supplement F)."""
+"""Gaussians and their mixtures per class: the flow's baselines (docs/method.md section 5)."""
 
 import math
 import warnings
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brnf.flow.density import StandardisedDensity
+from brnf.flow.density import NoiseUnit, StandardisedDensity
 
 __all__ = [
     "DiagonalGaussian",
@@ -33,7 +33,9 @@ class GaussianOptions:
     """Settings of the baselines."""
 
     ridge: float = 0.0025
-    """Added to the variances of standardised features: the variance of the flow's noise, 0.05 squared."""
+    """Added to the variances: that of the noise the flow learns under, 0.05 squared."""
+    ridge_unit: NoiseUnit = "feature"
+    """The ridge's unit is the square of this one, as with the noise."""
     components: int = 8
     """Gaussians of a mixture, per class. Our choice."""
     rows: int = 8192
@@ -58,7 +60,7 @@ class DiagonalGaussian(StandardisedDensity):
     def fit(self, mean: Tensor, covariance: Tensor) -> None:
         """Take the moments [K, D] and [K, D, D] of standardised rows."""
         self.class_mean.copy_(mean)
-        self.class_variance.copy_(covariance.diagonal(dim1=1, dim2=2) + self.options.ridge)
+        self.class_variance.copy_(covariance.diagonal(dim1=1, dim2=2) + ridge_variance(self))
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""
@@ -82,8 +84,9 @@ class FullGaussian(StandardisedDensity):
         """Take the moments [K, D] and [K, D, D] of standardised rows."""
         self.class_mean.copy_(mean)
         identity = torch.eye(self.dimension, dtype=torch.float64)
+        ridge = ridge_variance(self).double().diag()
         for k in range(self.classes):
-            factor = torch.linalg.cholesky(covariance[k].double() + self.options.ridge * identity)
+            factor = torch.linalg.cholesky(covariance[k].double() + ridge)
             self.whitening[k].copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
@@ -117,21 +120,25 @@ class GaussianMixtures(StandardisedDensity):
     def fit(self, rows: list[np.ndarray]) -> None:
         """Run EM for each class on its standardised rows, [n_k, D] with at least two rows.
 
-        A class with fewer rows than components leaves the others without weight.
+        scikit-learn adds one ridge to all dimensions, so that EM runs in the ridge's own unit. A
+        class with fewer rows than components leaves the others without weight.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
+        ridge = self.options.ridge
+        unit = torch.ones_like(self.deviation)
+        if self.options.ridge_unit == "feature":
+            unit = self.deviation
+        scale = unit.double().numpy()
         for k, values in enumerate(rows):
             count = min(self.options.components, len(values))
-            model = GaussianMixture(
-                count, covariance_type="diag", reg_covar=self.options.ridge, max_iter=200, random_state=self.options.seed
-            )
+            model = GaussianMixture(count, covariance_type="diag", reg_covar=ridge, max_iter=200, random_state=self.options.seed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(values)
-            self.component_mean[k, :count] = torch.from_numpy(model.means_)
-            self.component_variance[k, :count] = torch.from_numpy(model.covariances_)
+                model.fit(values * scale)
+            self.component_mean[k, :count] = torch.from_numpy(model.means_ / scale)
+            self.component_variance[k, :count] = torch.from_numpy(model.covariances_ / scale**2)
             self.log_weight[k] = -math.inf
             self.log_weight[k, :count] = torch.from_numpy(np.log(model.weights_))
 
@@ -139,6 +146,12 @@ class GaussianMixtures(StandardisedDensity):
         """Return the log-density [N, K] of standardised features."""
         components = _diagonal_log_prob(standardised, self.component_mean.flatten(0, 1), self.component_variance.flatten(0, 1))
         return (components.unflatten(1, self.log_weight.shape) + self.log_weight).logsumexp(2)
+
+
+def ridge_variance(density: DiagonalGaussian | FullGaussian) -> Tensor:
+    """Return what is added to the variances of standardised features, [D]."""
+    noise = torch.full_like(density.deviation, math.sqrt(density.options.ridge))
+    return density.in_deviations(noise, density.options.ridge_unit).square()
 
 
 GaussianDensity = DiagonalGaussian | FullGaussian | GaussianMixtures

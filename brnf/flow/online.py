@@ -1,4 +1,4 @@
-"""The flow that learns inside the network's training loop: CCNF (method.md section 7)."""
+"""The flow that learns inside the network's training loop: CCNF (docs/method.md section 7)."""
 
 import math
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from brnf import parallel
 from brnf.errors import UserError
-from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.loss import add_gradient
 from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
+from brnf.flow.training import Decay, rate_factor
 
 __all__ = ["OnlineFlow", "OnlineOptions"]
 
@@ -22,7 +23,13 @@ class OnlineOptions:
     """Settings of the online flow."""
 
     learning_rate: float = 1e-3
-    """Of its own Adam."""
+    """Of its own Adam, at the first update."""
+    decay: Decay = "exponential"
+    """How the rate falls: by the same factor each update (DDFP), or along a half cosine."""
+    final_rate: float = 0.01
+    """Share of the learning rate that is left at the last update (DDFP: 0.01); 1 keeps it."""
+    updates: int = 10_000
+    """Length of the training that it learns along with: the rate has fallen after so many."""
     beta1: float = 0.5
     """Adam's first decay."""
     beta2: float = 0.9
@@ -35,12 +42,14 @@ class OnlineOptions:
     """A number, or ``auto``: fitted again as the flow moves."""
     target: float = 0.9
     """Mean largest posterior at the temperature ``auto``."""
-    refit_every: int = 20
+    refit_interval: int = 20
     """Updates between fits of the temperature. Our choice."""
-    recent_rows: int = 4096
+    refit_rows: int = 4096
     """Labelled rows of recent updates that the temperature is fitted on. Our choice."""
     window: int = 1_000_000
-    """Rows after which the running standardisation begins to forget; the features move as the network learns. Our choice."""
+    """Rows after which the standardisation begins to forget; the features move. Our choice."""
+    deviation_floor: float = DEVIATION_FLOOR
+    """Least deviation in the standardisation, as a share of the root mean square over all."""
     seed: int = 0
     """Of the noise, the choice of rows and the samples."""
 
@@ -64,7 +73,8 @@ class OnlineFlow:
         self._auto = fixed is None
         self.temperature = 1.0 if fixed is None else fixed
         self._device = torch.device(device)
-        self._moments = RunningMoments(dimension, options.window).to(device)
+        moments = RunningMoments(dimension, options.window, options.deviation_floor)
+        self._moments = moments.to(device)
         self._parameters = [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
         betas = (options.beta1, options.beta2)
         self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, fused=True)
@@ -95,16 +105,19 @@ class OnlineFlow:
         if len(features) > self.options.batch_rows:
             chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[: self.options.batch_rows]
             features, codes, allowed = features[chosen], codes[chosen], allowed[chosen]
-        noise = self.flow.options.noise * torch.randn(features.shape, generator=self._generator, device=self._device)
+        drawn = torch.randn(features.shape, generator=self._generator, device=self._device)
+        own = self.flow.options
+        noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
+        self._set_rate()
         self._optimiser.zero_grad()
         value = float(add_gradient(self.flow, features, noise, codes))
         norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
         if not math.isfinite(value) or not bool(norm.isfinite()):
-            raise UserError(f"the online flow's loss is not finite at its update {self.updates + 1}; lower brnf.flow_learning_rate")
+            raise UserError(f"the online flow's loss is not finite at its update {self.updates + 1}; lower brnf.flow.learning_rate")
         self._optimiser.step()
         self.updates += 1
         self._remember(features, codes, allowed)
-        if self._auto and (self.updates == 1 or self.updates % self.options.refit_every == 0):
+        if self._auto and (self.updates == 1 or self.updates % self.options.refit_interval == 0):
             self._refit()
         return value / self.flow.dimension
 
@@ -149,13 +162,20 @@ class OnlineFlow:
         self._recent_features = state["recent_features"].to(self._device)
         self._recent_allowed = state["recent_allowed"].to(self._device)
 
+    def _set_rate(self) -> None:
+        """Set the rate of the coming update; it follows from the number of those before alone."""
+        progress = min(1.0, self.updates / max(self.options.updates - 1, 1))
+        factor = rate_factor(self.options.decay, self.options.final_rate, progress)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+
     def _remember(self, features: Tensor, codes: Tensor, allowed: Tensor) -> None:
         """Keep a random share of the labelled rows, so that the memory spans the updates since the last fit."""
         labelled = torch.nonzero(codes >= 0).squeeze(1)
-        share = -(-self.options.recent_rows // self.options.refit_every)
+        share = -(-self.options.refit_rows // self.options.refit_interval)
         chosen = labelled[torch.randperm(len(labelled), generator=self._generator, device=self._device)[:share]]
-        self._recent_features = torch.cat([self._recent_features, features[chosen]])[-self.options.recent_rows :]
-        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[-self.options.recent_rows :]
+        self._recent_features = torch.cat([self._recent_features, features[chosen]])[-self.options.refit_rows :]
+        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[-self.options.refit_rows :]
 
     def _refit(self) -> None:
         if len(self._recent_features):

@@ -1,21 +1,29 @@
-"""Training of the flow on a pixel store (method.md section 5)."""
+"""Training of the flow on a pixel store (docs/method.md section 5)."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from brnf.errors import UserError
-from brnf.flow.density import TILE, FlowDensity, StandardisedDensity
+from brnf.flow.density import TILE, FlowDensity, NoiseUnit, StandardisedDensity
 from brnf.flow.loss import add_gradient, mixture_loss
 
-__all__ = ["FlowTrainer", "HeldOut", "TrainingOptions", "TrainingRow", "balanced_rows", "held_out_loss"]
+__all__ = [
+    "Decay",
+    "FlowTrainer",
+    "HeldOut",
+    "TrainingOptions",
+    "TrainingRow",
+    "balanced_rows",
+    "held_out_loss",
+    "rate_factor",
+]
 
-FINAL_SHARE = 0.01
-"""The learning rate falls along a half cosine to this share of its start."""
+Decay = Literal["exponential", "cosine"]
 EVALUATIONS, LEAST_INTERVAL = 20, 25
 
 
@@ -27,6 +35,10 @@ class TrainingOptions:
     """Steps of the optimiser."""
     learning_rate: float = 1e-3
     """Adam's, at the start."""
+    decay: Decay = "exponential"
+    """How the learning rate falls: by the same factor each step (DDFP), or along a half cosine."""
+    final_rate: float = 0.01
+    """Share of the learning rate that is left at the last step (DDFP: 0.01); 1 keeps it."""
     beta1: float = 0.5
     """Adam's first decay."""
     beta2: float = 0.9
@@ -39,6 +51,22 @@ class TrainingOptions:
     """Of the noise and of the balanced draw."""
 
 
+def rate_factor(decay: Decay, final_rate: float, progress: float) -> float:
+    """Return what the learning rate is multiplied by.
+
+    DDFP multiplies its flow's rate by ``0.01 ** (1 / epochs)`` after each epoch; here every step
+    does its part of that.
+
+    Arguments:
+        decay: ``exponential``: ``final_rate ** progress``; ``cosine``: a half cosine from 1 down.
+        final_rate: factor at the last step, above 0.
+        progress: 0 at the first step, 1 at the last.
+    """
+    if decay == "exponential":
+        return float(final_rate**progress)
+    return final_rate + (1 - final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Rows of images that are not trained on, with the noise they are judged under.
@@ -46,18 +74,21 @@ class HeldOut:
     Attributes:
         features: [N, D].
         codes: [N] int64 three-way labels.
-        noise: [N, D] added after standardisation, the same for every density that is compared.
+        noise: [N, D], the same for every density that is compared.
+        unit: of the noise.
     """
 
     features: Tensor
     codes: Tensor
     noise: Tensor
+    unit: NoiseUnit
 
     @classmethod
-    def draw(cls, features: Tensor, codes: Tensor, noise: float, seed: int) -> "HeldOut":
-        """Return the rows with noise of this deviation and seed."""
+    def draw(cls, features: Tensor, codes: Tensor, noise: float, unit: NoiseUnit, seed: int) -> "HeldOut":
+        """Return the rows with noise of this standard deviation, unit and seed."""
         generator = torch.Generator().manual_seed(seed)
-        return cls(features, codes, noise * torch.randn(features.shape, generator=generator))
+        drawn = noise * torch.randn(features.shape, generator=generator)
+        return cls(features, codes, drawn, unit)
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,11 @@ def held_out_loss(density: StandardisedDensity, held_out: HeldOut) -> float:
     """Return the loss on held-out rows, nats per pixel, of any density."""
     device = density.mean.device
     tiles = zip(held_out.features.split(TILE), held_out.noise.split(TILE), strict=True)
-    log_prob = torch.cat([density.class_log_prob(features.to(device), noise.to(device)) for features, noise in tiles])
+    found = []
+    for features, noise in tiles:
+        added = density.in_deviations(noise.to(device), held_out.unit)
+        found.append(density.class_log_prob(features.to(device), added))
+    log_prob = torch.cat(found)
     return float(mixture_loss(log_prob, held_out.codes.to(device)))
 
 
@@ -145,7 +180,9 @@ class FlowTrainer:
             features, codes = features[index], codes[index]
         device = self.flow.mean.device
         features, codes = features.to(device), codes.to(device)
-        noise = self.flow.options.noise * torch.randn(features.shape, generator=self._noise, device=device)
+        drawn = torch.randn(features.shape, generator=self._noise, device=device)
+        own = self.flow.options
+        noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
         self._optimiser.zero_grad()
         value = float(add_gradient(self.flow, features, noise, codes))
         norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
@@ -187,7 +224,8 @@ class FlowTrainer:
 
     def _set_rate(self, number: int) -> float:
         progress = (number - 1) / max(self.options.steps - 1, 1)
-        rate = self.options.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
+        factor = rate_factor(self.options.decay, self.options.final_rate, progress)
+        rate = self.options.learning_rate * factor
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         return rate

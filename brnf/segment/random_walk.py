@@ -1,4 +1,6 @@
-"""Random walk over pixels that no class boundary separates: IRN's semantic part (`method.md` section 8).
+"""Random walk over pixels that no class boundary separates: IRN's semantic part.
+
+See docs/method.md section 8.
 
 A boundary map B on the grid says for each pair of near pixels how alike their classes are: ``a_ij = 1 - max B`` along the straight
 path between them. It is learnt from pairs of labelled pixels, and maps walk along it.
@@ -14,7 +16,14 @@ from torch import Tensor
 
 from brnf.data.masks import IGNORE
 
-__all__ = ["affinity_loss", "pair_affinities", "pair_paths", "walk_maps"]
+__all__ = [
+    "affinity_loss",
+    "affinity_terms",
+    "pair_affinities",
+    "pair_kinds",
+    "pair_paths",
+    "walk_maps",
+]
 
 EPSILON = 1e-5
 
@@ -65,25 +74,55 @@ def _shifted(values: Tensor, offset: Offset, cell: Offset) -> Tensor:
 
 
 def affinity_loss(boundaries: Tensor, labels: Tensor, radius: int) -> Tensor:
-    """Return IRN's loss of boundaries: pixels of one class shall be alike, pixels of two classes separated.
+    """Return IRN's loss of boundaries: pixels of one class are alike, those of two are separated.
 
-    ``(mean_bg -log a + mean_fg -log a) / 4 + mean_different -log(1 - a) / 2`` over pairs of labelled pixels.
+    Half of it are the pairs of one class, background and foreground alike, half those of two. IRN
+    passes over pairs whose first pixel lies near the border; here all pairs of the grid count.
 
     Arguments:
         boundaries: B, [N, h, w] in 0..1.
         labels: [N, h, w] integers, 0 the background, 255 ignored.
         radius: of the pairs, in pixels of the grid.
     """
+    background, foreground, different = affinity_terms(boundaries, labels, radius)[0]
+    return (background + foreground) / 4 + different / 2
+
+
+def affinity_terms(boundaries: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Return the parts of :func:`affinity_loss`, and how many pairs each is the mean of.
+
+    Arguments:
+        boundaries: B, [N, h, w] in 0..1.
+        labels: [N, h, w] integers, 0 the background, 255 ignored.
+        radius: of the pairs, in pixels of the grid.
+
+    Returns:
+        the means [3] of ``-log a`` over pairs within the background and within one foreground
+        class, and of ``-log(1 - a)`` over pairs of two classes; their counts [3].
+    """
     sums, counts = boundaries.new_zeros(3), boundaries.new_zeros(3)
     for offset, affinity in pair_affinities(boundaries, radius).items():
-        one, other = _shifted(labels, offset, (0, 0)), _shifted(labels, offset, offset)
-        known, same = (one != IGNORE) & (other != IGNORE), one == other
+        kinds = pair_kinds(labels, offset)
         near, apart = -(affinity + EPSILON).log(), -(1 + EPSILON - affinity).log()
-        kinds = [known & same & (one == 0), known & same & (one > 0), known & ~same]
-        sums = sums + torch.stack([(loss * kind).sum() for loss, kind in zip((near, near, apart), kinds, strict=True)])
+        losses = zip((near, near, apart), kinds, strict=True)
+        sums = sums + torch.stack([(loss * kind).sum() for loss, kind in losses])
         counts = counts + torch.stack([kind.sum() for kind in kinds])
-    background, foreground, different = sums / (counts + EPSILON)
-    return (background + foreground) / 4 + different / 2
+    return sums / (counts + EPSILON), counts
+
+
+def pair_kinds(labels: Tensor, offset: Offset) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which pairs of an offset lie within the background, one class, and two classes.
+
+    Arguments:
+        labels: [N, h, w] integers, 0 the background, 255 ignored: pairs with it are of no kind.
+        offset: (dy, dx) with dy >= 0.
+
+    Returns:
+        three bool [N, h - dy, w - |dx|], entries as in :func:`pair_affinities`.
+    """
+    one, other = _shifted(labels, offset, (0, 0)), _shifted(labels, offset, offset)
+    known, same = (one != IGNORE) & (other != IGNORE), one == other
+    return known & same & (one == 0), known & same & (one > 0), known & ~same
 
 
 def walk_maps(

@@ -42,7 +42,7 @@ class Runtime:
     """Where to compute: auto (a GPU that no other job has, else the CPU), cpu, cuda, cuda:1 ..."""
     threads: int = 1
     """CPU threads; results are equal to the byte only for equal counts."""
-    workers: int = 0
+    workers: int = 2
     """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own process."""
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""

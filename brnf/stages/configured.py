@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from brnf.cam.network import CamNetwork
-from brnf.flow.density import FlowDensity, FlowOptions
+from brnf.flow.density import FlowDensity
 from brnf.stages import train_base, train_flow
 from brnf.workflow.configuration import Experiment
 from brnf.workflow.flags import command_line, stage_options
@@ -35,7 +35,4 @@ def new_flow(experiment: Experiment, size: SplitSize, device: torch.device) -> F
     """Return the configured flow for the features of the configured network."""
     options: train_flow.Options = job_options(train_flow, experiment, "base")
     dimension = cam_network(experiment, size.classes, torch.device("meta")).dimension
-    architecture = FlowOptions(
-        options.coupling, options.blocks, options.hidden, options.clamp, options.noise, options.learn_means, options.seed
-    )
-    return FlowDensity(dimension, size.classes + 1, architecture).to(device)
+    return FlowDensity(dimension, size.classes + 1, options.flow_options()).to(device)

@@ -1,4 +1,4 @@
-"""Depress the noise pixels of maps with the density of their features: BSDNF (method.md section 6)."""
+"""Depress noise pixels of maps by the density of their features: BSDNF (docs/method.md section 6)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,10 +44,10 @@ class Outputs:
 class Options:
     """Settings that change the result."""
 
+    rule: Literal["quantile", "likelihood", "posterior", "ratio"]
+    """How noise is told; only posterior and ratio compare with the background."""
     product: str = "prototype"
     """Which of the maps is denoised."""
-    rule: Literal["quantile", "likelihood", "posterior", "ratio"] = "posterior"
-    """How noise is told; only posterior and ratio compare with the background."""
     xi: float = 0.9
     """Threshold of the rule; a higher one depresses fewer pixels (the paper: 0.9)."""
     factor: float = 0.0

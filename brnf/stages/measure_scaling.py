@@ -57,8 +57,8 @@ class Options(FlowOptions):
     """Rows of a step of the flow."""
     components: int = 8
     """Gaussians of a mixture, per class."""
-    ridge: float = 0.0025
-    """Added to the variances."""
+    ridge: float | None = None
+    """Added to the variances, in the square of the noise's unit; None is the noise squared."""
     tau_low: float = 0.3
     """At or below this score a pixel is background."""
     tau_high: float = 0.7
@@ -133,7 +133,13 @@ def _train_flow(store: PixelStore, kept: frozenset[str], rows: int, moments: Run
 
 def _run_em(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:
     """Fit mixtures to all labelled rows, which EM wants in memory."""
-    settings = GaussianOptions(options.ridge, options.components, rows=rows, seed=options.seed)
+    settings = GaussianOptions(
+        ridge=options.noise**2 if options.ridge is None else options.ridge,
+        ridge_unit=options.noise_unit,
+        components=options.components,
+        rows=rows,
+        seed=options.seed,
+    )
     density = build_gaussian("gmm", store.dimension, store.classes, settings)
     density.fit_standardisation(moments.mean, moments.deviation())
     blocks = store.blocks(kept.__contains__)

@@ -12,7 +12,7 @@ from brnf.cam.network import CamOutput
 from brnf.cam.objective import BrnfObjective, BrnfOptions
 from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import Index
-from brnf.flow.density import FlowOptions
+from brnf.flow.density import DEVIATION_FLOOR, FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.stages.cam_training import CamTrainingOptions, train_and_save
 from brnf.stages.checkpoints import Checkpoint, only_training, training_device, training_stamp
@@ -54,6 +54,12 @@ class Options(CamTrainingOptions, BrnfOptions):
     """Start from the backbone's weights and a fitted classifier, or from the trained base."""
     online_warmup: int = 100
     """Steps the online flow takes before it is used, at least; it is never used in the first epoch [D]."""
+    online_refit_interval: int = 20
+    """Steps between fits of the temperature auto [D]."""
+    online_refit_rows: int = 4096
+    """Labelled rows of recent steps that the temperature auto is fitted on [D]."""
+    online_window: int = 1_000_000
+    """Rows after which the online flow's standardisation begins to forget [D]."""
     bank_region: int = 500
     """Region features that the bank keeps of each class [D]."""
     bank_sampled: int = 100
@@ -67,13 +73,21 @@ class Options(CamTrainingOptions, BrnfOptions):
     flow_clamp: float = 2.0
     """Clamp of its log scales."""
     flow_noise: float = 0.05
-    """Deviation of the noise added to standardised features."""
+    """Standard deviation of the noise added to the features."""
+    flow_noise_unit: Literal["feature", "deviation"] = "feature"
+    """Unit of the noise: of the features as they are (DDFP), or their standard deviation."""
+    flow_deviation_floor: float = DEVIATION_FLOOR
+    """Least deviation in the standardisation, as a share of the root mean square over all."""
     flow_learn_means: bool = True
     """Whether the latent means learn."""
     flow_batch_rows: int = 20480
     """Most pixels of a step of the online flow."""
     flow_learning_rate: float = 1e-3
-    """Of the online flow's Adam."""
+    """Of the online flow's Adam, at the first step."""
+    flow_decay: Literal["exponential", "cosine"] = "exponential"
+    """How its learning rate falls: by the same factor each step (DDFP), or along a half cosine."""
+    flow_final_rate: float = 0.01
+    """Share of its learning rate that is left at the last step (DDFP: 0.01); 1 keeps it."""
     flow_beta1: float = 0.5
     """Of the online flow's Adam."""
     flow_beta2: float = 0.9
@@ -89,6 +103,39 @@ class Options(CamTrainingOptions, BrnfOptions):
         """Tell whether the training begins with a fit of the classifier; the trained base brings its own."""
         return self.fit_classifier and self.init == "imagenet"
 
+    def flow_options(self) -> FlowOptions:
+        """Return the architecture of the online flow and its noise."""
+        return FlowOptions(
+            coupling=self.flow_coupling,
+            blocks=self.flow_blocks,
+            hidden=self.flow_hidden,
+            clamp=self.flow_clamp,
+            noise=self.flow_noise,
+            noise_unit=self.flow_noise_unit,
+            learn_means=self.flow_learn_means,
+            seed=self.seed,
+        )
+
+    def online_options(self, steps: int) -> OnlineOptions:
+        """Return how the online flow learns along with a training of so many steps."""
+        return OnlineOptions(
+            learning_rate=self.flow_learning_rate,
+            decay=self.flow_decay,
+            final_rate=self.flow_final_rate,
+            updates=steps,
+            beta1=self.flow_beta1,
+            beta2=self.flow_beta2,
+            clip_norm=self.flow_clip_norm,
+            batch_rows=self.flow_batch_rows,
+            temperature=self.flow_temperature,
+            target=self.flow_target,
+            refit_interval=self.online_refit_interval,
+            refit_rows=self.online_refit_rows,
+            window=self.online_window,
+            deviation_floor=self.flow_deviation_floor,
+            seed=self.seed,
+        )
+
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
@@ -99,8 +146,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     if options.init == "base":
         network = load_cam_network(inputs.base, device, index.classes)
         network.affinity = None  # BRNF's maps are not propagated, whatever the base is
-    objective = build_objective(options, network.dimension, len(index.classes) + 1, device)
     per_epoch, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
+    objective = build_objective(options, network.dimension, len(index.classes) + 1, steps, device)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
         assert batch.seeds is not None
@@ -119,42 +166,20 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         train_and_save("train BRNF", trainer, source, steps, checkpoint, options, index.classes, files, runtime)
 
 
-def build_objective(options: Options, dimension: int, classes: int, device: torch.device) -> BrnfObjective:
+def build_objective(options: Options, dimension: int, classes: int, steps: int, device: torch.device) -> BrnfObjective:
     """Return the loss with the online flow and the bank it needs.
 
     Arguments:
         options: of the stage.
         dimension: D of the pixel features.
         classes: K with the background.
+        steps: of the training: the online flow's learning rate falls over them.
         device: where the flow learns.
     """
     flow = bank = None
     if options.ccnf or options.fscl:
-        architecture = FlowOptions(
-            options.flow_coupling,
-            options.flow_blocks,
-            options.flow_hidden,
-            options.flow_clamp,
-            options.flow_noise,
-            options.flow_learn_means,
-            options.seed,
-        )
-        flow = OnlineFlow(
-            dimension,
-            classes,
-            architecture,
-            OnlineOptions(
-                learning_rate=options.flow_learning_rate,
-                beta1=options.flow_beta1,
-                beta2=options.flow_beta2,
-                clip_norm=options.flow_clip_norm,
-                batch_rows=options.flow_batch_rows,
-                temperature=options.flow_temperature,
-                target=options.flow_target,
-                seed=options.seed,
-            ),
-            device,
-        )
+        online = options.online_options(steps)
+        flow = OnlineFlow(dimension, classes, options.flow_options(), online, device)
     if options.fscl:
         bank = ContrastBank(classes, dimension, options.bank_region, options.bank_sampled).to(device)
     return BrnfObjective(options, options.map_rules(), flow, bank)

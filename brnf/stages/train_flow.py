@@ -1,4 +1,7 @@
-"""Fit the density of pixel features on a training store, and calibrate the BSDNF rules on it (method.md sections 4 to 6)."""
+"""Fit the density of pixel features on a training store, and calibrate the BSDNF rules on it.
+
+See docs/method.md sections 4 to 6.
+"""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -15,7 +18,7 @@ from brnf import parallel
 from brnf.data.loading import one_ahead
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
-from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
@@ -65,13 +68,21 @@ class Options:
     clamp: float = 2.0
     """Largest |log scale| of a coupling."""
     noise: float = 0.05
-    """Deviation of the noise added to standardised features in training."""
+    """Standard deviation of the noise added to the features in training (DDFP: 0.05)."""
+    noise_unit: Literal["feature", "deviation"] = "feature"
+    """Unit of the noise: of the features as they are (DDFP), or their standard deviation."""
+    deviation_floor: float = DEVIATION_FLOOR
+    """Least deviation in the standardisation, as a share of the root mean square over all."""
     steps: int = 2000
     """Steps of the optimiser."""
     batch_rows: int = 20480
     """Rows of a step."""
     learning_rate: float = 1e-3
-    """Adam's, falling along a half cosine to 1 %."""
+    """Adam's, at the first step."""
+    decay: Literal["exponential", "cosine"] = "exponential"
+    """How the learning rate falls: by the same factor each step (DDFP), or along a half cosine."""
+    final_rate: float = 0.01
+    """Share of the learning rate that is left at the last step (DDFP: 0.01); 1 keeps it."""
     beta1: float = 0.5
     """Adam's first decay."""
     beta2: float = 0.9
@@ -84,8 +95,8 @@ class Options:
     """Draw labelled rows so that every class comes equally often."""
     learn_means: bool = True
     """Whether the means of the latent Gaussians are trained."""
-    ridge: float = 0.0025
-    """Baselines: added to the variances of standardised features."""
+    ridge: float | None = None
+    """Baselines: added to the variances, in the square of the noise's unit; None: noise squared."""
     components: int = 8
     """Baseline gmm: Gaussians per class."""
     temperature: str = "auto"
@@ -98,6 +109,38 @@ class Options:
     """At or above this score a pixel takes its label (the paper)."""
     seed: int = 0
     """Of everything drawn at random."""
+
+    def flow_options(self) -> FlowOptions:
+        """Return the architecture of the flow and its noise."""
+        return FlowOptions(
+            coupling=self.coupling,
+            blocks=self.blocks,
+            hidden=self.hidden,
+            clamp=self.clamp,
+            noise=self.noise,
+            noise_unit=self.noise_unit,
+            learn_means=self.learn_means,
+            seed=self.seed,
+        )
+
+    def training_options(self) -> TrainingOptions:
+        """Return the settings of the optimiser."""
+        return TrainingOptions(
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+            final_rate=self.final_rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            clip_norm=self.clip_norm,
+            balanced=self.balanced,
+            seed=self.seed,
+        )
+
+    def gaussian_options(self) -> GaussianOptions:
+        """Return the settings of the baselines."""
+        ridge = self.noise**2 if self.ridge is None else self.ridge
+        return GaussianOptions(ridge=ridge, ridge_unit=self.noise_unit, components=self.components, seed=self.seed)
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -169,7 +212,7 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
     Raises:
         UserError: the store is empty or no row is labelled foreground.
     """
-    moments = RunningMoments(store.dimension)
+    moments = RunningMoments(store.dimension, floor=options.deviation_floor)
     counts = np.zeros((store.classes, 3), np.int64)
     for batch in Progress(store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)):
         moments.update(torch.from_numpy(batch.feature))
@@ -197,23 +240,19 @@ def _held_out_rows(store: PixelStore, held_images: frozenset[str], options: Opti
     if not any(len(batch) for batch in islice(store.blocks(held_images.__contains__), 1)):
         return None
     batch = next(store.shuffled_batches(JUDGED_ROWS, options.seed, held_images.__contains__, epochs=1))
-    return HeldOut.draw(torch.from_numpy(batch.feature), _codes(batch, options), options.noise, options.seed)
+    features, codes = torch.from_numpy(batch.feature), _codes(batch, options)
+    return HeldOut.draw(features, codes, options.noise, options.noise_unit, options.seed)
 
 
 def _build_trainer(store: PixelStore, held_images: frozenset[str], options: Options, device: torch.device) -> FlowTrainer:
     """Return the trainer of a new flow, whose standardisation is not set."""
-    architecture = FlowOptions(
-        options.coupling, options.blocks, options.hidden, options.clamp, options.noise, options.learn_means, options.seed
-    )
     if store.dimension % 2:
         raise UserError(
             f"{store.paths[0]}: features have the odd dimension {store.dimension}, the flow needs an even one; change cam.side_widths"
         )
-    training = TrainingOptions(
-        options.steps, options.learning_rate, options.beta1, options.beta2, options.clip_norm, options.balanced, options.seed
-    )
-    flow = FlowDensity(store.dimension, store.classes, architecture).to(device)
-    return FlowTrainer(flow, training, _held_out_rows(store, held_images, options))
+    flow = FlowDensity(store.dimension, store.classes, options.flow_options()).to(device)
+    held_out = _held_out_rows(store, held_images, options)
+    return FlowTrainer(flow, options.training_options(), held_out)
 
 
 def _train(
@@ -253,8 +292,7 @@ def _fit_baseline(
         raise ValueError("the flow is no baseline")
     moments = _survey(store, options, runtime)
     held_out = _held_out_rows(store, held_images, options)
-    settings = GaussianOptions(options.ridge, options.components, seed=options.seed)
-    density = build_gaussian(options.density, store.dimension, store.classes, settings)
+    density = build_gaussian(options.density, store.dimension, store.classes, options.gaussian_options())
     density.fit_standardisation(moments.mean, moments.deviation())
     rows = _rows(store.blocks(lambda image: image not in held_images), options)
     fit_gaussian(density, ((features.float(), codes) for features, codes in rows))

@@ -130,7 +130,7 @@ def _train_brnf(experiment: Experiment, size: SplitSize, device: torch.device) -
     options: train_brnf.Options = job_options(train_brnf, experiment, "brnf")
 
     def loss(network: CamNetwork) -> Callable[[CamOutput, Batch, int], dict[str, Tensor]]:
-        objective = train_brnf.build_objective(options, network.dimension, size.classes + 1, device)
+        objective = train_brnf.build_objective(options, network.dimension, size.classes + 1, 1, device)
 
         def terms(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
             assert batch.seeds is not None

@@ -28,6 +28,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "denoise_seeds": {"round": ""},
     "train_brnf": {"": "", "backbone": "", "cam": "", "model": "", "online": "flow_", "flow.tau": "tau_"},
     "make_pseudo_labels": {"pseudo_labels": ""},
+    "make_boundary_labels": {"random_walk": ""},
     "train_boundaries": {"backbone": "", "random_walk": ""},
     "walk_pseudo_labels": {"cam": "", "random_walk": "", "pseudo_labels": ""},
     "train_segmentation": {"": "", "segmentation": ""},
@@ -130,5 +131,5 @@ def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
             inherited = [field for base in reversed(bases) for field in _fields(origin.get(base, module), base, root)]
             own = [field.target.id for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
-            return (*inherited, *own)
+            return tuple(dict.fromkeys((*inherited, *own)))  # a field declared again keeps its place
     raise LookupError(f"{file}: no class {name}")

@@ -8,7 +8,12 @@ __all__ = ["IDLE", "without_idle"]
 
 Options = Mapping[str, Any]
 
-_FITTED = "coupling blocks hidden clamp steps batch_rows learning_rate beta1 beta2 clip_norm balanced learn_means"
+_FITTED = " ".join(
+    [
+        "coupling blocks hidden clamp learn_means steps batch_rows balanced",
+        "learning_rate decay final_rate beta1 beta2 clip_norm",
+    ]
+)
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("index_images", lambda options: options["kind"] != "coco", "labels_from overlap crowds"),
@@ -21,12 +26,13 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("train_brnf", lambda options: not options["guidance"], "lambda_gui"),
     ("train_brnf", lambda options: not options["ccnf"], "lambda_cal"),
     ("train_brnf", lambda options: not options["fscl"], "lambda_nce nce_temperature sample_width samples_per_step bank_*"),
-    ("train_brnf", lambda options: not options["ccnf"] and not options["fscl"], "flow_* tau_* labels_from online_warmup"),
-    ("train_brnf", lambda options: options["flow_temperature"] != "auto", "flow_target"),
+    ("train_brnf", lambda options: not options["ccnf"] and not options["fscl"], "flow_* tau_* labels_from online_*"),
+    ("train_brnf", lambda options: options["flow_temperature"] != "auto", "flow_target online_refit_*"),
     ("train_flow", lambda options: options["temperature"] != "auto", "target"),
     ("train_flow", lambda options: options["density"] == "flow", "ridge components"),
     ("train_flow", lambda options: options["density"] != "flow", _FITTED),
     ("train_flow", lambda options: options["density"] != "gmm", "components"),
+    ("make_boundary_labels", lambda options: not options["ignore_unsure"], "background_factor"),
     ("make_pseudo_labels", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* unary"),
     ("predict_segmentation", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* crf_minimum"),
     ("train_segmentation", lambda options: bool(options["scales"]), "scale_low scale_high"),

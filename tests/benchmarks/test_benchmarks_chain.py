@@ -34,7 +34,7 @@ from brnf.stages.common import Runtime
 from brnf.workflow.configuration import Experiment, read_experiments
 
 CONFIG = Path(__file__).parents[2] / "config" / "tiny.yaml"
-QUIET = Runtime(device="cpu", progress="none")
+QUIET = Runtime(device="cpu", workers=0, progress="none")
 IMAGES = {"train": 8, "val": 2}
 
 

@@ -68,7 +68,7 @@ def test_losses_of_the_base(rule: Any) -> None:
 def test_losses_of_brnf() -> None:
     """The largest are the features of the batch's regions, which grow with the labels of its images and not with K."""
     output, labels, valid, seeds = batch()
-    flow = OnlineFlow(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32), OnlineOptions(recent_rows=64))
+    flow = OnlineFlow(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32), OnlineOptions(refit_rows=64))
     objective = BrnfObjective(BrnfOptions(tau_high=0.5), MapRules(), flow, ContrastBank(CLASSES, DIMENSION, 4, 2))
     seen = largest(lambda: backward(objective(output, labels, valid, seeds, use_flow=True)))
     regions = int(labels.sum()) + IMAGES

@@ -30,7 +30,7 @@ from brnf.stages import index_images
 from brnf.stages.common import Runtime
 from brnf.stages.draw_masks import Inputs, Options, Outputs, run
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 REGIONS = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(lambda shape: arrays.arrays(np.bool_, shape))
 
 

@@ -15,7 +15,7 @@ from brnf.stages.common import Runtime
 from brnf.stages.download_archives import Inputs, Options, Outputs, run
 from tests.archive_server import Server, running_server, tarred, zipped
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 
 
 @pytest.fixture

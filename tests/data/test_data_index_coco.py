@@ -13,7 +13,7 @@ from brnf.errors import UserError
 from brnf.stages.common import Runtime
 from brnf.stages.index_images import Inputs, Options, Outputs, run
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 
 
 def build(root: Path, folder: Path, options: Options) -> Path:

@@ -23,7 +23,7 @@ from brnf.stages.render_scenes import Options as SceneOptions
 from brnf.stages.render_scenes import Outputs as SceneOutputs
 from brnf.stages.render_scenes import run as render
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 ANIMALS = Options(classes=("dog", "cat"), shards=3)
 
 

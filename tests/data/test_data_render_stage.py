@@ -12,7 +12,7 @@ from brnf.errors import UserError
 from brnf.stages.common import Runtime
 from brnf.stages.render_scenes import Options, Outputs, run
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 
 
 def write(folder: Path, **options: float) -> Path:

@@ -17,7 +17,7 @@ from brnf.stages import draw, evaluate, report, tabulate
 from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 SIDE = 24
 NAMES = [f"image{i}" for i in range(5)]
 

@@ -17,7 +17,7 @@ from brnf.stages import compare_models, evaluate, tabulate
 from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 
-QUIET = Runtime(progress="none")
+QUIET = Runtime(workers=0, progress="none")
 # Two images of 4x4 pixels, classes train (1) and boat (2).
 TRUTH = {
     "a": np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 255]], np.uint8),

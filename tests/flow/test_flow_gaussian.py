@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
+from brnf.flow.density import NoiseUnit
 from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.saved import load_density, save_density
 
@@ -25,10 +26,11 @@ def rows_of_classes(count: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(features[order]).float(), torch.from_numpy(codes[order])
 
 
+@pytest.mark.parametrize("unit", ["feature", "deviation"])
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full"])
-def test_gaussians_against_scipy(kind: str) -> None:
+def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
     features, codes = rows_of_classes()
-    density = build_gaussian(kind, 3, 2, GaussianOptions(ridge=0.01))  # type: ignore[arg-type]
+    density = build_gaussian(kind, 3, 2, GaussianOptions(ridge=0.01, ridge_unit=unit))  # type: ignore[arg-type]
     density.fit_standardisation(MEAN, DEVIATION)
     fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True))
     found = density.log_prob(features).numpy()
@@ -36,24 +38,30 @@ def test_gaussians_against_scipy(kind: str) -> None:
     for k in range(2):
         own = standardised[codes.numpy() == k]
         covariance = np.cov(own.T, bias=True)
-        covariance = (np.diag(np.diag(covariance)) if kind == "gaussian_diagonal" else covariance) + 0.01 * np.eye(3)
+        scale = DEVIATION.double().numpy() if unit == "feature" else np.ones(3)
+        covariance = np.diag(np.diag(covariance)) if kind == "gaussian_diagonal" else covariance
+        covariance = covariance + 0.01 * np.diag(1 / scale**2)
         expected = multivariate_normal(own.mean(0), covariance).logpdf(standardised) - np.log(DEVIATION.numpy()).sum()
         np.testing.assert_allclose(found[:, k], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_mixtures_against_scikit_learn() -> None:
+@pytest.mark.parametrize("unit", ["feature", "deviation"])
+def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
     features, codes = rows_of_classes()
-    density = build_gaussian("gmm", 3, 2, GaussianOptions(ridge=0.01, components=3, seed=2))
+    options = GaussianOptions(ridge=0.01, ridge_unit=unit, components=3, seed=2)
+    density = build_gaussian("gmm", 3, 2, options)
     density.fit_standardisation(MEAN, DEVIATION)
     fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True))
     standardised = ((features - MEAN) / DEVIATION).numpy()
     found = density.log_prob(features).numpy()
+    scale = DEVIATION.numpy() if unit == "feature" else np.ones(3)
     for k in range(2):
         own = standardised[codes.numpy() == k]
         best = max(
-            GaussianMixture(3, covariance_type="diag", reg_covar=0.01, random_state=s, max_iter=200).fit(own).score(own) for s in range(3)
+            GaussianMixture(3, covariance_type="diag", reg_covar=0.01, random_state=s, max_iter=200).fit(own * scale).score(own * scale)
+            for s in range(3)
         )
-        shifted = found[codes.numpy() == k, k] + np.log(DEVIATION.numpy()).sum()
+        shifted = found[codes.numpy() == k, k] + np.log(DEVIATION.numpy() / scale).sum()
         assert shifted.mean() == pytest.approx(best, abs=0.1)
         # The formula itself, at the fitted components.
         parts = [

@@ -17,7 +17,7 @@ from brnf.stages.common import Runtime
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 
-QUIET = Runtime(device="cpu", threads=1, progress="none")
+QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 GRID, STRIDE, DIMENSION, CLASSES = (6, 8), 4, 16, 3
 SMALL = train_flow.Options(blocks=4, hidden=32, steps=150, batch_rows=512, learning_rate=5e-3, held_out=0.1)
 
@@ -59,7 +59,7 @@ def train(folder: Path, pixels: list[Path], options: train_flow.Options, name: s
 
 
 def denoise(folder: Path, pair: tuple[Path, Path], flow: Path, **changes: object) -> MapReader:
-    options = replace(denoise_seeds.Options(product="classifier"), **changes)  # type: ignore[arg-type]
+    options = replace(denoise_seeds.Options("posterior", product="classifier"), **changes)  # type: ignore[arg-type]
     denoise_seeds.run(denoise_seeds.Inputs(pair[0], pair[1], flow), denoise_seeds.Outputs(folder / "out.h5"), options, QUIET)
     return MapReader([folder / "out.h5"], "seeds")
 

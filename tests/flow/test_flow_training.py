@@ -7,11 +7,25 @@ import pytest
 import torch
 
 from brnf.errors import UserError
-from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments, StandardisedDensity
+from brnf.flow.density import (
+    FlowDensity,
+    FlowOptions,
+    NoiseUnit,
+    RunningMoments,
+    StandardisedDensity,
+)
 from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.flow.loss import mixture_loss
 from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.flow.posterior import tempered_posterior
-from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, balanced_rows, held_out_loss
+from brnf.flow.training import (
+    FlowTrainer,
+    HeldOut,
+    TrainingOptions,
+    balanced_rows,
+    held_out_loss,
+    rate_factor,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +52,7 @@ def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrain
     moments = RunningMoments(4)
     moments.update(features)
     flow.fit_standardisation(moments.mean, moments.deviation())
-    held_out = HeldOut.draw(*moons(1000, 1), noise=0.05, seed=0)
+    held_out = HeldOut.draw(*moons(1000, 1), noise=0.05, unit="feature", seed=0)
     trainer = FlowTrainer(flow, TrainingOptions(steps=steps, learning_rate=5e-3, **changes), held_out)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
@@ -49,7 +63,7 @@ def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrain
 
 
 def test_flow_beats_gaussians_on_moons() -> None:
-    flow, trainer, held_out = trained()
+    flow, trainer, held_out = trained(decay="cosine")
     features, codes = moons(3000, 0)
     labelled = held_out.codes >= 0
 
@@ -70,12 +84,66 @@ def test_flow_beats_gaussians_on_moons() -> None:
     assert losses["flow"] / 4 == pytest.approx(min(judged), abs=1e-6)
 
 
-def test_learning_rate_falls_to_one_percent() -> None:
-    _, trainer, _ = trained(steps=30)
+@pytest.mark.parametrize(("decay", "middle"), [("exponential", 0.1), ("cosine", 0.505)])
+def test_learning_rate_falls_to_one_percent(decay: str, middle: float) -> None:
+    _, trainer, _ = trained(steps=31, decay=decay)
     rates = [row.learning_rate for row in trainer.history]
     assert rates[0] == pytest.approx(5e-3)
+    assert rates[15] == pytest.approx(5e-3 * middle)
     assert rates[-1] == pytest.approx(5e-5)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_the_learning_rate_may_stay() -> None:
+    assert {rate_factor("exponential", 1.0, x) for x in (0.0, 0.3, 1.0)} == {1.0}
+    assert {rate_factor("cosine", 1.0, x) for x in (0.0, 0.3, 1.0)} == {1.0}
+
+
+def test_noise_in_feature_units_is_noise_of_the_features() -> None:
+    """Noise added before or after the standardisation is the same, in its unit."""
+    features, _ = moons(50, 0)
+    flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
+    flow.fit_standardisation(features.mean(0), torch.tensor([0.5, 2.0, 4.0, 0.1]))
+    noise = 0.05 * torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
+    raw = flow.class_log_prob(features + noise)
+    found = flow.class_log_prob(features, flow.in_deviations(noise, "feature"))
+    torch.testing.assert_close(found, raw, rtol=1e-4, atol=1e-3)
+    larger = flow.class_log_prob(features + noise * flow.deviation)
+    found = flow.class_log_prob(features, flow.in_deviations(noise, "deviation"))
+    torch.testing.assert_close(found, larger, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("unit", ["feature", "deviation"])
+def test_held_out_rows_are_judged_under_noise_of_the_unit(unit: NoiseUnit) -> None:
+    features, codes = moons(400, 0)
+    flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
+    flow.fit_standardisation(features.mean(0), torch.tensor([0.5, 2.0, 4.0, 0.1]))
+    drawn = torch.randn(400, 4, generator=torch.Generator().manual_seed(3))
+    scale = flow.deviation if unit == "deviation" else 1
+    expected = mixture_loss(flow.log_prob(features + 0.2 * drawn * scale), codes)
+    found = held_out_loss(flow, HeldOut.draw(features, codes, 0.2, unit, 3))
+    assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_trainers_add_noise_of_the_unit() -> None:
+    """Stretched features change nothing for noise in deviations, and a lot for noise in feature units."""
+    features, codes = moons(200, 0)
+    stretch = torch.tensor([10.0, 0.1, 4.0, 1.0])
+    losses = {}
+    for unit in ("feature", "deviation"):
+        options = FlowOptions(blocks=2, hidden=8, noise=0.5, noise_unit=unit)  # type: ignore[arg-type]
+        for name, rows, volume in (("plain", features, 0.0), ("stretched", features * stretch, float(stretch.log().sum()))):
+            moments = RunningMoments(4)
+            moments.update(rows)
+            flow = FlowDensity(4, 2, options)
+            flow.fit_standardisation(moments.mean, moments.deviation())
+            offline = FlowTrainer(flow, TrainingOptions(steps=9), None).step((rows, codes)).loss
+            online = OnlineFlow(4, 2, options, OnlineOptions())
+            allowed = torch.ones(200, 2, dtype=torch.bool)
+            losses[unit, name] = torch.tensor([offline, online.update(rows, codes, allowed)]) - volume / 4
+    difference = {unit: (losses[unit, "plain"] - losses[unit, "stretched"]).abs() for unit in ("feature", "deviation")}
+    assert bool((difference["deviation"] < 1e-4).all()), difference
+    assert bool((difference["feature"] > 0.05).all()), difference
 
 
 def test_same_seed_same_bytes() -> None:
@@ -91,7 +159,7 @@ def test_same_seed_same_bytes() -> None:
 def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
     features, codes = moons(300, 0)
     flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
-    trainer = FlowTrainer(flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, 0))
+    trainer = FlowTrainer(flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, "feature", 0))
     for _ in range(25):
         trainer.step((features, codes))
     good = {name: value.clone() for name, value in flow.state_dict().items()}
@@ -119,7 +187,7 @@ def batch(seed: int, count: int = 200) -> tuple[torch.Tensor, torch.Tensor, torc
 
 
 def test_online_flow_learns_and_its_temperature_follows() -> None:
-    online = OnlineFlow(4, 2, FlowOptions(blocks=4, hidden=32), OnlineOptions(learning_rate=5e-3, refit_every=10))
+    online = OnlineFlow(4, 2, FlowOptions(blocks=4, hidden=32), OnlineOptions(learning_rate=5e-3, refit_interval=10))
     assert not online.ready(1)
     losses = [online.update(*batch(seed)) for seed in range(200)]
     assert online.ready(200) and not online.ready(201)
@@ -154,7 +222,7 @@ def test_online_flow_takes_no_gradient_from_the_network() -> None:
 
 
 def test_online_flow_resumes_exactly() -> None:
-    options = OnlineOptions(batch_rows=120, refit_every=3, recent_rows=100)
+    options = OnlineOptions(batch_rows=120, refit_interval=3, refit_rows=100, updates=10)
 
     def make() -> OnlineFlow:
         return OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), options)
@@ -176,6 +244,43 @@ def test_online_flow_resumes_exactly() -> None:
     assert second.updates == whole.updates == 10
     assert all(torch.equal(value, second.flow.state_dict()[name]) for name, value in whole.flow.state_dict().items())
     assert torch.equal(second.sample(1, 5, 0.5), whole.sample(1, 5, 0.5))
+
+
+@pytest.mark.parametrize(("decay", "middle"), [("exponential", 0.1), ("cosine", 0.505)])
+def test_online_learning_rate_falls_over_the_training(decay: str, middle: float) -> None:
+    options = OnlineOptions(learning_rate=0.1, decay=decay, updates=5)  # type: ignore[arg-type]
+    online = OnlineFlow(4, 2, FlowOptions(blocks=1, hidden=4), options)
+    rates = []
+    for seed in range(7):
+        online.update(*batch(seed))
+        rates.append(online.state_dict()["optimiser"]["param_groups"][0]["lr"])
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[2] == pytest.approx(0.1 * middle)
+    assert rates[4:] == pytest.approx([0.001] * 3)  # further updates keep the last rate
+
+
+def test_running_moments_floor_a_dead_channel() -> None:
+    rows = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    rows[:, 2] = 3
+    for floor in (0.01, 0.2):
+        moments = RunningMoments(4, floor=floor)
+        moments.update(rows)
+        mean_square = rows.double().var(0, unbiased=False).mean()
+        assert float(moments.deviation()[2]) == pytest.approx(floor * float(mean_square.sqrt()))
+
+
+def test_online_flow_has_its_floor_and_window() -> None:
+    options = OnlineOptions(deviation_floor=0.5, window=200)
+    online = OnlineFlow(4, 2, FlowOptions(blocks=1, hidden=4), options)
+    features, codes, allowed = batch(0)
+    features[:, 2] = 3
+    online.update(features, codes, allowed)
+    assert float(online.flow.deviation[2]) == pytest.approx(0.5 * float(features.var(0, unbiased=False).mean().sqrt()))
+    expected = features.mean(0)
+    for seed in range(1, 4):
+        online.update(*batch(seed))
+        expected = (expected + batch(seed)[0].mean(0)) / 2  # 200 rows of the past beside 200 new ones
+    torch.testing.assert_close(online.flow.mean, expected)
 
 
 def test_online_flow_with_a_fixed_temperature_and_bad_values() -> None:

@@ -11,7 +11,7 @@ from tests.fuzz.mutations import mutate_bytes, mutate_text
 
 __all__ = ["QUIET", "index_own", "index_voc", "spoilt_bytes", "spoilt_text"]
 
-QUIET = Runtime(device="cpu", progress="none")
+QUIET = Runtime(device="cpu", workers=0, progress="none")
 
 
 def spoilt_bytes(valid: Sequence[bytes]) -> Callable[[np.random.Generator], bytes]:

@@ -225,7 +225,7 @@ def denoising(folder: Path) -> Callable[[Path, int], None]:
     def read(path: Path, number: int) -> None:
         if number % 8 == 1:
             inputs = denoise_seeds.Inputs(folder / "pixels.h5", folder / "maps.h5", path)
-            denoise_seeds.run(inputs, denoise_seeds.Outputs(path.parent / "out" / "denoised.h5"), denoise_seeds.Options(), QUIET)
+            denoise_seeds.run(inputs, denoise_seeds.Outputs(path.parent / "out" / "denoised.h5"), denoise_seeds.Options("posterior"), QUIET)
             return
         density, calibration = load_density(path)
         assert density.log_prob(torch.zeros(5, density.dimension)).shape == (5, density.classes)

@@ -19,6 +19,7 @@ from brnf.stages import (
     export_maps,
     import_maps,
     train_base,
+    make_boundary_labels,
     train_boundaries,
     train_brnf,
     walk_pseudo_labels,
@@ -27,7 +28,7 @@ from brnf.stages.common import Runtime
 from brnf.stages.networks import load_cam_network
 from brnf.store.maps import MapReader, write_maps
 
-RUNTIME = Runtime(device="cpu", progress="none")
+RUNTIME = Runtime(device="cpu", workers=0, progress="none")
 LABELS = {"one": (1,), "two": (1, 2), "three": ()}
 SIZE = (32, 48)
 
@@ -215,6 +216,28 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     probability = MapReader([data / "walked.h5"], "probability")["two"].values
     np.testing.assert_allclose(probability.sum(0), 1, atol=2e-3)
     assert not read_mask(data / "walked" / "three.png", (1, 2), size=SIZE).any()
+
+
+def test_labels_of_boundaries_leave_unsure_pixels_out(data: Path) -> None:
+    """A weak middle between object and ground is background at the maps' own background only."""
+    pixels = np.full((*SIZE, 3), 20, np.uint8)
+    pixels[:, :16], pixels[:, 16:32] = 230, 120
+    values = np.zeros((3, *SIZE), np.float32)
+    values[1, :, :16], values[1, :, 16:32] = 1.0, 0.3
+    values[0] = np.where(values[1] > 0.5, 0.0, 0.5)
+    with write_maps(data / "maps.h5") as writer:
+        for name, labels in LABELS.items():
+            Image.fromarray(pixels).save(data / f"{name}.png")
+            writer.write(name, np.array(labels, np.uint8), {"seeds": values[: 1 + len(labels)]})
+    inputs = make_boundary_labels.Inputs(data / "index", shard(data), data / "maps.h5")
+    for unsure, middle in ((True, 255), (False, 0)):
+        files = make_boundary_labels.Outputs(data / f"labels_{unsure}")
+        options = make_boundary_labels.Options(ignore_unsure=unsure)
+        make_boundary_labels.run(inputs, files, options, RUNTIME)
+        found = np.array(Image.open(files.masks / "one.png"))
+        parts = found[:, :15], found[:, 17:31], found[:, 33:]
+        assert [np.unique(part).tolist() for part in parts] == [[1], [middle], [0]]
+        assert not np.array(Image.open(files.masks / "three.png")).any()  # an image without labels
 
 
 def test_a_damaged_boundary_network_is_one_line(data: Path) -> None:

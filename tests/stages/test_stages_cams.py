@@ -15,7 +15,7 @@ from brnf.stages.common import Runtime
 from brnf.store.maps import MapReader
 from brnf.store.pixels import PixelStore
 
-RUNTIME = Runtime(device="cpu", progress="none")
+RUNTIME = Runtime(device="cpu", workers=0, progress="none")
 NETWORK = {
     "split": "train",
     "backbone": "tf_efficientnet_lite0",

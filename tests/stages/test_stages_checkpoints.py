@@ -27,8 +27,8 @@ from brnf.store.pixels import PixelRows, write_pixels
 from brnf.workflow.controller import CONTROLLER
 
 CPU = torch.device("cpu")
-EVERY_STEP = Runtime(device="cpu", progress="none", checkpoint_seconds=0)
-SELDOM = Runtime(device="cpu", progress="none")
+EVERY_STEP = Runtime(device="cpu", workers=0, progress="none", checkpoint_seconds=0)
+SELDOM = Runtime(device="cpu", workers=0, progress="none")
 STEPS = 6
 CAMS: dict[str, Any] = {
     "split": "train",

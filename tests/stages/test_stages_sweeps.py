@@ -17,7 +17,7 @@ from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
 
-QUIET = Runtime(device="cpu", progress="none")
+QUIET = Runtime(device="cpu", workers=0, progress="none")
 GRID, SIDE, DIMENSION = 6, 24, 4
 
 

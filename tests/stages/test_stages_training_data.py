@@ -19,7 +19,7 @@ from brnf.stages.common import Runtime
 from brnf.stages.training_data import CropOptions, TrainingSource
 from brnf.store.maps import MapReader, write_maps
 
-RUNTIME = Runtime(progress="none")
+RUNTIME = Runtime(workers=0, progress="none")
 CPU = torch.device("cpu")
 BACKBONE = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)
 STRIDES = ((16, False), (16, True), (8, False))
@@ -80,7 +80,7 @@ def test_kept_outputs_are_those_of_the_whole_image(network: CamNetwork, index: I
 def test_trainings_that_see_the_same_ask_the_backbone_once(
     network: CamNetwork, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = Runtime(progress="none", kept=tmp_path / "kept")
+    runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     asked: list[int] = []
     stages = network.stages
     monkeypatch.setattr(network, "stages", lambda images: (asked.append(len(images)), stages(images))[1])
@@ -106,7 +106,7 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
 
 
 def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(network: CamNetwork, index: Index, tmp_path: Path) -> None:
-    runtime = Runtime(progress="none", kept=tmp_path / "kept")
+    runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     seeds = seed_maps(index, tmp_path / "seeds.h5")  # of any pixel they sum to 1
     for seed in range(3):
         options = CropOptions(**{**WHOLE.__dict__, "seed": seed})
@@ -120,7 +120,7 @@ def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(netw
 
 
 def test_another_stride_or_number_of_classes_keeps_other_outputs(network: CamNetwork, index: Index, tmp_path: Path) -> None:
-    runtime = Runtime(progress="none", kept=tmp_path / "kept")
+    runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     more = replace(index, classes=(*index.classes, "another"))
     others = [replace(BACKBONE, stride=stride, dilated=dilated) for stride, dilated in STRIDES]
     strides = [CamNetwork(build_backbone(other), 2, (8, 8, 8, 8)) for other in others]

@@ -271,6 +271,7 @@ CHOSEN: dict[str, Any] = {
     "random_walk.steps": 3,
     "brnf.resize_low": 95,
     "brnf.flow": {"blocks": 3},
+    "flow.ridge": 0.01,
     "flow.temperature": 2.0,
     "segmentation.backbone": "mobilenetv3_small_050",
     "segmentation.weights": "none",

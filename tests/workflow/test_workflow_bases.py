@@ -99,7 +99,7 @@ def test_maps_of_sfc_give_the_same_tables_once_exported_and_imported(workflow: A
         assert [set(row) for row in csv.DictReader(file)] == [{"step", "loss", "classification", "consistency", "scales"}] * 2
 
 
-def test_a_random_walk_learns_its_boundaries_from_the_labels_of_the_crf(workflow: Any, config: Config) -> None:
+def test_a_random_walk_learns_its_boundaries_from_labels_of_its_own(workflow: Any, config: Config) -> None:
     workflow.pretend_index("tiny", {"train": 2, "val": 2})
     words = ("--configfile", config("tiny"), "--config", "companions=null", "models=[base]", "products=[pseudo_labels]")
     plain, walked = workflow.jobs(*words), workflow.jobs(*words, "pseudo_labels={refine: random_walk}")

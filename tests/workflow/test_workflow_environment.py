@@ -8,8 +8,9 @@ from pathlib import Path
 import tyro
 
 from brnf.stages.common import Runtime
-from brnf.workflow.configuration import read_experiments
+from brnf.workflow.configuration import RUNTIME_KEYS, read_experiments
 from brnf.workflow.environment import set_environment
+from brnf.workflow.schema import complete, load_schema
 
 SETTINGS = read_experiments(
     {
@@ -40,6 +41,12 @@ def test_settings_of_the_machine_reach_a_stage_as_the_shell_splits_them(tmp_path
     words = environment["BRNF_RUNTIME"].split()  # an unquoted variable is split at blanks, its quotes stay
     assert words == shlex.split(environment["BRNF_RUNTIME"])
     assert tyro.cli(Runtime, args=words) == Runtime(device="cuda:1", threads=2, workers=3, progress="lines")
+
+
+def test_defaults_of_the_machine_are_those_of_the_schema() -> None:
+    settings = complete({}, load_schema())
+    found = {key: getattr(Runtime(), key) for key in RUNTIME_KEYS}
+    assert found == {key: settings[key] for key in RUNTIME_KEYS}
 
 
 def test_a_training_on_several_devices_is_several_processes(tmp_path: Path) -> None:

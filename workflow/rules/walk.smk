@@ -1,20 +1,33 @@
-# Pseudo-labels by a random walk instead of the dense CRF, whose labels teach where classes end.
+# Pseudo-labels by a random walk instead of the dense CRF; pixels whose class is sure teach where classes end.
 
 
 ruleorder: walk_pseudo_labels > make_pseudo_labels
 
 
-use rule make_pseudo_labels as make_boundary_labels with:
+rule make_boundary_labels:
+    input:
+        indexed(),
+        images=shard_of_index,
+        maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
     output:
         masks=directory(f"{RUN}/boundaries/labels/{{split}}/{{shard}}"),
-        probabilities=f"{RUN}/boundaries/labels/{{split}}/{{shard}}.h5",
     log:
         f"{RUN}/logs/make_boundary_labels/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/make_boundary_labels/{{split}}-{{shard}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        cpus_per_task=CPUS,
+        mem_mb=memory(4000),
+        runtime=480,
     params:
-        options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1], save_probabilities=lambda wildcards: False),
-        code=code("make_pseudo_labels"),
+        options=options("make_boundary_labels", product=lambda wildcards: labelled(wildcards)[1]),
+        code=code("make_boundary_labels"),
+    shell:
+        "python -m brnf.stages.make_boundary_labels --index results/{wildcards.name}/index --images {input.images}"
+        " --maps {input.maps} --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule train_boundaries:
