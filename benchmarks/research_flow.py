@@ -1,4 +1,4 @@
-"""The flow as the research code of the field writes it, from the equations of method.md section 5.
+"""The flow as the research code of the field writes it, from the equations of docs/method.md section 5.
 
 The structure is that of DDFP: FrEIA's graph of couplings and permutations over one whole batch; a mixture that repeats every
 point for every class; a loop over the classes in the loss.

@@ -1,4 +1,4 @@
-"""Maps that other code wrote, as base maps; and base maps as SFC would write them (`method.md` section 3, import).
+"""Maps that other code wrote, as base maps; and base maps as SFC would write them (`docs/method.md` section 3, import).
 
 A file holds ``keys`` [k] and an array [k, h, w] whose name tells what the keys mean. Class numbers are those of the data set's mask
 files, so that maps of all twenty VOC classes serve an index of six.

@@ -1,4 +1,4 @@
-"""Which classes a rendered scene holds, and where everything is (``method.md`` section 12)."""
+"""Which classes a rendered scene holds, and where everything is (``docs/method.md`` section 12)."""
 
 from dataclasses import dataclass
 

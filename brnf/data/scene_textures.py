@@ -2,7 +2,7 @@
 
 An object is a pair of functions of local coordinates ``u`` (right) and ``v`` (down), in units of its radius: a silhouette and a
 tone. The tone blends a dark and a light colour of one hue, so an object's class shows in shape and texture while its hue is free.
-A context is a tone over pixel coordinates that blends two fixed colours. ``method.md`` section 12.
+A context is a tone over pixel coordinates that blends two fixed colours. ``docs/method.md`` section 12.
 """
 
 import math

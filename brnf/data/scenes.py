@@ -1,4 +1,4 @@
-"""Rendered scenes with context bias on purpose (``method.md`` section 12).
+"""Rendered scenes with context bias on purpose (``docs/method.md`` section 12).
 
 A scene is drawn in three steps that can be called apart: which classes and contexts it holds (``sample_content``), where they are
 (``place``), and the pixels (:func:`render`). Every scene has its own random generator, made from the seed, the split and its

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 as it is downloaded, and data sets in the same layout (``method.md`` section 1).
+"""PASCAL VOC 2012 as it is downloaded, and data sets in the same layout (``docs/method.md`` section 1).
 
 Every file is named by a folder of the layout and an image id, and ids hold no separators: no list can lead out of the root.
 Symbolic links in the root are followed, since who may place a link there may place a file, and large data sets are often put

@@ -30,7 +30,7 @@ PAPER: dict[str, tuple[float | None, float | None, float | None]] = {
     "CLIP-ES": (71.1, 71.4, 45.4),
     "CLIP-ES + BRNF": (75.9, 76.2, 47.9),
 }
-"""Method -> mIoU of its segmentation in percent as the paper prints it (``method.md`` section 10), in the order of :data:`SETS`."""
+"""Method -> mIoU of its segmentation in percent as the paper prints it (``docs/method.md`` section 10), in the order of :data:`SETS`."""
 SETS = ("VOC val", "VOC test", "COCO val")
 SIZES = {("voc", "val"): ("VOC val", 1449, 21), ("coco", "val"): ("COCO val", 40137, 81)}
 """Kind and split -> one of :data:`SETS`, its images and its classes with the background: fewer are another, easier or harder, task."""

@@ -1,4 +1,4 @@
-"""Confusion matrix and intersection over union (method.md section 10)."""
+"""Confusion matrix and intersection over union (docs/method.md section 10)."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""One histogram from which every threshold's confusion matrix, recall and context bias follow (method.md sections 10 and 12)."""
+"""One histogram from which every threshold's confusion matrix, recall and context bias follow (docs/method.md sections 10 and 12)."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class ScoreHistogram:
 
     One threshold serves all classes. Object recall is the share of all object pixels, of all classes together, that lie inside the
     seed of their own class; fire is the share of all context pixels of classes the image carries, of all classes together, that lie
-    inside the seed of the class whose context they are. Our reading of method.md section 12, which leaves the averaging open.
+    inside the seed of the class whose context they are. Our reading of docs/method.md section 12, which leaves the averaging open.
 
     Arguments:
         classes: C, the number of foreground classes.

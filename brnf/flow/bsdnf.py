@@ -1,4 +1,4 @@
-"""Base seed denoising with the flow: which foreground pixels are noise (method.md section 6).
+"""Base seed denoising with the flow: which foreground pixels are noise (docs/method.md section 6).
 
 Each of the four rules is a *decision margin* per pixel: negative means depress. What the rules need of
 the whole data set is fitted once on the training store, for every population; choosing another rule,
@@ -172,7 +172,7 @@ def enlarge_margin(margin: Tensor, size: tuple[int, int], mode: Upsample) -> Ten
 def depress(values: Tensor, margin: Tensor, factor: float) -> Tensor:
     """Multiply the foreground of pixels with a negative margin and make them background.
 
-    Their background becomes 1; that of all other pixels stays as it is (as 1 - max it would cost 4 mIoU, method.md section 6).
+    Their background becomes 1; that of all other pixels stays as it is (as 1 - max it would cost 4 mIoU, docs/method.md section 6).
 
     Arguments:
         values: [1 + k, H, W] map, channel 0 the background.

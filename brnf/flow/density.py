@@ -1,4 +1,4 @@
-"""Densities over pixel features: the interface, and the normalizing flow behind it (method.md section 5)."""
+"""Densities over pixel features: the interface, and the normalizing flow behind it (docs/method.md section 5)."""
 
 import math
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class FlowOptions:
     coupling: Coupling = "one_sided"
     """Which halves a block changes: one_sided (the paper) or glow (DDFP)."""
     blocks: int = 8
-    """Coupling blocks; 8 one-sided and 4 GLOW blocks did equally well (method.md section 11)."""
+    """Coupling blocks; 8 one-sided and 4 GLOW blocks did equally well (docs/method.md section 11)."""
     hidden: int = 256
     """Width of the subnets."""
     clamp: float = 2.0
@@ -160,7 +160,7 @@ class StandardisedDensity(nn.Module):
             return self.standardised_log_prob(standardised) - self.deviation.log().sum()
 
     def _full_precision(self) -> torch.autocast:
-        """Switch off an autocast around the caller: bf16 wrecks log-determinants (performance.md)."""
+        """Switch off an autocast around the caller: in bfloat16 log-determinants lose their digits."""
         return torch.autocast(self.mean.device.type, enabled=False)
 
     @torch.no_grad()

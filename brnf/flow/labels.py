@@ -1,4 +1,4 @@
-"""Three-way labels of pixels from the scores of a map (method.md section 4)."""
+"""Three-way labels of pixels from the scores of a map (docs/method.md section 4)."""
 
 import torch
 from torch import Tensor

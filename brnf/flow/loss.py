@@ -1,4 +1,4 @@
-"""The loss of the flow over labelled and unlabelled pixels (method.md section 5; DDFP)."""
+"""The loss of the flow over labelled and unlabelled pixels (docs/method.md section 5; DDFP)."""
 
 import torch
 from torch import Tensor

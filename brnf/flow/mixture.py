@@ -1,4 +1,4 @@
-"""The latent Gaussian mixture of the flow (method.md section 5; FlowGMM)."""
+"""The latent Gaussian mixture of the flow (docs/method.md section 5; FlowGMM)."""
 
 import math
 
@@ -27,7 +27,7 @@ class LatentMixture(nn.Module):
         """Return the log-density of each point under each Gaussian.
 
         ``|z - mu|^2`` is expanded so that one matrix product does the work; subtracting the mean of the means first
-        keeps its digits when the means lie far from the origin (performance.md).
+        keeps its digits when the means lie far from the origin.
 
         Arguments:
             z: [N, D].

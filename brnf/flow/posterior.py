@@ -1,4 +1,4 @@
-"""The tempered posterior over the classes an image may hold (method.md section 5)."""
+"""The tempered posterior over the classes an image may hold (docs/method.md section 5)."""
 
 import math
 

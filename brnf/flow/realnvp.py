@@ -1,4 +1,4 @@
-"""The coupling layers of the flow, from FrEIA (method.md section 5)."""
+"""The coupling layers of the flow, from FrEIA (docs/method.md section 5)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

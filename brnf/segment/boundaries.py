@@ -1,4 +1,4 @@
-"""The network that finds class boundaries: IRN's boundary branch on a frozen backbone (`method.md` section 8)."""
+"""The network that finds class boundaries: IRN's boundary branch on a frozen backbone (`docs/method.md` section 8)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Train the boundary network on pairs of labelled pixels (`method.md` section 8, IRN)."""
+"""Train the boundary network on pairs of labelled pixels (`docs/method.md` section 8, IRN)."""
 
 import math
 from collections.abc import Mapping

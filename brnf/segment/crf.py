@@ -20,7 +20,7 @@ NO_LABEL = np.float32(-1e30)
 
 @dataclass(frozen=True)
 class CrfOptions:
-    """Weights and widths of the two pairwise terms (``method.md`` sections 8 and 9)."""
+    """Weights and widths of the two pairwise terms (``docs/method.md`` sections 8 and 9)."""
 
     crf_iterations: int = 10
     """Mean-field iterations; 0 returns the given probabilities."""

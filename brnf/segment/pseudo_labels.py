@@ -19,7 +19,7 @@ LABEL_CERTAINTY = 0.7
 
 @dataclass(frozen=True)
 class PseudoLabelOptions:
-    """How maps become a pseudo-label (``method.md`` section 8)."""
+    """How maps become a pseudo-label (``docs/method.md`` section 8)."""
 
     crf: CrfOptions | None = field(default_factory=CrfOptions)
     """The dense CRF, or None to leave it out."""

@@ -12,7 +12,7 @@ __all__ = ["fit_classifier"]
 def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) -> None:
     """Fit the classifier to the outputs of the untrained backbone, averaged over the image without its padding, to the optimum.
 
-    On a few hundred images stochastic training of a new layer leaves the maps half random (`method.md` section 11).
+    On a few hundred images stochastic training of a new layer leaves the maps half random (`docs/method.md` section 11).
 
     Arguments:
         network: its classifier is replaced.

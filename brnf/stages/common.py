@@ -1,5 +1,6 @@
 """What all stages share: the command line, the runtime settings, the progress display."""
 
+import inspect
 import os
 import shutil
 import signal
@@ -29,6 +30,8 @@ TOGETHER = int(os.environ.get("WORLD_SIZE", 1)) > 1
 """Whether there are others that train with this process."""
 ANSWER = timedelta(seconds=10)
 """That torchrun takes at most to say how many processes have told a mistake."""
+LEGEND = "[P] printed by the paper, [B] from its code bases, [D] our decision: docs/method.md"
+"""Explains the marks of origin on every help page."""
 HUNG_UP = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 PARTNER_LOST = "another of the processes that train together has ended; look for its error above and run again"
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
@@ -90,7 +93,12 @@ def run_stage(run: Callable[..., None]) -> None:
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:
-        tyro.cli(run, prog=prog, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff))
+        tyro.cli(
+            run,
+            prog=prog,
+            description=f"{inspect.getdoc(run) or ''}\n\n{LEGEND}",
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        )
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The maps of a CAM network as SFC's code would have saved them, for other code and for `import` (`method.md` section 3)."""
+"""The maps of a CAM network as SFC's code would have saved them, for other code and for `import` (`docs/method.md` section 3)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Maps that other code wrote become the base maps of one shard of images (`method.md` section 3, import)."""
+"""Maps that other code wrote become the base maps of one shard of images (`docs/method.md` section 3, import)."""
 
 import sys
 from collections.abc import Sequence

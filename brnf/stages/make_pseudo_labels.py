@@ -42,7 +42,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options(CrfOptions):
-    """How maps become pseudo-labels (``method.md`` section 8)."""
+    """How maps become pseudo-labels (``docs/method.md`` section 8)."""
 
     product: str = "seeds"
     """Which maps of the shard to use."""

@@ -159,7 +159,7 @@ def _page(table: pd.DataFrame, size: SplitSize, measured: dict[str, Measured], n
     """Return the plan for reading."""
     share = min((one.share for one in measured.values()), default=1.0)
     device = next(iter(measured.values())).device if measured else "nothing"
-    source = "the image index" if size.known else "method.md section 1, since there is no image index yet"
+    source = "the image index" if size.known else "docs/method.md section 1, since there is no image index yet"
     lines = [
         markdown(table),
         f"Images: {size.images} to train on, {size.classes} classes, of {size.width:.0f} x {size.height:.0f} pixels; from {source}.",

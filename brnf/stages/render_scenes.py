@@ -28,7 +28,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Options:
-    """What the scenes look like (method.md section 12)."""
+    """What the scenes look like (docs/method.md section 12)."""
 
     train: int = 240
     """Number of training scenes."""

@@ -1,4 +1,4 @@
-"""From pseudo-labels to a network that finds class boundaries (`method.md` section 8, IRN)."""
+"""From pseudo-labels to a network that finds class boundaries (`docs/method.md` section 8, IRN)."""
 
 from dataclasses import dataclass
 from pathlib import Path

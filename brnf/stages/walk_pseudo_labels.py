@@ -1,4 +1,4 @@
-"""From the maps of a shard to pseudo-labels by a random walk that class boundaries stop (`method.md` section 8, IRN)."""
+"""From the maps of a shard to pseudo-labels by a random walk that class boundaries stop (`docs/method.md` section 8, IRN)."""
 
 from dataclasses import dataclass
 from pathlib import Path

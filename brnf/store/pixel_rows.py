@@ -1,4 +1,4 @@
-"""Rows of the pixel store: what they hold, and how they are written (method.md section 4)."""
+"""Rows of the pixel store: what they hold, and how they are written (docs/method.md section 4)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

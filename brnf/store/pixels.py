@@ -1,4 +1,4 @@
-"""The pixel store: one row of HDF5 for every grid position of every image (method.md section 4).
+"""The pixel store: one row of HDF5 for every grid position of every image (docs/method.md section 4).
 
 Rows lie as the images were appended; a reader of several shards puts the images into the order of
 their ids, so that nothing downstream depends on how many shards there are.
@@ -23,7 +23,7 @@ from brnf.store.pixel_rows import BLOCK, COLUMNS, PixelBatch, PixelRows, PixelWr
 __all__ = ["BLOCK", "PixelBatch", "PixelRows", "PixelStore", "PixelWriter", "hold_out", "write_pixels"]
 
 POOL = 16
-"""Blocks that are mixed in memory (performance.md)."""
+"""Blocks that are mixed in memory."""
 
 
 def hold_out(images: Sequence[str], share: float) -> frozenset[str]:
@@ -143,7 +143,7 @@ class PixelStore:
     ) -> Iterator[PixelBatch]:
         """Draw random rows, each once an epoch, whatever the number of shards.
 
-        Pools of 16 random blocks of 4,096 neighbouring rows are read and permuted in memory (performance.md).
+        Pools of 16 random blocks of 4,096 neighbouring rows are read and permuted in memory.
 
         Arguments:
             batch_rows: rows of a batch; fewer when the store has fewer, and in the last batch of the last epoch.

@@ -1,7 +1,7 @@
 """How many images a split has and how large they are, and the bytes that follow from it.
 
-Of a data set without an image index the numbers of ``method.md`` section 1 are taken, or that of the photographs where there are fewer,
-and images of 512 x 512.
+Of a data set without an image index the numbers of docs/method.md section 1 are taken, or that of
+the photographs where there are fewer, and images of 512 x 512.
 """
 
 import csv
@@ -26,7 +26,7 @@ CLASSES = {"voc": 20, "coco": 80, "scenes": 6}
 LABELS = {"voc": 1.5, "coco": 2.9, "scenes": 1.7}
 """Classes of an image on average; only as long as there is no index."""
 SIDE = 512
-"""Pixels of a side of an image as long as there is no index: 1,024 rows an image, as in ``method.md`` section 4."""
+"""Pixels of a side of an image as long as there is no index: 1,024 rows an image, as in ``docs/method.md`` section 4."""
 STRIDE = 16
 RESNET50 = (256, 512, 1024, 2048)
 """Channels of the four stages of ResNet-50, wider than which no usual backbone is."""

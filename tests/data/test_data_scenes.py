@@ -43,7 +43,7 @@ def test_strangers_are_contexts_of_absent_classes(contents: list[Content]) -> No
 def test_object_given_its_context_is_about_a_coin_toss(contents: list[Content]) -> None:
     with_object = sum(sum(content.accompanied) for content in contents)
     alone = sum(len(content.strangers) for content in contents)
-    assert with_object / (with_object + alone) == pytest.approx(0.55, abs=0.02)  # method.md section 12
+    assert with_object / (with_object + alone) == pytest.approx(0.55, abs=0.02)  # docs/method.md section 12
 
 
 @pytest.mark.parametrize(("rho", "nu", "accompanied", "strangers"), [(1.0, 0.0, True, False), (0.0, 1.0, False, True)])

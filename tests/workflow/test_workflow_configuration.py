@@ -50,7 +50,7 @@ def test_schema_itself_is_valid_and_closed() -> None:
     assert all("default" in part for path, part in leaves(schema) if path != ("name",))
 
 
-# the paper's values of method.md: sections 2, 4 to 9
+# the paper's values of docs/method.md: sections 2, 4 to 9
 @pytest.mark.parametrize(
     ("path", "value"),
     [
