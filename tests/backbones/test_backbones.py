@@ -41,7 +41,7 @@ def test_sipe_last_stage_has_stride_one_and_no_dilation(sipe: CamNetwork) -> Non
 
 
 def test_gradients_stop_after_stage_two(sipe: CamNetwork) -> None:
-    sipe.train()
+    sipe.train().zero_grad()  # the network is that of the other tests, too
     output = sipe(torch.rand(2, 3, 64, 64) * 255)
     output.logits.sum().backward()
     parameters = dict(sipe.backbone.network.named_parameters())
