@@ -43,6 +43,10 @@ class ResearchFlow(nn.Module):
         """Set the mean and the deviation [D] of the features."""
         self.mean, self.deviation = mean.to(self.mean), deviation.to(self.deviation)
 
+    def in_deviations(self, noise: Tensor, unit: str) -> Tensor:
+        """Return noise [N, D] of a unit as what is added to standardised features."""
+        return noise / self.deviation if unit == "feature" else noise
+
     def latent(self, features: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return z [N, D] and the log-determinant [N] of a whole batch."""
         standardised = (features - self.mean) / self.deviation

@@ -1,5 +1,7 @@
 """Batches that are made while others are used: in processes, whose mistakes and whose loss arrive in one line, or in a thread."""
 
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -15,6 +17,10 @@ Batch = TypeVar("Batch")
 END = object()
 LOST = "DataLoader worker"
 """How torch begins when a loading process has died; what a living one raises begins otherwise."""
+LONGEST_FOLDER = 70
+"""Bytes of the temporary folder's path: a loading process hands its tensors over by a socket in it,
+whose path Linux ends at 107. Where it is longer, batches are lost and the training waits for ever.
+"""
 
 
 def one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -36,13 +42,23 @@ def one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield batch  # type: ignore[misc]
 
 
+def possible_workers(workers: int) -> int:
+    """Return how many loading processes there can be: none under a long ``TMPDIR``, said in a line."""
+    folder = tempfile.gettempdir()
+    if not workers or len(folder.encode()) <= LONGEST_FOLDER:
+        return workers
+    line = f"TMPDIR has more than {LONGEST_FOLDER} bytes, too long for loading processes; going on without"
+    print(line, file=sys.stderr, flush=True)
+    return 0
+
+
 class BatchLoader(Generic[Batch]):
     """Load batches of a data set, one ahead in a thread or more in processes of their own.
 
     Arguments:
         dataset: its items may raise :class:`~brnf.errors.UserError`.
         collate: makes a batch of a list of items.
-        workers: loading processes; 0 loads in a thread.
+        workers: loading processes; 0 loads in a thread, and so does any number under a long ``TMPDIR``.
         settings: further ones of torch's ``DataLoader``.
 
     Raises:
@@ -52,7 +68,8 @@ class BatchLoader(Generic[Batch]):
     def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Batch], workers: int, **settings: Any) -> None:
         # A generator of its own: the loader must not draw from the global one, whose state a checkpoint keeps.
         settings = {"generator": torch.Generator(), **settings}
-        self._loader = DataLoader(_HandedOver(dataset), collate_fn=_Collate(collate), num_workers=workers, **settings)
+        settings["num_workers"] = possible_workers(workers)
+        self._loader = DataLoader(_HandedOver(dataset), collate_fn=_Collate(collate), **settings)
 
     def __len__(self) -> int:
         return len(self._loader)

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +14,8 @@ from torch.utils.data import Dataset
 
 from brnf.data.loading import BatchLoader, one_ahead
 from brnf.errors import DamagedProduct, UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 class Numbers(Dataset[int]):
@@ -107,3 +112,26 @@ def test_a_killed_process_is_one_line() -> None:
 def test_a_fault_of_the_program_stays_one(workers: int) -> None:
     with pytest.raises(ValueError, match="of the program"):
         list(BatchLoader(Numbers(fault), list, workers, batch_size=6))
+
+
+LONG_FOLDER = """
+import sys
+import torch
+from brnf.data.loading import BatchLoader
+
+loader = BatchLoader([torch.ones(1), torch.ones(1)], torch.stack, 2, batch_size=2)
+print([batch.tolist() for batch in loader])
+"""
+
+
+@pytest.mark.parametrize("length", [70, 71, 200])
+def test_a_long_temporary_folder_loses_no_batch(length: int) -> None:
+    """A loading process of torch hands over its tensors by a socket in that folder."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short, "x" * (length - len(short) - 1))
+        folder.mkdir()
+        words = [sys.executable, "-c", LONG_FOLDER]
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "[[[1.0], [1.0]]]\n"), done.stderr
+    assert ("TMPDIR has more than 70 bytes" in done.stderr) == (length > 70)

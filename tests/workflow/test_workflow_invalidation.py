@@ -74,4 +74,4 @@ def test_the_modules_of_a_stage_are_those_that_python_loads() -> None:
     reached = {stage: reached_modules(f"brnf.stages.{stage}") for stage in SOURCES}
     at_once = {stage: [name for name in names if name not in WHEN_NEEDED] for stage, names in reached.items()}
     assert json.loads(done.stdout) == at_once
-    assert WHEN_NEEDED <= set(reached["make_pseudo_labels"])
+    assert set(reached["make_pseudo_labels"]) >= WHEN_NEEDED
