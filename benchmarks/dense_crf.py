@@ -112,6 +112,8 @@ def _ratios(row: Row) -> Iterator[float]:
 def _photographs(size: Size, folder: Path) -> list[NDArray[np.uint8]]:
     """Read photographs from all over a folder, in the order of their names."""
     files = sorted(folder.glob("*.jpg"))
+    if not files:
+        raise SystemExit(f"PHOTOGRAPHS={folder}: no *.jpg in it")
     return [read_image(file) for file in files[:: max(1, len(files) // size.photographs)]]
 
 

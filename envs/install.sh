@@ -144,17 +144,24 @@ install() {
     wait_for_others
     why=$(state)
     [[ -n $why ]] || return 0
+    if [[ -z $TORCH && -z $WHEELS ]]; then  # once chosen, the CPU build stays
+        if [[ -e $installed ]]; then
+            read -r _ torch <$installed || true
+        elif [[ -e $unfinished ]]; then
+            read -r _ torch <$unfinished || true
+        fi
+        if [[ $torch == cpu ]]; then TORCH=cpu; fi
+    fi
     if usable; then
-        read -r _ torch <$installed 2>/dev/null || true
-        if [[ $torch == cpu && -z $WHEELS ]]; then TORCH=cpu; fi  # once chosen, it stays
-        mv -f $installed $unfinished 2>/dev/null || touch $unfinished
+        echo "- ${TORCH:-default}" >$unfinished
+        rm -f $installed
     else
         if [[ -n $PYTHON ]]; then python=$(named_python); else python=$(newest_python); fi
         if [[ -e $unfinished ]]; then why='the last installation was interrupted'; fi
         if [[ -e .venv/bin ]]; then echo ".venv is made anew: $why"; fi
         echo "Python 3.$(minor "$python") ($python) makes .venv"
         "$python" -m venv --clear .venv
-        touch $unfinished
+        echo "- ${TORCH:-default}" >$unfinished
     fi
     python=.venv/bin/python
     if [[ -n $WHEELS ]]; then options=(--no-index --find-links "$WHEELS"); fi

@@ -1,4 +1,4 @@
-"""Labels that the boundary network learns from: pixels whose class two refinements agree on."""
+"""Labels that the boundary network learns from: foreground of one refinement, background of both."""
 
 from dataclasses import dataclass
 

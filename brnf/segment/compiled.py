@@ -114,7 +114,7 @@ def _compiled() -> bytes:
             _keep(path, hashlib.sha256(code).digest() + code)
             kept = f"kept in {path.parent}"
         except OSError as error:
-            kept = f"not kept in {path.parent} ({error.strerror}); XDG_CACHE_HOME names another"
+            kept = f"not kept in {path.parent} ({error.strerror}); NUMBA_CACHE_DIR names another"
     seconds = time.monotonic() - began
     print(f"dense CRF compiled in {seconds:.1f} s, {kept}", file=sys.stderr, flush=True)
     return code
@@ -126,6 +126,7 @@ def _keep(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would shut out other users
             file.write(content)
         os.replace(temporary, path)
     except OSError:

@@ -25,6 +25,8 @@ KEPT_LATTICES = 2
 """Sizes whose smoothness lattice is kept, 8 MB each at 375 x 500: most photographs of a data set
 have one of two."""
 LARGEST_KEY = 2**62
+LARGEST_COORDINATE = 2**20
+"""Far beyond it float32's rounding exceeds a cell, and the search for a simplex leaves its arrays."""
 TINY = np.float32(1e-20)
 """Keeps the normalisation finite."""
 
@@ -73,11 +75,12 @@ def geometry(largest: Sequence[float]) -> Geometry:
     reach = np.abs(np.asarray(largest, np.float64) * each)
     # Coordinate j is at most the sum of the features from j on, and at least -j features j - 1.
     bounds = [max(reach[axis:].sum(), axis * reach[axis - 1]) for axis in range(axes)]
-    sizes = [2 * (int(bound) + 4 * (axes + 1)) for bound in bounds]
+    exact = all(bound <= LARGEST_COORDINATE for bound in bounds)  # infinity and nan are not
+    sizes = [2 * (int(bound) + 4 * (axes + 1)) for bound in bounds] if exact else []
     strides = [1]
     for size in sizes:
         strides.append(strides[-1] * size)
-    if strides[-1] > LARGEST_KEY:
+    if not exact or strides[-1] > LARGEST_KEY:
         raise UserError(
             f"the dense CRF cannot tell so many points apart: features up to "
             f"{', '.join(f'{value:.0f}' for value in largest)}; raise the widths gaussian_sigma, "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table
-from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
 from brnf.flow.training import FlowTrainer, TrainingOptions
@@ -59,6 +59,8 @@ class Options(FlowOptions):
     """Gaussians of a mixture, per class."""
     ridge: float | None = None
     """Added to the variances, in the square of the noise's unit; None is the noise squared."""
+    deviation_floor: float = DEVIATION_FLOOR
+    """Least deviation in the standardisation, as a share of the root mean square over all."""
     tau_low: float = 0.3
     """At or below this score a pixel is background."""
     tau_high: float = 0.7
@@ -109,7 +111,7 @@ def _measure(task: _Task) -> dict[str, Any]:
     use_fast_products()
     store = PixelStore(task.pixels)
     kept = frozenset(store.images[: task.images])
-    moments, rows = RunningMoments(store.dimension), 0
+    moments, rows = RunningMoments(store.dimension, floor=task.options.deviation_floor), 0
     for batch in store.blocks(kept.__contains__):
         moments.update(torch.from_numpy(batch.feature).float())
         rows += len(batch)

@@ -28,7 +28,7 @@ DEVIATIONS = {
     "blocks": "8 one-sided blocks, which change one half each [P]: 4 blocks of DDFP's kind change as much",
     "linear_layers_of_a_subnet": "two Linear layers: the paper prints them [P]",
     "learnable_mean": "the means learn: DDFP's script passes True, whatever its configuration says",
-    "permutation_seed": "each block's seed follows from flow.seed and its number",
+    "permutation_seed": "each block's seed follows from the run's seed and its number",
 }
 """Rows that differ -> why; docs/decisions.md has the same list."""
 

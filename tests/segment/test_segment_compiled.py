@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,7 @@ def test_a_reader_never_sees_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert compiled._kept() in contents
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644, "other users of a shared folder read it, too"
 
 
 def test_the_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,16 +96,27 @@ def test_the_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled.cache_folder() == Path("/faster/brnf")
 
 
-def test_another_source_or_processor_has_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_source_or_processor_has_another_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import llvmlite.binding as llvm
 
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/cache")
     names = {compiled._file()}
+    for name in ("compiled.py", "kernels.py"):
+        shutil.copy(Path(compiled.__file__).with_name(name), tmp_path / name)
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    assert names == {compiled._file()}
+    for name in ("compiled.py", "kernels.py"):
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed\n")
+        names.add(compiled._file())
     monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "other")
     names.add(compiled._file())
     monkeypatch.setattr(compiled, "version", lambda package: f"{package} 2")
     names.add(compiled._file())
-    assert len(names) == 3
+    assert len(names) == 5
 
 
 @pytest.mark.parametrize("spoilt", ["kind", "order", "count"])

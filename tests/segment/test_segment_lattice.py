@@ -134,6 +134,17 @@ def test_widths_that_leave_too_many_points_end_in_one_line() -> None:
     dense_crf(image, probability, CrfOptions(bilateral_sigma_rgb=0.5, bilateral_sigma_xy=1.0))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [CrfOptions(gaussian_sigma=1e-7), CrfOptions(bilateral_sigma_xy=1e-50)],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_widths_beyond_the_precision_of_a_coordinate_end_in_one_line(options: CrfOptions) -> None:
+    image, probability = drawn(4, 2, 1, 500)
+    with pytest.raises(UserError, match="raise the widths gaussian_sigma"):
+        dense_crf(image, probability, options)
+
+
 def test_keys_are_apart_and_leave_room_for_neighbours() -> None:
     plane = geometry([3.0, 2.0])
     coordinates = np.stack(np.meshgrid(*[np.arange(-12, 13)] * 2), -1).reshape(-1, 2)

@@ -229,11 +229,22 @@ def test_spoilt_environment_is_made_anew(
     assert machine.make("install", *words).stdout == ""
 
 
+def test_an_interrupted_update_keeps_the_cpu_build(machine: Machine) -> None:
+    machine.python("python3", 12)
+    (machine.home / "index").touch()
+    machine.make("install", "TORCH=cpu")
+    (machine.project / ".venv" / "installed").rename(machine.project / ".venv" / "unfinished")
+    done = machine.make("install")
+    assert done.returncode == 0 and "the last installation was interrupted" in done.stdout
+    assert (machine.project / ".venv" / "installed").read_text() == "3.12 cpu\n"
+
+
 def test_an_environment_of_ones_own_is_kept(machine: Machine) -> None:
     own = machine.python("python3", 12)
     (machine.project / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(own, machine.project / ".venv" / "bin" / "python")
-    assert machine.make("install").stdout == ""
+    done = machine.make("install")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (machine.project / ".venv" / "installed").read_text() == "3.12 default\n"
 
 
