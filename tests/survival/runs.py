@@ -78,6 +78,14 @@ class TinyRun:
         """Return all that was printed in this folder."""
         return (self.folder / "said.txt").read_text()
 
+    def ends(self, seconds: float) -> bool:
+        """Wait at most so long for the end; return whether it came."""
+        try:
+            self.controller.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def finish(self) -> int:
         """Wait for the end and return the exit status."""
         return self.controller.wait(PATIENCE)

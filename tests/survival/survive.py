@@ -18,10 +18,14 @@ from trainings import STAGES, survive_training
 
 KINDS = ("kill controller", "kill group")
 ENDS = ("terminate controller", "terminate group")
+HUNG_AFTER = 180.0
+"""Seconds for Snakemake to end after SIGTERM, its last jobs included. Its handler waits for a lock that
+the very thread which it interrupts may hold (snakemake 9.27, ``exit_gracefully``): then it hangs, and
+what is left to a user is SIGKILL and ``make resume``."""
 EVERY_STEP = "checkpoint_seconds=0"
 NETWORK = "results/tiny/brnf/seed0/network/network.pt"
 HEAD = ("run", "moment", "kind", "running jobs", "lost", "outputs", "result")
-WIDTHS = (4, 9, 22, 44, 8, 14, 8)
+WIDTHS = (4, 9, 26, 44, 8, 14, 8)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Moment:
         after: seconds since the first job after the (re)start.
         lost: seconds of their work since it was last kept.
         whole: outputs that stood under their final name, all equal to the reference.
+        hung: whether Snakemake did not end after SIGTERM and was killed.
         faults: what was wrong.
     """
 
@@ -60,13 +65,15 @@ class Moment:
     after: float = 0.0
     lost: float = 0.0
     whole: int = 0
+    hung: bool = False
     faults: list[str] = field(default_factory=list)
 
     def row(self, run: int) -> tuple[str, ...]:
         """Return the words of its line in the tally."""
         stages = ", ".join(sorted(job.stage for job in self.jobs)) or "none"
         numbers = f"{self.lost:.1f} s", f"{self.whole} whole"
-        return str(run), f"{self.after:.1f} s", self.kind, stages, *numbers, "FAILED" if self.faults else "equal"
+        kind = f"{self.kind}, hung" if self.hung else self.kind
+        return str(run), f"{self.after:.1f} s", kind, stages, *numbers, "FAILED" if self.faults else "equal"
 
 
 def show(words: tuple[str, ...]) -> None:
@@ -122,13 +129,17 @@ def broken_run(run: TinyRun, reference: TinyRun, seconds: float, kinds: list[str
             break
         moment = strike(run, kind)
         moment.after = gap
+        moment.hung = kind in ENDS and not run.ends(HUNG_AFTER)
+        if moment.hung:
+            run.signal(signal.SIGKILL, whole_group=True)
         if kind != "kill controller":
             run.finish()
         moment.faults = differences(run, reference, complete=False)
         moment.whole = len(run.outputs())
-        if kind in ENDS and any((run.folder / ".snakemake" / "locks").glob("*.lock")):
+        if kind in ENDS and not moment.hung and any((run.folder / ".snakemake" / "locks").glob("*.lock")):
             moment.faults.append("a lock was left")
-        run.start(RESUME if kind in KINDS else SNAKEMAKE)  # after SIGTERM the ordinary call must go on
+        # After SIGTERM the ordinary call must go on.
+        run.start(RESUME if kind in KINDS or moment.hung else SNAKEMAKE)
         settle(moment, run)
         found.append(moment)
     status = run.finish()
