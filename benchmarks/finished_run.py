@@ -14,16 +14,16 @@ import yaml
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
 from brnf.cam.training import total_steps
+from brnf.config.experiment import Experiment
+from brnf.config.schema import complete, load_schema, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
 from brnf.errors import UserError
-from brnf.stages.configured import job_options
+from brnf.planning.configured import job_options
+from brnf.planning.work import planned_work
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelStore, write_pixels
-from brnf.workflow.configuration import Experiment
-from brnf.workflow.flags import option_names
-from brnf.workflow.schema import complete, load_schema, reread
+from brnf.workflow.params import option_names
 from brnf.workflow.targets import MAP_PRODUCTS
-from brnf.workflow.work import planned_work
 
 __all__ = ["MAPS", "MASKS", "SEEN", "STEPS", "UNSEEN", "FinishedRun", "prepare"]
 

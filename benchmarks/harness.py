@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from brnf.products import fast_products
+from brnf.engine.matmul import fast_products
 
 __all__ = [
     "Goal",

@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from benchmarks.harness import aligned, machine
+from brnf.engine.memory import peak_memory
 from brnf.errors import UserError
 from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.labels import three_way_labels
 from brnf.flow.training import FlowTrainer, TrainingOptions
-from brnf.memory import peak_memory
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 
 __all__ = ["FULL", "TINY", "Phase", "Size", "measure", "shown"]

@@ -12,10 +12,12 @@ import torch
 
 from benchmarks.finished_run import MAPS, MASKS, SEEN, STEPS, UNSEEN, FinishedRun
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
+from brnf.cam import fit as cam_training
+from brnf.cam.saved import load_cam_network
+from brnf.engine.runtime import Runtime
 from brnf.flow.saved import load_density
 from brnf.segment.deeplab import build_deeplab, load_network
 from brnf.stages import (
-    cam_training,
     compute_cams,
     denoise_seeds,
     evaluate,
@@ -27,8 +29,6 @@ from brnf.stages import (
     train_flow,
     train_segmentation,
 )
-from brnf.stages.common import Runtime
-from brnf.stages.networks import load_cam_network
 
 __all__ = ["CAM_TRAININGS", "CPU", "OWN", "QUIET", "brnf_training", "evaluations", "timed_steps"]
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.memory import peak_memory
+from brnf.engine.memory import peak_memory
 from brnf.segment.crf import SMALLEST_PROBABILITY, CrfOptions, dense_crf
 
 __all__ = ["MISSING", "by_pydensecrf", "installed", "peak_of"]

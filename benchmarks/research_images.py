@@ -22,6 +22,7 @@ from benchmarks.sides import Build, Runner, Stopwatch
 from brnf.cam.inference import scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
+from brnf.cam.saved import label_vector, load_cam_network, load_image, map_size
 from brnf.data.augment import resize_maps
 from brnf.data.images import read_image, resize_image
 from brnf.data.masks import colour_map
@@ -36,7 +37,6 @@ from brnf.segment.deeplab import DeepLab, load_network
 from brnf.segment.predict import seen_size
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.stages import compute_cams, denoise_seeds, make_pseudo_labels, predict_segmentation, store_pixels
-from brnf.stages.networks import label_vector, load_cam_network, load_image, map_size
 from brnf.store.pixels import PixelRows
 
 __all__ = ["RESEARCH_IMAGES"]

@@ -23,10 +23,13 @@ from benchmarks.research_maps import intermediate_prototype_maps, intermediate_s
 from benchmarks.segmentation_training import plain_trainer
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
 from brnf.backbones import build_backbone
+from brnf.cam import fit as cam_training
 from brnf.cam import objective
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import MapRules, TrainingMaps
 from brnf.cam.prototypes import classifier_maps, present_classes
+from brnf.cam.saved import load_cam_network
+from brnf.engine import runtime as common
 from brnf.errors import UserError
 from brnf.flow import online
 from brnf.flow.density import FlowOptions
@@ -34,8 +37,7 @@ from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.flow.posterior import tempered_posterior
 from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import build_deeplab
-from brnf.stages import cam_training, common, train_brnf, train_segmentation
-from brnf.stages.networks import load_cam_network
+from brnf.stages import train_brnf, train_segmentation
 
 __all__ = ["RESEARCH_TRAINING", "SEEING", "research_objective"]
 

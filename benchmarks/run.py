@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from benchmarks.harness import Repeats, Row, machine, table
-from brnf.memory import keep_freed_memory
+from brnf.engine.memory import keep_freed_memory
 
 LOOPS = (
     "flow_density",

@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from brnf.engine.memory import peak_memory
 from brnf.errors import UserError
-from brnf.memory import peak_memory
 
 __all__ = ["GOALS", "REST", "Build", "Runner", "Side", "Spent", "Stopwatch", "replaced"]
 

@@ -26,7 +26,7 @@ class DamagedProduct(UserError):
     """Report a file or folder that a rule of the workflow wrote, can write again, and that cannot be used as it is.
 
     Called by the workflow, a stage sets such a product aside, so that the next run makes it anew
-    (:func:`brnf.stages.common.run_stage`).
+    (:func:`brnf.engine.runtime.run_stage`).
 
     Arguments:
         path: the product.

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 NUMERIC = (
     *(f"tests/{name}" for name in ("flow", "cam", "segment", "base", "backbones", "evaluate")),
     "tests/stages",
-    "tests/test_products.py",
+    "tests/engine/test_engine_matmul.py",
 )
 NOBODY = 65534
 LEVELS = {

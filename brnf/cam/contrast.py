@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf import parallel
+from brnf.engine import distributed
 
 __all__ = ["ContrastBank", "info_nce", "region_features"]
 
@@ -99,7 +99,7 @@ def info_nce(anchors: Tensor, anchor_classes: Tensor, bank: Tensor, bank_classes
     similarity = anchors @ bank.T / temperature
     positive = anchor_classes[:, None] == bank_classes[None]
     usable = positive.any(1) & (~positive).any(1)
-    anchors_that_count = parallel.mean(usable.sum())
+    anchors_that_count = distributed.mean(usable.sum())
     if not usable.any():
         return anchors.sum() * 0
     similarity, positive = similarity[usable], positive[usable]

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brnf import parallel
 from brnf.cam.affinity import propagate
 from brnf.cam.contrast import ContrastBank, info_nce, region_features
 from brnf.cam.network import CamOutput
@@ -22,6 +21,7 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
+from brnf.engine import distributed
 from brnf.flow.labels import three_way_labels
 from brnf.flow.online import OnlineFlow
 
@@ -91,7 +91,7 @@ def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRu
 def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
     """Return the mean absolute difference where it counts, so that its weight does not fall with the number of classes."""
     weights = counts.to(maps.dtype)
-    return ((maps - targets).abs() * weights).sum() / parallel.mean_count(weights)
+    return ((maps - targets).abs() * weights).sum() / distributed.mean_count(weights)
 
 
 def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> dict[str, Tensor]:
@@ -207,7 +207,7 @@ class BrnfObjective:
         """Return FSCL's loss of this batch's regions against the bank, then let the bank remember them."""
         assert self.bank is not None and self.flow is not None
         anchors, classes = region_features(features, maps.prototype.detach(), maps.counts, self.options.tau_high)
-        regions, region_classes = parallel.gathered(anchors.detach()), parallel.gathered(classes)
+        regions, region_classes = distributed.gathered(anchors.detach()), distributed.gathered(classes)
         if use_flow:
             for index in region_classes.unique().tolist():
                 drawn = self.flow.sample(index, self.options.samples_per_step, self.options.sample_width)

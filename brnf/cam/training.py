@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from brnf import parallel
 from brnf.cam.network import CamNetwork, CamOutput
+from brnf.engine import distributed
 from brnf.errors import UserError
 
 __all__ = ["Batch", "CamTrainer", "Stateful", "TrainingOptions", "total_steps"]
@@ -45,7 +45,7 @@ class Batch:
         Raises:
             UserError: the batch cannot be shared.
         """
-        chosen = parallel.share(len(self.labels))
+        chosen = distributed.share(len(self.labels))
         pixels = self.pixels[chosen] if isinstance(self.pixels, Tensor) else [stage[chosen] for stage in self.pixels]
         return Batch(pixels, self.labels[chosen], self.valid[chosen], None if self.seeds is None else self.seeds[chosen])
 
@@ -141,12 +141,12 @@ class CamTrainer:
             output = self.network(batch.pixels) if isinstance(batch.pixels, Tensor) else self.network.heads(batch.pixels)
         terms = self._loss(output.in_float32(), batch, number)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
-        values = parallel.mean(torch.stack([total, *terms.values()]).detach()).tolist()
+        values = distributed.mean(torch.stack([total, *terms.values()]).detach()).tolist()
         if not math.isfinite(values[0]):
             raise UserError(f"training step {number}: the loss is {values[0]}; lower the learning rates")
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
-        parallel.average_gradients(self._learning)
+        distributed.average_gradients(self._learning)
         torch.nn.utils.clip_grad_norm_(self._learning, self.options.clip_norm)
         self._optimiser.step()
         self._schedule.step()

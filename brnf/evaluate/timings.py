@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from brnf.engine.memory import peak_told
 from brnf.errors import UserError
-from brnf.memory import peak_told
 
 __all__ = ["main", "stage_timings"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from brnf import parallel
+from brnf.engine import distributed
 from brnf.flow.density import TILE, StandardisedDensity
 from brnf.flow.labels import UNLABELLED
 from brnf.flow.mixture import log_marginal
@@ -40,7 +40,7 @@ def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, 
         The loss, a scalar without gradient.
     """
     total = torch.zeros((), device=codes.device)
-    part, rows = parallel.part(len(codes)), len(codes) / parallel.processes()
+    part, rows = distributed.part(len(codes)), len(codes) / distributed.processes()
     tiles = zip(features[part].split(TILE), noise[part].split(TILE), codes[part].split(TILE), strict=True)
     with torch.enable_grad():
         for tile, tile_noise, tile_codes in tiles:
@@ -48,5 +48,5 @@ def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, 
             loss = share * mixture_loss(density.class_log_prob(tile, tile_noise), tile_codes)
             loss.backward()
             total += loss.detach()
-    parallel.average_gradients(parameter for parameter in density.parameters() if parameter.requires_grad)
-    return parallel.mean(total)
+    distributed.average_gradients(parameter for parameter in density.parameters() if parameter.requires_grad)
+    return distributed.mean(total)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brnf import parallel
+from brnf.engine import distributed
 from brnf.errors import UserError
 from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.loss import add_gradient
@@ -97,7 +97,7 @@ class OnlineFlow:
         Raises:
             UserError: the loss is not finite.
         """
-        features, codes, allowed = (parallel.gathered(rows) for rows in (features.detach().float(), codes, allowed))
+        features, codes, allowed = (distributed.gathered(rows) for rows in (features.detach().float(), codes, allowed))
         if not len(features):
             raise ValueError("an update needs at least one row")
         self._moments.update(features)

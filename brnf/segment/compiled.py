@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from brnf.memory import release_code
+from brnf.engine.memory import release_code
 
 __all__ = ["SIGNATURES", "cache_folder", "compile_object", "kernels"]
 

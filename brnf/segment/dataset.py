@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from brnf import parallel
 from brnf.data.augment import (
     Padding,
     Sample,
@@ -25,6 +24,7 @@ from brnf.data.images import Interpolation, read_image
 from brnf.data.index import ImageRecord
 from brnf.data.loading import BatchLoader
 from brnf.data.masks import read_mask
+from brnf.engine import distributed
 from brnf.errors import DamagedProduct, UserError
 
 __all__ = ["AugmentOptions", "LabelledImage", "SegmentationDraws", "endless_batches", "pair_with_masks"]
@@ -178,7 +178,7 @@ def endless_batches(
     Raises:
         UserError: an image or a mask cannot be used, or the batches cannot be shared.
     """
-    share = parallel.share(batch_size)
+    share = distributed.share(batch_size)
     starts = range(done * accumulate * batch_size, len(draws), batch_size)
     batches = [range(start, min(start + batch_size, len(draws)))[share] for start in starts]
     firsts = range(0, len(batches), accumulate)

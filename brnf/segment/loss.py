@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from brnf import parallel
 from brnf.data.masks import IGNORE
+from brnf.engine import distributed
 
 __all__ = ["enlarged", "multi_scale_logits", "multi_scale_loss", "segmentation_loss"]
 
@@ -34,11 +34,11 @@ def segmentation_loss(
     logits = enlarged(logits.float(), labels.shape[-2:], align_corners)
     if not balanced:
         total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return total / parallel.mean_count(labels != IGNORE)
+        return total / distributed.mean_count(labels != IGNORE)
     each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     background, foreground = labels == 0, (labels != 0) & (labels != IGNORE)
     parts = (background, foreground)
-    halves = [(each * part).sum() / parallel.mean_count(part) for part in parts]
+    halves = [(each * part).sum() / distributed.mean_count(part) for part in parts]
     return (halves[0] + halves[1]) / 2
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from brnf import parallel
+from brnf.engine import distributed
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
@@ -111,12 +111,12 @@ class SegmentationTrainer:
         value = 0.0
         for images, labels in self._batches(batch):
             loss = self._loss(images, labels) / self.options.accumulate
-            value += parallel.mean(loss.detach()).item()
+            value += distributed.mean(loss.detach()).item()
             if not math.isfinite(value):
                 fault = f"the loss is {value} at step {number}; lower segmentation.learning_rate"
                 raise UserError(f"train_segmentation: {fault}")
             loss.backward()
-        parallel.average_gradients(self._learning)
+        distributed.average_gradients(self._learning)
         self._optimiser.step()
         self._schedule.step()
         if number == self.options.iterations and not self._finite():

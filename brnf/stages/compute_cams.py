@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 
 from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.cam.saved import label_vector, load_cam_network, load_image, map_size
 from brnf.data.index import Index
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.networks import label_vector, load_cam_network, load_image, map_size
+from brnf.engine.runtime import Progress, Runtime
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.maps import write_maps
 

@@ -7,10 +7,11 @@ import torch
 
 from brnf.base.clip_es import RefinementOptions, clip_maps
 from brnf.base.clip_model import load_clip
-from brnf.base.clip_words import prompts, read_words, words_file
+from brnf.cam.saved import load_image, map_size
+from brnf.config.words import prompts, read_words, words_file
 from brnf.data.index import Index
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.networks import load_image, map_size
+from brnf.engine.runtime import Progress, Runtime
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.maps import write_maps
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Population, Rule, decision_margin, depress, enlarge_margin
 from brnf.flow.saved import load_density
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from brnf.data.archives import extract_archive
 from brnf.data.download import archive_name, check_md5, fetch
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.figures import Example, History, bias_figure, curves_figure, examples_figure, scores_figure
 from brnf.evaluate.records import read_history
 from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
 from brnf.evaluate.truth import GroundTruth, MaskFolders
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 from brnf.store.maps import MapReader
 

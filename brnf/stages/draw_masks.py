@@ -7,8 +7,9 @@ from brnf.data.coco_file import annotation_file, read_shapes
 from brnf.data.coco_masks import Crowds, Drawing, Overlap, draw_mask
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.records import read_sweep, read_table
 from brnf.evaluate.study_figures import failures_figure, margins_figure, scaling_figure, sensitivity_figure
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, intersection_over_union, mean_iou
 from brnf.evaluate.scores import ScoreHistogram
 from brnf.evaluate.truth import GroundTruth, MaskFolders, at_image_size
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 from brnf.store.maps import CamMaps, MapReader
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from brnf.base.imported import foreign_maps
 from brnf.data.index import read_classes
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.engine.runtime import Progress, Runtime
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from brnf.data.index import Index
 from brnf.data.masks import IGNORE, write_palette_png
+from brnf.engine.runtime import Progress, Runtime
 from brnf.evaluate.truth import MaskFolders
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from brnf.base.imported import base_maps
+from brnf.cam.saved import map_size
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.networks import map_size
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.maps import write_maps
 from brnf.store.safe_pickle import read_array_dictionary

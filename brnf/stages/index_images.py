@@ -18,8 +18,9 @@ from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import read_mask
 from brnf.data.table import list_table
 from brnf.data.voc import list_scenes, list_voc
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -7,9 +7,10 @@ from pathlib import Path
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import IGNORE, write_palette_png
+from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.boundary_labels import BoundaryLabelOptions, boundary_labels
 from brnf.segment.processes import map_in_order
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader
 

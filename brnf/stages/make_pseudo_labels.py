@@ -8,10 +8,11 @@ from typing import Literal
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
+from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.crf import CrfOptions
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader, write_maps
 

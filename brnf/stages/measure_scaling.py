@@ -12,15 +12,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brnf.engine.matmul import use_fast_products
+from brnf.engine.memory import peak_memory
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table
 from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
 from brnf.flow.training import FlowTrainer, TrainingOptions
-from brnf.memory import peak_memory
-from brnf.products import use_fast_products
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.pixels import PixelBatch, PixelStore
 

@@ -15,21 +15,22 @@ from torch import nn
 
 from brnf.backbones.network import backbone_channels
 from brnf.cam.training import total_steps
+from brnf.config.experiment import Experiment
+from brnf.config.schema import complete, load_schema, reread
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table
+from brnf.planning.configured import cam_network, job_options, new_flow
+from brnf.planning.disk import GIGABYTE, missing_work, needed_bytes, shard_count
+from brnf.planning.estimate import mean_seconds
+from brnf.planning.probes import Measured, probe
+from brnf.planning.sizes import SplitSize, bytes_made, split_size
+from brnf.planning.trials import TRIALS
+from brnf.planning.work import Work, planned_work
 from brnf.segment.deeplab import build_deeplab
 from brnf.stages import train_segmentation
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.configured import cam_network, job_options, new_flow
-from brnf.stages.probes import Measured, probe
-from brnf.stages.trials import TRIALS
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
-from brnf.workflow.configuration import Experiment
-from brnf.workflow.disk import GIGABYTE, missing_work, needed_bytes, shard_count
-from brnf.workflow.estimate import mean_seconds
-from brnf.workflow.schema import complete, load_schema, reread
-from brnf.workflow.sizes import SplitSize, bytes_made, split_size
-from brnf.workflow.work import Work, planned_work
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -110,7 +111,7 @@ def _measure(work: list[Work], experiment: Experiment, size: SplitSize, runtime:
         rules = [rule for rule in rules if rule not in ("train_flow", "denoise_seeds")]  # other densities do not learn in steps
     # Forked from a server that has imported torch once: a new interpreter for each probe would cost more than most probes.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["brnf.stages.probes"])
+    context.set_forkserver_preload(["brnf.planning.probes"])
     found = {}
     for rule in Progress(rules, "probe stages", runtime, unit="stage"):
         try:

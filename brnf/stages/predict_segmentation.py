@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
 from brnf.segment.deeplab import load_network
 from brnf.segment.predict import PredictionOptions, predict_probability
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import label_image
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import write_maps
 

@@ -8,8 +8,9 @@ from PIL import Image
 from brnf.data.masks import write_palette_png
 from brnf.data.scene_layout import SCENE_CLASSES
 from brnf.data.scenes import Scene, draw_scene
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 
 __all__ = ["Options", "Outputs", "run"]

@@ -9,15 +9,16 @@ from typing import Any
 
 import yaml
 
+from brnf.config.protocol import differences, paper_files
+from brnf.config.schema import oversized
+from brnf.engine.runtime import Runtime
 from brnf.errors import DamagedProduct, UserError
 from brnf.evaluate.records import read_table
 from brnf.evaluate.report import Override, Picture, Section, Table, picture, render, table
 from brnf.evaluate.tables import KEY
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 from brnf.weights import clip_identity, identity
-from brnf.workflow.protocol import differences, paper_files
-from brnf.workflow.schema import oversized
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 

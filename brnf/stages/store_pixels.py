@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from brnf.cam.inference import pixel_features
+from brnf.cam.saved import label_vector, load_cam_network, load_image
 from brnf.data.index import ImageRecord, Index
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.networks import label_vector, load_cam_network, load_image
+from brnf.engine.runtime import Progress, Runtime
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.maps import CamMaps, MapReader
 from brnf.store.pixels import PixelRows, write_pixels

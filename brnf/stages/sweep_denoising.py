@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, mean_iou
 from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
@@ -21,7 +22,7 @@ from brnf.evaluate.truth import GroundTruth, at_image_size
 from brnf.flow.bsdnf import Rule, depress, enlarge_margin
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.stages.denoise_seeds import Denoiser
 from brnf.store.files import locked, whole_file
 from brnf.store.maps import CamMaps, MapReader

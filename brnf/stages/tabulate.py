@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from brnf.engine.runtime import Runtime
 from brnf.evaluate.tables import SPREAD, markdown, mean_over_seeds, read_evaluations, results_table, seeds_table, write_table
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

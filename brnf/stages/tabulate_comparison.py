@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from brnf.engine.runtime import Runtime
 from brnf.evaluate.comparison import comparison_table, read_runs, runs_table
 from brnf.evaluate.tables import markdown, write_table
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from brnf.engine.runtime import Runtime
 from brnf.evaluate.sweeps import density_table, read_sweeps, sensitivity_table
 from brnf.evaluate.tables import markdown, write_table
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from brnf.base.sfc import ImageBank, SfcObjective, SfcOptions, bank_draws, distribution_weights, halved
+from brnf.cam.crops import TrainingSource
+from brnf.cam.fit import CamTrainingOptions, train_and_save
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
 from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages.cam_training import CamTrainingOptions, train_and_save
-from brnf.stages.checkpoints import Checkpoint, only_training, training_device, training_stamp
-from brnf.stages.common import Runtime, run_stage
-from brnf.stages.training_data import TrainingSource
+from brnf.stages._cli import run_stage
 
 
 @dataclass(frozen=True)

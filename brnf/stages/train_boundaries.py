@@ -8,12 +8,13 @@ import torch
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.training import total_steps
 from brnf.data.index import Index
+from brnf.engine.checkpoint import Checkpoint, take_steps, training_stamp
+from brnf.engine.history import write_history
+from brnf.engine.runtime import Runtime
 from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries
 from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
-from brnf.stages.checkpoints import Checkpoint, take_steps, training_stamp
-from brnf.stages.common import Runtime, run_stage
-from brnf.stages.histories import write_history
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.tensors import write_tensors
 

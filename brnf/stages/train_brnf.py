@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from brnf.cam.contrast import ContrastBank
+from brnf.cam.crops import TrainingSource
+from brnf.cam.fit import CamTrainingOptions, train_and_save
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import BrnfObjective, BrnfOptions
+from brnf.cam.saved import load_cam_network
 from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import Index
+from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
+from brnf.engine.runtime import Runtime
 from brnf.flow.density import DEVIATION_FLOOR, FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
-from brnf.stages.cam_training import CamTrainingOptions, train_and_save
-from brnf.stages.checkpoints import Checkpoint, only_training, training_device, training_stamp
-from brnf.stages.common import Runtime, run_stage
-from brnf.stages.networks import load_cam_network
-from brnf.stages.training_data import TrainingSource
+from brnf.stages._cli import run_stage
 from brnf.store.maps import MapReader
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brnf import parallel
 from brnf.data.loading import one_ahead
+from brnf.engine import distributed
+from brnf.engine.checkpoint import Checkpoint, only_training, take_steps, training_device, training_stamp
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
 from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
@@ -24,8 +26,7 @@ from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import AnyDensity, save_density
 from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
-from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_device, training_stamp
-from brnf.stages.common import Progress, Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import whole_file
 from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
 
@@ -147,7 +148,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Fit the density of pixel features per class and calibrate the denoising rules."""
     device = training_device(runtime)
     _check(options)
-    if options.density != "flow" and not parallel.is_first():
+    if options.density != "flow" and not distributed.is_first():
         return  # a baseline is fitted by one process
     store = PixelStore(inputs.pixels)
     with only_training(outputs.flow):
@@ -157,7 +158,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             stamp = training_stamp("train_flow", options, device, *inputs.pixels)
             checkpoint = Checkpoint(outputs.flow, stamp, device, runtime.checkpoint_seconds)
             _train(store, held_images, trainer, checkpoint, options, runtime)
-            if not parallel.is_first():
+            if not distributed.is_first():
                 return  # the rest is for one
             calibration = _calibrate(store, trainer.flow, held_images, options, runtime)
             _save(outputs, trainer.flow, trainer.history, calibration)
@@ -275,7 +276,7 @@ def _train(
     try:
         take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime, shown)
     except UserError as error:
-        if parallel.is_first():
+        if distributed.is_first():
             with whole_file(last_good) as path:
                 save_density(path, trainer.flow)
         raise UserError(f"{error}: {last_good}") from error

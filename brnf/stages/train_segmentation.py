@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from brnf import parallel
 from brnf.data.index import Index
+from brnf.engine import distributed
+from brnf.engine.checkpoint import Checkpoint, only_training, take_steps, training_device, training_stamp
+from brnf.engine.runtime import Runtime
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
 from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
-from brnf.stages.checkpoints import Checkpoint, only_training, take_steps, training_device, training_stamp
-from brnf.stages.common import Runtime, run_stage
+from brnf.stages._cli import run_stage
 from brnf.store.files import whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -88,7 +89,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             runtime,
             lambda record: {"loss": record.loss},
         )
-        if parallel.is_first():
+        if distributed.is_first():
             _write_history(outputs.history, trainer.history)
             save_network(outputs.network, network, index.classes)
         checkpoint.finish(trainer)

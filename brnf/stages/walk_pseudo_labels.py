@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from brnf.cam.saved import load_image
 from brnf.data.augment import resize_maps
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
+from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.segment.boundaries import BoundaryNetwork, boundary_map, unpack_boundaries
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.segment.random_walk import walk_maps
-from brnf.stages.common import Progress, Runtime, run_stage
-from brnf.stages.networks import load_image
+from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.tensors import read_tensors

@@ -6,8 +6,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from brnf.workflow.configuration import RUNTIME_KEYS
-from brnf.workflow.flags import command_line
+from brnf.config.experiment import RUNTIME_KEYS
+from brnf.workflow.params import command_line
 
 __all__ = ["set_environment"]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from brnf.engine.controller import CONTROLLER
 from brnf.errors import UserError
 from brnf.store.files import try_lock
-from brnf.workflow.controller import CONTROLLER
-from brnf.workflow.owners import controllers, jobs
+from brnf.workflow.running_jobs import controllers, jobs
 from brnf.workflow.slurm import settle, was_killed
 
 __all__ = ["claim", "main", "resume", "wait_for_jobs"]

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brnf.errors import UserError
-from brnf.workflow.configuration import Experiment
-from brnf.workflow.studies import (
+from brnf.config.experiment import Experiment
+from brnf.config.studies import (
     ABLATION_DENOISED,
     ABLATION_MODELS,
     ABLATION_PANELS,
@@ -16,6 +15,7 @@ from brnf.workflow.studies import (
     full_models,
     tau_fits,
 )
+from brnf.errors import UserError
 
 __all__ = [
     "MAP_PRODUCTS",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from brnf.base.clip_es import RefinementOptions, attention_walk, box_mask, clip_maps, gradient_maps, refined_map, unit_range
 from brnf.base.clip_model import Clip, _state, finish_block, load_clip
-from brnf.base.clip_words import ClipWords, prompts, read_words
+from brnf.config.words import ClipWords, prompts, read_words
 from brnf.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "config" / "clip_es"

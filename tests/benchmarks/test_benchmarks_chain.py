@@ -16,6 +16,8 @@ from benchmarks.finished_run import MAPS, MASKS, STEPS, FinishedRun, prepare
 from benchmarks.harness import Timing
 from benchmarks.research_training import SEEING
 from benchmarks.sides import REST, Side, Spent, Stopwatch
+from brnf.config.experiment import Experiment, read_experiments
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import (
     compute_cams,
@@ -30,8 +32,6 @@ from brnf.stages import (
     train_flow,
     train_segmentation,
 )
-from brnf.stages.common import Runtime
-from brnf.workflow.configuration import Experiment, read_experiments
 
 CONFIG = Path(__file__).parents[2] / "config" / "tiny.yaml"
 QUIET = Runtime(device="cpu", workers=0, progress="none")

@@ -25,9 +25,9 @@ from brnf.data.coco_masks import (
     visible_values,
 )
 from brnf.data.masks import read_mask
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import index_images
-from brnf.stages.common import Runtime
 from brnf.stages.draw_masks import Inputs, Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")

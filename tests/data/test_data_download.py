@@ -10,8 +10,8 @@ import pytest
 
 from brnf.data import download
 from brnf.data.download import archive_name, fetch
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Runtime
 from brnf.stages.download_archives import Inputs, Options, Outputs, run
 from tests.archive_server import Server, running_server, tarred, zipped
 

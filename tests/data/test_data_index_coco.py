@@ -9,8 +9,8 @@ from PIL import Image
 from benchmarks.synthetic_coco import TRAIN, write_coco
 from brnf.data.contents import FIRST, data_state
 from brnf.data.index import Index, read_masks
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Runtime
 from brnf.stages.index_images import Inputs, Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")

@@ -15,9 +15,9 @@ from brnf.data import contents as contents_module
 from brnf.data.contents import FIRST, Contents, data_state
 from brnf.data.index import Index, read_masks, shard_of
 from brnf.data.masks import read_mask, write_palette_png
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import index_images
-from brnf.stages.common import Runtime
 from brnf.stages.index_images import Inputs, Options, Outputs, run
 from brnf.stages.render_scenes import Options as SceneOptions
 from brnf.stages.render_scenes import Outputs as SceneOutputs

@@ -8,8 +8,8 @@ from PIL import Image
 
 from brnf.data.masks import colour_map
 from brnf.data.voc import read_object_names
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Runtime
 from brnf.stages.render_scenes import Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")

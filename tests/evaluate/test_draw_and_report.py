@@ -11,10 +11,10 @@ from PIL import Image
 
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import colour_map, write_palette_png
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.figures import History, bias_figure, curves_figure, overlay
 from brnf.stages import draw, evaluate, report, tabulate
-from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 
 QUIET = Runtime(workers=0, progress="none")

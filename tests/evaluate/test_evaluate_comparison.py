@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.comparison import NOT_REPORTED, NOT_RUN, PAPER, comparison_table, read_runs, runs_table
+from brnf.evaluate.finished import measured_experiments
 from brnf.stages import tabulate_comparison
-from brnf.stages.common import Runtime
-from brnf.workflow.finished import measured_experiments
 
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 

@@ -10,11 +10,11 @@ import pytest
 
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate import show
 from brnf.evaluate.tables import SEED_COLUMNS, markdown
 from brnf.stages import compare_models, evaluate, tabulate
-from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 
 QUIET = Runtime(workers=0, progress="none")

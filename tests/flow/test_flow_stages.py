@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.flow.saved import load_density
 from brnf.stages import denoise_seeds, train_flow
-from brnf.stages.common import Runtime
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 

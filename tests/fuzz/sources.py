@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from brnf.engine.runtime import Runtime
 from brnf.stages import index_images
-from brnf.stages.common import Runtime
 from tests.fuzz.mutations import mutate_bytes, mutate_text
 
 __all__ = ["QUIET", "index_own", "index_voc", "spoilt_bytes", "spoilt_text"]

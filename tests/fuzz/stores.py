@@ -13,13 +13,13 @@ import torch
 
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.network import CamNetwork
+from brnf.cam.saved import load_cam_network, save_cam_network
 from brnf.flow.bsdnf import Calibration
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.gaussian import GaussianOptions, build_gaussian
 from brnf.flow.saved import load_density, save_density
 from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_network, save_network
 from brnf.stages import denoise_seeds
-from brnf.stages.networks import load_cam_network, save_cam_network
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 from brnf.store.tensors import read_tensors, write_tensors

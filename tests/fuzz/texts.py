@@ -10,6 +10,7 @@ import yaml
 from snakemake.common.configfile import load_configfile
 from snakemake_interface_common.exceptions import WorkflowError
 
+from brnf.config.experiment import read_experiments
 from brnf.data.entries import is_safe_id
 from brnf.data.index import Index
 from brnf.data.voc import read_object_names
@@ -18,7 +19,6 @@ from brnf.evaluate.records import read_history
 from brnf.evaluate.show import show
 from brnf.evaluate.truth import GroundTruth
 from brnf.stages import tabulate, tabulate_sweeps
-from brnf.workflow.configuration import read_experiments
 from tests.fuzz.mutations import junk, mutate_text, mutate_value
 from tests.fuzz.pictures import JPEG, MASK
 from tests.fuzz.runner import Kind

@@ -23,7 +23,7 @@ from brnf.base.clip_es import (
     unit_range,
 )
 from brnf.base.clip_model import Clip, Encoded, load_clip
-from brnf.base.clip_words import prompts, read_words, words_file
+from brnf.config.words import prompts, read_words, words_file
 from brnf.data.voc import VOC_CLASSES
 from tests.reference.recipe import FOLDER, integers, load, reference_value
 

@@ -8,10 +8,10 @@ import torch
 from FrEIA.modules import PermuteRandom
 from torch import nn
 
+from brnf.config.schema import complete, load_schema
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.online import OnlineOptions
 from brnf.flow.training import TrainingOptions
-from brnf.workflow.schema import complete, load_schema
 from tests.reference.recipe import FOLDER
 
 DEFAULTS = complete({"flow": {}}, load_schema())["flow"]

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones.network import CAFFE_MEAN
+from brnf.config.experiment import merged
+from brnf.config.schema import complete, load_schema, reread
 from brnf.data.augment import Sample, random_crop_or_pad, resize
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
 from brnf.segment.heads import AsppHead, AtrousHead
 from brnf.segment.loss import multi_scale_loss, segmentation_loss
-from brnf.workflow.configuration import merged
-from brnf.workflow.schema import complete, load_schema, reread
 from tests.reference.recipe import FOLDER
 
 CONFIG = FOLDER.parents[1] / "config"

@@ -8,8 +8,8 @@ from PIL import Image
 
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import colour_map, write_palette_png
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages.common import Runtime
 from brnf.stages.export_predictions import Inputs, Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import make_pseudo_labels, predict_segmentation, train_segmentation
-from brnf.stages.common import Runtime
 from brnf.store.maps import MapReader, write_maps
 
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")

@@ -10,8 +10,10 @@ from PIL import Image
 from brnf.base.clip_es import RefinementOptions, clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.cam.saved import load_cam_network
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import (
     compute_cams,
@@ -24,8 +26,6 @@ from brnf.stages import (
     train_brnf,
     walk_pseudo_labels,
 )
-from brnf.stages.common import Runtime
-from brnf.stages.networks import load_cam_network
 from brnf.store.maps import MapReader, write_maps
 
 RUNTIME = Runtime(device="cpu", workers=0, progress="none")

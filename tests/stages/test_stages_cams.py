@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import compute_cams, store_pixels, train_base, train_brnf
-from brnf.stages.common import Runtime
 from brnf.store.maps import MapReader
 from brnf.store.pixels import PixelStore
 

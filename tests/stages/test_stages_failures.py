@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from brnf.errors import DamagedProduct, UserError
-from brnf.stages.common import BY_WORKFLOW, run_stage
-from brnf.workflow.deaths import SHELL_PREFIX
+from brnf.stages._cli import BY_WORKFLOW, run_stage
+from brnf.workflow.exit_messages import SHELL_PREFIX
 
 FAULT = "holds values that are not finite"
 

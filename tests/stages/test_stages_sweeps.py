@@ -11,9 +11,9 @@ from PIL import Image
 
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import denoise_seeds, draw_studies, evaluate, measure_scaling, sweep_denoising, tabulate_sweeps, train_flow
-from brnf.stages.common import Runtime
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
 

@@ -17,11 +17,11 @@ import torch
 
 from brnf.data.archives import extract_archive
 from brnf.data.masks import write_palette_png
+from brnf.engine.history import write_history
 from brnf.errors import UserError
 from brnf.evaluate.tables import write_table
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.saved import save_density
-from brnf.stages.histories import write_history
 from brnf.store.files import locked, whole_directory, whole_file
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels

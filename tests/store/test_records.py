@@ -18,7 +18,7 @@ READING = """
 import sys
 from pathlib import Path
 import numpy as np
-from brnf.memory import peak_memory
+from brnf.engine.memory import peak_memory
 from brnf.store.records import Records
 
 records = Records(Path(sys.argv[1]))

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 from runs import ENVIRONMENT, ROOT
 
-from brnf.workflow.configuration import merged, read_experiments
-from brnf.workflow.flags import command_line, option_names, stage_options
+from brnf.config.experiment import merged, read_experiments
+from brnf.workflow.params import command_line, option_names, stage_options
 
 STAGES = ("train_base", "train_brnf", "train_flow", "train_segmentation")
 INTERVAL = 0.5

@@ -85,9 +85,9 @@ def main() -> None:
         snakemake.cli.parse_args(["--cores", "1"])  # loads its plugins
     if sys.argv[1:] == ["package"]:
         sys.path.insert(0, str(SNAKEFILE.parents[1]))
-        from brnf.workflow.fingerprint import fingerprint
-        from brnf.workflow.flags import SOURCES
-        from brnf.workflow.schema import load_schema
+        from brnf.config.schema import load_schema
+        from brnf.fingerprint import fingerprint
+        from brnf.workflow.params import SOURCES
 
         load_schema()
         for stage in SOURCES:

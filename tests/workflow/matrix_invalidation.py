@@ -20,10 +20,10 @@ import yaml
 from forked_snakemake import SNAKEFILE, ForkedSnakemake, forked_snakemake
 from invalidation import ALL_JOBS, MODELS, PRODUCTS, by_hand, changed, direct, expected, nested, planned
 
-from brnf.workflow.configuration import read_experiments
-from brnf.workflow.fingerprint import reached_modules
-from brnf.workflow.flags import SOURCES
-from brnf.workflow.schema import leaves, load_schema
+from brnf.config.experiment import read_experiments
+from brnf.config.schema import leaves, load_schema
+from brnf.fingerprint import reached_modules
+from brnf.workflow.params import SOURCES
 
 ROOT = SNAKEFILE.parents[1]
 TINY = ROOT / "config" / "tiny.yaml"

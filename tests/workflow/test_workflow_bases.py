@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
+from brnf.config.experiment import merged, read_experiments
 from brnf.errors import UserError
 from brnf.store.maps import MapReader
-from brnf.workflow.configuration import merged, read_experiments
 
 Config = Callable[[str], str]
 CONFIG = Path(__file__).parents[2] / "config"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from brnf.workflow.configuration import merged, read_experiments
-from brnf.workflow.flags import SOURCES
-from brnf.workflow.work import planned_work
+from brnf.config.experiment import merged, read_experiments
+from brnf.planning.work import planned_work
+from brnf.workflow.params import SOURCES
 
 Config = Callable[[str], str]
 

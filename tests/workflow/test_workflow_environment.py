@@ -7,10 +7,10 @@ from pathlib import Path
 
 import tyro
 
-from brnf.stages.common import Runtime
-from brnf.workflow.configuration import RUNTIME_KEYS, read_experiments
+from brnf.config.experiment import RUNTIME_KEYS, read_experiments
+from brnf.config.schema import complete, load_schema
+from brnf.engine.runtime import Runtime
 from brnf.workflow.environment import set_environment
-from brnf.workflow.schema import complete, load_schema
 
 SETTINGS = read_experiments(
     {

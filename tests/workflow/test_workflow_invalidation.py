@@ -14,11 +14,11 @@ import pytest
 import yaml
 from invalidation import ALL_JOBS, BY_HAND, EFFECTS, by_hand, changed, direct, nested, page
 
-from brnf.workflow.configuration import merged, read_experiments
-from brnf.workflow.fingerprint import ROOT, reached_modules
-from brnf.workflow.flags import SOURCES, stage_options
+from brnf.config.experiment import merged, read_experiments
+from brnf.config.schema import leaves, load_schema
+from brnf.fingerprint import ROOT, reached_modules
 from brnf.workflow.idle import without_idle
-from brnf.workflow.schema import leaves, load_schema
+from brnf.workflow.params import SOURCES, stage_options
 
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
 PARTS = {".".join(path): part for path, part in leaves(load_schema())}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from brnf.workflow.fingerprint import reached_modules
+from brnf.fingerprint import reached_modules
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "workflow" / "profiles"

@@ -12,18 +12,18 @@ from typing import Any
 import psutil
 import pytest
 
+from brnf.engine.controller import controllers_folder
 from brnf.errors import UserError
 from brnf.store.files import locked
 from brnf.workflow import resume
-from brnf.workflow.controller import controllers_folder
-from brnf.workflow.owners import controllers, jobs
+from brnf.workflow.running_jobs import controllers, jobs
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "config" / "tiny.yaml")
 RULE = """
 import subprocess, sys
 from pathlib import Path
-from brnf.workflow.controller import announce
+from brnf.engine.controller import announce
 announce(Path(sys.argv[1]))
 child = subprocess.Popen(["sleep", "600"])
 print(child.pid, flush=True)

@@ -11,7 +11,7 @@ import timm
 import torch
 import yaml
 
-from brnf.workflow.flags import SOURCES, option_names
+from brnf.workflow.params import SOURCES, option_names
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())

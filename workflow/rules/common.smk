@@ -7,23 +7,23 @@ from shutil import rmtree, which
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from brnf.base.clip_words import words_file
+from brnf.config.words import words_file
 from brnf.data.contents import data_state
 from brnf.errors import UserError
 from brnf.weights import clip_identity, identity
-from brnf.workflow.configuration import read_experiments
-from brnf.workflow.controller import announce, is_alone
-from brnf.workflow.deaths import SHELL_PREFIX
-from brnf.workflow.disk import check_disk, planned_shares
+from brnf.config.experiment import read_experiments
+from brnf.engine.controller import announce, is_alone
+from brnf.workflow.exit_messages import SHELL_PREFIX
+from brnf.planning.disk import check_disk, planned_shares
 from brnf.workflow.environment import set_environment
-from brnf.workflow.estimate import estimate, seconds_by_rule
-from brnf.workflow.finished import measured_experiments
-from brnf.workflow.fingerprint import fingerprint
-from brnf.workflow.flags import command_line, option_names, stage_options
+from brnf.planning.estimate import estimate, seconds_by_rule
+from brnf.evaluate.finished import measured_experiments
+from brnf.fingerprint import fingerprint
+from brnf.workflow.params import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle
-from brnf.workflow.protocol import differences
+from brnf.config.protocol import differences
 from brnf.workflow.slurm import begin, end
-from brnf.workflow.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
+from brnf.config.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
 from brnf.workflow.targets import (
     ablation,
     evaluated_files,

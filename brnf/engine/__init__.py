@@ -1,0 +1,1 @@
+"""What every training and every process shares: steps, checkpoints, devices, memory."""

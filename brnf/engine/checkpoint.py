@@ -1,0 +1,247 @@
+"""Checkpoints of trainings: an undeclared file beside the output, from which a training that was killed goes on to the same bytes."""
+
+import hashlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from brnf.engine import distributed
+from brnf.engine.controller import has_died
+from brnf.engine.runtime import Progress, Runtime, Waiting
+from brnf.errors import UserError
+from brnf.fingerprint import fingerprint
+from brnf.store.files import locked
+from brnf.store.tensors import read_tensors, write_tensors
+
+__all__ = ["Checkpoint", "Trainer", "only_training", "take_steps", "training_device", "training_stamp"]
+
+READ_WHOLE = 64 * 2**20
+"""Bytes up to which an input counts by its content; a larger one by the sizes and times of its files."""
+
+Batch = TypeVar("Batch", contravariant=True)
+Row = TypeVar("Row", covariant=True)
+
+
+class Trainer(Protocol[Batch, Row]):
+    """A training that takes one step after the other and can be stopped between two."""
+
+    @property
+    def history(self) -> list[Any]:
+        """Return a row for each step taken."""
+        ...
+
+    def step(self, batch: Batch) -> Row:
+        """Take the next step and return its row."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next steps depend on, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        ...
+
+
+def training_device(runtime: Runtime) -> torch.device:
+    """Return the device of a training, which joins the others of those that `torchrun` started."""
+    device: torch.device = runtime.torch_device()
+    distributed.join(device)
+    return device
+
+
+def training_stamp(stage: str, options: Any, device: torch.device, *sources: Any) -> str:
+    """Hash all that the course of a training depends on: code, options, inputs and where it is computed.
+
+    Arguments:
+        stage: name of the module in :mod:`brnf.stages`.
+        options: dataclass of plain values.
+        device: where to compute; generators of one kind of device mean nothing to another.
+        sources: what is trained on: paths of files or folders, which count by their content, and plain values.
+    """
+    digest = hashlib.sha256()
+    for part in (fingerprint(f"brnf.stages.{stage}"), torch.__version__, device.type, options, *sources):
+        digest.update(f"{_content(part) if isinstance(part, Path) else part}\n".encode())
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> list[str]:
+    """Describe the content of a file, or of a folder with all its files."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    states = [file.stat() for file in files]
+    if sum(state.st_size for state in states) > READ_WHOLE:
+        return [f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}" for file, state in zip(files, states, strict=True)]
+    return [f"{file.relative_to(path)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
+
+
+@contextmanager
+def only_training(output: Path) -> Iterator[None]:
+    """Hold the lock of a training's output; of several processes that train together the first holds it for all."""
+    with locked(output) if distributed.is_first() else nullcontext():
+        yield
+
+
+@dataclass
+class Checkpoint:
+    """The checkpoint of one training; of several processes that train together only the first reads and writes it.
+
+    Arguments:
+        output: of the stage; the checkpoint is ``<stem>.checkpoint.pt`` beside it.
+        stamp: of :func:`training_stamp`.
+        device: whose random generator is part of the state.
+        seconds: between two checkpoints; 0 writes one after every step.
+    """
+
+    output: Path
+    stamp: str
+    device: torch.device
+    seconds: float
+
+    def __post_init__(self) -> None:
+        self._written = time.monotonic()
+        self._warned = False
+
+    @property
+    def path(self) -> Path:
+        """Return where it lies."""
+        return self.output.with_name(f"{self.output.stem}.checkpoint.pt")
+
+    def restore(self, trainer: Trainer[Any, Any]) -> bool:
+        """Bring a new trainer to where the last one stopped, and tell whether there was such a state.
+
+        A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line. Of processes that train together the
+        first is brought there; :func:`take_steps` lets the others follow.
+        """
+        return distributed.any_of(distributed.is_first() and self._restore(trainer), self.device)
+
+    def _restore(self, trainer: Trainer[Any, Any]) -> bool:
+        if not self.path.exists():
+            return False
+        try:
+            content = read_tensors(self.path, "the training starts anew")
+            stamp, state, random = content["stamp"], content["trainer"], content["random"]
+        except (UserError, KeyError, TypeError) as error:
+            reason = error if isinstance(error, UserError) else f"{self.path}: not a checkpoint; the training starts anew"
+            return self._discard(str(reason))
+        if stamp != self.stamp:
+            return self._discard(f"{self.path}: made with other options, inputs or code; the training starts anew")
+        trainer.load_state_dict(state)
+        self._set_random(random)
+        print(f"{self.path}: the training goes on after step {len(trainer.history)}", file=sys.stderr, flush=True)
+        return True
+
+    def share(self, trainer: Trainer[Any, Any]) -> None:
+        """Bring the trainers of all processes, and their random generators, to the state of the first."""
+        if distributed.processes() > 1:
+            state, random = distributed.from_first(lambda: (trainer.state_dict(), self._random()))
+            trainer.load_state_dict(state)
+            self._set_random(random)
+
+    def _random(self) -> dict[str, Tensor]:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return random
+
+    def _set_random(self, random: Mapping[str, Tensor]) -> None:
+        torch.set_rng_state(random["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.device)
+
+    def due(self) -> bool:
+        """Tell whether it is time to write."""
+        return distributed.is_first() and time.monotonic() - self._written >= self.seconds
+
+    def write(self, trainer: Trainer[Any, Any]) -> None:
+        """Write the state, whole or not at all; a disk that does not take it is worth a warning, not the training."""
+        if not distributed.is_first():
+            return
+        try:
+            write_tensors(self.path, {"stamp": self.stamp, "trainer": trainer.state_dict(), "random": self._random()})
+        except (UserError, OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+            if not self._warned:
+                print(f"warning: {str(error).splitlines()[0]}; the training goes on without a checkpoint", file=sys.stderr, flush=True)
+            self._warned = True
+        self._written = time.monotonic()
+
+    def finish(self, trainer: Trainer[Any, Any]) -> None:
+        """Remove the checkpoint after the outputs are written.
+
+        When the workflow has died meanwhile, the next one will not believe these outputs and ask for them again: then the
+        state after the last step stays for it.
+        """
+        if has_died():
+            self.write(trainer)
+        elif distributed.is_first():
+            self.path.unlink(missing_ok=True)
+
+    def _discard(self, reason: str) -> bool:
+        print(reason, file=sys.stderr, flush=True)
+        self.path.unlink(missing_ok=True)
+        return False
+
+
+def take_steps(
+    name: str,
+    trainer: Trainer[Batch, Row],
+    batches: Callable[[int], Iterable[Batch]],
+    steps: int,
+    checkpoint: Checkpoint,
+    runtime: Runtime,
+    shown: Callable[[Row], Mapping[str, float]],
+) -> None:
+    """Take the steps that a training still lacks, writing a checkpoint now and then.
+
+    SIGTERM ends the process with status 143 after the step in progress and a checkpoint. Processes that train together begin in the
+    state of the first and end after the same step.
+
+    Arguments:
+        name: shown with the progress.
+        trainer: new, or restored.
+        batches: from the number of batches to leave out at the start to those that follow.
+        steps: length of the training.
+        checkpoint: where to write.
+        runtime: chooses the display.
+        shown: the values of a row that are worth showing.
+    """
+    checkpoint.share(trainer)
+    done = len(trainer.history)
+    waiting = Waiting(islice(batches(done), steps - done))
+    progress = Progress(waiting, name, runtime, unit="step", total=steps, done=done)
+    with _terminated() as terminated:
+        try:
+            for batch in progress:
+                progress.note(**shown(trainer.step(batch)), waiting=waiting.share)
+                ended = distributed.any_of(terminated.is_set(), checkpoint.device)
+                if ended or checkpoint.due():
+                    checkpoint.write(trainer)
+                if ended:
+                    raise SystemExit(128 + signal.SIGTERM)
+        except (RuntimeError, UserError) as error:
+            if terminated.is_set():  # it was for all processes, and the loading ones are reported as lost
+                raise SystemExit(128 + signal.SIGTERM) from error
+            raise
+
+
+@contextmanager
+def _terminated() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM sets, instead of ending the process in the middle of a step."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # Python lets no other thread set a handler
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)

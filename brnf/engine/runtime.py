@@ -1,0 +1,138 @@
+"""The settings of the machine, and the display of progress."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from brnf.engine.gpu import claim_gpu
+from brnf.engine.matmul import use_fast_products
+from brnf.engine.memory import keep_freed_memory
+from brnf.errors import UserError
+
+__all__ = ["FIRST", "Progress", "Runtime", "Waiting"]
+
+FIRST = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+"""Whether this process speaks for all that train together."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settings of the machine; none of them changes a result (but see ``threads``)."""
+
+    device: str = "auto"
+    """Where to compute: auto (a GPU that no other job has, else the CPU), cpu, cuda, cuda:1 ..."""
+    threads: int = 1
+    """CPU threads; results are equal to the byte only for equal counts."""
+    workers: int = 2
+    """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own process."""
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    """A bar on a terminal, lines elsewhere."""
+    kept: Path | None = None
+    """Folder in which trainings share a frozen backbone's outputs; without one each computes its own."""
+    checkpoint_seconds: float = 300.0
+    """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
+
+    def torch_device(self) -> Any:
+        """Set thread counts, how memory is kept and who takes matrix products, and return the device, a ``torch.device``.
+
+        Raises:
+            UserError: the device does not exist.
+        """
+        import cv2
+        import torch
+
+        keep_freed_memory()
+        use_fast_products()
+        torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
+        name = self.device
+        if name == "auto":
+            name = f"cuda:{claim_gpu(torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: auto") from error
+        return device
+
+
+class Waiting:
+    """Pass items on and tell which share of the time went by while they were fetched: a training that waits for its data.
+
+    Arguments:
+        items: to pass on.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = items
+        self._start = time.perf_counter()
+        self._waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        items = iter(self._items)
+        self._start, self._waited = time.perf_counter(), 0.0
+        while True:
+            asked = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - asked
+            yield item
+
+    @property
+    def share(self) -> float:
+        """Return the share of the time since the first item was asked for, 0..1."""
+        return self._waited / max(time.perf_counter() - self._start, 1e-9)
+
+
+class Progress:
+    """Show how far a stage is: a bar on a terminal, elsewhere a line every few seconds.
+
+    Arguments:
+        items: what to go through; ``len`` gives the total unless ``total`` does.
+        name: what is done, such as ``train flow``.
+        runtime: chooses the kind of display.
+        unit: of an item, such as ``image`` or ``step``.
+        total: number of items when ``items`` has no length.
+        done: how many of the total are done before the first item.
+    """
+
+    SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(
+        self, items: Iterable[Any], name: str, runtime: Runtime, *, unit: str = "it", total: int | None = None, done: int = 0
+    ) -> None:
+        self._items, self._name, self._unit, self._done = items, name, unit, done
+        self._total = total if total is not None else len(items)  # type: ignore[arg-type]
+        mode = runtime.progress if FIRST else "none"
+        self._mode = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
+        self._note = ""
+
+    def note(self, **values: float) -> None:
+        """Show values, such as the loss, beside the rate."""
+        self._note = " ".join(f"{key} {value:.4g}" for key, value in values.items())
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._mode == "bar":
+            bar = tqdm(self._items, desc=self._name, unit=self._unit, total=self._total, initial=self._done, dynamic_ncols=True)
+            for item in bar:
+                yield item
+                bar.set_postfix_str(self._note, refresh=False)
+            return
+        start = last = time.monotonic()
+        for done, item in enumerate(self._items, self._done + 1):
+            yield item
+            now = time.monotonic()
+            if self._mode == "lines" and (now - last >= self.SECONDS_BETWEEN_LINES or done == self._total):
+                last = now
+                rate = (done - self._done) / max(now - start, 1e-9)
+                left = (self._total - done) / rate
+                line = f"{self._name}: {done}/{self._total} {self._unit}s, {rate:.3g}/s, {left:.0f} s left"
+                print(f"{line}, {self._note}" if self._note else line, file=sys.stderr, flush=True)

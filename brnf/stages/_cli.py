@@ -1,0 +1,106 @@
+"""The command line of a stage, and how its errors are told."""
+
+import inspect
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+
+import tyro
+
+from brnf.engine.memory import tell_peak
+from brnf.engine.runtime import FIRST
+from brnf.errors import DamagedProduct, UserError
+
+__all__ = ["BY_WORKFLOW", "run_stage"]
+
+TOGETHER = int(os.environ.get("WORLD_SIZE", 1)) > 1
+"""Whether there are others that train with this process."""
+ANSWER = timedelta(seconds=10)
+"""That torchrun takes at most to say how many processes have told a mistake."""
+LEGEND = "[P] printed by the paper, [B] from its code bases, [D] our decision: docs/method.md"
+"""Explains the marks of origin on every help page."""
+HUNG_UP = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
+PARTNER_LOST = "another of the processes that train together has ended; look for its error above and run again"
+NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
+BY_WORKFLOW = "BRNF_BY_WORKFLOW"
+"""Environment variable that the workflow sets: its rules can make every product of a stage again."""
+
+
+def run_stage(run: Callable[..., None]) -> None:
+    """Run a stage from the command line that its signature describes.
+
+    Arguments:
+        run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the flags.
+
+    Ends with a line on the standard error of the most memory that the process has held. Exits with status 2 and one line there for a
+    mistake of the user or a lack of the machine, with status 143 after SIGTERM; temporary files are removed first.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
+    if not FIRST:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open to the end
+    module = sys.modules[run.__module__].__spec__
+    prog = f"python -m {module.name}" if module else None
+    try:
+        tyro.cli(
+            run,
+            prog=prog,
+            description=f"{inspect.getdoc(run) or ''}\n\n{LEGEND}",
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        line = _told(error)
+        if line is None:
+            raise
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is unwound; torchrun may end this process while it ends
+        if _speaks():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    if FIRST:
+        tell_peak()
+
+
+def _speaks() -> bool:
+    """Tell whether this process is to tell its mistake: of those that train together the first to meet one, for most meet it all."""
+    if not TOGETHER:
+        return True
+    from torch.distributed import TCPStore  # not above: a stage without a network does without torch
+
+    try:
+        counter = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=ANSWER)
+        return counter.add("brnf mistakes", 1) == 1
+    except RuntimeError:  # torchrun has ended
+        return True
+
+
+def _told(error: Exception) -> str | None:
+    """Return the line that a user is told, or None for a fault of the program."""
+    if isinstance(error, DamagedProduct):
+        return _set_aside(error) if os.environ.get(BY_WORKFLOW) else str(error)
+    if isinstance(error, UserError):
+        return str(error)
+    if TOGETHER and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
+        if any(words in str(error) for words in HUNG_UP):
+            return PARTNER_LOST
+        return f"the devices of this training cannot work together ({str(error).splitlines()[0]}); set devices: 1"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
+    return None
+
+
+def _set_aside(error: DamagedProduct) -> str:
+    """Rename a damaged product, so that the workflow's next run makes it anew, and return what the user is told."""
+    aside = error.path.with_name(f"{error.path.name}.damaged")
+    try:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        error.path.replace(aside)
+    except FileNotFoundError:
+        pass  # another job that reads it was faster
+    except OSError:
+        return str(error)
+    return f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: {error.stage} makes it anew"

@@ -1,0 +1,290 @@
+"""Trainings in two processes: the loss curve of one process with the same batches, one network, one flow, one bank."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from brnf.engine import distributed
+from brnf.stages import train_base, train_brnf, train_flow, train_segmentation
+from brnf.workflow.params import command_line
+from tests.engine.test_engine_checkpoint import CAMS, FROZEN, write_data
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-3
+"""Largest relative difference of a value of the history after these few steps: sums are taken in another order."""
+BATCHES = {**CAMS, "batch_size": 4, "steps": 8}
+BRNF: dict[str, Any] = {
+    "seed_product": "classifier",
+    "online_warmup": 1,
+    "bank_region": 4,
+    "bank_sampled": 12,
+    "flow_blocks": 2,
+    "flow_batch_rows": 12,
+    "lambda_nce": 1.0,
+}
+OPTIONS: dict[str, Any] = {
+    "base": train_base.Options(**BATCHES),
+    "sfc": train_base.Options(**BATCHES, method="sfc"),
+    "brnf": train_brnf.Options(**BATCHES, **BRNF, labels_from="prototype"),
+    "brnf on kept features": train_brnf.Options(**BATCHES | FROZEN, **BRNF, labels_from="seed"),
+    "flow": train_flow.Options(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True),
+    "segmentation": train_segmentation.Options(
+        split="train",
+        backbone="mobilenetv3_small_050",
+        weights="none",
+        rates=(1,),
+        head="sum",
+        frozen_batch_norm=True,
+        iterations=8,
+        batch_size=4,
+        accumulate=2,
+        crop=32,
+        balanced_loss=True,
+    ),
+}
+
+BROKEN_OFF: dict[str, dict[str, Any]] = {
+    "flow": {},
+    "segmentation": {"head": "aspp", "balanced_loss": False},
+}
+"""Trainings that are ended in their midst; the head aspp draws random numbers in every step."""
+
+HELD = """
+import runpy, sys
+from contextlib import contextmanager
+from brnf.engine import checkpoint as checkpoints
+
+terminated, whole = checkpoints._terminated, checkpoints.Checkpoint.write
+
+@contextmanager
+def kept():
+    global event
+    with terminated() as event:
+        yield event
+
+def write(self, trainer):
+    whole(self, trainer)
+    if len(trainer.history) == 3:
+        event.wait(300)
+
+checkpoints._terminated, checkpoints.Checkpoint.write = kept, write
+module, *sys.argv[1:] = sys.argv[1:]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""A training that waits after its third checkpoint until SIGTERM has come, however fast it is."""
+
+ALONE = """
+from brnf.engine import distributed
+from brnf.errors import UserError
+from brnf.engine.checkpoint import training_device
+from brnf.engine.runtime import Runtime
+from brnf.stages._cli import run_stage
+
+def run(runtime: Runtime) -> None:
+    training_device(runtime)
+    if not distributed.is_first():
+        raise UserError("only here")
+    distributed.wait()
+
+if __name__ == "__main__":
+    run_stage(run)
+"""
+
+SLOW_TO_END = """
+import atexit, time
+from brnf.errors import UserError
+from brnf.engine.checkpoint import training_device
+from brnf.engine.runtime import Runtime
+from brnf.stages._cli import run_stage
+
+def run(runtime: Runtime) -> None:
+    training_device(runtime)
+    atexit.register(time.sleep, 5)
+    raise UserError("all of them")
+
+if __name__ == "__main__":
+    run_stage(run)
+"""
+
+
+ALL_IN_TURN = """
+import json, os, runpy, sys
+from pathlib import Path
+
+for module, *words in json.loads(Path(sys.argv[1]).read_text()):
+    folder = Path(words[words.index("--history") + 1]).parent
+    said = (folder.parent / f"{folder.name} said {os.environ.get('RANK', 0)}").open("w")
+    os.dup2(said.fileno(), 1)
+    os.dup2(said.fileno(), 2)
+    sys.argv[1:] = words
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""Trainings one after the other in the same processes: what they load takes several times as long as what they do."""
+
+
+def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
+    """Return the module of a training and its command line with other options."""
+    options = replace(OPTIONS[case], **changes)
+    inputs = {
+        train_base.Options: ["--index", data],
+        train_brnf.Options: ["--index", data, "--base", data / "base.pt", "--seeds", data / "seeds.h5"],
+        train_flow.Options: ["--pixels", data / "pixels.h5"],
+        train_segmentation.Options: ["--index", data, "--masks", data / "masks"],
+    }[type(options)]
+    output = "--flow" if case == "flow" else "--network"
+    words = [*inputs, output, folder / "result.pt", "--history", folder / "history.csv"]
+    kept = {"kept": folder.with_name(f"kept by {processes}")} if "kept" in case else {}
+    runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0, **kept})
+    chosen = command_line({name: value for name, value in asdict(options).items() if value != ()})
+    return [type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
+
+
+def launcher(processes: int) -> list[str]:
+    """Return what stands before a module and its command line."""
+    return [sys.executable, "-m", *(["brnf.workflow.torchrun", str(processes)] if processes > 1 else [])]
+
+
+def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
+    """Return the command line of a training with other options."""
+    return [*launcher(processes), *words_of(case, data, folder, processes, **changes)]
+
+
+def train(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> str:
+    """Run a training and return what it said."""
+    temporary = folder.with_name(f"temporary of {folder.name}")
+    temporary.mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(call(case, data, folder, processes, **changes), cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert list(temporary.iterdir()) == [], "torchrun leaves a folder of logs unless it is told not to"
+    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "result.pt"]
+    return done.stderr + done.stdout
+
+
+def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    """Return the history and the weights of a training."""
+    content = torch.load(folder / "result.pt", weights_only=True)
+    weights = next(value for name, value in content.items() if isinstance(value, dict) and "state" in name)
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file)), weights
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"), 0)
+
+
+@pytest.fixture(scope="module")
+def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all trainings in one process and in two, in two also what others break off.
+
+    Returns:
+        The folder in which ``CASE by PROCESSES`` and ``whole CASE`` hold their results.
+    """
+    folder = tmp_path_factory.mktemp("trainings")
+    (folder / "all_in_turn.py").write_text(ALL_IN_TURN)
+    for processes in (1, 2):
+        calls: dict[str, tuple[str, dict[str, Any]]] = {f"{case} by {processes}": (case, {}) for case in OPTIONS}
+        if processes == 2:
+            calls |= {f"whole {case}": (case, changes) for case, changes in BROKEN_OFF.items()}
+        lines = [words_of(case, data, folder / name, processes, **changes) for name, (case, changes) in calls.items()]
+        (folder / "lines.json").write_text(json.dumps(lines))
+        for name in calls:
+            (folder / name).mkdir()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+        done = subprocess.run([*launcher(processes), "all_in_turn", folder / "lines.json"], cwd=ROOT, env=environment)
+        assert done.returncode == 0, "\n".join(path.read_text() for path in sorted(folder.glob("* said *")))
+    return folder
+
+
+@pytest.mark.parametrize("case", list(OPTIONS))
+def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
+    (one, weights_of_one), (two, weights_of_two) = (result(results / f"{case} by {processes}") for processes in (1, 2))
+    assert len(one) == len(two) > 5 and one[0].keys() == two[0].keys()
+    for name in one[0]:
+        for ours, theirs in zip(two, one, strict=True):
+            assert (ours[name] == "") == (theirs[name] == "")
+            if ours[name]:
+                assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=TOLERANCE, abs=1e-6), f"{name} of step {ours['step']}"
+    for name, values in weights_of_one.items():
+        # On average: where a rectifier switches, rounding alone moves a single shift by 4e-4.
+        difference = (weights_of_two[name].float() - values.float()).square().mean().sqrt()
+        assert difference <= 2e-5 + 1e-2 * values.float().square().mean().sqrt(), name
+    if case.startswith("brnf"):
+        assert float(two[-1]["contrast"]) > 0 and float(two[-1]["calibration"]) > 0 and np.isfinite(float(two[-1]["flow_nll"]))
+    said = "".join((results / f"{case} by 2 said {rank}").read_text() for rank in (0, 1))
+    last = max(int(match) for match in re.findall(r"(\d+)/\d+ steps", said))
+    assert said.count(f"{last}/{last} steps") == 1, "only one of both speaks"
+
+
+def test_a_lone_count_among_several_processes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing, pixel = torch.zeros(3, dtype=torch.bool), torch.tensor([False, True, False])
+    assert (distributed.mean_count(nothing), distributed.mean_count(pixel), distributed.mean_count(torch.ones(3))) == (1, 1, 3)
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "mean", lambda value: (value + 0) / 2)  # the other one has no pixel
+    assert (7.0 / distributed.mean_count(pixel) + 0.0) / 2 == 7.0, "the mean over both is the mean over their pixels"
+
+
+def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
+    done = subprocess.run(call("base", data, tmp_path, 2, batch_size=3), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size or devices"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("script", "told"), [(ALONE, "only here"), (SLOW_TO_END, "all of them")])
+def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(script: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(script)
+    words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "script", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr.splitlines()) == (2, [f"error: {told}"])
+
+
+@pytest.mark.parametrize("case", list(BROKEN_OFF))
+def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, results: Path, tmp_path: Path) -> None:
+    (tmp_path / "held.py").write_text(HELD)
+    words = words_of(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    held = [*launcher(2), "held", *words]
+    running = subprocess.Popen(held, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
+    while not checkpoint.exists() and running.poll() is None:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    errors = running.communicate()[1]
+    assert running.returncode == 143, errors
+    assert checkpoint.exists() and "Traceback" not in errors
+    said = train(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
+    assert re.search(r"goes on after step [1-4]\n", said)
+    whole = results / f"whole {case}"
+    for name in ("result.pt", "history.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:
+    launcher = subprocess.Popen(call("flow", data, tmp_path / "broken", 2, steps=10_000), cwd=ROOT, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
+    while not checkpoint.exists() and launcher.poll() is None:
+        time.sleep(0.01)
+    trainings = psutil.Process(launcher.pid).children(recursive=True)
+    launcher.kill()
+    launcher.wait()
+    _, living = psutil.wait_procs(trainings, timeout=300)
+    assert len(trainings) >= 2 and not living and checkpoint.exists()
