@@ -24,15 +24,23 @@ __all__ = ["AGREEMENT"]
 
 
 def _same_maps(own: MapReader, folder: Path, product: str, mean: float, winners: float) -> None:
-    """Assert that maps in 0..1 differ by less than ``mean`` on average, and that enough pixels have the same winner."""
+    """Assert that maps in 0..1 differ by less than ``mean`` on average, and that enough pixels have
+    the same winner.
+    """
     for image in own.images:
         ours, theirs = own[image].values, read_saved(folder / f"{image}.npy")[product]
-        assert ours.shape == theirs.shape and np.abs(ours - theirs).mean() < mean, f"{product} of {image}"
-        assert np.mean(winning_channels(ours)[0] == winning_channels(theirs)[0]) >= winners, f"{product} of {image}"
+        assert ours.shape == theirs.shape and np.abs(ours - theirs).mean() < mean, (
+            f"{product} of {image}"
+        )
+        assert np.mean(winning_channels(ours)[0] == winning_channels(theirs)[0]) >= winners, (
+            f"{product} of {image}"
+        )
 
 
 def _compute_cams(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """Maps differ by less than 0.005 on average: a pixel between two seeds may fall to the other one."""
+    """Maps differ by less than 0.005 on average: a pixel between two seeds may fall to the other
+    one.
+    """
     for product in ("classifier", "prototype"):
         _same_maps(MapReader([own / "maps.h5"], product), theirs, product, 5e-3, 0.97)
 
@@ -43,8 +51,12 @@ def _store_pixels(run: FinishedRun, own: Path, theirs: Path) -> None:
     with GrowingStore.open(theirs / "pixels.h5") as growing:
         for image in store.images:
             rows, part = store.image_rows(image), growing.rows(image)
-            np.testing.assert_allclose(rows.feature, growing.file["feature"][part], atol=2e-3, err_msg=image)
-            np.testing.assert_allclose(rows.score, growing.file["score"][part], atol=2e-3, err_msg=image)
+            np.testing.assert_allclose(
+                rows.feature, growing.file["feature"][part], atol=2e-3, err_msg=image
+            )
+            np.testing.assert_allclose(
+                rows.score, growing.file["score"][part], atol=2e-3, err_msg=image
+            )
             assert np.mean(rows.label == growing.file["label"][part]) >= 0.99, image
 
 
@@ -54,21 +66,30 @@ def _column(path: Path, name: str) -> list[float]:
 
 
 def _train_flow(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """The standardisation is equal to 1e-4; minibatches and noise differ, so the last losses to 0.1 nats a dimension only."""
+    """The standardisation is equal to 1e-4; minibatches and noise differ, so the last losses to 0.1
+    nats a dimension only.
+    """
     densities = [load_density(folder / "flow.pt")[0] for folder in (own, theirs)]
     torch.testing.assert_close(densities[0].mean, densities[1].mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(densities[0].deviation, densities[1].deviation, rtol=1e-4, atol=1e-5)
-    found = [_column(folder / "history.csv", "held_out") or _column(folder / "history.csv", "loss") for folder in (own, theirs)]
+    found = [
+        _column(folder / "history.csv", "held_out") or _column(folder / "history.csv", "loss")
+        for folder in (own, theirs)
+    ]
     assert abs(found[0][-1] - found[1][-1]) < 0.1, found
 
 
 def _denoise_seeds(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """Maps are equal but for float16 and one pixel of a thousand at the borders of what is depressed."""
+    """Maps are equal but for float16 and one pixel of a thousand at the borders of what is
+    depressed.
+    """
     _same_maps(MapReader([own / "seeds.h5"], "seeds"), theirs, "seeds", 2e-3, 0.999)
 
 
 def _train_brnf(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """The same batches: all terms of the first step are equal to 2 %, since the classifier is fitted to the optimum only nearly."""
+    """The same batches: all terms of the first step are equal to 2 %, since the classifier is
+    fitted to the optimum only nearly.
+    """
     _same_objectives(run, own, theirs)
     for name in ("classification", "guidance", "flow_nll", "loss"):
         ours, research = (_column(folder / "history.csv", name)[:1] for folder in (own, theirs))
@@ -76,25 +97,37 @@ def _train_brnf(run: FinishedRun, own: Path, theirs: Path) -> None:
 
 
 def _train_base(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """The loss of the first step is equal to 2 %, or the fitted classifier to 5 % of its length where no step is taken."""
+    """The loss of the first step is equal to 2 %, or the fitted classifier to 5 % of its length
+    where no step is taken.
+    """
     losses = [_column(folder / "history.csv", "loss")[:1] for folder in (own, theirs)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
     if not losses[0]:
-        weights = [torch.load(folder / "network.pt", weights_only=True)["state"]["classifier.weight"] for folder in (own, theirs)]
+        weights = [
+            torch.load(folder / "network.pt", weights_only=True)["state"]["classifier.weight"]
+            for folder in (own, theirs)
+        ]
         assert float((weights[0] - weights[1]).norm() / weights[0].norm()) < 0.05
 
 
 def _same_objectives(run: FinishedRun, own: Path, theirs: Path) -> None:
     """On three made-up batches all terms of the loss are equal to 0.1 %."""
     options = brnf_training(run)[1]
-    classes, dimension = len(run.images(SEEN).classes) + 1, load_density(run.product("flow/flow.pt"))[0].dimension
+    classes, dimension = (
+        len(run.images(SEEN).classes) + 1,
+        load_density(run.product("flow/flow.pt"))[0].dimension,
+    )
     ours = _losses(options, dimension, classes)
     with research_objective(Stopwatch()):
         research = _losses(options, dimension, classes)
     for expected, found in zip(ours, research, strict=True):
         assert expected.keys() == found.keys()
         for name, value in expected.items():
-            assert abs(found[name] - value) <= 1e-3 * max(abs(value), 1.0), (name, value, found[name])
+            assert abs(found[name] - value) <= 1e-3 * max(abs(value), 1.0), (
+                name,
+                value,
+                found[name],
+            )
     lengths = [len(_column(folder / "history.csv", "loss")) for folder in (own, theirs)]
     assert lengths[0] == lengths[1] == run.steps("train_brnf")[0]
 
@@ -107,11 +140,25 @@ def _losses(options: train_brnf.Options, dimension: int, classes: int) -> list[d
     labels[0, 0] = labels[1, -1] = 1
     found = []
     for number in range(3):
-        coarse = [torch.randn(2, channels, 3, 4, generator=generator) for channels in (classes - 1, dimension, 16)]
-        logits, features, semantic = (torch.nn.functional.interpolate(maps, (6, 8), mode="bilinear") for maps in coarse)
-        seeds = torch.rand(2, classes, 6, 8, generator=generator) * torch.cat([torch.ones(2, 1), labels], 1)[:, :, None, None]
+        coarse = [
+            torch.randn(2, channels, 3, 4, generator=generator)
+            for channels in (classes - 1, dimension, 16)
+        ]
+        logits, features, semantic = (
+            torch.nn.functional.interpolate(maps, (6, 8), mode="bilinear") for maps in coarse
+        )
+        seeds = (
+            torch.rand(2, classes, 6, 8, generator=generator)
+            * torch.cat([torch.ones(2, 1), labels], 1)[:, :, None, None]
+        )
         valid = torch.ones(2, 1, 6, 8, dtype=torch.bool)
-        terms = objective(CamOutput(logits, features, semantic), labels, valid, seeds, objective.flow is not None and number > 0)
+        terms = objective(
+            CamOutput(logits, features, semantic),
+            labels,
+            valid,
+            seeds,
+            objective.flow is not None and number > 0,
+        )
         found.append({name: float(value) for name, value in terms.items()})
     return found
 
@@ -120,12 +167,17 @@ def _same_masks(own: Path, theirs: Path, share: float) -> None:
     """Assert that enough pixels of all images together have the same label."""
     names = sorted(path.name for path in own.iterdir())
     assert names and names == sorted(path.name for path in theirs.iterdir())
-    same = [np.array(Image.open(own / name)).ravel() == np.array(Image.open(theirs / name)).ravel() for name in names]
+    same = [
+        np.array(Image.open(own / name)).ravel() == np.array(Image.open(theirs / name)).ravel()
+        for name in names
+    ]
     assert np.mean(np.concatenate(same)) >= share, float(np.mean(np.concatenate(same)))
 
 
 def _masks(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """At least 995 of 1,000 pixels have the same label: the CRF of all labels leaves those without a chance a little."""
+    """At least 995 of 1,000 pixels have the same label: the CRF of all labels leaves those without
+    a chance a little.
+    """
     _same_masks(own / "masks", theirs / "masks", 0.995)
 
 
@@ -140,7 +192,9 @@ def _evaluate(run: FinishedRun, own: Path, theirs: Path) -> None:
     maps, masks = (json.loads((own / name).read_text()) for name in ("maps.json", "masks.json"))
     expected = [maps["miou"], *maps["sweep"]["miou"]]
     np.testing.assert_allclose(json.loads((theirs / "maps.json").read_text()), expected, atol=1e-4)
-    np.testing.assert_allclose(json.loads((theirs / "masks.json").read_text()), [masks["miou"]], atol=1e-4)
+    np.testing.assert_allclose(
+        json.loads((theirs / "masks.json").read_text()), [masks["miou"]], atol=1e-4
+    )
 
 
 AGREEMENT: dict[str, Callable[[FinishedRun, Path, Path], None]] = {
@@ -156,4 +210,6 @@ AGREEMENT: dict[str, Callable[[FinishedRun, Path, Path], None]] = {
     "predict_segmentation": _masks,
     "evaluate": _evaluate,
 }
-"""Stage -> what raises AssertionError where the outputs of both sides differ: (run, our folder, research folder)."""
+"""Stage -> what raises AssertionError where the outputs of both sides differ: (run, our folder,
+research folder).
+"""

@@ -13,14 +13,23 @@ from benchmarks.networks import convolutions_as_products
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
-from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes, prototype_maps, prototypes, structure_seeds
+from brnf.cam.prototypes import (
+    classifier_maps,
+    divide_by_maximum,
+    present_classes,
+    prototype_maps,
+    prototypes,
+    structure_seeds,
+)
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured: the image size of the voc-animals experiment; the weights are random, which takes the same time."""
+    """What is measured: the image size of the voc-animals experiment; the weights are random, which
+    takes the same time.
+    """
 
     backbone: str = "resnet50"
     height: int = 240
@@ -36,15 +45,22 @@ TINY = Size("resnet18", 32, 48, (1.0, 2.0), 4, (4, 4, 4, 4))
 
 @torch.inference_mode()
 def measure(size: Size, repeats: Repeats) -> list[Row]:
-    """Compare channels last, folded BatchNorms and pairs of an image and its mirror with planes, BatchNorms and single images.
+    """Compare channels last, folded BatchNorms and pairs of an image and its mirror with planes,
+    BatchNorms and single images.
 
     In bfloat16 only where the processor has a unit for it.
     """
     torch.manual_seed(0)
-    network = CamNetwork(build_backbone(BackboneOptions(size.backbone, "none", 16)), size.classes - 1, size.widths).eval()
+    network = CamNetwork(
+        build_backbone(BackboneOptions(size.backbone, "none", 16)), size.classes - 1, size.widths
+    ).eval()
     planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     network.backbone.fold()
-    image = F.interpolate(torch.rand(1, 3, 12, 16) * 255, (size.height, size.width), mode="bicubic")[0].clamp(0, 255).round()
+    image = (
+        F.interpolate(torch.rand(1, 3, 12, 16) * 255, (size.height, size.width), mode="bicubic")[0]
+        .clamp(0, 255)
+        .round()
+    )
     labels = torch.zeros(size.classes - 1)
     labels[[0, 2]] = 1
     rules = MapOptions(size.scales)
@@ -57,17 +73,40 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
         return _apart(planes, image, labels, size)
 
     _assert_close(ours(), reference(), 1e-3)
-    shape = f"{size.height} × {size.width}, scales {', '.join(map(str, size.scales))}, {size.backbone}"
-    rows = [compare("CAM inference, float32", shape, ours, reference, repeats, **_limit(network, image, size, torch.float32), ratio=1.1)]
+    shape = (
+        f"{size.height} × {size.width}, scales {', '.join(map(str, size.scales))}, {size.backbone}"
+    )
+    rows = [
+        compare(
+            "CAM inference, float32",
+            shape,
+            ours,
+            reference,
+            repeats,
+            **_limit(network, image, size, torch.float32),
+            ratio=1.1,
+        )
+    ]
     if unit := bfloat16_unit():
         _assert_close(ours(amp=True), reference(), 0.1)
         limit = _limit(network, image, size, torch.bfloat16)
-        rows.append(compare(f"CAM inference, bfloat16 ({unit})", shape, lambda: ours(amp=True), reference, repeats, **limit, ratio=3))
+        rows.append(
+            compare(
+                f"CAM inference, bfloat16 ({unit})",
+                shape,
+                lambda: ours(amp=True),
+                reference,
+                repeats,
+                **limit,
+                ratio=3,
+            )
+        )
     return rows
 
 
 def _apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> ImageMaps:
-    """Make the maps from planes [N, C, H, W] in float32, an image and its mirror one after the other.
+    """Make the maps from planes [N, C, H, W] in float32, an image and its mirror one after the
+    other.
 
     Seeds and prototypes are this project's, so that only the way through the network differs.
     """
@@ -76,11 +115,19 @@ def _apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> Im
     for scale in size.scales:
         view = scaled_image(image, scale)[None]
         straight, mirrored = _output(network, view), _output(network, view.flip(-1))
-        logits, features = (one + other.flip(-1) for one, other in zip(straight, mirrored, strict=True))
+        logits, features = (
+            one + other.flip(-1) for one, other in zip(straight, mirrored, strict=True)
+        )
         seeds = structure_seeds(classifier_maps(logits, labels[None]), features, present)
         activation = prototype_maps(features, prototypes(features, seeds))
-        for kept, maps in zip(sums, (logits.relu()[:, labels.bool()], activation[:, present[0]]), strict=True):
-            kept.append(F.interpolate(maps, (size.height, size.width), mode="bilinear", align_corners=False)[0])
+        for kept, maps in zip(
+            sums, (logits.relu()[:, labels.bool()], activation[:, present[0]]), strict=True
+        ):
+            kept.append(
+                F.interpolate(
+                    maps, (size.height, size.width), mode="bilinear", align_corners=False
+                )[0]
+            )
     classifier, prototype = (divide_by_maximum(torch.stack(kept).sum(0)) for kept in sums)
     return ImageMaps(torch.cat([1 - classifier.amax(0, keepdim=True), classifier]), prototype)
 
@@ -94,7 +141,10 @@ def _output(network: CamNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
 def _limit(network: CamNetwork, image: Tensor, size: Size, kind: torch.dtype) -> dict[str, Any]:
     pairs = [scaled_image(image, scale)[None].repeat(2, 1, 1, 1) for scale in size.scales]
     products = [convolutions_as_products(network, pair, kind) for pair in pairs]
-    return {"limit": f"GEMM of the convolutions, {str(kind).split('.')[1]}", "bound": lambda: [run() for run in products]}
+    return {
+        "limit": f"GEMM of the convolutions, {str(kind).split('.')[1]}",
+        "bound": lambda: [run() for run in products],
+    }
 
 
 def _assert_close(found: ImageMaps, expected: ImageMaps, tolerance: float) -> None:

@@ -1,18 +1,23 @@
-"""The whole chain beside the research code's way: ``python -m benchmarks.chain --results results/voc-animals``.
+"""The whole chain beside the research code's way: ``python -m benchmarks.chain --results
+results/voc-animals``.
 
-Every stage of a finished run is done again for a share of its images or steps, by this project and by code in the structure of the
-field's research code, each in a process of its own, in turn. Processor time of one thread counts; imports, weights and what no repeat
-can change are set up before. The times are scaled to the whole experiment, base and model together. Both sides are given the same
-images, options, weights and draws, and their results are compared before they are timed. Where this project keeps a frozen backbone's
-outputs, so does the research side, since no goal speaks of that; a further line and total tell what it takes without.
+Every stage of a finished run is done again for a share of its images or steps, by this project and
+by code in the structure of the field's research code, each in a process of its own, in turn.
+Processor time of one thread counts; imports, weights and what no repeat can change are set up
+before. The times are scaled to the whole experiment, base and model together. Both sides are given
+the same images, options, weights and draws, and their results are compared before they are timed.
+Where this project keeps a frozen backbone's outputs, so does the research side, since no goal
+speaks of that; a further line and total tell what it takes without.
 
-How much faster can the chain be? The research side tells how much of its time it spends in each hot loop of ``benchmarks.run``. If
-every loop reached its goal there and everything else - decoding, augmentation, saving, gradients of the networks, the segmentation
-network in float32 - stayed as slow as it is, the chain would gain the Amdahl bound: its time over the sum of each loop's time divided
-by its goal, and all other time. The goal is a total of at least 0.9 of that bound.
+How much faster can the chain be? The research side tells how much of its time it spends in each hot
+loop of ``benchmarks.run``. If every loop reached its goal there and everything else - decoding,
+augmentation, saving, gradients of the networks, the segmentation network in float32 - stayed as
+slow as it is, the chain would gain the Amdahl bound: its time over the sum of each loop's time
+divided by its goal, and all other time. The goal is a total of at least 0.9 of that bound.
 
-In the workflow trainings share the kept outputs; here each computes its own, on both sides. Not in the chain: indexing, figures and
-tables; the wall time of other stages of the finished run is told below the table.
+In the workflow trainings share the kept outputs; here each computes its own, on both sides. Not in
+the chain: indexing, figures and tables; the wall time of other stages of the finished run is told
+    below the table.
 """
 
 import os
@@ -47,7 +52,15 @@ OF_BOUND = 0.9
 RESULTS = Path(__file__).parent / "chain.md"
 MEBIBYTE = 2**20
 HEADING = (
-    *("stage", "measured", "this project", "research", "ratio (least to most)", "own peak, MiB", "research peak, MiB"),
+    *(
+        "stage",
+        "measured",
+        "this project",
+        "research",
+        "ratio (least to most)",
+        "own peak, MiB",
+        "research peak, MiB",
+    ),
     *("share of research", "in hot loops", "bound", "finished run, s", "its jobs' peak, MiB"),
 )
 
@@ -63,7 +76,8 @@ class StageRow:
         research: seconds of the research side.
         loops: share of the research side's time in each hot loop, 0..1.
         peaks: most resident memory of each side's process, bytes, with what it imports.
-        wall: seconds of the stage's jobs in the finished run, with start and imports; nan where they are unknown.
+        wall: seconds of the stage's jobs in the finished run, with start and imports; nan where
+            they are unknown.
         peak_of_run: most memory of such a job, MiB.
     """
 
@@ -78,7 +92,9 @@ class StageRow:
 
     @property
     def left(self) -> float:
-        """Return the share of the research side's time that is left when every hot loop reaches its goal, 0..1."""
+        """Return the share of the research side's time that is left when every hot loop reaches its
+        goal, 0..1.
+        """
         return 1 - sum(share * (1 - 1 / GOALS[name]) for name, share in self.loops.items())
 
     def cells(self, whole: float) -> tuple[str, ...]:
@@ -103,7 +119,8 @@ class StageRow:
 
 
 def chain_table(rows: Sequence[StageRow], other: StageRow | None = None) -> str:
-    """Return the table of the stages in Markdown, and below it total, bound and whether the goal is reached.
+    """Return the table of the stages in Markdown, and below it total, bound and whether the goal is
+    reached.
 
     Arguments:
         rows: of the stages.
@@ -121,19 +138,27 @@ def chain_table(rows: Sequence[StageRow], other: StageRow | None = None) -> str:
 
 def _loop_table(rows: Sequence[StageRow], whole: float) -> list[str]:
     """Return a line for each hot loop: its share of the research side's chain, and its goal."""
-    shares = {name: sum(row.loops.get(name, 0.0) * row.research.median for row in rows) / whole for name in GOALS}
+    shares = {
+        name: sum(row.loops.get(name, 0.0) * row.research.median for row in rows) / whole
+        for name in GOALS
+    }
     lines = [(name, f"{share:.1%}", f"≥ {GOALS[name]:g}×") for name, share in shares.items()]
     return aligned([("hot loop", "share of research", "goal"), *lines])
 
 
 def _summary(rows: Sequence[StageRow]) -> list[str]:
     """Return total, bound and goal as lines."""
-    ours, research = (sum(timing.median for timing in side) for side in ([row.ours for row in rows], [row.research for row in rows]))
+    ours, research = (
+        sum(timing.median for timing in side)
+        for side in ([row.ours for row in rows], [row.research for row in rows])
+    )
     ratio, bound = research / ours, research / sum(row.left * row.research.median for row in rows)
     goal = at_least(OF_BOUND, ratio / bound, " of the bound")
     return [
-        f"whole chain: this project {duration(ours)}, research {duration(research)}, ratio {ratio:.2f}, Amdahl bound {bound:.2f}",
-        f"reached: {ratio / bound:.2f} of the bound, goal {goal.text}: {'met' if goal.met else 'MISSED'}",
+        f"whole chain: this project {duration(ours)}, research {duration(research)}, ratio "
+        f"{ratio:.2f}, Amdahl bound {bound:.2f}",
+        f"reached: {ratio / bound:.2f} of the bound, goal {goal.text}: "
+        f"{'met' if goal.met else 'MISSED'}",
     ]
 
 
@@ -162,15 +187,24 @@ def measure(finished: FinishedRun, stage: str, repeats: int, folder: Path) -> St
         shutil.rmtree(folder / f"{stage} {number}")
     shutil.rmtree(folder / f"{stage} first")
     factors = finished.factors(rule)
-    ours, research = (Timing(tuple(spent.whole(factors) for spent in found[name])) for name in sides)
+    ours, research = (
+        Timing(tuple(spent.whole(factors) for spent in found[name])) for name in sides
+    )
     loops = [spent.whole_loops(factors) for spent in found["research"]]
-    shares = {name: median(times[name] / whole for times, whole in zip(loops, research.seconds, strict=True)) for name in loops[0]}
+    shares = {
+        name: median(
+            times[name] / whole for times, whole in zip(loops, research.seconds, strict=True)
+        )
+        for name in loops[0]
+    }
     peaks = sides["own"].finish(), sides["research"].finish()
     return StageRow(stage, finished.shown_work(rule), ours, research, shares, peaks)
 
 
 def timings_of_run(finished: FinishedRun) -> pd.DataFrame:
-    """Return wall time (seconds) and peak memory (peak_mb) of each stage of the finished run, base and model together."""
+    """Return wall time (seconds) and peak memory (peak_mb) of each stage of the finished run, base
+    and model together.
+    """
     tables = []
     for model in ("base", finished.model):
         try:
@@ -179,14 +213,20 @@ def timings_of_run(finished: FinishedRun) -> pd.DataFrame:
             continue  # run without Snakemake
     if not tables:
         return pd.DataFrame(columns=["seconds", "peak_mb"])
-    return pd.concat(tables).groupby("stage").agg(seconds=("seconds", "sum"), peak_mb=("peak_mb", "max"))
+    return (
+        pd.concat(tables)
+        .groupby("stage")
+        .agg(seconds=("seconds", "sum"), peak_mb=("peak_mb", "max"))
+    )
 
 
 def beside(row: StageRow, before: pd.DataFrame) -> StageRow:
     """Return a row with what is known of its stage in the finished run."""
     if row.stage not in before.index:
         return row
-    return replace(row, wall=float(before.seconds[row.stage]), peak_of_run=float(before.peak_mb[row.stage]))
+    return replace(
+        row, wall=float(before.seconds[row.stage]), peak_of_run=float(before.peak_mb[row.stage])
+    )
 
 
 def run(
@@ -218,15 +258,30 @@ def run(
         prepare(finished, root)
         before = timings_of_run(finished)
         found = {}
-        seeing = (SEEING,) if "train_brnf" in stages and finished.experiment.network(model)["cache"] else ()
+        seeing = (
+            (SEEING,)
+            if "train_brnf" in stages and finished.experiment.network(model)["cache"]
+            else ()
+        )
         for stage in (*stages, *seeing):
             start = time.monotonic()
             found[stage] = row = beside(measure(finished, stage, repeats, Path(name)), before)
-            print(f"{chain_table([row])}\n{stage}: {time.monotonic() - start:.0f} s\n", file=sys.stderr, flush=True)
+            print(
+                f"{chain_table([row])}\n{stage}: {time.monotonic() - start:.0f} s\n",
+                file=sys.stderr,
+                flush=True,
+            )
         other = found.pop(SEEING, None)
         rows = list(found.values())
-    others = ", ".join(f"{stage} {before.seconds[stage]:.0f} s" for stage in before.index if stage not in stages)
-    lines = [machine(), f"experiment: {finished.experiment.name}, share {share:g}, {repeats} repeats", "", chain_table(rows, other)]
+    others = ", ".join(
+        f"{stage} {before.seconds[stage]:.0f} s" for stage in before.index if stage not in stages
+    )
+    lines = [
+        machine(),
+        f"experiment: {finished.experiment.name}, share {share:g}, {repeats} repeats",
+        "",
+        chain_table(rows, other),
+    ]
     if others:
         lines.append(f"not in the chain, of the finished run: {others}")
     text = "\n".join(lines) + "\n"

@@ -42,7 +42,8 @@ def _compare(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
     features = _smooth(size.dimension, size, generator)
     labels = torch.zeros(1, classes - 1)
     labels[0, :present] = 1
-    # Absent classes stay below 0 almost everywhere, as in a trained network; divided by its maximum a map keeps no other difference.
+    # Absent classes stay below 0 almost everywhere, as in a trained network; divided by its maximum
+    # a map keeps no other difference.
     logits = _smooth(classes - 1, size, generator) + 4 * labels[:, :, None, None] - 3.5
     maps, chosen = classifier_maps(logits, labels), present_classes(labels)
     _assert_equal(maps, features, chosen)
@@ -59,8 +60,12 @@ def _compare(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
 
 
 def _smooth(channels: int, size: Size, generator: torch.Generator) -> Tensor:
-    """Return maps [1, channels, h, w] whose neighbouring pixels are alike, as those of networks are."""
-    coarse = torch.randn(1, channels, -(-size.height // 4), -(-size.width // 4), generator=generator)
+    """Return maps [1, channels, h, w] whose neighbouring pixels are alike, as those of networks
+    are.
+    """
+    coarse = torch.randn(
+        1, channels, -(-size.height // 4), -(-size.width // 4), generator=generator
+    )
     return F.interpolate(coarse, (size.height, size.width), mode="bilinear")
 
 

@@ -1,7 +1,7 @@
 """Measure indexing, drawing masks and planning at COCO's full size: `make scale`.
 
-The annotations are as large as COCO's (about 450 and 210 MB); the photographs are hard links to a few files of one colour, so the time to
-read 19 GB of photographs is not in the figures.
+The annotations are as large as COCO's (about 450 and 210 MB); the photographs are hard links to a
+few files of one colour, so the time to read 19 GB of photographs is not in the figures.
 """
 
 import argparse
@@ -16,7 +16,14 @@ from pathlib import Path
 from benchmarks.synthetic_coco import TRAIN, VAL, write_coco
 
 ROOT = Path(__file__).parents[1]
-WORKFLOW = ("--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "1", "--configfile", str(ROOT / "config" / "coco14.yaml"))
+WORKFLOW = (
+    "--snakefile",
+    str(ROOT / "workflow" / "Snakefile"),
+    "--cores",
+    "1",
+    "--configfile",
+    str(ROOT / "config" / "coco14.yaml"),
+)
 
 
 def measured(name: str, command: Sequence[str], folder: Path) -> str:
@@ -24,11 +31,21 @@ def measured(name: str, command: Sequence[str], folder: Path) -> str:
     start = time.perf_counter()
     output = folder / "output.txt"
     with output.open("w") as file:
-        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"error: {name} failed: {output.read_text()[-2000:]}")
-    print(f"{name}: {time.perf_counter() - start:.1f} s, peak memory {usage.ru_maxrss / 1024:.0f} MiB", flush=True)
+    print(
+        f"{name}: {time.perf_counter() - start:.1f} s, peak memory {usage.ru_maxrss / 1024:.0f} "
+        "MiB",
+        flush=True,
+    )
     return output.read_text()
 
 
@@ -59,14 +76,42 @@ def main() -> None:
             "--progress",
             "none",
         )
-        measured("index of train", (*stage, "--index", "train", "--splits", "train", "--verify", "False"), folder)
+        measured(
+            "index of train",
+            (*stage, "--index", "train", "--splits", "train", "--verify", "False"),
+            folder,
+        )
         index = folder / "results" / "coco14" / "index"
-        measured("index of train and val", (*stage, "--index", str(index), "--verify", "False"), folder)
-        shard = ("--images", str(index / "shards" / "train" / "0.csv"), "--masks", "masks", "--split", "train", "--progress", "none")
-        measured("masks of one shard of 64", (sys.executable, "-m", "brnf.stages.draw_masks", "--index", str(index), *shard), folder)
-        snakemake = (sys.executable, "-m", "snakemake", *WORKFLOW, "--config", "dataset={root: coco, verify: false}")
+        measured(
+            "index of train and val", (*stage, "--index", str(index), "--verify", "False"), folder
+        )
+        shard = (
+            "--images",
+            str(index / "shards" / "train" / "0.csv"),
+            "--masks",
+            "masks",
+            "--split",
+            "train",
+            "--progress",
+            "none",
+        )
+        measured(
+            "masks of one shard of 64",
+            (sys.executable, "-m", "brnf.stages.draw_masks", "--index", str(index), *shard),
+            folder,
+        )
+        snakemake = (
+            sys.executable,
+            "-m",
+            "snakemake",
+            *WORKFLOW,
+            "--config",
+            "dataset={root: coco, verify: false}",
+        )
         measured("workflow up to the index", (*snakemake, "--until", "index_images"), folder)
-        planned = measured("dry run of the whole DAG", (*snakemake, "--dry-run", "--quiet", "rules"), folder)
+        planned = measured(
+            "dry run of the whole DAG", (*snakemake, "--dry-run", "--quiet", "rules"), folder
+        )
         print(planned[planned.find("job ") :].partition("\n\n")[0])
 
 

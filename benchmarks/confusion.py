@@ -52,7 +52,9 @@ def _compare(size: Size, classes: int, repeats: Repeats) -> Row:
 
 
 def _masks(size: Size, classes: int) -> Masks:
-    """Return pairs of truth and prediction: rectangles of a few classes, the truth with an ignored rim."""
+    """Return pairs of truth and prediction: rectangles of a few classes, the truth with an ignored
+    rim.
+    """
     random = np.random.default_rng(0)
     found = []
     for _ in range(size.images):
@@ -80,8 +82,12 @@ def as_labels(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
     return labels
 
 
-def masked_count(labels: Iterable[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> NDArray[np.int64]:
-    """Count as chainercv does: flat copies, a matrix that grows with the largest label, a mask, one count of codes an image."""
+def masked_count(
+    labels: Iterable[tuple[NDArray[np.int32], NDArray[np.int32]]],
+) -> NDArray[np.int64]:
+    """Count as chainercv does: flat copies, a matrix that grows with the largest label, a mask, one
+    count of codes an image.
+    """
     counts = np.zeros((0, 0), np.int64)
     for truth, prediction in labels:
         flat_truth, flat_prediction = truth.flatten(), prediction.flatten()

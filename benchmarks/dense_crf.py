@@ -29,13 +29,17 @@ __all__ = ["FULL", "TINY", "Size", "measure"]
 
 Pair: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float32]]
 """An image and the probabilities of its labels."""
-Refine: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float32], CrfOptions], NDArray[np.float32]]
+Refine: TypeAlias = Callable[
+    [NDArray[np.uint8], NDArray[np.float32], CrfOptions], NDArray[np.float32]
+]
 
 OPTIONS = CrfOptions()
 CERTAINTY = 9.0
 """Logit of a label where it is seen."""
 NEAR_LINEAR = 0.85
-"""Of what the machine gives processes that share nothing: two of them may take more than half of the time of one, too."""
+"""Of what the machine gives processes that share nothing: two of them may take more than half of
+the time of one, too.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class Size:
     height: int = 375
     width: int = 500
     labels: tuple[tuple[int, int], ...] = ((21, 2), (81, 3))
-    """Labels of the data set with the background, and foreground labels of an image: about VOC's and COCO's."""
+    """Labels of the data set with the background, and foreground labels of an image: about VOC's
+    and COCO's.
+    """
     processes: int = 2
     images: int = 12
     """Images that one and several processes refine."""
@@ -95,7 +101,9 @@ def _beside_pydensecrf(size: Size, repeats: Repeats) -> list[Row]:
                 goals=[memory],
             )
         )
-    overall = at_least(OVERALL, median(ratio for row in rows for ratio in _ratios(row)), "× overall")
+    overall = at_least(
+        OVERALL, median(ratio for row in rows for ratio in _ratios(row)), "× overall"
+    )
     return [*rows[:-1], replace(rows[-1], goals=(*rows[-1].goals, overall))]
 
 
@@ -119,7 +127,9 @@ def _photographs(size: Size, folder: Path) -> list[NDArray[np.uint8]]:
 
 def _scenes(size: Size) -> list[NDArray[np.uint8]]:
     side = max(size.height, size.width)
-    scenes = (draw_scene(0, "train", i, size=side, rho=1.0, nu=1.0) for i in range(size.photographs))
+    scenes = (
+        draw_scene(0, "train", i, size=side, rho=1.0, nu=1.0) for i in range(size.photographs)
+    )
     return [np.ascontiguousarray(scene.image[: size.height, : size.width]) for scene in scenes]
 
 
@@ -135,7 +145,9 @@ def _areas(image: NDArray[np.uint8], labels: int, seed: int) -> NDArray[np.float
 def _assert_same(pairs: Sequence[Pair]) -> None:
     other = pixels = 0
     for image, probability in pairs:
-        ours, theirs = (refine(image, probability, OPTIONS) for refine in (dense_crf, by_pydensecrf))
+        ours, theirs = (
+            refine(image, probability, OPTIONS) for refine in (dense_crf, by_pydensecrf)
+        )
         assert np.abs(ours - theirs).max() <= SAME_MARGINAL
         other += int(np.count_nonzero(ours.argmax(0) != theirs.argmax(0)))
         pixels += ours[0].size
@@ -145,7 +157,11 @@ def _assert_same(pairs: Sequence[Pair]) -> None:
 def _compare_labels(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
     image, probability = _image_and_probability(size, classes, present)
     few = np.ascontiguousarray(probability[: present + 1])
-    _assert_agreement(dense_crf(image, probability, OPTIONS), over_all_labels(*_sparse(image, probability), classes - 1), present)
+    _assert_agreement(
+        dense_crf(image, probability, OPTIONS),
+        over_all_labels(*_sparse(image, probability), classes - 1),
+        present,
+    )
     return compare(
         "dense CRF",
         f"{size.height} × {size.width}, {present} + 1 of {classes} labels",
@@ -180,7 +196,9 @@ def _compare_processes(size: Size, repeats: Repeats) -> Row:
     )
 
 
-def _sparse(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _sparse(
+    image: NDArray[np.uint8], probability: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Refine the labels that have a chance, as prediction does."""
     classes, likely = likely_labels(probability)
     return dense_crf(image, likely, OPTIONS), classes
@@ -192,7 +210,9 @@ def _refine_all(images: Sequence[Pair]) -> None:
 
 
 def _apart(work: Callable[[], None], processes: int) -> None:
-    """Do a share of the work in each of several processes that give nothing back: what the machine allows."""
+    """Do a share of the work in each of several processes that give nothing back: what the machine
+    allows.
+    """
     started = [multiprocessing.Process(target=work) for _ in range(processes)]
     for process in started:
         process.start()
@@ -200,23 +220,42 @@ def _apart(work: Callable[[], None], processes: int) -> None:
         process.join()
 
 
-def _image_and_probability(size: Size, classes: int, present: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Draw a scene, and what a network that is unsure at the borders would say about it: the first labels are those of the image."""
+def _image_and_probability(
+    size: Size, classes: int, present: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Draw a scene, and what a network that is unsure at the borders would say about it: the first
+    labels are those of the image.
+    """
     scene = draw_scene(0, "train", 3, size=max(size.height, size.width), rho=1.0, nu=1.0)
-    image, found = (np.ascontiguousarray(part[: size.height, : size.width]) for part in (scene.image, scene.objects))
-    logits = np.random.default_rng(0).normal(0, 0.3, (classes, size.height, size.width)).astype(np.float32)
+    image, found = (
+        np.ascontiguousarray(part[: size.height, : size.width])
+        for part in (scene.image, scene.objects)
+    )
+    logits = (
+        np.random.default_rng(0)
+        .normal(0, 0.3, (classes, size.height, size.width))
+        .astype(np.float32)
+    )
     names = [0, *scene.labels][: present + 1]
     # A scene with fewer objects than labels: columns of the image stand for the others.
-    areas = [found == name for name in names] + [np.arange(size.width)[None] % 97 < 9] * (present + 1 - len(names))
+    areas = [found == name for name in names] + [np.arange(size.width)[None] % 97 < 9] * (
+        present + 1 - len(names)
+    )
     for channel, area in enumerate(areas):
         inside = np.broadcast_to(area, found.shape).astype(np.float32)
-        logits[channel] += CERTAINTY * np.maximum(cv2.GaussianBlur(inside, (0, 0), size.width / 50), 0.6)
+        logits[channel] += CERTAINTY * np.maximum(
+            cv2.GaussianBlur(inside, (0, 0), size.width / 50), 0.6
+        )
     exponential = np.exp(logits - logits.max(0))
     return image, exponential / exponential.sum(0)
 
 
-def _assert_agreement(whole: NDArray[np.float32], sparse: NDArray[np.float32], present: int) -> None:
-    """Assert that at least 999 of 1,000 pixels get the same label, and that more than one label is given."""
+def _assert_agreement(
+    whole: NDArray[np.float32], sparse: NDArray[np.float32], present: int
+) -> None:
+    """Assert that at least 999 of 1,000 pixels get the same label, and that more than one label is
+    given.
+    """
     assert np.mean(whole.argmax(0) == sparse.argmax(0)) >= 0.999
     assert len(np.unique(whole.argmax(0))) > 1
     assert not sparse[present + 1 :].any()

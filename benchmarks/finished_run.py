@@ -1,4 +1,6 @@
-"""A finished run of an experiment: the share of it that is measured, laid out for both sides, and how much the whole is."""
+"""A finished run of an experiment: the share of it that is measured, laid out for both sides, and
+how much the whole is.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -28,7 +30,9 @@ from brnf.workflow.targets import MAP_PRODUCTS
 __all__ = ["MAPS", "MASKS", "SEEN", "STEPS", "UNSEEN", "FinishedRun", "prepare"]
 
 SEEN, UNSEEN = "measured_seen", "measured_unseen"
-"""Splits of the measured images: of those that are trained on, and of those that no network has seen."""
+"""Splits of the measured images: of those that are trained on, and of those that no network has
+seen.
+"""
 CAM_TRAININGS = ("train_base", "train_brnf")
 TRAININGS = (*CAM_TRAININGS, "train_flow", "train_segmentation")
 STEPS, MAPS, MASKS = "steps", "maps", "masks"
@@ -82,16 +86,24 @@ class FinishedRun:
         """Return a stage's options as its job gets them."""
         name = stage.__name__.rsplit(".", 1)[-1]
         seed = {"seed": self.seed} if "seed" in option_names(name) else {}
-        return job_options(stage, self.experiment, "base" if name == "train_base" else self.model, **seed, **given)
+        return job_options(
+            stage, self.experiment, "base" if name == "train_base" else self.model, **seed, **given
+        )
 
     def product(self, path: str, model: str | None = None) -> Path:
         """Return a product of the run, such as ``network/network.pt``."""
         return self.results / (model or self.model) / f"seed{self.seed}" / path
 
-    def shards(self, folder: str, split: str, model: str | None = None, suffix: str = ".h5") -> tuple[Path, ...]:
+    def shards(
+        self, folder: str, split: str, model: str | None = None, suffix: str = ".h5"
+    ) -> tuple[Path, ...]:
         """Return the shards of a product for a split."""
-        numbers = sorted(int(path.stem) for path in (self.results / "index" / "shards" / split).glob("*.csv"))
-        return tuple(self.product(f"{folder}/{split}/{number}{suffix}", model) for number in numbers)
+        numbers = sorted(
+            int(path.stem) for path in (self.results / "index" / "shards" / split).glob("*.csv")
+        )
+        return tuple(
+            self.product(f"{folder}/{split}/{number}{suffix}", model) for number in numbers
+        )
 
     @property
     def labelled(self) -> tuple[str, str]:
@@ -109,19 +121,33 @@ class FinishedRun:
         if rule in CAM_TRAININGS:
             training = self.experiment.network("base" if rule == "train_base" else self.model)
             images = len(self.images(self.split("train")).images)
-            whole = total_steps(images, training["batch_size"], training["epochs"], training["steps"])[1]
+            whole = total_steps(
+                images, training["batch_size"], training["epochs"], training["steps"]
+            )[1]
         else:
-            whole = {"train_flow": settings["flow"]["steps"], "train_segmentation": settings["segmentation"]["iterations"]}[rule]
-        return min(whole, max(2, round(self.share * whole))), whole  # 0 of 0 where a network is no more than fitted
+            whole = {
+                "train_flow": settings["flow"]["steps"],
+                "train_segmentation": settings["segmentation"]["iterations"],
+            }[rule]
+        return min(
+            whole, max(2, round(self.share * whole))
+        ), whole  # 0 of 0 where a network is no more than fitted
 
     def factors(self, rule: str) -> dict[str, float]:
-        """Return how many times as much as was measured one seed of the experiment has, base and model together, by phase."""
+        """Return how many times as much as was measured one seed of the experiment has, base and
+        model together, by phase.
+        """
         chosen = [one for one in planned_work(self._both) if one.rule == rule]
         seen, unseen = (len(self.images(split).images) for split in (SEEN, UNSEEN))
         if rule in TRAININGS:
             measured, whole = self.steps(rule)
-            # CAM networks are trained on the measured images; the others see the whole split, whose passes happen as often as ever.
-            images = len(self.images(self.split("train")).images) / seen if rule in CAM_TRAININGS else 1.0
+            # CAM networks are trained on the measured images; the others see the whole split, whose
+            # passes happen as often as ever.
+            images = (
+                len(self.images(self.split("train")).images) / seen
+                if rule in CAM_TRAININGS
+                else 1.0
+            )
             return {STEPS: len(chosen) * whole / max(measured, 1), REST: len(chosen) * images}
         counts = {one: len(self.images(one.split).images) for one in chosen}
         if rule == "evaluate":
@@ -135,7 +161,11 @@ class FinishedRun:
         if rule in TRAININGS:
             measured, whole = self.steps(rule)
             trainings = sum(one.rule == rule for one in planned_work(self._both))
-            shown = f", {seen} of {len(self.images(self.split('train')).images)} images" if rule in CAM_TRAININGS else ""
+            shown = (
+                f", {seen} of {len(self.images(self.split('train')).images)} images"
+                if rule in CAM_TRAININGS
+                else ""
+            )
             return f"{measured} of {trainings} × {whole} steps{shown}"
         factors = self.factors(rule)
         if rule == "evaluate":
@@ -149,7 +179,8 @@ class FinishedRun:
 
 
 def prepare(run: FinishedRun, root: Path | None) -> None:
-    """Lay out the measured share for both sides: lists, shards of this project, the files of research code.
+    """Lay out the measured share for both sides: lists, shards of this project, the files of
+    research code.
 
     Arguments:
         run: whose folder is filled.
@@ -164,10 +195,20 @@ def prepare(run: FinishedRun, root: Path | None) -> None:
         _move(run, root)
     train, seeds, val = (run.split(key) for key in ("train", "seeds", "val"))
     if run.experiment.computed_split(seeds) != train:
-        raise UserError(f"the seeds are evaluated on {seeds}, whose maps are not those of {train}: nothing to measure them with here")
+        raise UserError(
+            f"the seeds are evaluated on {seeds}, whose maps are not those of {train}: nothing to "
+            "measure them with here"
+        )
     judged = read_masks(run.index, seeds)
-    least = max(settings["brnf"]["batch_size"], 2)  # a batch of fewer images would cost less than one of the experiment
-    seen = _spread([image for image in run.images(train).images if image.id in judged], run.share, len(run.images(train).images), least)
+    least = max(
+        settings["brnf"]["batch_size"], 2
+    )  # a batch of fewer images would cost less than one of the experiment
+    seen = _spread(
+        [image for image in run.images(train).images if image.id in judged],
+        run.share,
+        len(run.images(train).images),
+        least,
+    )
     unseen = _spread(list(run.images(val).images), run.share, len(run.images(val).images), 2)
     for name, images, split in ((SEEN, seen, seeds), (UNSEEN, unseen, val)):
         whole = run.images(split)
@@ -189,17 +230,27 @@ def _move(run: FinishedRun, root: Path) -> None:
     raise UserError(f"{root}: holds no {inside}; give the root of the data set of {run.results}")
 
 
-def _spread(images: Sequence[ImageRecord], share: float, total: int, least: int) -> list[ImageRecord]:
+def _spread(
+    images: Sequence[ImageRecord], share: float, total: int, least: int
+) -> list[ImageRecord]:
     """Choose a share of the images, evenly over the list."""
     count = min(len(images), max(least, round(share * total)))
-    return [images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)]
+    return [
+        images[position] for position in np.linspace(0, len(images) - 1, count).round().astype(int)
+    ]
 
 
 def _write_maps(run: FinishedRun, images: Sequence[str], split: str) -> None:
     """Write the maps that stages read, as a shard and as one dictionary an image."""
-    for name, (folder, product), model in (("labelled", run.labelled, run.model), ("guide", run.guide, "base")):
+    for name, (folder, product), model in (
+        ("labelled", run.labelled, run.model),
+        ("guide", run.guide, "base"),
+    ):
         _copy_maps(run, name, images, MapReader(run.shards(folder, split, model), product), product)
-    readers = {product: MapReader(run.shards("cams", split), product) for product in ("classifier", "prototype")}
+    readers = {
+        product: MapReader(run.shards("cams", split), product)
+        for product in ("classifier", "prototype")
+    }
     with write_maps(run.folder / "cams.h5") as writer:
         for image in images:
             found = {product: reader[image] for product, reader in readers.items()}
@@ -208,7 +259,9 @@ def _write_maps(run: FinishedRun, images: Sequence[str], split: str) -> None:
             write_saved(run.folder / "cams" / f"{image}.npy", found["prototype"].classes, products)
 
 
-def _copy_maps(run: FinishedRun, name: str, images: Sequence[str], reader: MapReader, product: str) -> None:
+def _copy_maps(
+    run: FinishedRun, name: str, images: Sequence[str], reader: MapReader, product: str
+) -> None:
     with write_maps(run.folder / f"{name}.h5") as writer:
         for image in images:
             maps = reader[image]
@@ -217,7 +270,9 @@ def _copy_maps(run: FinishedRun, name: str, images: Sequence[str], reader: MapRe
 
 
 def _write_pixels(run: FinishedRun, images: Sequence[str], split: str) -> None:
-    """Write the measured images' rows as a shard, and all rows of the training split as research code stores them."""
+    """Write the measured images' rows as a shard, and all rows of the training split as research
+    code stores them.
+    """
     store = PixelStore(run.shards("pixels", split))
     with write_pixels(run.folder / "pixels.h5", store.dimension, store.classes) as writer:
         for image in images:

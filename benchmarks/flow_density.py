@@ -30,17 +30,34 @@ TINY = Size((300,), 16, 16, 4)
 @torch.no_grad()
 def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare log-densities, and the couplings alone, tile by tile with one whole batch."""
-    flow = FlowDensity(size.dimension, size.classes, FlowOptions(hidden=size.hidden)).requires_grad_(False)
+    flow = FlowDensity(
+        size.dimension, size.classes, FlowOptions(hidden=size.hidden)
+    ).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    flow.fit_standardisation(torch.randn(size.dimension, generator=generator), 0.5 + torch.rand(size.dimension, generator=generator))
+    flow.fit_standardisation(
+        torch.randn(size.dimension, generator=generator),
+        0.5 + torch.rand(size.dimension, generator=generator),
+    )
     reference = ResearchFlow(flow).requires_grad_(False)
-    _assert_equal(flow, torch.randn(min(size.rows[0], TILE + 5), size.dimension, generator=generator))
-    return [row for count in size.rows for row in _compare(flow, reference, count, generator, repeats)]
+    _assert_equal(
+        flow, torch.randn(min(size.rows[0], TILE + 5), size.dimension, generator=generator)
+    )
+    return [
+        row for count in size.rows for row in _compare(flow, reference, count, generator, repeats)
+    ]
 
 
-def _compare(flow: FlowDensity, reference: ResearchFlow, count: int, generator: torch.Generator, repeats: Repeats) -> list[Row]:
+def _compare(
+    flow: FlowDensity,
+    reference: ResearchFlow,
+    count: int,
+    generator: torch.Generator,
+    repeats: Repeats,
+) -> list[Row]:
     features = torch.randn(count, flow.dimension, generator=generator)
-    shape = f"{count:,} × {flow.dimension}, K {flow.classes}, {flow.options.blocks} one-sided blocks"
+    shape = (
+        f"{count:,} × {flow.dimension}, K {flow.classes}, {flow.options.blocks} one-sided blocks"
+    )
     return [
         compare(
             "flow log-density",
@@ -67,7 +84,11 @@ def _products(flow: FlowDensity, rows: int) -> Callable[[], None]:
     """Return the matrix products of all tiles, and nothing else."""
     half, hidden = flow.dimension // 2, flow.options.hidden
     inputs = [torch.randn(TILE, width) for width in (half, hidden, flow.dimension)]
-    weights = [torch.randn(half, hidden), torch.randn(hidden, flow.dimension), torch.randn(flow.dimension, flow.classes)]
+    weights = [
+        torch.randn(half, hidden),
+        torch.randn(hidden, flow.dimension),
+        torch.randn(flow.dimension, flow.classes),
+    ]
 
     def run() -> None:
         for start in range(0, rows, TILE):
@@ -81,9 +102,13 @@ def _products(flow: FlowDensity, rows: int) -> Callable[[], None]:
 
 
 def _assert_equal(flow: FlowDensity, features: Tensor) -> None:
-    """Assert float64 equality to 1e-9 of the values, and float32 to 1e-4 of the values (or 0.01 nats)."""
+    """Assert float64 equality to 1e-9 of the values, and float32 to 1e-4 of the values (or 0.01
+    nats).
+    """
     exact = FlowDensity(flow.dimension, flow.classes, flow.options).double()
     exact.load_state_dict(flow.state_dict())
     expected = ResearchFlow(exact).log_prob(features.double())
-    torch.testing.assert_close(exact.class_log_prob(features.double()), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        exact.class_log_prob(features.double()), expected, rtol=1e-9, atol=1e-9
+    )
     torch.testing.assert_close(flow.log_prob(features).double(), expected, rtol=1e-4, atol=1e-2)

@@ -54,11 +54,15 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     )
 
 
-def _research_step(flow: ResearchFlow, features: Tensor, codes: Tensor, noise: float) -> Callable[[], None]:
+def _research_step(
+    flow: ResearchFlow, features: Tensor, codes: Tensor, noise: float
+) -> Callable[[], None]:
     """Return a step with a plain Adam."""
     options = TrainingOptions()
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2), foreach=False)
+    optimiser = torch.optim.Adam(
+        parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2), foreach=False
+    )
 
     def step() -> None:
         values = features.float()
@@ -73,10 +77,19 @@ def _research_step(flow: ResearchFlow, features: Tensor, codes: Tensor, noise: f
 
 
 def _products(flow: FlowDensity, rows: int) -> Callable[[], None]:
-    """Return the matrix products of a step: of the values, and of the gradients by inputs and by weights."""
+    """Return the matrix products of a step: of the values, and of the gradients by inputs and by
+    weights.
+    """
     half, hidden = flow.dimension // 2, flow.options.hidden
-    layers = [(half, hidden, flow.options.blocks), (hidden, flow.dimension, flow.options.blocks), (flow.dimension, flow.classes, 1)]
-    operands = [(torch.randn(TILE, wide), torch.randn(wide, out), torch.randn(TILE, out), number) for wide, out, number in layers]
+    layers = [
+        (half, hidden, flow.options.blocks),
+        (hidden, flow.dimension, flow.options.blocks),
+        (flow.dimension, flow.classes, 1),
+    ]
+    operands = [
+        (torch.randn(TILE, wide), torch.randn(wide, out), torch.randn(TILE, out), number)
+        for wide, out, number in layers
+    ]
 
     def run() -> None:
         for start in range(0, rows, TILE):
@@ -95,10 +108,17 @@ def _assert_equal_gradients(flow: FlowDensity, features: Tensor, codes: Tensor) 
     exact = FlowDensity(flow.dimension, flow.classes, flow.options).double()
     exact.load_state_dict(flow.state_dict())
     reference = ResearchFlow(exact)
-    noise = flow.options.noise * torch.randn(features.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    noise = flow.options.noise * torch.randn(
+        features.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     own = mixture_loss(exact.class_log_prob(features, noise), codes)
     theirs = reference.loss(features, codes, noise)
     torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-9)
-    found = torch.autograd.grad(own, [parameter for parameter in exact.network.parameters() if parameter.requires_grad])
-    expected = torch.autograd.grad(theirs, [parameter for parameter in reference.network.parameters() if parameter.requires_grad])
+    found = torch.autograd.grad(
+        own, [parameter for parameter in exact.network.parameters() if parameter.requires_grad]
+    )
+    expected = torch.autograd.grad(
+        theirs,
+        [parameter for parameter in reference.network.parameters() if parameter.requires_grad],
+    )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

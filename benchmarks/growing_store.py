@@ -1,4 +1,6 @@
-"""Files as research code writes them: a dictionary of maps for each image, pixel features in datasets that grow image by image."""
+"""Files as research code writes them: a dictionary of maps for each image, pixel features in
+datasets that grow image by image.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,15 +19,22 @@ __all__ = ["GrowingStore", "SavedMaps", "read_saved", "write_saved"]
 COLUMNS = {"score": np.float16, "background": np.float16, "label": np.uint8}
 
 
-def write_saved(path: Path, classes: NDArray[np.integer], products: Mapping[str, NDArray[np.floating]]) -> None:
+def write_saved(
+    path: Path, classes: NDArray[np.integer], products: Mapping[str, NDArray[np.floating]]
+) -> None:
     """Save maps [1 + k, H, W] in float32 with the class indices [k] of their channels."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content: Any = {"keys": np.asarray(classes), **{name: np.asarray(values, np.float32) for name, values in products.items()}}
+    content: Any = {
+        "keys": np.asarray(classes),
+        **{name: np.asarray(values, np.float32) for name, values in products.items()},
+    }
     np.save(path, content)
 
 
 def read_saved(path: Path) -> dict[str, NDArray[Any]]:
-    """Return a dictionary that :func:`write_saved` wrote in this very run: nobody else's pickle is read."""
+    """Return a dictionary that :func:`write_saved` wrote in this very run: nobody else's pickle is
+    read.
+    """
     content: dict[str, NDArray[Any]] = np.load(path, allow_pickle=True).item()
     return content
 
@@ -47,13 +56,15 @@ class SavedMaps:
 
 
 class GrowingStore:
-    """Pixel features and scores in an HDF5 file whose datasets grow by images, in the chunks that h5py chooses.
+    """Pixel features and scores in an HDF5 file whose datasets grow by images, in the chunks that
+    h5py chooses.
 
     Arguments:
         file: open.
 
     Attributes:
-        file: whose datasets are ``feature`` [M, D] float16, ``score`` [M], ``background`` [M] and ``label`` [M].
+        file: whose datasets are ``feature`` [M, D] float16, ``score`` [M], ``background`` [M] and
+            ``label`` [M].
         images: id -> number of the image, in the order of appending.
         grid: rows and columns of each image's feature grid.
         present: [K] bool of each image, background and labels.
@@ -73,13 +84,19 @@ class GrowingStore:
     def create(cls, path: Path, dimension: int) -> Iterator["GrowingStore"]:
         """Open an empty file for features of D dimensions."""
         with h5py.File(path, "w") as file:
-            file.create_dataset("feature", (0, dimension), np.float16, maxshape=(None, dimension), chunks=True)
+            file.create_dataset(
+                "feature", (0, dimension), np.float16, maxshape=(None, dimension), chunks=True
+            )
             for name, kind in COLUMNS.items():
                 file.create_dataset(name, (0,), kind, maxshape=(None,), chunks=True)
             store = cls(file)
             yield store
             file["images"] = np.array([name.encode() for name in store.images])
-            file["grid"], file["present"], file["begin"] = np.array(store.grid), np.array(store.present), np.array(store.begin)
+            file["grid"], file["present"], file["begin"] = (
+                np.array(store.grid),
+                np.array(store.present),
+                np.array(store.begin),
+            )
 
     @classmethod
     @contextmanager

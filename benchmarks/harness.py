@@ -34,11 +34,23 @@ __all__ = [
 PACKAGES = ("torch", "numpy", "numba", "FrEIA", "h5py", "opencv-python-headless", "timm")
 RIVALS = ("pydensecrf2",)
 """Told of where they are installed."""
-SHOWN_LOOP = ("loop", "size", "this project", "reference", "ratio (least to most)", "limit", "of limit", "goal", "met")
+SHOWN_LOOP = (
+    "loop",
+    "size",
+    "this project",
+    "reference",
+    "ratio (least to most)",
+    "limit",
+    "of limit",
+    "goal",
+    "met",
+)
 
 
 class Repeats(NamedTuple):
-    """How often each side runs, fixed before any time is known: short loops are as easily disturbed as long ones."""
+    """How often each side runs, fixed before any time is known: short loops are as easily disturbed
+    as long ones.
+    """
 
     least: int
     """Timed runs of each side at least."""
@@ -58,7 +70,9 @@ class Timing:
         return median(self.seconds)
 
     def times_faster_than(self, other: "Timing") -> tuple[float, float, float]:
-        """Return median, least and most of the ratios ``other / self``, each of two neighbouring runs."""
+        """Return median, least and most of the ratios ``other / self``, each of two neighbouring
+        runs.
+        """
         ratios = [theirs / own for own, theirs in zip(self.seconds, other.seconds, strict=True)]
         return median(ratios), min(ratios), max(ratios)
 
@@ -68,8 +82,8 @@ class Timing:
 
 
 def clock_of(processes: bool = False) -> Callable[[], float]:
-    """Return what to time with: the processor time of a single thread, which other programs of the machine do not lengthen,
-    else the wall time.
+    """Return what to time with: the processor time of a single thread, which other programs of the
+    machine do not lengthen, else the wall time.
 
     Arguments:
         processes: whether work is handed to other processes.
@@ -77,7 +91,9 @@ def clock_of(processes: bool = False) -> Callable[[], float]:
     return time.perf_counter if processes or torch.get_num_threads() > 1 else time.process_time
 
 
-def interleave(runs: Mapping[str, Callable[[], object]], repeats: Repeats, clock: Callable[[], float]) -> dict[str, Timing]:
+def interleave(
+    runs: Mapping[str, Callable[[], object]], repeats: Repeats, clock: Callable[[], float]
+) -> dict[str, Timing]:
     """Time contenders in turn, so that a busy machine slows all of them.
 
     Every contender runs once before that, untimed.
@@ -180,7 +196,8 @@ def compare(
 ) -> Row:
     """Time both sides and the limit in turn and judge the goals.
 
-    This project's side has the products that its stages have, and so has the limit; the reference has torch's own.
+    This project's side has the products that its stages have, and so has the limit; the reference
+    has torch's own.
 
     Arguments:
         loop: its name.
@@ -197,7 +214,9 @@ def compare(
         processes: whether ours hands work to other processes.
         goals: further ones.
     """
-    runs = {"ours": fast_products()(ours), "reference": reference} | ({"bound": fast_products()(bound)} if bound else {})
+    runs = {"ours": fast_products()(ours), "reference": reference} | (
+        {"bound": fast_products()(bound)} if bound else {}
+    )
     timings = interleave(runs, repeats, clock_of(processes))
     own, theirs = timings["ours"], timings["reference"].divided(reference_share)
     allowed = timings["bound"].divided(bound_share) if bound else None
@@ -218,7 +237,12 @@ def duration(seconds: float) -> str:
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table in Markdown, its heading first."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    shown = [
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    ]
     return [shown[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *shown[1:]]
 
 
@@ -230,9 +254,18 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def bfloat16_unit() -> str:
-    """Return the name of the unit that computes bfloat16 products, or nothing: bf16 is measured only where there is one."""
+    """Return the name of the unit that computes bfloat16 products, or nothing: bf16 is measured
+    only where there is one.
+    """
     flags = _processor_flags()
-    return next((name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags), "")
+    return next(
+        (
+            name
+            for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16"))
+            if flag in flags
+        ),
+        "",
+    )
 
 
 def _processor_flags() -> frozenset[str]:
@@ -244,7 +277,11 @@ def _processor_lines(key: str) -> list[str]:
     """Return the values of a key of ``/proc/cpuinfo``, one a core; none on other systems."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
-    return [value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key]
+    return [
+        value.strip()
+        for name, _, value in (line.partition(":") for line in lines)
+        if name.strip() == key
+    ]
 
 
 def machine() -> str:
@@ -268,8 +305,17 @@ def machine() -> str:
 
 def peak_extra_memory(run: Callable[[], object]) -> int:
     """Return how many bytes of tensors ``run`` holds at most beyond those that are there before."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profiler:
         run()
     assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate((event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())), initial=0))
+    events = [
+        event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    return max(
+        accumulate(
+            (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())),
+            initial=0,
+        )
+    )

@@ -1,9 +1,11 @@
 """The pixel store at 10 million rows of 768 features (15 GB): ``make scale-store``.
 
-Appending, one shuffled epoch and steps of the flow's training, each in a process of its own. Every phase tells its rate over its first and
-its last fifth: neither the length of a file nor what was read before may slow it down, and no memory may grow with the rows. The fifths of
-appending are compared by the processor time outside of the kernel: the kernel's own, for pages that keep what is written, moves by a factor
-of ten on a virtual machine, with a plain file as well.
+Appending, one shuffled epoch and steps of the flow's training, each in a process of its own. Every
+phase tells its rate over its first and
+its last fifth: neither the length of a file nor what was read before may slow it down, and no
+    memory may grow with the rows. The fifths of
+appending are compared by the processor time outside of the kernel: the kernel's own, for pages that
+keep what is written, moves by a factor of ten on a virtual machine, with a plain file as well.
 """
 
 import argparse
@@ -62,7 +64,9 @@ class Size:
 
 FULL = Size()
 EVEN_BATCHES = 16
-"""Batches of the full size that take five whole pools: single ones read a pool or do not, so their times are not one another's like."""
+"""Batches of the full size that take five whole pools: single ones read a pool or do not, so their
+times are not one another's like.
+"""
 TINY = Size(20, 50, 8, 64, 10)
 
 
@@ -85,7 +89,9 @@ class Phase:
     peak: float
 
     def rate_kept(self) -> float:
-        """Return the rate of the last fifth over that of the first, by their median pieces; NaN where these are too short for the clock."""
+        """Return the rate of the last fifth over that of the first, by their median pieces; NaN
+        where these are too short for the clock.
+        """
         fifth = max(1, len(self.pieces) // 5)
         first, last = median(self.pieces[:fifth]), median(self.pieces[-fifth:])
         return first / last if last else math.nan
@@ -107,7 +113,15 @@ class Phase:
 
 def shown(phases: list[Phase]) -> str:
     """Return the table of the phases in Markdown."""
-    heading = ("phase", "rows", "seconds", "rows a second", f"last fifth / first (≥ {RATE_GOAL:g})", f"peak, MiB (< {MEMORY_GOAL})", "met")
+    heading = (
+        "phase",
+        "rows",
+        "seconds",
+        "rows a second",
+        f"last fifth / first (≥ {RATE_GOAL:g})",
+        f"peak, MiB (< {MEMORY_GOAL})",
+        "met",
+    )
     return "\n".join(aligned([heading, *(phase.cells() for phase in phases)]))
 
 
@@ -119,7 +133,10 @@ def measure(size: Size, folder: Path) -> list[Phase]:
     """
     needed, free = RESERVE * 2 * size.rows * size.dimension, shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder}: the store takes {needed / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} are free; choose another --folder")
+        raise UserError(
+            f"{folder}: the store takes {needed / GIGABYTE:.1f} GB, {free / GIGABYTE:.1f} are "
+            "free; choose another --folder"
+        )
     path = folder / "store.h5"
     return [_alone(phase, size, path) for phase in (_append, _read, _train)]
 
@@ -136,12 +153,25 @@ def _append(size: Size, path: Path) -> Phase:
     count = size.rows_of_image
     features = random.standard_normal((16, count, size.dimension), np.float32).astype(np.float16)
     present, position = np.ones(CLASSES, np.bool_), np.arange(count)
-    clock = _Clock(max(1, size.images // 100), lambda: resource.getrusage(resource.RUSAGE_SELF).ru_utime)
+    clock = _Clock(
+        max(1, size.images // 100), lambda: resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    )
     with write_pixels(path, size.dimension, CLASSES) as writer:
         for image in range(size.images):
             score, label = random.random((2, count)), random.integers(1, CLASSES, count)
             feature = features[image % len(features)]
-            writer.append(PixelRows(f"{image:06d}", (1, count), present, feature, score[0], score[1], label, position))
+            writer.append(
+                PixelRows(
+                    f"{image:06d}",
+                    (1, count),
+                    present,
+                    feature,
+                    score[0],
+                    score[1],
+                    label,
+                    position,
+                )
+            )
             clock.tick()
     return Phase("append", size.rows, *clock.times(), peak_memory() / MEBIBYTE)
 
@@ -170,12 +200,19 @@ def _train(size: Size, path: Path) -> Phase:
     for batch in islice(_labelled(store, size.batch_rows), size.steps):
         trainer.step(batch)
         clock.tick()
-    return Phase("flow training, with reading", size.steps * size.batch_rows, *clock.times(), peak_memory() / MEBIBYTE)
+    return Phase(
+        "flow training, with reading",
+        size.steps * size.batch_rows,
+        *clock.times(),
+        peak_memory() / MEBIBYTE,
+    )
 
 
 def _labelled(store: PixelStore, batch_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for batch in store.shuffled_batches(batch_rows, 0):
-        codes = three_way_labels(torch.from_numpy(batch.score), torch.from_numpy(batch.label), 0.3, 0.7)
+        codes = three_way_labels(
+            torch.from_numpy(batch.score), torch.from_numpy(batch.label), 0.3, 0.7
+        )
         yield torch.from_numpy(batch.feature), codes
 
 
@@ -193,7 +230,9 @@ class _Clock:
 
     def times(self) -> tuple[float, tuple[float, ...]]:
         """Return the wall time of all until now, and the time of each whole piece."""
-        return time.perf_counter() - self._begin, tuple(float(value) for value in np.diff(self._times))
+        return time.perf_counter() - self._begin, tuple(
+            float(value) for value in np.diff(self._times)
+        )
 
 
 def main() -> None:

@@ -50,9 +50,13 @@ def _compare(size: Size, classes: int, repeats: Repeats) -> Row:
 
 
 def _assert_equal(mixture: LatentMixture, z: torch.Tensor) -> None:
-    """Assert equality with float64 to 1e-2 nats a thousand nats, also when all means lie 1,000 away from the origin."""
+    """Assert equality with float64 to 1e-2 nats a thousand nats, also when all means lie 1,000 away
+    from the origin.
+    """
     for shift in (0.0, 1000.0):
         moved = LatentMixture(len(mixture.means), mixture.means.shape[1], True, 0)
         moved.means.copy_(mixture.means + shift)
         expected = repeated_log_prob((z + shift).double(), moved.means.double())
-        torch.testing.assert_close(moved.log_prob(z + shift).double(), expected, rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(
+            moved.log_prob(z + shift).double(), expected, rtol=1e-5, atol=1e-3
+        )

@@ -1,7 +1,8 @@
 """Time a call of the workflow that has nothing to do, at the size of VOC 2012: `make scale`.
 
-The images are hard links to a few files of one colour, the products are empty files that Snakemake is told to take for finished ones; the
-index is real, so that a call looks at the state of all images as it would.
+The images are hard links to a few files of one colour, the products are empty files that Snakemake
+is told to take for finished ones; the index is real, so that a call looks at the state of all
+images as it would.
 """
 
 import argparse
@@ -24,7 +25,15 @@ ROOT = Path(__file__).parents[1]
 TRAIN, TRAIN_AUG, VAL = 1464, 10_582, 1449
 SMALL = "cam={map_stride: 16, side_widths: [1, 1, 1, 1]}"
 """The run must not be refused for products that the disk could not hold; as many files follow."""
-WORDS = ("--cores", "1", "--configfile", str(ROOT / "config" / "voc12.yaml"), "--config", "dataset={root: voc, verify: false}", SMALL)
+WORDS = (
+    "--cores",
+    "1",
+    "--configfile",
+    str(ROOT / "config" / "voc12.yaml"),
+    "--config",
+    "dataset={root: voc, verify: false}",
+    SMALL,
+)
 
 
 def write_voc(root: Path, train: int, train_aug: int, val: int) -> None:
@@ -37,7 +46,13 @@ def write_voc(root: Path, train: int, train_aug: int, val: int) -> None:
         val: images to evaluate on.
     """
     top = root / "VOC2012"
-    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation"):
+    for folder in (
+        "JPEGImages",
+        "Annotations",
+        "SegmentationClass",
+        "SegmentationClassAug",
+        "ImageSets/Segmentation",
+    ):
         (top / folder).mkdir(parents=True)
     Image.new("RGB", (500, 375), (90, 120, 60)).save(root / "image.jpg")
     mask = Image.new("P", (500, 375), 1)
@@ -53,22 +68,42 @@ def write_voc(root: Path, train: int, train_aug: int, val: int) -> None:
         names = random.choice(VOC_CLASSES, random.integers(1, 4), replace=False)
         objects = "".join(f"<object><name>{name}</name></object>" for name in names)
         size = "<size><width>500</width><height>375</height><depth>3</depth></size>"
-        (top / "Annotations" / f"{image}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+        (top / "Annotations" / f"{image}.xml").write_text(
+            f"<annotation>{size}{objects}</annotation>"
+        )
     for split, listed in (("train", ids[:train]), ("val", ids[train_aug:])):
         (top / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(listed) + "\n")
 
 
 def snakemake(folder: Path, *words: str) -> str:
-    """Call the workflow in a folder, in a process of its own as a user would, and return what it prints."""
-    command = (sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "workflow" / "Snakefile"), *WORDS)
-    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    """Call the workflow in a folder, in a process of its own as a user would, and return what it
+    prints.
+    """
+    command = (
+        sys.executable,
+        "-m",
+        "snakemake",
+        *words,
+        "--snakefile",
+        str(ROOT / "workflow" / "Snakefile"),
+        *WORDS,
+    )
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(f"error: snakemake failed: {(done.stdout + done.stderr)[-2000:]}")
     return done.stdout + done.stderr
 
 
 def finish(folder: Path) -> int:
-    """Index the images, make every other product an empty file that counts as finished, and return the number of files."""
+    """Index the images, make every other product an empty file that counts as finished, and return
+    the number of files.
+    """
     snakemake(folder, "--until", "index_images")
     listed = snakemake(folder, "--summary").splitlines()
     files = [folder / line.split("\t")[0] for line in listed if line.startswith("results/")]

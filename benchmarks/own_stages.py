@@ -1,4 +1,6 @@
-"""This project's side of the chain: the stages themselves over the measured share, without loading weights."""
+"""This project's side of the chain: the stages themselves over the measured share, without loading
+weights.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -38,7 +40,8 @@ QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 
 @contextmanager
 def timed_steps(module: Any, watch: Stopwatch, steps: int) -> Iterator[None]:
-    """Let a module's ``take_steps`` end after the first steps of a training, and count them to the phase of steps.
+    """Let a module's ``take_steps`` end after the first steps of a training, and count them to the
+    phase of steps.
 
     Schedule, judging and all else stay those of the whole training.
     """
@@ -84,7 +87,12 @@ def _train_flow(run: FinishedRun, watch: Stopwatch) -> Runner:
 
     def work(folder: Path) -> None:
         with timed_steps(train_flow, watch, steps):
-            train_flow.run(inputs, train_flow.Outputs(folder / "flow.pt", folder / "history.csv"), options, QUIET)
+            train_flow.run(
+                inputs,
+                train_flow.Outputs(folder / "flow.pt", folder / "history.csv"),
+                options,
+                QUIET,
+            )
 
     return work
 
@@ -103,8 +111,12 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
 
 
 def base_training(run: FinishedRun) -> tuple[train_base.Inputs, train_base.Options]:
-    """Return what a share of the base's training reads, and its options: fewer images, each as often as in the whole."""
-    options: train_base.Options = run.options(train_base, split=SEEN, method=run.experiment.trained_base)
+    """Return what a share of the base's training reads, and its options: fewer images, each as
+    often as in the whole.
+    """
+    options: train_base.Options = run.options(
+        train_base, split=SEEN, method=run.experiment.trained_base
+    )
     return train_base.Inputs(run.index), replace(options, steps=run.steps("train_base")[1])
 
 
@@ -113,15 +125,21 @@ def brnf_training(run: FinishedRun) -> tuple[train_brnf.Inputs, train_brnf.Optio
     measured, whole = run.steps("train_brnf")
     options: train_brnf.Options = run.options(train_brnf, split=SEEN, seed_product=run.guide[1])
     # As large a share of the steps as in the whole uses the flow.
-    options = replace(options, steps=whole, online_warmup=max(1, options.online_warmup * measured // whole))
-    return train_brnf.Inputs(run.index, run.product("network/network.pt", "base"), (run.folder / "guide.h5",)), options
+    options = replace(
+        options, steps=whole, online_warmup=max(1, options.online_warmup * measured // whole)
+    )
+    return train_brnf.Inputs(
+        run.index, run.product("network/network.pt", "base"), (run.folder / "guide.h5",)
+    ), options
 
 
 CAM_TRAININGS: dict[str, tuple[Any, Callable[[FinishedRun], tuple[Any, Any]]]] = {
     "train_base": (train_base, base_training),
     "train_brnf": (train_brnf, brnf_training),
 }
-"""Training of a CAM network -> its stage, and what gives the inputs and options of the measured share."""
+"""Training of a CAM network -> its stage, and what gives the inputs and options of the measured
+share.
+"""
 
 
 def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
@@ -130,8 +148,13 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
     backbone = cam_training.build_backbone(options.backbone_options())
 
     def work(folder: Path) -> None:
-        with replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone)), timed_steps(cam_training, watch, steps):
-            stage.run(inputs, stage.Outputs(folder / "network.pt", folder / "history.csv"), options, QUIET)
+        with (
+            replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone)),
+            timed_steps(cam_training, watch, steps),
+        ):
+            stage.run(
+                inputs, stage.Outputs(folder / "network.pt", folder / "history.csv"), options, QUIET
+            )
 
     return work
 
@@ -141,7 +164,12 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
     options = run.options(make_pseudo_labels, product=run.labelled[1])
 
     def work(folder: Path) -> None:
-        make_pseudo_labels.run(inputs, make_pseudo_labels.Outputs(folder / "masks", folder / "probabilities.h5"), options, QUIET)
+        make_pseudo_labels.run(
+            inputs,
+            make_pseudo_labels.Outputs(folder / "masks", folder / "probabilities.h5"),
+            options,
+            QUIET,
+        )
 
     return work
 
@@ -149,13 +177,24 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
 def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     split = run.split("train")
     inputs = train_segmentation.Inputs(run.index, run.shards("pseudo_labels", split, suffix=""))
-    options, steps = run.options(train_segmentation, split=split), run.steps("train_segmentation")[0]
+    options, steps = (
+        run.options(train_segmentation, split=split),
+        run.steps("train_segmentation")[0],
+    )
     torch.manual_seed(options.seed)
     network = build_deeplab(options, len(run.images(SEEN).classes) + 1)
 
     def work(folder: Path) -> None:
-        with replaced(train_segmentation, build_deeplab=lambda *_: copy.deepcopy(network)), timed_steps(train_segmentation, watch, steps):
-            train_segmentation.run(inputs, train_segmentation.Outputs(folder / "network.pt", folder / "history.csv"), options, QUIET)
+        with (
+            replaced(train_segmentation, build_deeplab=lambda *_: copy.deepcopy(network)),
+            timed_steps(train_segmentation, watch, steps),
+        ):
+            train_segmentation.run(
+                inputs,
+                train_segmentation.Outputs(folder / "network.pt", folder / "history.csv"),
+                options,
+                QUIET,
+            )
 
     return work
 
@@ -168,7 +207,12 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
 
     def work(folder: Path) -> None:
         with replaced(predict_segmentation, load_network=lambda *_: loaded):
-            predict_segmentation.run(inputs, predict_segmentation.Outputs(folder / "masks", folder / "probabilities.h5"), options, QUIET)
+            predict_segmentation.run(
+                inputs,
+                predict_segmentation.Outputs(folder / "masks", folder / "probabilities.h5"),
+                options,
+                QUIET,
+            )
 
     return work
 
@@ -176,7 +220,9 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
 def evaluations(run: FinishedRun) -> tuple[evaluate.Options, evaluate.Options]:
     """Return the options under which the measured maps and masks are evaluated."""
     product = run.experiment.seed_map(run.model)
-    return run.options(evaluate, split=SEEN, product=product), run.options(evaluate, split=UNSEEN, product="mask")
+    return run.options(evaluate, split=SEEN, product=product), run.options(
+        evaluate, split=UNSEEN, product="mask"
+    )
 
 
 def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:

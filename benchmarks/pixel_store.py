@@ -35,23 +35,30 @@ TINY = Size(5, 100, 8, 64)
 def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare mixed blocks with rows picked one by one, all from the page cache.
 
-    Rows come image by image, so that their number is not known when the file is begun: the reference lets h5py choose the chunks
-    of a dataset that grows. A second line, without a goal, grants it one piece of known size.
+    Rows come image by image, so that their number is not known when the file is begun: the
+    reference lets h5py choose the chunks of a dataset that grows. A second line, without a goal,
+    grants it one piece of known size.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store.h5"
-        plain = {"growing dataset": Path(folder) / "growing.h5", "one piece": Path(folder) / "piece.h5"}
+        plain = {
+            "growing dataset": Path(folder) / "growing.h5",
+            "one piece": Path(folder) / "piece.h5",
+        }
         _write(size, store, *plain.values())
         pixels = PixelStore([store])
         _assert_equal(pixels, plain["one piece"], size.batch_rows)
         return [_compare(size, pixels, store, path, name, repeats) for name, path in plain.items()]
 
 
-def _compare(size: Size, pixels: PixelStore, store: Path, plain: Path, name: str, repeats: Repeats) -> Row:
+def _compare(
+    size: Size, pixels: PixelStore, store: Path, plain: Path, name: str, repeats: Repeats
+) -> Row:
     with h5py.File(plain, "r") as file:
         return compare(
             "pixel-store minibatches",
-            f"{len(pixels):,} × {size.dimension} float16, batches of {size.batch_rows:,}; reference: {name}",
+            f"{len(pixels):,} × {size.dimension} float16, batches of {size.batch_rows:,}; "
+            f"reference: {name}",
             lambda: [len(batch) for batch in pixels.shuffled_batches(size.batch_rows, 0, epochs=1)],
             lambda: len(next(_picked_rows(file["feature"], size.batch_rows, 0))),
             repeats,
@@ -63,22 +70,43 @@ def _compare(size: Size, pixels: PixelStore, store: Path, plain: Path, name: str
 
 
 def _write(size: Size, store: Path, growing: Path, piece: Path) -> None:
-    """Write the same features as a pixel store, into a dataset that grows, and into one of known size."""
+    """Write the same features as a pixel store, into a dataset that grows, and into one of known
+    size.
+    """
     random = np.random.default_rng(0)
     count, total = size.rows_of_image, size.images * size.rows_of_image
     present = np.ones(CLASSES, np.bool_)
-    with write_pixels(store, size.dimension, CLASSES) as writer, h5py.File(growing, "w") as first, h5py.File(piece, "w") as second:
-        grown = first.create_dataset("feature", (0, size.dimension), np.float16, maxshape=(None, size.dimension), chunks=True)
+    with (
+        write_pixels(store, size.dimension, CLASSES) as writer,
+        h5py.File(growing, "w") as first,
+        h5py.File(piece, "w") as second,
+    ):
+        grown = first.create_dataset(
+            "feature", (0, size.dimension), np.float16, maxshape=(None, size.dimension), chunks=True
+        )
         known = second.create_dataset("feature", (total, size.dimension), np.float16)
         for image in range(size.images):
             feature = random.standard_normal((count, size.dimension), np.float32).astype(np.float16)
             score, label = random.random((2, count)), random.integers(1, CLASSES, count)
-            writer.append(PixelRows(f"{image:06d}", (1, count), present, feature, score[0], score[1], label, np.arange(count)))
+            writer.append(
+                PixelRows(
+                    f"{image:06d}",
+                    (1, count),
+                    present,
+                    feature,
+                    score[0],
+                    score[1],
+                    label,
+                    np.arange(count),
+                )
+            )
             grown.resize((image + 1) * count, 0)
             grown[-count:] = known[image * count : (image + 1) * count] = feature
 
 
-def _picked_rows(dataset: h5py.Dataset, batch_rows: int, seed: int) -> Iterator[NDArray[np.float16]]:
+def _picked_rows(
+    dataset: h5py.Dataset, batch_rows: int, seed: int
+) -> Iterator[NDArray[np.float16]]:
     """Yield batches of a random permutation, each by one read of its sorted rows."""
     permutation = np.random.default_rng(seed).permutation(len(dataset))
     for start in range(0, len(permutation), batch_rows):
@@ -98,7 +126,9 @@ def _read_in_order(path: Path) -> Callable[[], int]:
 
 
 def _assert_equal(pixels: PixelStore, plain: Path, batch_rows: int) -> None:
-    """Assert that an epoch holds every row once, to the bit, and hardly any next to its neighbour in the file."""
+    """Assert that an epoch holds every row once, to the bit, and hardly any next to its neighbour
+    in the file.
+    """
     found = PixelBatch.join(list(pixels.shuffled_batches(batch_rows, 0, epochs=1)))
     assert np.array_equal(np.sort(found.row), np.arange(len(pixels)))
     assert np.mean(np.diff(found.row) == 1) < 0.05

@@ -1,6 +1,8 @@
-"""The flow as the research code of the field writes it, from the equations of docs/method.md section 5.
+"""The flow as the research code of the field writes it, from the equations of docs/method.md
+section 5.
 
-The structure is that of DDFP: FrEIA's graph of couplings and permutations over one whole batch; a mixture that repeats every
+The structure is that of DDFP: FrEIA's graph of couplings and permutations over one whole batch; a
+    mixture that repeats every
 point for every class; a loop over the classes in the loss.
 """
 
@@ -25,11 +27,15 @@ class ResearchFlow(nn.Module):
         kind = {"one_sided": AffineCouplingOneSided, "glow": GLOWCouplingBlock}[options.coupling]
 
         def subnet(inputs: int, outputs: int) -> nn.Module:
-            return nn.Sequential(nn.Linear(inputs, options.hidden), nn.ReLU(), nn.Linear(options.hidden, outputs))
+            return nn.Sequential(
+                nn.Linear(inputs, options.hidden), nn.ReLU(), nn.Linear(options.hidden, outputs)
+            )
 
         nodes = [InputNode(flow.dimension)]
         for block in range(options.blocks):
-            nodes.append(Node(nodes[-1], kind, {"subnet_constructor": subnet, "clamp": options.clamp}))
+            nodes.append(
+                Node(nodes[-1], kind, {"subnet_constructor": subnet, "clamp": options.clamp})
+            )
             nodes.append(Node(nodes[-1], PermuteRandom, {"seed": block}))
         self.network = GraphINN([*nodes, OutputNode(nodes[-1])])
         for own, theirs in zip(flow.network.module_list, self.network.module_list, strict=True):
@@ -61,9 +67,13 @@ class ResearchFlow(nn.Module):
         return repeated_log_prob(z, self.means) + log_determinant.unsqueeze(1)
 
     @torch.no_grad()
-    def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw features [count, D] of a class around its mean, ``width`` wide in the latent space."""
-        z = self.means[class_index] + width * torch.randn(count, self.dimension, generator=generator)
+        z = self.means[class_index] + width * torch.randn(
+            count, self.dimension, generator=generator
+        )
         return self.network(z, rev=True)[0] * self.deviation + self.mean
 
     def loss(self, features: Tensor, codes: Tensor, noise: Tensor) -> Tensor:

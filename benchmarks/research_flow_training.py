@@ -1,4 +1,6 @@
-"""The research side of the flow's training, in the structure of DDFP, over pixels in one HDF5 file that has grown by images."""
+"""The research side of the flow's training, in the structure of DDFP, over pixels in one HDF5 file
+that has grown by images.
+"""
 
 import copy
 import csv
@@ -33,7 +35,8 @@ BLOCK = 4096
 
 
 class _FlowTraining:
-    """The flow's training on one growing HDF5 file: random rows by sorted fancy indexing, whole batches, a plain Adam.
+    """The flow's training on one growing HDF5 file: random rows by sorted fancy indexing, whole
+    batches, a plain Adam.
 
     Arguments:
         store: all pixels.
@@ -42,10 +45,14 @@ class _FlowTraining:
         watch: of the side.
     """
 
-    def __init__(self, store: GrowingStore, options: train_flow.Options, steps: int, watch: Stopwatch) -> None:
+    def __init__(
+        self, store: GrowingStore, options: train_flow.Options, steps: int, watch: Stopwatch
+    ) -> None:
         self.options, self.steps, self.watch = options, steps, watch
         self.feature = store.file["feature"]
-        self.score, self.background, self.label = (torch.from_numpy(store.file[name][()]) for name in ("score", "background", "label"))
+        self.score, self.background, self.label = (
+            torch.from_numpy(store.file[name][()]) for name in ("score", "background", "label")
+        )
         self.codes = three_way_labels(self.score, self.label, options.tau_low, options.tau_high)
         counts = np.diff(store.begin)
         self.image = np.repeat(np.arange(len(counts)), counts)
@@ -53,7 +60,9 @@ class _FlowTraining:
         held = np.repeat([image in held_out for image in store.images], counts)
         self.trained, self.held = np.flatnonzero(~held), np.flatnonzero(held)
         self.allowed = torch.from_numpy(np.array(store.present))
-        self.density = FlowDensity(self.feature.shape[1], self.allowed.shape[1], options.flow_options())
+        self.density = FlowDensity(
+            self.feature.shape[1], self.allowed.shape[1], options.flow_options()
+        )
         self.flow = ResearchFlow(self.density)
         self.history: list[tuple[int, float, float | None]] = []
 
@@ -72,7 +81,10 @@ class _FlowTraining:
 
     def batches(self) -> Iterator[NDArray[np.integer]]:
         """Yield the sorted rows of one step after the other, each row once an epoch."""
-        random, size = np.random.default_rng(self.options.seed), min(self.options.batch_rows, len(self.trained))
+        random, size = (
+            np.random.default_rng(self.options.seed),
+            min(self.options.batch_rows, len(self.trained)),
+        )
         while True:
             permutation = random.permutation(self.trained)
             for begin in range(0, len(permutation) - size + 1, size):
@@ -82,11 +94,22 @@ class _FlowTraining:
         """Take the steps and keep the state of the least held-out loss."""
         options, flow = self.options, self.flow
         parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.Adam(parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2), foreach=False)
+        optimiser = torch.optim.Adam(
+            parameters,
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            foreach=False,
+        )
         interval = max(25, options.steps // 20)
         judged = np.sort(np.random.default_rng(options.seed).permutation(self.held)[:JUDGED_ROWS])
-        drawn = torch.randn(len(judged), flow.dimension, generator=torch.Generator().manual_seed(options.seed))
-        scale = options.noise / self.density.deviation if options.noise_unit == "feature" else options.noise
+        drawn = torch.randn(
+            len(judged), flow.dimension, generator=torch.Generator().manual_seed(options.seed)
+        )
+        scale = (
+            options.noise / self.density.deviation
+            if options.noise_unit == "feature"
+            else options.noise
+        )
         noise = scale * drawn
         best, state = math.inf, copy.deepcopy(flow.state_dict())
         for number, rows in zip(range(1, self.steps + 1), self.batches(), strict=False):
@@ -109,7 +132,9 @@ class _FlowTraining:
                     held_out = flow.loss(features, self.codes[judged], noise).item()
                 if held_out < best:
                     best, state = held_out, copy.deepcopy(flow.state_dict())
-            self.history.append((number, loss.item() / flow.dimension, held_out and held_out / flow.dimension))
+            self.history.append(
+                (number, loss.item() / flow.dimension, held_out and held_out / flow.dimension)
+            )
         if len(judged):
             flow.load_state_dict(state)
         flow.requires_grad_(False)
@@ -120,20 +145,30 @@ class _FlowTraining:
         if fixed is not None:
             return fixed
         labelled = self.codes.numpy() >= 0
-        rows = next(found for found in (self.held[labelled[self.held]], self.trained[labelled[self.trained]]) if len(found))
+        rows = next(
+            found
+            for found in (self.held[labelled[self.held]], self.trained[labelled[self.trained]])
+            if len(found)
+        )
         rows = np.sort(np.random.default_rng(self.options.seed).permutation(rows)[:JUDGED_ROWS])
-        return fit_temperature(self._log_prob(self.rows(rows)), self.allowed[self.image[rows]], self.options.target)
+        return fit_temperature(
+            self._log_prob(self.rows(rows)), self.allowed[self.image[rows]], self.options.target
+        )
 
     def calibrate(self, path: Path) -> None:
         """Gather the quantiles in a pass over all rows and save the flow."""
         temperature = self.temperature()
-        fit = CalibrationFit(self.flow.classes, self.options.tau_low, self.options.tau_high, self.options.seed)
+        fit = CalibrationFit(
+            self.flow.classes, self.options.tau_low, self.options.tau_high, self.options.seed
+        )
         for begin in range(0, len(self.feature), BLOCK):
             part = slice(begin, begin + BLOCK)
             log_prob = self._log_prob(torch.from_numpy(self.feature[part]).float())
             fit.update(log_prob, self.label[part], self.score[part], self.background[part])
         own = {f"network.{name}": value for name, value in self.flow.network.state_dict().items()}
-        self.density.load_state_dict({**self.density.state_dict(), **own, "mixture.means": self.flow.means.data})
+        self.density.load_state_dict(
+            {**self.density.state_dict(), **own, "mixture.means": self.flow.means.data}
+        )
         save_density(path, self.density, fit.finish(temperature))
 
     def _log_prob(self, features: Tensor) -> Tensor:

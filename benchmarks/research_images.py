@@ -1,4 +1,6 @@
-"""The research side of the stages over images: one image after the other, over all classes, into files of one image each."""
+"""The research side of the stages over images: one image after the other, over all classes, into
+files of one image each.
+"""
 
 import json
 from pathlib import Path
@@ -36,16 +38,26 @@ from brnf.segment.crf import CrfOptions, dense_crf
 from brnf.segment.deeplab import DeepLab, load_network
 from brnf.segment.predict import seen_size
 from brnf.segment.pseudo_labels import label_image, map_probability
-from brnf.stages import compute_cams, denoise_seeds, make_pseudo_labels, predict_segmentation, store_pixels
+from brnf.stages import (
+    compute_cams,
+    denoise_seeds,
+    make_pseudo_labels,
+    predict_segmentation,
+    store_pixels,
+)
 from brnf.store.pixels import PixelRows
 
 __all__ = ["RESEARCH_IMAGES"]
 
 
 def _pair(network: CamNetwork, view: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits [1, C, h, w] and features [1, D, h, w], each summed over an image and its mirror, which are seen apart."""
+    """Return logits [1, C, h, w] and features [1, D, h, w], each summed over an image and its
+    mirror, which are seen apart.
+    """
     straight, mirrored = network(view), network(view.flip(-1))
-    return straight.logits + mirrored.logits.flip(-1), straight.features + mirrored.features.flip(-1)
+    return straight.logits + mirrored.logits.flip(-1), straight.features + mirrored.features.flip(
+        -1
+    )
 
 
 def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
@@ -56,7 +68,9 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     if (*rules, options.amp) != ("structure", "all", None, False):
         raise UserError("the research side has SIPE's seeds and background, in float32")
 
-    def maps_of(image: Tensor, labels: Tensor, size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+    def maps_of(
+        image: Tensor, labels: Tensor, size: tuple[int, int]
+    ) -> dict[str, NDArray[np.float32]]:
         present = present_classes(labels[None])
         sums: list[list[Tensor]] = [[], []]
         for scale in options.scales:
@@ -66,7 +80,9 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
             with watch.loop("prototypes, seeds, cosine maps"):
                 seeds = intermediate_seeds(classifier_maps(logits, labels[None]), features, present)
                 activation = intermediate_prototype_maps(features, seeds)
-            for kept, maps in zip(sums, (logits.relu()[:, labels.bool()], activation[:, present[0]]), strict=True):
+            for kept, maps in zip(
+                sums, (logits.relu()[:, labels.bool()], activation[:, present[0]]), strict=True
+            ):
                 kept.append(F.interpolate(maps, size, mode="bilinear", align_corners=False)[0])
         classifier, prototype = (divide_by_maximum(torch.stack(kept).sum(0)) for kept in sums)
         with_background = torch.cat([1 - classifier.amax(0, keepdim=True), classifier])
@@ -75,7 +91,10 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     def work(folder: Path) -> None:
         with torch.no_grad():
             for record in index.images:
-                image, labels = load_image(record, options.image_long_side, CPU), label_vector(record, index, CPU)
+                image, labels = (
+                    load_image(record, options.image_long_side, CPU),
+                    label_vector(record, index, CPU),
+                )
                 found = maps_of(image, labels, map_size(record, options.map_stride))
                 write_saved(folder / f"{record.id}.npy", np.array(record.labels), found)
 
@@ -92,7 +111,12 @@ def _store_pixels(run: FinishedRun, watch: Stopwatch) -> Runner:
         saved = read_saved(run.folder / "cams" / f"{image}.npy")
         grid = features.shape[1], features.shape[2]
         # By exact areas, unlike torch's pooling: the same scores on both sides.
-        reduced = np.stack([cv2.resize(one, grid[::-1], interpolation=cv2.INTER_AREA).ravel() for one in saved[product]])
+        reduced = np.stack(
+            [
+                cv2.resize(one, grid[::-1], interpolation=cv2.INTER_AREA).ravel()
+                for one in saved[product]
+            ]
+        )
         return PixelRows(
             image=image,
             grid=grid,
@@ -126,21 +150,46 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     def work(folder: Path) -> None:
         with torch.no_grad(), GrowingStore.open(run.folder / "growing.h5") as store:
             for record in images:
-                saved, rows, number = read_saved(run.folder / "cams" / f"{record.id}.npy"), store.rows(record.id), store.images[record.id]
+                saved, rows, number = (
+                    read_saved(run.folder / "cams" / f"{record.id}.npy"),
+                    store.rows(record.id),
+                    store.images[record.id],
+                )
                 features = torch.from_numpy(store.file["feature"][rows]).float()
                 with watch.loop("flow log-density"):
                     log_prob = flow.log_prob(features)
                 label = torch.from_numpy(store.file["label"][rows])
                 allowed = torch.from_numpy(store.present[number]).expand(len(label), -1)
-                margin = decision_margin(options.rule, options.xi, log_prob, label, allowed, calibration, options.population)
+                margin = decision_margin(
+                    options.rule,
+                    options.xi,
+                    log_prob,
+                    label,
+                    allowed,
+                    calibration,
+                    options.population,
+                )
                 values = torch.from_numpy(saved[product])
-                enlarged = enlarge_margin(margin.view(*store.grid[number].tolist()), (values.shape[1], values.shape[2]), options.upsample)
-                write_saved(folder / f"{record.id}.npy", saved["keys"], {"seeds": depress(values, enlarged, options.factor).numpy()})
+                enlarged = enlarge_margin(
+                    margin.view(*store.grid[number].tolist()),
+                    (values.shape[1], values.shape[2]),
+                    options.upsample,
+                )
+                write_saved(
+                    folder / f"{record.id}.npy",
+                    saved["keys"],
+                    {"seeds": depress(values, enlarged, options.factor).numpy()},
+                )
 
     return work
 
 
-def _refined(watch: Stopwatch, image: NDArray[np.uint8], probability: NDArray[np.float32], options: CrfOptions) -> NDArray[np.float32]:
+def _refined(
+    watch: Stopwatch,
+    image: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    options: CrfOptions,
+) -> NDArray[np.float32]:
     with watch.loop("dense CRF"):
         return dense_crf(image, probability, options)
 
@@ -159,14 +208,22 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
 
     def work(folder: Path) -> None:
         for record in index.images:
-            image, saved = read_image(record.path), read_saved(run.folder / "labelled" / f"{record.id}.npy")
+            image, saved = (
+                read_image(record.path),
+                read_saved(run.folder / "labelled" / f"{record.id}.npy"),
+            )
             height, width = image.shape[:2]
             values = resize_maps(saved[options.product], (height, width))
             probability = np.zeros((len(every_class) + 1, height, width), np.float32)
-            probability[[0, *saved["keys"]]] = map_probability(values, options.unary if options.crf else "scores")
+            probability[[0, *saved["keys"]]] = map_probability(
+                values, options.unary if options.crf else "scores"
+            )
             if options.crf:
                 probability = _refined(watch, image, probability, options)
-            _save_mask(folder / "masks" / f"{record.id}.png", label_image(probability, every_class, options.confidence))
+            _save_mask(
+                folder / "masks" / f"{record.id}.png",
+                label_image(probability, every_class, options.confidence),
+            )
 
     return work
 
@@ -184,14 +241,20 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
             probability = _segmented(network, image, options).softmax(0).numpy()
             if options.crf:
                 probability = _refined(watch, image, probability, options)
-            _save_mask(folder / "masks" / f"{record.id}.png", probability.argmax(0).astype(np.uint8))
+            _save_mask(
+                folder / "masks" / f"{record.id}.png", probability.argmax(0).astype(np.uint8)
+            )
 
     return work
 
 
 @torch.no_grad()
-def _segmented(network: DeepLab, image: NDArray[np.uint8], options: predict_segmentation.Options) -> Tensor:
-    """Return the mean logits [K, H, W] over all scales; the image and its mirror are seen apart and enlarged apart."""
+def _segmented(
+    network: DeepLab, image: NDArray[np.uint8], options: predict_segmentation.Options
+) -> Tensor:
+    """Return the mean logits [K, H, W] over all scales; the image and its mirror are seen apart and
+    enlarged apart.
+    """
     height, width = image.shape[:2]
     align = network.options.align_corners
 
@@ -212,7 +275,11 @@ def _segmented(network: DeepLab, image: NDArray[np.uint8], options: predict_segm
 
 def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
     maps, _ = evaluations(run)
-    predicted = {path.stem: path for folder in run.shards("predictions", run.split("val"), suffix="") for path in folder.glob("*.png")}
+    predicted = {
+        path.stem: path
+        for folder in run.shards("predictions", run.split("val"), suffix="")
+        for path in folder.glob("*.png")
+    }
 
     def truths(split: str) -> dict[str, NDArray[np.int32]]:
         index = run.images(split)
@@ -220,7 +287,9 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
         found = {record.id: truth.objects(record) for record in index.images}
         return {image: as_labels(mask) for image, mask in found.items() if mask is not None}
 
-    def confusion(truth: dict[str, NDArray[np.int32]], labels: dict[str, NDArray[np.uint8]]) -> NDArray[np.int64]:
+    def confusion(
+        truth: dict[str, NDArray[np.int32]], labels: dict[str, NDArray[np.uint8]]
+    ) -> NDArray[np.int64]:
         with watch.loop("confusion matrix"):
             return masked_count((truth[image], as_labels(labels[image])) for image in truth)
 
@@ -228,27 +297,41 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
         with watch.phase(MAPS):
             truth = truths(SEEN)
             saved = {image: read_saved(run.folder / "cams" / f"{image}.npy") for image in truth}
-            sweep = [mean_iou(confusion(truth, _over(saved, truth, maps.product, threshold))) for threshold in (None, *maps.thresholds)]
+            sweep = [
+                mean_iou(confusion(truth, _over(saved, truth, maps.product, threshold)))
+                for threshold in (None, *maps.thresholds)
+            ]
             (folder / "maps.json").write_text(json.dumps([float(value) for value in sweep]))
         with watch.phase(MASKS):
             truth = truths(UNSEEN)
-            counts = confusion(truth, {image: np.array(Image.open(predicted[image])) for image in truth})
+            counts = confusion(
+                truth, {image: np.array(Image.open(predicted[image])) for image in truth}
+            )
             (folder / "masks.json").write_text(json.dumps([float(mean_iou(counts))]))
 
     return work
 
 
 def _over(
-    saved: dict[str, dict[str, NDArray[np.float32]]], truth: dict[str, NDArray[np.int32]], product: str, threshold: float | None
+    saved: dict[str, dict[str, NDArray[np.float32]]],
+    truth: dict[str, NDArray[np.int32]],
+    product: str,
+    threshold: float | None,
 ) -> dict[str, NDArray[np.uint8]]:
-    """Return the masks of all images with a constant as their background, or with the maps' own where there is none."""
+    """Return the masks of all images with a constant as their background, or with the maps' own
+    where there is none.
+    """
     found = {}
     for image, mask in truth.items():
         values = resize_maps(saved[image][product], (mask.shape[0], mask.shape[1]))
         if threshold is not None:
-            below = np.nextafter(np.float32(threshold), np.float32(0))  # at the threshold a pixel is foreground
+            below = np.nextafter(
+                np.float32(threshold), np.float32(0)
+            )  # at the threshold a pixel is foreground
             values = np.pad(values[1:], ((1, 0), (0, 0), (0, 0)), constant_values=below)
-        found[image] = np.pad(saved[image]["keys"], (1, 0)).astype(np.uint8)[np.argmax(values, axis=0)]
+        found[image] = np.pad(saved[image]["keys"], (1, 0)).astype(np.uint8)[
+            np.argmax(values, axis=0)
+        ]
     return found
 
 

@@ -1,4 +1,6 @@
-"""Seeds, prototypes and their maps in the structure of SIPE's network: over all classes, with all intermediates in memory."""
+"""Seeds, prototypes and their maps in the structure of SIPE's network: over all classes, with all
+intermediates in memory.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,8 @@ __all__ = ["intermediate_prototype_maps", "intermediate_seeds"]
 
 
 def intermediate_seeds(maps: Tensor, features: Tensor, present: Tensor) -> Tensor:
-    """Return one-hot seeds [N, K, h, w] by way of the overlaps of all pixels with all classes, [N, K, hw, hw].
+    """Return one-hot seeds [N, K, h, w] by way of the overlaps of all pixels with all classes, [N,
+    K, hw, hw].
 
     Arguments:
         maps: A, [N, K, h, w].
@@ -25,7 +28,12 @@ def intermediate_seeds(maps: Tensor, features: Tensor, present: Tensor) -> Tenso
     overlap = (intersection / union).view(len(maps), -1, height, width)
     overlap[:, 0] *= 0.5
     winner = overlap.argmax(1).view(-1, height, width, 1)
-    seeds = torch.zeros(len(maps), height, width, maps.shape[1]).scatter_(-1, winner, 1).permute(0, 3, 1, 2).contiguous()
+    seeds = (
+        torch.zeros(len(maps), height, width, maps.shape[1])
+        .scatter_(-1, winner, 1)
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
     return seeds * present[:, :, None, None]
 
 

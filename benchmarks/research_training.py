@@ -1,4 +1,6 @@
-"""The research side of the trainings: the flow, the BRNF network with its online flow, the segmentation network."""
+"""The research side of the trainings: the flow, the BRNF network with its online flow, the
+segmentation network.
+"""
 
 import copy
 import csv
@@ -47,17 +49,29 @@ SEEING = "train_brnf, images seen each step"
 
 
 class _ResearchOnlineFlow(OnlineFlow):
-    """The online flow with the research code's arithmetic: whole batches, differences of all classes, a plain Adam."""
+    """The online flow with the research code's arithmetic: whole batches, differences of all
+    classes, a plain Adam.
+    """
 
     def __init__(
-        self, dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device | str, watch: Stopwatch
+        self,
+        dimension: int,
+        classes: int,
+        flow: FlowOptions,
+        options: OnlineOptions,
+        device: torch.device | str,
+        watch: Stopwatch,
     ) -> None:
         super().__init__(dimension, classes, flow, options, device)
         self._watch = watch
         self.flow: Any = ResearchFlow(self.flow)
-        self._parameters = [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
+        self._parameters = [
+            parameter for parameter in self.flow.parameters() if parameter.requires_grad
+        ]
         betas = (options.beta1, options.beta2)
-        self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, foreach=False)
+        self._optimiser = torch.optim.Adam(
+            self._parameters, lr=options.learning_rate, betas=betas, foreach=False
+        )
 
     def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
         """Take one step on the features of a batch."""
@@ -67,7 +81,9 @@ class _ResearchOnlineFlow(OnlineFlow):
     def posterior(self, features: Tensor, allowed: Tensor) -> Tensor:
         """Return p(k|v), [N, K], from the log-densities of one whole batch."""
         with self._watch.loop("flow log-density"), torch.no_grad():
-            return tempered_posterior(self.flow.log_prob(features.detach()), allowed, self.temperature)
+            return tempered_posterior(
+                self.flow.log_prob(features.detach()), allowed, self.temperature
+            )
 
     def _refit(self) -> None:
         with self._watch.loop("flow log-density"), torch.no_grad():
@@ -100,7 +116,9 @@ def _count_gradient(features: Tensor, cosine: Tensor, watch: Stopwatch) -> None:
 
 @contextmanager
 def research_objective(watch: Stopwatch) -> Iterator[None]:
-    """Let the objective of BRNF, within the block, make maps with SIPE's intermediates and the online flow as research code does."""
+    """Let the objective of BRNF, within the block, make maps with SIPE's intermediates and the
+    online flow as research code does.
+    """
 
     def maps_of(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
         if (rules.seed_rule, rules.background_weight, output.affinity) != ("structure", None, None):
@@ -115,7 +133,13 @@ def research_objective(watch: Stopwatch) -> Iterator[None]:
         _count_gradient(features, cosine, watch)
         return TrainingMaps(classifier, cosine, counts)
 
-    def flow_of(dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device) -> OnlineFlow:
+    def flow_of(
+        dimension: int,
+        classes: int,
+        flow: FlowOptions,
+        options: OnlineOptions,
+        device: torch.device,
+    ) -> OnlineFlow:
         return _ResearchOnlineFlow(dimension, classes, flow, options, device, watch)
 
     with (
@@ -126,7 +150,9 @@ def research_objective(watch: Stopwatch) -> Iterator[None]:
         yield
 
 
-def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | None = None) -> Runner:
+def _train_network(
+    run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | None = None
+) -> Runner:
     """Set up the training of a CAM network in planes, with the research code's maps and flow.
 
     The loop around the step, the other losses and the optimiser of the network are this project's.
@@ -135,7 +161,8 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | 
         run: finished.
         watch: of the side.
         rule: ``train_base`` or ``train_brnf``.
-        cache: whether a frozen backbone's outputs are kept; None: as configured, which is the same work as this project's.
+        cache: whether a frozen backbone's outputs are kept; None: as configured, which is the same
+            work as this project's.
     """
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
@@ -151,7 +178,9 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | 
             with watch.loop("CAM inference"):
                 return stages(images)
 
-        network.__dict__["stages"] = timed  # asked for the outputs that are kept or that the classifier is fitted to
+        network.__dict__["stages"] = (
+            timed  # asked for the outputs that are kept or that the classifier is fitted to
+        )
         return network
 
     def work(folder: Path) -> None:
@@ -160,8 +189,14 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str, cache: bool | 
         with (
             research_objective(watch),
             replaced(common, use_fast_products=lambda: None),
-            replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes),
-            replaced(train_brnf, MapReader=lambda *_: guide, load_cam_network=lambda *words: in_planes(load_cam_network(*words))),
+            replaced(
+                cam_training, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes
+            ),
+            replaced(
+                train_brnf,
+                MapReader=lambda *_: guide,
+                load_cam_network=lambda *words: in_planes(load_cam_network(*words)),
+            ),
             timed_steps(cam_training, watch, steps),
         ):
             stage.run(inputs, outputs, options, QUIET)
@@ -185,10 +220,15 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     def work(folder: Path) -> None:
         images = pair_with_masks(index.images, run.shards("pseudo_labels", split, suffix=""))
         count = options.iterations * options.batch_size
-        draws = SegmentationDraws(images, len(index.classes), count, options, (red, green, blue), options.seed)
+        draws = SegmentationDraws(
+            images, len(index.classes), count, options, (red, green, blue), options.seed
+        )
         step = plain_trainer(copy.deepcopy(network), options)
         with watch.phase(STEPS):
-            losses = [step(*batch) for batch in islice(endless_batches(draws, options.batch_size, 0), steps)]
+            losses = [
+                step(*batch)
+                for batch in islice(endless_batches(draws, options.batch_size, 0), steps)
+            ]
         with (folder / "history.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("step", "loss"), *enumerate(losses, 1)])
 

@@ -54,7 +54,11 @@ def run(
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             found = pool.submit(measure, loop, Repeats(repeats, seconds), threads, tiny).result()
         rows += found
-        print(f"{table(found)}\n{loop}: {time.monotonic() - start:.0f} s\n", file=sys.stderr, flush=True)
+        print(
+            f"{table(found)}\n{loop}: {time.monotonic() - start:.0f} s\n",
+            file=sys.stderr,
+            flush=True,
+        )
     text = f"{machine()}\n\n{table(rows)}\n"
     print(text, end="")
     if write:
@@ -65,7 +69,9 @@ def measure(loop: str, repeats: Repeats, threads: int, tiny: bool) -> list[Row]:
     """Return the rows of one loop."""
     torch.set_num_threads(threads)
     keep_freed_memory()  # as in every stage; the reference gains by it too
-    multiprocessing.set_start_method(None, force=True)  # that of a stage again, for the processes of the loop
+    multiprocessing.set_start_method(
+        None, force=True
+    )  # that of a stage again, for the processes of the loop
     module = import_module(f"benchmarks.{loop}")
     rows: list[Row] = module.measure(module.TINY if tiny else module.FULL, repeats)
     return rows

@@ -54,7 +54,9 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     for amp, kind in kinds.items():
         rows.append(
             compare(
-                f"DeepLabV2 step, bfloat16 ({bfloat16_unit()})" if amp else "DeepLabV2 step, float32",
+                f"DeepLabV2 step, bfloat16 ({bfloat16_unit()})"
+                if amp
+                else "DeepLabV2 step, float32",
                 shape,
                 steps[amp],
                 reference,
@@ -75,7 +77,8 @@ def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callab
 
 
 def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tensor, Tensor], float]:
-    """Return what takes a step on images [N, 3, H, W] and labels [N, H, W], in planes and float32, and returns its loss.
+    """Return what takes a step on images [N, 3, H, W] and labels [N, H, W], in planes and float32,
+    and returns its loss.
 
     Arguments:
         network: trained in place; in planes, with the head that is a sum and frozen statistics.
@@ -84,7 +87,9 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
     assert isinstance(network.head, AtrousHead)
     backbone, convolutions = network.train().backbone, network.head.convolutions
     groups = network.parameter_groups(options.learning_rate, options.weight_decay)
-    optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, foreach=False)
+    optimiser = torch.optim.SGD(
+        groups, lr=options.learning_rate, momentum=options.momentum, foreach=False
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, options))
     align = network.options.align_corners
 
@@ -113,7 +118,9 @@ def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[]
     return lambda: step(images, labels)
 
 
-def _assert_equal_losses(steps: dict[bool, Callable[[], float]], reference: Callable[[], float]) -> None:
+def _assert_equal_losses(
+    steps: dict[bool, Callable[[], float]], reference: Callable[[], float]
+) -> None:
     """Assert losses equal to 1e-4 in float32 and to 2 % in bfloat16."""
     expected = reference()
     for amp, step in steps.items():

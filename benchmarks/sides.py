@@ -1,4 +1,6 @@
-"""Both sides of a stage, each in a process of its own: what is timed, in which phase and in which hot loop, and the peak of memory."""
+"""Both sides of a stage, each in a process of its own: what is timed, in which phase and in which
+hot loop, and the peak of memory.
+"""
 
 import multiprocessing
 import os
@@ -29,7 +31,9 @@ GOALS = {
     "dense CRF": 2.0,
     "confusion matrix": 3.0,
 }
-"""Hot loop -> how many times as fast as the research code it shall be, in float32 on one thread, as its own benchmark has it."""
+"""Hot loop -> how many times as fast as the research code it shall be, in float32 on one thread, as
+its own benchmark has it.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Spent:
 
     Attributes:
         phases: seconds of each phase; phases do not overlap.
-        loops: seconds of each hot loop in each phase, by (phase, loop); loops do not overlap either.
+        loops: seconds of each hot loop in each phase, by (phase, loop); loops do not overlap
+            either.
     """
 
     phases: dict[str, float]
@@ -113,7 +118,9 @@ class Stopwatch:
 Runner = Callable[[Path], None]
 """Does the measured work and writes into an empty folder."""
 Build = Callable[[Any, Stopwatch], Runner]
-"""From a finished run and a stopwatch to the runner: sets up what both sides have, such as networks with their weights."""
+"""From a finished run and a stopwatch to the runner: sets up what both sides have, such as networks
+with their weights.
+"""
 
 
 @contextmanager
@@ -143,7 +150,9 @@ class Side:
 
     def __init__(self, build: Build, run: Any) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["benchmarks.own_stages", "benchmarks.research_images", "benchmarks.research_training"])
+        context.set_forkserver_preload(
+            ["benchmarks.own_stages", "benchmarks.research_images", "benchmarks.research_training"]
+        )
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, build, run), daemon=True)
         self._process.start()

@@ -34,7 +34,12 @@ class Proportions:
 
     def scaled(self, factor: float) -> "Proportions":
         """Return a split of the same proportions."""
-        return Proportions(*(max(round(count * factor), 1) for count in (self.images, self.labelled, self.annotations)))
+        return Proportions(
+            *(
+                max(round(count * factor), 1)
+                for count in (self.images, self.labelled, self.annotations)
+            )
+        )
 
 
 TRAIN = Proportions(82_783, 82_081, 604_907)
@@ -52,7 +57,9 @@ def write_coco(root: Path, split: str, proportions: Proportions) -> None:
     folder = root / f"{split}2014"
     folder.mkdir(parents=True)
     for number, (width, height) in enumerate(SIZES):
-        Image.new("RGB", (width, height), (6 * number, 120, 90)).save(root / f"{split}-{number}.jpg", quality=40)
+        Image.new("RGB", (width, height), (6 * number, 120, 90)).save(
+            root / f"{split}-{number}.jpg", quality=40
+        )
     (root / "annotations").mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     with (root / "annotations" / f"instances_{split}2014.json").open("w") as file:
@@ -62,13 +69,22 @@ def write_coco(root: Path, split: str, proportions: Proportions) -> None:
             width, height = SIZES[number % len(SIZES)]
             (folder / name).hardlink_to(root / f"{split}-{number % len(SIZES)}.jpg")
             address = f"http://images.example/{split}2014/{name}"
-            image = {"license": 5, "file_name": name, "coco_url": address, "height": height, "width": width}
+            image = {
+                "license": 5,
+                "file_name": name,
+                "coco_url": address,
+                "height": height,
+                "width": width,
+            }
             dates = {"date_captured": "2013-11-14 16:28:13", "flickr_url": address, "id": number}
             file.write((", " if number else "") + json.dumps(image | dates))
         file.write('], "licenses": [], "annotations": [')
         for number, text in enumerate(_annotations(proportions, random)):
             file.write((", " if number else "") + text)
-        categories = [{"supercategory": "thing", "id": number, "name": f"thing {number}"} for number in CATEGORY_IDS]
+        categories = [
+            {"supercategory": "thing", "id": number, "name": f"thing {number}"}
+            for number in CATEGORY_IDS
+        ]
         file.write('], "categories": ' + json.dumps(categories) + "}")
 
 
@@ -76,12 +92,25 @@ def _annotations(proportions: Proportions, random: np.random.Generator) -> Itera
     """Yield the annotations as text: every labelled image has one that is no crowd."""
     polygons = [json.dumps([_polygon(random)]) for _ in range(OUTLINES)]
     images = np.concatenate(
-        [np.arange(proportions.labelled), random.integers(0, proportions.labelled, max(proportions.annotations - proportions.labelled, 0))]
+        [
+            np.arange(proportions.labelled),
+            random.integers(
+                0, proportions.labelled, max(proportions.annotations - proportions.labelled, 0)
+            ),
+        ]
     )
     categories = random.choice(CATEGORY_IDS, len(images))
-    crowds = (np.arange(len(images)) >= proportions.labelled) & (random.random(len(images)) < CROWD_SHARE)
-    for number, (image, category, crowd) in enumerate(zip(images.tolist(), categories.tolist(), crowds.tolist(), strict=True)):
-        outline = json.dumps(_run_lengths(SIZES[image % len(SIZES)], random)) if crowd else polygons[number % OUTLINES]
+    crowds = (np.arange(len(images)) >= proportions.labelled) & (
+        random.random(len(images)) < CROWD_SHARE
+    )
+    for number, (image, category, crowd) in enumerate(
+        zip(images.tolist(), categories.tolist(), crowds.tolist(), strict=True)
+    ):
+        outline = (
+            json.dumps(_run_lengths(SIZES[image % len(SIZES)], random))
+            if crowd
+            else polygons[number % OUTLINES]
+        )
         yield (
             f'{{"segmentation": {outline}, "area": 2765.1486500000005, "iscrowd": {int(crowd)}, "image_id": {image},'
             f' "bbox": [199.84, 200.46, 77.71, 70.88], "category_id": {category}, "id": {number}}}'

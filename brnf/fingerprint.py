@@ -1,4 +1,6 @@
-"""A hash of the code that a stage runs, so that editing it reruns the stage and editing a comment does not."""
+"""A hash of the code that a stage runs, so that editing it reruns the stage and editing a comment
+does not.
+"""
 
 import ast
 import atexit
@@ -17,14 +19,18 @@ __all__ = ["fingerprint", "reached_modules"]
 
 ROOT = Path(__file__).parents[1]
 KEPT = Path(".snakemake", "brnf_fingerprints.json")
-"""Fingerprints of the package as it was at the last call, in the folder that Snakemake runs in: to parse it all takes half a second."""
+"""Fingerprints of the package as it was at the last call, in the folder that Snakemake runs in: to
+parse it all takes half a second.
+"""
 
 
 def fingerprint(module: str, root: Path = ROOT) -> str:
-    """Hash the syntax trees, without docstrings and comments, of all package modules that a module reaches by its imports.
+    """Hash the syntax trees, without docstrings and comments, of all package modules that a module
+    reaches by its imports.
 
-    A data file of the package, such as a template, counts when it lies in the folder of a reached module and one of them holds its
-    name as a string. As long as no file of the package changes, fingerprints of earlier calls and of other processes are taken over.
+    A data file of the package, such as a template, counts when it lies in the folder of a reached
+    module and one of them holds its name as a string. As long as no file of the package changes,
+    fingerprints of earlier calls and of other processes are taken over.
 
     Arguments:
         module: dotted name, such as ``brnf.stages.train_flow``.
@@ -42,10 +48,16 @@ def fingerprint(module: str, root: Path = ROOT) -> str:
 
 @cache
 def _known(package: Path) -> dict[str, str]:
-    """Return the fingerprints that were kept for exactly these files, and keep what is added to them when the process ends."""
+    """Return the fingerprints that were kept for exactly these files, and keep what is added to
+    them when the process ends.
+    """
     sources = hashlib.sha256(sys.version.encode())
-    for path in sorted(file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"):
-        sources.update(f"{path.relative_to(package)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for path in sorted(
+        file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"
+    ):
+        sources.update(
+            f"{path.relative_to(package)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+        )
     known: dict[str, str] = {}
     with suppress(OSError, ValueError, TypeError, AttributeError):
         known = dict(json.loads(KEPT.read_text()).get(sources.hexdigest(), {}))
@@ -78,7 +90,8 @@ def _computed(module: str, root: Path) -> str:
 
 
 def reached_modules(module: str, root: Path = ROOT) -> list[str]:
-    """Return the modules of the same package that importing and running ``module`` reads, itself included, sorted.
+    """Return the modules of the same package that importing and running ``module`` reads, itself
+    included, sorted.
 
     Imports inside functions count; so do the ``__init__`` modules of all parent packages.
     """
@@ -89,7 +102,11 @@ def reached_modules(module: str, root: Path = ROOT) -> list[str]:
         name = waiting.pop()
         reached.add(name)
         parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        found = parents | {target for target in _read(_file(name, root), name, root).imports if target.split(".")[0] == package}
+        found = parents | {
+            target
+            for target in _read(_file(name, root), name, root).imports
+            if target.split(".")[0] == package
+        }
         waiting |= found - reached
     return sorted(reached)
 
@@ -107,7 +124,9 @@ def _file(module: str, root: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Module:
-    """What a file holds: a hash of its syntax tree, the dotted names of all modules that it imports, and its strings."""
+    """What a file holds: a hash of its syntax tree, the dotted names of all modules that it
+    imports, and its strings.
+    """
 
     digest: str
     imports: frozenset[str]
@@ -116,7 +135,9 @@ class _Module:
 
 @cache
 def _read(file: Path, module: str, root: Path) -> _Module:
-    """Parse a file and leave out all strings that stand alone: docstrings of modules, classes, functions and fields."""
+    """Parse a file and leave out all strings that stand alone: docstrings of modules, classes,
+    functions and fields.
+    """
     tree = ast.parse(file.read_text(), str(file))
     imports: set[str] = set()
     strings: set[str] = set()
@@ -134,13 +155,26 @@ def _read(file: Path, module: str, root: Path) -> _Module:
         elif isinstance(node, ast.ImportFrom):
             above = package.rsplit(".", node.level - 1)[0] if node.level > 0 else ""
             source = ".".join(filter(None, (above, node.module)))
-            # a name taken from a package is a module of its own, or something that the package's __init__ defines
-            imports |= {source} | {f"{source}.{alias.name}" for alias in node.names if _is_module(f"{source}.{alias.name}", root)}
-    return _Module(hashlib.sha256(ast.unparse(tree).encode()).hexdigest(), frozenset(imports), frozenset(strings))
+            # a name taken from a package is a module of its own, or something that the package's
+            # __init__ defines
+            imports |= {source} | {
+                f"{source}.{alias.name}"
+                for alias in node.names
+                if _is_module(f"{source}.{alias.name}", root)
+            }
+    return _Module(
+        hashlib.sha256(ast.unparse(tree).encode()).hexdigest(),
+        frozenset(imports),
+        frozenset(strings),
+    )
 
 
 def _is_string(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
 
 
 @cache
@@ -150,4 +184,10 @@ def _is_module(name: str, root: Path) -> bool:
 
 @cache
 def _data_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")))
+    return tuple(
+        sorted(
+            file
+            for file in folder.rglob("*")
+            if file.is_file() and file.suffix not in (".py", ".pyc")
+        )
+    )

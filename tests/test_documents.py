@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CITED = re.compile(r"(?<![\w*<>/.-])((?:docs/)?[\w-]+\.md)\b(?:`{1,2}|\))?,? ?(?:sections? ((?:\d+(?:, | and |\.\.)?)+))?")
+CITED = re.compile(
+    r"(?<![\w*<>/.-])((?:docs/)?[\w-]+\.md)\b(?:`{1,2}|\))?,? ?(?:sections? ((?:\d+(?:, | and "
+    r"|\.\.)?)+))?"
+)
 TABLES = {"summary.md", "results.md", "seeds.md"}
 """Files that the workflow writes into results/; docs/results.md is cited with its folder."""
 
@@ -43,7 +46,9 @@ def sections(document: Path) -> set[int]:
 
 
 def test_a_citation_is_found_in_every_form() -> None:
-    text = "docs/a.md section 2; `b.md` sections 3 and 4; ``docs/c.md`` section 5) x.md.j2 [d](d.md)"
+    text = (
+        "docs/a.md section 2; `b.md` sections 3 and 4; ``docs/c.md`` section 5) x.md.j2 [d](d.md)"
+    )
     found = list(citations(text))
     assert found[:3] == [("docs/a.md", [2]), ("b.md", [3, 4]), ("docs/c.md", [5])]
     assert found[-1] == ("d.md", [])

@@ -49,7 +49,16 @@ def run():
 ''',
     "brnf/stages/near_by.py": "from ..flow.near import NEAR\n",
 }
-REACHED = ["brnf", "brnf.cam", "brnf.cam.network", "brnf.flow", "brnf.flow.late", "brnf.flow.near", "brnf.page", "brnf.stages"]
+REACHED = [
+    "brnf",
+    "brnf.cam",
+    "brnf.cam.network",
+    "brnf.flow",
+    "brnf.flow.late",
+    "brnf.flow.near",
+    "brnf.page",
+    "brnf.stages",
+]
 
 
 @pytest.fixture
@@ -62,13 +71,23 @@ def package(tmp_path: Path) -> Path:
 
 
 def hashed(package: Path) -> str:
-    for cached in (module._known, module._file, module._read, module._is_module, module._data_files):
+    for cached in (
+        module._known,
+        module._file,
+        module._read,
+        module._is_module,
+        module._data_files,
+    ):
         cached.cache_clear()
     return fingerprint("brnf.stages.one", package)
 
 
 def test_reached_modules_follow_every_kind_of_import(package: Path) -> None:
-    assert reached_modules("brnf.stages.one", package) == [*REACHED, "brnf.stages.near_by", "brnf.stages.one"]
+    assert reached_modules("brnf.stages.one", package) == [
+        *REACHED,
+        "brnf.stages.near_by",
+        "brnf.stages.one",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +104,9 @@ def test_reached_modules_follow_every_kind_of_import(package: Path) -> None:
         ("brnf/far/page.html.j2", "<p>", "<b>"),
     ],
 )
-def test_words_and_unreached_code_change_nothing(package: Path, file: str, old: str, new: str) -> None:
+def test_words_and_unreached_code_change_nothing(
+    package: Path, file: str, old: str, new: str
+) -> None:
     before = hashed(package)
     path = package / file
     assert old in path.read_text()
@@ -104,7 +125,9 @@ def test_words_and_unreached_code_change_nothing(package: Path, file: str, old: 
         ("brnf/page/page.html.j2", "<p>", "<b>"),
     ],
 )
-def test_reached_code_and_named_data_change_it(package: Path, file: str, old: str, new: str) -> None:
+def test_reached_code_and_named_data_change_it(
+    package: Path, file: str, old: str, new: str
+) -> None:
     before = hashed(package)
     path = package / file
     path.write_text(path.read_text().replace(old, new))
@@ -112,10 +135,18 @@ def test_reached_code_and_named_data_change_it(package: Path, file: str, old: st
 
 
 def test_all_modules_that_a_stage_really_imports_are_reached() -> None:
-    """Compare with the interpreter: what is loaded after importing a stage must have been found statically."""
+    """Compare with the interpreter: what is loaded after importing a stage must have been found
+    statically.
+    """
     code = "import sys, importlib; importlib.import_module(sys.argv[1]); print(*[name for name in sys.modules if name.startswith('brnf')])"
     for stage in ("brnf.stages.evaluate", "brnf.stages.train_brnf"):
-        done = subprocess.run([sys.executable, "-c", code, stage], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, stage],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert set(done.stdout.split()) <= set(reached_modules(stage)), stage
 
 
@@ -130,7 +161,9 @@ PRINT = "import sys; from pathlib import Path; from brnf.fingerprint import *; p
 
 def said_by_another_process(package: Path, folder: Path) -> str:
     words = [sys.executable, "-c", PRINT, "brnf.stages.one", str(package)]
-    return subprocess.run(words, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        words, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -154,7 +187,9 @@ def test_fingerprints_are_kept_as_long_as_no_file_changes(package: Path, folder:
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "null", '{"a": ', '{"a": 1}', "\x00"])
-def test_a_damaged_file_of_kept_fingerprints_is_made_anew(package: Path, folder: Path, damage: str) -> None:
+def test_a_damaged_file_of_kept_fingerprints_is_made_anew(
+    package: Path, folder: Path, damage: str
+) -> None:
     kept = folder / module.KEPT
     kept.write_text(damage)
     assert said_by_another_process(package, folder) == hashed(package)

@@ -1,4 +1,6 @@
-"""BatchNorms multiplied into the convolutions before them: fewer passes over memory when a network only looks at images."""
+"""BatchNorms multiplied into the convolutions before them: fewer passes over memory when a network
+only looks at images.
+"""
 
 import copy
 
@@ -17,33 +19,46 @@ LOOK = (2, 3, 64, 64)
 
 @torch.no_grad()
 def folded(network: nn.Module) -> nn.Module:
-    """Return a copy for inference whose frozen BatchNorms are part of the convolutions, or the network itself where that changes it.
+    """Return a copy for inference whose frozen BatchNorms are part of the convolutions, or the
+    network itself where that changes it.
 
-    A BatchNorm whose input is also used elsewhere, as in networks that normalise before a residual block, must not be folded; the outputs
-    tell.
+    A BatchNorm whose input is also used elsewhere, as in networks that normalise before a residual
+    block, must not be folded; the outputs tell.
 
     Arguments:
         network: in evaluation mode; maps images [N, 3, H, W] to a list of tensors.
     """
     if not any(isinstance(module, _BatchNorm) for module in network.modules()):
         return network
-    images = torch.randn(LOOK, generator=torch.Generator().manual_seed(0)).to(next(network.parameters()))
+    images = torch.randn(LOOK, generator=torch.Generator().manual_seed(0)).to(
+        next(network.parameters())
+    )
     copied = copy.deepcopy(network)
     names = {module: name for name, module in copied.named_modules()}
     pairs, expected = _adjacent(copied, images)
     for convolution, norm in pairs:
         _fold(convolution, norm)
         parent, _, name = names[norm].rpartition(".")
-        setattr(copied.get_submodule(parent), name, getattr(norm, "act", nn.Identity()))  # timm's BatchNorms bring an activation
+        setattr(
+            copied.get_submodule(parent), name, getattr(norm, "act", nn.Identity())
+        )  # timm's BatchNorms bring an activation
     copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     outputs = zip(copied(images), expected, strict=True)
-    same = all((found - output).abs().max() <= TOLERANCE * output.abs().max() for found, output in outputs)
+    same = all(
+        (found - output).abs().max() <= TOLERANCE * output.abs().max() for found, output in outputs
+    )
     return copied if same else network
 
 
-def _adjacent(network: nn.Module, images: Tensor) -> tuple[list[tuple[nn.Conv2d, _BatchNorm]], list[Tensor]]:
-    """Return the convolutions whose output a BatchNorm takes as it is, with it, and the network's outputs."""
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are held, so that no other one gets their id
+def _adjacent(
+    network: nn.Module, images: Tensor
+) -> tuple[list[tuple[nn.Conv2d, _BatchNorm]], list[Tensor]]:
+    """Return the convolutions whose output a BatchNorm takes as it is, with it, and the network's
+    outputs.
+    """
+    made: dict[
+        int, tuple[nn.Conv2d, Tensor]
+    ] = {}  # the tensors are held, so that no other one gets their id
     pairs: list[tuple[nn.Conv2d, _BatchNorm]] = []
 
     def remember(module: nn.Conv2d, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -53,8 +68,16 @@ def _adjacent(network: nn.Module, images: Tensor) -> tuple[list[tuple[nn.Conv2d,
         if id(inputs[0]) in made:
             pairs.append((made[id(inputs[0])][0], module))
 
-    hooks = [module.register_forward_hook(remember) for module in network.modules() if isinstance(module, nn.Conv2d)]
-    hooks += [module.register_forward_pre_hook(pair) for module in network.modules() if isinstance(module, _BatchNorm)]
+    hooks = [
+        module.register_forward_hook(remember)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    hooks += [
+        module.register_forward_pre_hook(pair)
+        for module in network.modules()
+        if isinstance(module, _BatchNorm)
+    ]
     outputs = list(network(images))
     for hook in hooks:
         hook.remove()
@@ -65,4 +88,6 @@ def _fold(convolution: nn.Conv2d, norm: _BatchNorm) -> None:
     """Let a convolution give what the BatchNorm made of it."""
     assert norm.running_mean is not None and norm.running_var is not None
     moments = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, *moments)
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, *moments
+    )

@@ -23,10 +23,12 @@ class BackboneOptions:
 
     Attributes:
         name: of a timm network, such as ``resnet50`` or ``tf_efficientnet_lite0``.
-        weights: a tag of timm, which downloads it, ``efficientnet_lite0`` (from the package index), a
-            file with a state dictionary, ``caffe:`` and a file of converted Caffe weights, or ``none``.
+        weights: a tag of timm, which downloads it, ``efficientnet_lite0`` (from the package index),
+            a file with a state dictionary, ``caffe:`` and a file of converted Caffe weights, or
+            ``none``.
         stride: of the last stage, 8, 16 or 32.
-        dilated: whether a stage that loses its stride gets dilation instead. SIPE's ResNet does not.
+        dilated: whether a stage that loses its stride gets dilation instead. SIPE's ResNet does
+            not.
         trainable_stages: how many of the last stages learn; the others are frozen, with the stem.
     """
 
@@ -38,7 +40,9 @@ class BackboneOptions:
 
 
 CAFFE_MEAN = (122.675, 116.669, 104.008)
-"""Of the RGB channels of ImageNet in 0..255, as DeepLabV2's Caffe models subtract it; they divide by nothing."""
+"""Of the RGB channels of ImageNet in 0..255, as DeepLabV2's Caffe models subtract it; they divide
+by nothing.
+"""
 
 
 class Backbone(nn.Module):
@@ -64,21 +68,32 @@ class Backbone(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], deviation: Sequence[float], trainable_stages: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        deviation: Sequence[float],
+        trainable_stages: int,
+    ) -> None:
         super().__init__()
-        # Channels last is what both cuDNN and oneDNN compute fastest; on a CPU it is worth a factor of 1.7.
+        # Channels last is what both cuDNN and oneDNN compute fastest; on a CPU it is worth a factor
+        # of 1.7.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels: tuple[int, ...] = tuple(_levels(network).channels()[-4:])
         self.trainable_stages = trainable_stages
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False
+        )
         keep_small_sums_in_float32(self.network)
         self._freeze()
         self.train()
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return images [N, 3, H, W] in 0..255 as the network wants them, float32."""
-        return ((images.float() - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
+        return ((images.float() - self.mean) / self.deviation).contiguous(
+            memory_format=torch.channels_last
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the four stages' outputs of normalised images [N, 3, H, W]."""
@@ -101,7 +116,9 @@ class Backbone(nn.Module):
                 module.requires_grad_(learns)
 
     def fold(self) -> None:
-        """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference only."""
+        """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference
+        only.
+        """
         self.network = folded(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -129,30 +146,46 @@ def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
 
     Arguments:
         options: what to build.
-        load: whether to load the weights; a network that is restored from a checkpoint brings its own.
+        load: whether to load the weights; a network that is restored from a checkpoint brings its
+            own.
 
     Raises:
-        UserError: the network is unknown, the stride impossible, or the weights are missing or do not fit.
+        UserError: the network is unknown, the stride impossible, or the weights are missing or do
+            not fit.
     """
     if not 0 <= options.trainable_stages <= 4:
         raise UserError(f"backbone.trainable_stages: {options.trainable_stages} is not within 0..4")
-    if ":" in options.name or not timm.is_model(options.name):  # a name with a colon would be fetched from elsewhere
-        raise UserError(f"backbone.name: '{options.name}' cannot be built (timm has no such network); see timm.list_models()")
-    stride: dict[str, Any] = {"output_stride": options.stride} if options.dilated and options.stride < 32 else {}
+    if ":" in options.name or not timm.is_model(
+        options.name
+    ):  # a name with a colon would be fetched from elsewhere
+        raise UserError(
+            f"backbone.name: '{options.name}' cannot be built (timm has no such network); see "
+            "timm.list_models()"
+        )
+    stride: dict[str, Any] = (
+        {"output_stride": options.stride} if options.dilated and options.stride < 32 else {}
+    )
     try:
         network = timm.create_model(options.name, pretrained=False, features_only=True, **stride)
     except (RuntimeError, NotImplementedError, AssertionError, TypeError, AttributeError) as error:
-        raise UserError(f"backbone.name: '{options.name}' cannot be built ({error}); see timm.list_models()") from error
+        raise UserError(
+            f"backbone.name: '{options.name}' cannot be built ({error}); see timm.list_models()"
+        ) from error
     if options.stride < 32 and not options.dilated:
         _drop_strides(network, options)
     levels = len(_levels(network).channels())
     if levels != 5:
-        raise UserError(f"backbone.name: '{options.name}' has {levels} feature levels, 5 are needed; choose another network")
+        raise UserError(
+            f"backbone.name: '{options.name}' has {levels} feature levels, 5 are needed; choose "
+            "another network"
+        )
     digest = load_weights(network, options.name, options.weights) if load else None
     mean, deviation = _colours(options)
     backbone = Backbone(network, mean, deviation, options.trainable_stages)
     published = PUBLISHED.get(options.weights, (None,))[0]
-    backbone.loaded = LoadedWeights(options.weights, published, digest, tuple(mean), tuple(deviation))
+    backbone.loaded = LoadedWeights(
+        options.weights, published, digest, tuple(mean), tuple(deviation)
+    )
     return backbone
 
 
@@ -163,7 +196,9 @@ def backbone_channels(name: str) -> tuple[int, ...]:
         UserError: the network is unknown.
     """
     with torch.device("meta"):
-        network = build_backbone(BackboneOptions(name=name, weights="none", stride=32), load=False).network
+        network = build_backbone(
+            BackboneOptions(name=name, weights="none", stride=32), load=False
+        ).network
     return tuple(_levels(network).channels()[-4:])
 
 
@@ -178,14 +213,21 @@ def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]
         return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
     if options.weights.startswith(CAFFE):
         return CAFFE_MEAN, (1.0, 1.0, 1.0)
-    published = timm.get_pretrained_cfg(options.weights if is_tag(options.weights) else options.name)
+    published = timm.get_pretrained_cfg(
+        options.weights if is_tag(options.weights) else options.name
+    )
     if published is None:
-        raise UserError(f"backbone.name: timm does not tell how '{options.name}' wants its colours; choose another network")
+        raise UserError(
+            f"backbone.name: timm does not tell how '{options.name}' wants its colours; choose "
+            "another network"
+        )
     return [255 * value for value in published.mean], [255 * value for value in published.std]
 
 
 def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
-    """Set the strides of the last stages to 1 without dilation, as SIPE does with its ResNet's last one."""
+    """Set the strides of the last stages to 1 without dilation, as SIPE does with its ResNet's last
+    one.
+    """
     reductions = _levels(network).reduction()
     for module, output in _outputs_of_modules(network):
         if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):
@@ -193,7 +235,9 @@ def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
 
 
 def _outputs_of_modules(network: nn.Module) -> list[tuple[nn.Module, int]]:
-    """Pair each module with the output (0 = stem, 1..4 = stages) on whose way it lies, by the order of definition."""
+    """Pair each module with the output (0 = stem, 1..4 = stages) on whose way it lies, by the order
+    of definition.
+    """
     names = [str(name) for name in _levels(network).module_name()]
     flat = {name for name, _ in network.named_children()}
     ends = [name if name.split(".")[0] in flat else name.replace(".", "_") for name in names]

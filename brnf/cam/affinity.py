@@ -1,4 +1,6 @@
-"""Pixel correlation: maps that flow along the similarity of pixels (SFC's PCM, `docs/method.md` section 3)."""
+"""Pixel correlation: maps that flow along the similarity of pixels (SFC's PCM, `docs/method.md`
+section 3).
+"""
 
 import torch.nn.functional as F
 from torch import Tensor

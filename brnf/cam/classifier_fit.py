@@ -10,9 +10,11 @@ __all__ = ["fit_classifier"]
 
 
 def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) -> None:
-    """Fit the classifier to the outputs of the untrained backbone, averaged over the image without its padding, to the optimum.
+    """Fit the classifier to the outputs of the untrained backbone, averaged over the image without
+    its padding, to the optimum.
 
-    On a few hundred images stochastic training of a new layer leaves the maps half random (`docs/method.md` section 11).
+    On a few hundred images stochastic training of a new layer leaves the maps half random
+    (`docs/method.md` section 11).
 
     Arguments:
         network: its classifier is replaced.
@@ -23,17 +25,26 @@ def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) 
     device = network.classifier.weight.device
     with torch.inference_mode():
         for batch in source.whole_images():
-            last = batch.pixels[3] if isinstance(batch.pixels, list) else network.stages(batch.pixels.to(device))[3]
+            last = (
+                batch.pixels[3]
+                if isinstance(batch.pixels, list)
+                else network.stages(batch.pixels.to(device))[3]
+            )
             inside = batch.valid.to(device).float()
             pooled.append((last.to(device) * inside).sum((2, 3)) / inside.sum((2, 3)))
             labels.append(batch.labels.to(device))
     features, targets = torch.cat(pooled).clone(), torch.cat(labels).clone()
     weight = torch.zeros(targets.shape[1], features.shape[1], device=device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight], max_iter=500, history_size=20, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [weight], max_iter=500, history_size=20, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = torch.nn.functional.multilabel_soft_margin_loss(features @ weight.T, targets) + penalty * weight.square().sum()
+        loss = (
+            torch.nn.functional.multilabel_soft_margin_loss(features @ weight.T, targets)
+            + penalty * weight.square().sum()
+        )
         loss.backward()
         return loss
 

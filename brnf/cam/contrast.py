@@ -9,13 +9,16 @@ from brnf.engine import distributed
 __all__ = ["ContrastBank", "info_nce", "region_features"]
 
 
-def region_features(features: Tensor, maps: Tensor, chosen: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def region_features(
+    features: Tensor, maps: Tensor, chosen: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
     """Average the pixel features where a class is certain, one region per image and class.
 
     Arguments:
         features: v, [N, D, h, w]; gradients flow back into them.
         maps: P, [N, K, h, w] in 0..1.
-        chosen: [N, K, h, w] bool, pixels that may take part: not padding, class of the image or background.
+        chosen: [N, K, h, w] bool, pixels that may take part: not padding, class of the image or
+            background.
         threshold: a pixel belongs to the region where its map is at least this (tau_h).
 
     Returns:
@@ -29,7 +32,8 @@ def region_features(features: Tensor, maps: Tensor, chosen: Tensor, threshold: f
 
 
 class ContrastBank(nn.Module):
-    """Remember the latest region features and flow samples of each class, the background among them.
+    """Remember the latest region features and flow samples of each class, the background among
+    them.
 
     Arguments:
         classes: K with the background.
@@ -43,7 +47,9 @@ class ContrastBank(nn.Module):
     region_counts: Tensor
     sample_counts: Tensor
 
-    def __init__(self, classes: int, dimension: int, regions: int = 500, samples: int = 100) -> None:
+    def __init__(
+        self, classes: int, dimension: int, regions: int = 500, samples: int = 100
+    ) -> None:
         super().__init__()
         self.register_buffer("regions", torch.zeros(classes, regions, dimension))
         self.register_buffer("samples", torch.zeros(classes, samples, dimension))
@@ -55,13 +61,18 @@ class ContrastBank(nn.Module):
         _push(self.regions, self.region_counts, vectors, classes)
 
     def add_samples(self, vectors: Tensor, classes: Tensor) -> None:
-        """Remember flow samples [R, D] as unit vectors: samples leave the sphere that the features live on."""
+        """Remember flow samples [R, D] as unit vectors: samples leave the sphere that the features
+        live on.
+        """
         _push(self.samples, self.sample_counts, F.normalize(vectors, dim=1), classes)
 
     def contents(self) -> tuple[Tensor, Tensor]:
         """Return all remembered vectors [B, D] and their classes [B]."""
         vectors, classes = [], []
-        for store, counts in ((self.regions, self.region_counts), (self.samples, self.sample_counts)):
+        for store, counts in (
+            (self.regions, self.region_counts),
+            (self.samples, self.sample_counts),
+        ):
             slots = torch.arange(store.shape[1], device=store.device)
             filled = slots < counts[:, None].clamp(max=store.shape[1])
             vectors.append(store[filled])
@@ -80,11 +91,17 @@ def _push(store: Tensor, counts: Tensor, vectors: Tensor, classes: Tensor) -> No
         counts[index] += len(own)
 
 
-def info_nce(anchors: Tensor, anchor_classes: Tensor, bank: Tensor, bank_classes: Tensor, temperature: float = 0.5) -> Tensor:
+def info_nce(
+    anchors: Tensor,
+    anchor_classes: Tensor,
+    bank: Tensor,
+    bank_classes: Tensor,
+    temperature: float = 0.5,
+) -> Tensor:
     """Pull anchors towards their class's vectors and away from all others.
 
-    ``-mean_pos log( e^{a.p/t} / (e^{a.p/t} + sum_neg e^{a.n/t}) )``, averaged over the anchors that have both a
-    positive and a negative.
+    ``-mean_pos log( e^{a.p/t} / (e^{a.p/t} + sum_neg e^{a.n/t}) )``, averaged over the anchors that
+    have both a positive and a negative.
 
     Arguments:
         anchors: a, unit vectors [R, D].

@@ -18,7 +18,14 @@ from torch.utils.data import Dataset
 from brnf.cam.feature_cache import backbone_outputs, outputs_stamp
 from brnf.cam.network import CamNetwork
 from brnf.cam.training import Batch
-from brnf.data.augment import Sample, flip, random_crop_or_pad, random_flip, random_resize, resize_long_side
+from brnf.data.augment import (
+    Sample,
+    flip,
+    random_crop_or_pad,
+    random_flip,
+    random_resize,
+    resize_long_side,
+)
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.loading import BatchLoader, one_ahead
@@ -61,8 +68,9 @@ class CropOptions:
 class TrainingSource:
     """Give batches for as many steps as a training takes, the same ones for the same seed.
 
-    With ``cache`` each image is seen only whole and mirrored, so the outputs of a frozen backbone are computed
-    once and kept on disk, for this training or for all that share a folder; a step then costs no forward pass.
+    With ``cache`` each image is seen only whole and mirrored, so the outputs of a frozen backbone
+    are computed once and kept on disk, for this training or for all that share a folder; a step
+    then costs no forward pass.
 
     Arguments:
         network: whose backbone is asked when ``cache`` is on.
@@ -88,12 +96,25 @@ class TrainingSource:
         runtime: Runtime,
     ) -> None:
         if options.crop % GRID_STRIDE:
-            raise UserError(f"crop: {options.crop} is no multiple of {GRID_STRIDE}; take {options.crop // GRID_STRIDE * GRID_STRIDE}")
+            raise UserError(
+                f"crop: {options.crop} is no multiple of {GRID_STRIDE}; take "
+                f"{options.crop // GRID_STRIDE * GRID_STRIDE}"
+            )
         if options.cache and network.backbone.trainable_stages:
-            raise UserError("cache: only a frozen backbone's outputs can be kept; set backbone.trainable_stages to 0 or cache to false")
+            raise UserError(
+                "cache: only a frozen backbone's outputs can be kept; set "
+                "backbone.trainable_stages to 0 or cache to false"
+            )
         if options.cache and not options.resize_low == options.resize_high == options.crop:
-            raise UserError("cache: images are seen whole, so resize_low, resize_high and crop must be equal")
-        self._network, self._options, self._device, self._runtime = network, options, device, runtime
+            raise UserError(
+                "cache: images are seen whole, so resize_low, resize_high and crop must be equal"
+            )
+        self._network, self._options, self._device, self._runtime = (
+            network,
+            options,
+            device,
+            runtime,
+        )
         self._images = _TrainingImages(index, seeds, options)
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -105,7 +126,9 @@ class TrainingSource:
             with reported(self._folder / "features"):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 if distributed.is_first():
-                    for remains in self._folder.glob(f"{PREFIX}*"):  # of a training that was killed: this one holds the lock
+                    for remains in self._folder.glob(
+                        f"{PREFIX}*"
+                    ):  # of a training that was killed: this one holds the lock
                         shutil.rmtree(remains, ignore_errors=True)
                 distributed.wait()
                 self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
@@ -114,23 +137,37 @@ class TrainingSource:
             self._seeds = self._keep_seeds(private / "seeds")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._kept = self._seeds = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
     def batches(self, steps: int, done: int = 0, whole: bool = False) -> Iterator[Batch]:
-        """Yield a batch a step, after those already done; every image once an epoch, in random order.
+        """Yield a batch a step, after those already done; every image once an epoch, in random
+        order.
 
         Arguments:
             steps: of the whole training.
             done: batches to leave out at the start.
-            whole: whether each of the processes that train together sees all images of a batch, not its share of them.
+            whole: whether each of the processes that train together sees all images of a batch, not
+                its share of them.
 
         Raises:
             UserError: the batches cannot be shared.
         """
-        order = _Order(len(self._images.records), self._options.batch_size, steps, done, self._options.seed, whole)
+        order = _Order(
+            len(self._images.records),
+            self._options.batch_size,
+            steps,
+            done,
+            self._options.seed,
+            whole,
+        )
         if self._kept is not None:
             yield from one_ahead(map(self._from_kept, order))
             return
@@ -146,7 +183,12 @@ class TrainingSource:
         yield from self._whole_loader()
 
     def _whole_loader(self) -> BatchLoader[Batch]:
-        return BatchLoader(_WholeImages(self._images), _collate, self._runtime.workers, batch_size=self._options.batch_size)
+        return BatchLoader(
+            _WholeImages(self._images),
+            _collate,
+            self._runtime.workers,
+            batch_size=self._options.batch_size,
+        )
 
     def _keep_stages(self, folder: Path) -> Records:
         """Return a record of the backbone's outputs for each image and its mirror."""
@@ -158,13 +200,17 @@ class TrainingSource:
         shared = self._runtime.kept is not None
         if shared and not distributed.is_first():
             distributed.wait()  # the first computes them for all
-        kept = backbone_outputs(folder / f"{stamp}.npy", self._network, batches, len(records), self._device)
+        kept = backbone_outputs(
+            folder / f"{stamp}.npy", self._network, batches, len(records), self._device
+        )
         if shared and distributed.is_first():
             distributed.wait()
         return kept
 
     def _keep_seeds(self, file: Path) -> Records | None:
-        """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when there are none."""
+        """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when
+        there are none.
+        """
         if not self._images.has_seeds:
             return None
         seeds = (batch.seeds.numpy() for batch in self._whole_loader() if batch.seeds is not None)
@@ -173,15 +219,27 @@ class TrainingSource:
         return Records(file)
 
     def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:
-        mirrored = [np.random.default_rng([self._options.seed, draw, image]).integers(2) for image, draw in chosen]
-        return self._from_positions(np.array([2 * image + mirror for (image, _), mirror in zip(chosen, mirrored, strict=True)]))
+        mirrored = [
+            np.random.default_rng([self._options.seed, draw, image]).integers(2)
+            for image, draw in chosen
+        ]
+        return self._from_positions(
+            np.array(
+                [2 * image + mirror for (image, _), mirror in zip(chosen, mirrored, strict=True)]
+            )
+        )
 
     def _from_positions(self, positions: NDArray[np.integer]) -> Batch:
         assert self._kept is not None
         records = self._kept[positions]
-        columns = {name: torch.from_numpy(np.ascontiguousarray(records[name])) for name in records.dtype.names or ()}
+        columns = {
+            name: torch.from_numpy(np.ascontiguousarray(records[name]))
+            for name in records.dtype.names or ()
+        }
         seeds = None if self._seeds is None else torch.from_numpy(self._seeds[positions])
-        return Batch([columns[f"stage{i}"] for i in range(4)], columns["labels"], columns["valid"], seeds)
+        return Batch(
+            [columns[f"stage{i}"] for i in range(4)], columns["labels"], columns["valid"], seeds
+        )
 
 
 class _Order:
@@ -190,8 +248,16 @@ class _Order:
     Each epoch is a new permutation, incomplete batches are left out.
     """
 
-    def __init__(self, images: int, batch_size: int, steps: int, done: int, seed: int, whole: bool) -> None:
-        self._images, self._batch_size, self._steps, self._done, self._seed = images, min(batch_size, images), steps, done, seed
+    def __init__(
+        self, images: int, batch_size: int, steps: int, done: int, seed: int, whole: bool
+    ) -> None:
+        self._images, self._batch_size, self._steps, self._done, self._seed = (
+            images,
+            min(batch_size, images),
+            steps,
+            done,
+            seed,
+        )
         self._share = slice(0, self._batch_size) if whole else distributed.share(self._batch_size)
 
     def __len__(self) -> int:
@@ -201,9 +267,14 @@ class _Order:
         per_epoch = self._images // self._batch_size
         for epoch in range(self._done // per_epoch, -(-self._steps // per_epoch)):
             permutation = np.random.default_rng([self._seed, epoch]).permutation(self._images)
-            for step in range(max(self._done, epoch * per_epoch), min(self._steps, (epoch + 1) * per_epoch)):
+            for step in range(
+                max(self._done, epoch * per_epoch), min(self._steps, (epoch + 1) * per_epoch)
+            ):
                 start = step % per_epoch * self._batch_size
-                yield [(int(image), epoch) for image in permutation[start : start + self._batch_size][self._share]]
+                yield [
+                    (int(image), epoch)
+                    for image in permutation[start : start + self._batch_size][self._share]
+                ]
 
 
 class _TrainingImages(Dataset[dict[str, Any]]):
@@ -220,20 +291,35 @@ class _TrainingImages(Dataset[dict[str, Any]]):
     def __getitem__(self, chosen: tuple[int, int]) -> dict[str, Any]:
         image, draw = chosen
         generator = np.random.default_rng([self._options.seed, draw, image])
-        sample = random_resize(self.read(image), generator, self._options.resize_low, self._options.resize_high)
-        return self.finish(image, random_crop_or_pad(random_flip(sample, generator), generator, self._options.crop))
+        sample = random_resize(
+            self.read(image), generator, self._options.resize_low, self._options.resize_high
+        )
+        return self.finish(
+            image, random_crop_or_pad(random_flip(sample, generator), generator, self._options.crop)
+        )
 
     def whole(self, position: int) -> dict[str, Any]:
-        """Return image ``position // 2``, mirrored when the position is odd, whole and padded to a square."""
+        """Return image ``position // 2``, mirrored when the position is odd, whole and padded to a
+        square.
+        """
         sample = resize_long_side(self.read(position // 2), self._options.crop)
-        # Of the seed nothing follows here: trainings of other seeds share the outputs, and lay their own maps on them.
+        # Of the seed nothing follows here: trainings of other seeds share the outputs, and lay
+        # their own maps on them.
         generator = np.random.default_rng(position)
-        return self.finish(position // 2, random_crop_or_pad(flip(sample) if position % 2 else sample, generator, self._options.crop))
+        return self.finish(
+            position // 2,
+            random_crop_or_pad(
+                flip(sample) if position % 2 else sample, generator, self._options.crop
+            ),
+        )
 
     def read(self, image: int) -> Sample:
         """Read one image and, when there are any, its seed maps."""
         record = self.records[image]
-        return Sample.of(read_image(record.path), maps=None if self._seeds is None else self._seeds[record.id].values)
+        return Sample.of(
+            read_image(record.path),
+            maps=None if self._seeds is None else self._seeds[record.id].values,
+        )
 
     def finish(self, image: int, sample: Sample) -> dict[str, Any]:
         """Bring a sample's maps and valid mask to the grid and add its labels."""
@@ -270,5 +356,7 @@ def _to_grid(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def _collate(items: list[dict[str, Any]]) -> Batch:
-    columns: dict[str, Tensor] = {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
+    columns: dict[str, Tensor] = {
+        name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]
+    }
     return Batch(columns["pixels"], columns["labels"], columns["valid"], columns.get("seeds"))

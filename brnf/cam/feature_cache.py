@@ -1,4 +1,6 @@
-"""The outputs of a frozen backbone for whole images and their mirrors, computed once for all trainings that see the same."""
+"""The outputs of a frozen backbone for whole images and their mirrors, computed once for all
+trainings that see the same.
+"""
 
 import hashlib
 import sys
@@ -20,29 +22,42 @@ from brnf.store.records import Records, write_records
 
 __all__ = ["backbone_outputs", "outputs_stamp"]
 
-LIBRARIES = tuple((library.__name__, library.__version__) for library in (PIL, cv2, np, timm, torch))
+LIBRARIES = tuple(
+    (library.__name__, library.__version__) for library in (PIL, cv2, np, timm, torch)
+)
 """That decode and resize images and compute the outputs, with their versions."""
 
 
 def outputs_stamp(backbone: Backbone, *others: object) -> str:
-    """Hash all that the outputs of a frozen backbone depend on: weights, layers with their strides, libraries, threads.
+    """Hash all that the outputs of a frozen backbone depend on: weights, layers with their strides,
+    libraries, threads.
 
     Arguments:
         backbone: frozen.
         others: further plain values: the code that prepares images, their list, sizes, device.
     """
     digest = hashlib.sha256(str(backbone).encode())
-    for name, value in [*backbone.state_dict().items(), ("mean", backbone.mean), ("deviation", backbone.deviation)]:
-        digest.update(f"{name} {tuple(value.shape)}\n".encode() + value.cpu().contiguous().numpy().tobytes())
+    for name, value in [
+        *backbone.state_dict().items(),
+        ("mean", backbone.mean),
+        ("deviation", backbone.deviation),
+    ]:
+        digest.update(
+            f"{name} {tuple(value.shape)}\n".encode() + value.cpu().contiguous().numpy().tobytes()
+        )
     for part in (*LIBRARIES, torch.get_num_threads(), *others):
         digest.update(f"{part}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def backbone_outputs(file: Path, network: CamNetwork, batches: Iterable[Batch], images: int, device: torch.device) -> Records:
-    """Return a record for each image and its mirror, on the disk: the backbone's four outputs, labels, valid mask.
+def backbone_outputs(
+    file: Path, network: CamNetwork, batches: Iterable[Batch], images: int, device: torch.device
+) -> Records:
+    """Return a record for each image and its mirror, on the disk: the backbone's four outputs,
+    labels, valid mask.
 
-    They are computed unless the file is there; while another training computes them they are waited for.
+    They are computed unless the file is there; while another training computes them they are waited
+    for.
 
     Arguments:
         file: that holds them, named by their stamp.
@@ -56,11 +71,19 @@ def backbone_outputs(file: Path, network: CamNetwork, batches: Iterable[Batch], 
     """
     if not file.exists():
         if is_held(lock_file(file)):
-            print("backbone features: another training computes them, waiting", file=sys.stderr, flush=True)
+            print(
+                "backbone features: another training computes them, waiting",
+                file=sys.stderr,
+                flush=True,
+            )
         with locked(file, patience=float("inf")):
             if not file.exists():
                 with whole_file(file) as temporary:
-                    write_records(temporary, 2 * images, (_computed(batch, network, device) for batch in batches))
+                    write_records(
+                        temporary,
+                        2 * images,
+                        (_computed(batch, network, device) for batch in batches),
+                    )
     return Records(file)
 
 
@@ -71,7 +94,10 @@ def _computed(batch: Batch, network: CamNetwork, device: torch.device) -> NDArra
         stages = [stage.cpu().numpy() for stage in network.stages(batch.pixels.to(device))]
     columns = {f"stage{i}": stage for i, stage in enumerate(stages)}
     columns |= {"labels": batch.labels.numpy(), "valid": batch.valid.numpy()}
-    records = np.empty(len(batch.labels), np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()]))
+    records = np.empty(
+        len(batch.labels),
+        np.dtype([(name, values.dtype, values.shape[1:]) for name, values in columns.items()]),
+    )
     for name, values in columns.items():
         records[name] = values
     return records

@@ -1,4 +1,6 @@
-"""What the trainings of the base and of the BRNF network share: options, the network to start from, the loop."""
+"""What the trainings of the base and of the BRNF network share: options, the network to start from,
+the loop.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +78,9 @@ class CamTrainingOptions:
     crop: int = 512
     """Side of the training crop in pixels, a multiple of 16 [P]."""
     cache: bool = False
-    """Keep a frozen backbone's outputs on disk while training; images are then only mirrored, never cropped."""
+    """Keep a frozen backbone's outputs on disk while training; images are then only mirrored, never
+    cropped.
+    """
     amp: bool = False
     """Compute the network in bfloat16; losses and flow stay in float32."""
     seed: int = 0
@@ -84,15 +88,26 @@ class CamTrainingOptions:
 
     def backbone_options(self) -> BackboneOptions:
         """Return what to build."""
-        return BackboneOptions(self.backbone, self.weights, self.stride, self.dilated, self.trainable_stages)
+        return BackboneOptions(
+            self.backbone, self.weights, self.stride, self.dilated, self.trainable_stages
+        )
 
     def crop_options(self) -> CropOptions:
         """Return how training images are cut."""
-        return CropOptions(self.batch_size, self.resize_low, self.resize_high, self.crop, self.cache, self.seed)
+        return CropOptions(
+            self.batch_size, self.resize_low, self.resize_high, self.crop, self.cache, self.seed
+        )
 
     def optimiser_options(self) -> TrainingOptions:
         """Return the optimiser's settings."""
-        return TrainingOptions(self.learning_rate, self.head_learning_rate, self.weight_decay, self.momentum, self.clip_norm, self.amp)
+        return TrainingOptions(
+            self.learning_rate,
+            self.head_learning_rate,
+            self.weight_decay,
+            self.momentum,
+            self.clip_norm,
+            self.amp,
+        )
 
     def fits_classifier(self) -> bool:
         """Tell whether the training begins with a fit of the classifier."""
@@ -103,7 +118,8 @@ class CamTrainingOptions:
         return MapRules(self.seed_rule, self.background_over, self.background_weight)
 
     def new_network(self, classes: int, device: torch.device, affinity: bool = False) -> CamNetwork:
-        """Return a network with the backbone's weights and random new layers, the same ones for the same seed.
+        """Return a network with the backbone's weights and random new layers, the same ones for the
+        same seed.
 
         Arguments:
             classes: number C.

@@ -52,12 +52,15 @@ class ImageMaps:
     prototype: Tensor
 
 
-def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: tuple[int, int], options: MapOptions) -> ImageMaps:
+def multi_scale_maps(
+    network: CamNetwork, image: Tensor, labels: Tensor, size: tuple[int, int], options: MapOptions
+) -> ImageMaps:
     """Sum the maps of all scales and divide them once by their maxima.
 
-    At each scale the maps and features of the image and its mirror are summed before seeds and prototypes are
-    made; the prototype maps are summed undivided. The classifier's maps of a network with an affinity (SFC) are those
-    propagated by it, its background included, and seeds follow the plain rule.
+    At each scale the maps and features of the image and its mirror are summed before seeds and
+    prototypes are made; the prototype maps are summed undivided. The classifier's maps of a network
+    with an affinity (SFC) are those propagated by it, its background included, and seeds follow the
+    plain rule.
 
     Arguments:
         network: in evaluation mode.
@@ -75,7 +78,9 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
     classifier = prototype = torch.zeros((), device=image.device)
     for scale in options.scales:
         pair = _mirrored_pair(network, scaled_image(image, scale))
-        with torch.autocast(image.device.type, enabled=False):  # in bfloat16 seeds and cosines would lose digits, too
+        with torch.autocast(
+            image.device.type, enabled=False
+        ):  # in bfloat16 seeds and cosines would lose digits, too
             summed, activation = _maps_of_scale(pair, labels, present, options)
             classifier = classifier + _enlarge(summed, size)
             prototype = prototype + _enlarge(activation, size)
@@ -85,8 +90,12 @@ def multi_scale_maps(network: CamNetwork, image: Tensor, labels: Tensor, size: t
     return ImageMaps(classifier, divide_by_maximum(prototype))
 
 
-def _maps_of_scale(pair: CamOutput, labels: Tensor, present: Tensor, options: MapOptions) -> tuple[Tensor, Tensor]:
-    """Return the classifier's maps, with the background where an affinity propagates them, and the prototype maps, [1, ., h, w]."""
+def _maps_of_scale(
+    pair: CamOutput, labels: Tensor, present: Tensor, options: MapOptions
+) -> tuple[Tensor, Tensor]:
+    """Return the classifier's maps, with the background where an affinity propagates them, and the
+    prototype maps, [1, ., h, w].
+    """
     maps = classifier_maps(pair.logits, labels[None], options.background_over)
     if pair.affinity is not None:
         maps = propagate(maps, pair.affinity)
@@ -113,10 +122,16 @@ def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
 
 
 def _mirrored_pair(network: CamNetwork, image: Tensor) -> CamOutput:
-    """Return the output for an image plus that for its mirror, mirrored back: maps [1, ., h, w] float32."""
+    """Return the output for an image plus that for its mirror, mirrored back: maps [1, ., h, w]
+    float32.
+    """
     output = network(torch.stack([image, image.flip(-1)])).in_float32()
-    logits, features, semantic = (maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features, output.semantic))
-    affinity = None if output.affinity is None else output.affinity[:1] + output.affinity[1:].flip(-1)
+    logits, features, semantic = (
+        maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features, output.semantic)
+    )
+    affinity = (
+        None if output.affinity is None else output.affinity[:1] + output.affinity[1:].flip(-1)
+    )
     return CamOutput(logits, features, semantic, affinity)
 
 

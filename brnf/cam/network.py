@@ -37,7 +37,9 @@ class CamOutput:
     def in_float32(self) -> "CamOutput":
         """Return everything as float32."""
         affinity = None if self.affinity is None else self.affinity.float()
-        return CamOutput(self.logits.float(), self.features.float(), self.semantic.float(), affinity)
+        return CamOutput(
+            self.logits.float(), self.features.float(), self.semantic.float(), affinity
+        )
 
 
 class CamNetwork(nn.Module):
@@ -50,8 +52,8 @@ class CamNetwork(nn.Module):
         backbone: a four-stage feature extractor.
         classes: number C of foreground classes.
         widths: channels of the side convolutions on the four stages, at most the stages' own.
-        affinity: whether a further 1x1 convolution on the last stage and the image's colours measures the similarity of pixels,
-            by which maps are then propagated (SFC).
+        affinity: whether a further 1x1 convolution on the last stage and the image's colours
+            measures the similarity of pixels, by which maps are then propagated (SFC).
         detach_sides: whether the stages under the side convolutions are detached (SIPE), so that no
             loss on the features or on the prototypes' maps reaches the backbone.
 
@@ -76,7 +78,8 @@ class CamNetwork(nn.Module):
         self.dimension = sum(self.widths)
         self.classifier = nn.Conv2d(backbone.channels[-1], classes, 1, bias=False)
         self.sides = nn.ModuleList(
-            nn.Conv2d(channels, width, 1, bias=False) for channels, width in zip(backbone.channels, self.widths, strict=True)
+            nn.Conv2d(channels, width, 1, bias=False)
+            for channels, width in zip(backbone.channels, self.widths, strict=True)
         )
         last = backbone.channels[-1]
         self.affinity = nn.Conv2d(3 + last, last, 1, bias=False) if affinity else None
@@ -87,7 +90,9 @@ class CamNetwork(nn.Module):
         return self.heads(self.backbone(colours), colours)
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Return the backbone's four outputs for images in 0..255; constant as long as it is frozen."""
+        """Return the backbone's four outputs for images in 0..255; constant as long as it is
+        frozen.
+        """
         return self.backbone(self.backbone.normalise(images))
 
     def heads(self, stages: Sequence[Tensor], colours: Tensor | None = None) -> CamOutput:
@@ -106,12 +111,19 @@ class CamNetwork(nn.Module):
         logits = self.classifier(stages[3])
         semantic = stages[3].detach()
         if semantic.shape[2:] != grid:
-            logits, semantic = (F.interpolate(maps, grid, mode="bilinear", align_corners=True) for maps in (logits, semantic))
+            logits, semantic = (
+                F.interpolate(maps, grid, mode="bilinear", align_corners=True)
+                for maps in (logits, semantic)
+            )
         affinity = None
         if self.affinity is not None:
             assert colours is not None
-            # The last stage is not detached: the maps' consistency teaches the backbone through the affinity, too.
-            joined = [F.interpolate(maps, grid, mode="bilinear", align_corners=True) for maps in (colours, stages[3])]
+            # The last stage is not detached: the maps' consistency teaches the backbone through the
+            # affinity, too.
+            joined = [
+                F.interpolate(maps, grid, mode="bilinear", align_corners=True)
+                for maps in (colours, stages[3])
+            ]
             affinity = self.affinity(torch.cat(joined, 1))
         return CamOutput(logits, torch.cat(blocks, 1), semantic, affinity)
 
@@ -128,7 +140,8 @@ class CamNetwork(nn.Module):
 def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ...]:
     """Return the widths of the side convolutions: none wider than its stage, an even sum.
 
-    A wider convolution would give rank-deficient features, which no density survives (`docs/method.md` section 7).
+    A wider convolution would give rank-deficient features, which no density survives
+    (`docs/method.md` section 7).
 
     Arguments:
         wanted: the four widths of the configuration.
@@ -140,7 +153,9 @@ def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ..
     return tuple(widths)
 
 
-def pack_network(network: CamNetwork, options: BackboneOptions, classes: Sequence[str]) -> dict[str, Any]:
+def pack_network(
+    network: CamNetwork, options: BackboneOptions, classes: Sequence[str]
+) -> dict[str, Any]:
     """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
     return {
         "backbone": asdict(options),

@@ -25,7 +25,15 @@ from brnf.engine import distributed
 from brnf.flow.labels import three_way_labels
 from brnf.flow.online import OnlineFlow
 
-__all__ = ["BrnfObjective", "BrnfOptions", "MapRules", "TrainingMaps", "base_loss", "masked_difference", "training_maps"]
+__all__ = [
+    "BrnfObjective",
+    "BrnfOptions",
+    "MapRules",
+    "TrainingMaps",
+    "base_loss",
+    "masked_difference",
+    "training_maps",
+]
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,13 @@ class TrainingMaps:
         return divide_by_maximum(self.cosine * self.counts)
 
 
-def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
+def training_maps(
+    output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules
+) -> TrainingMaps:
     """Make both maps from the network's output.
 
-    With an affinity (SFC) the classifier's maps are propagated by it, and seeds are then always chosen by the plain rule.
+    With an affinity (SFC) the classifier's maps are propagated by it, and seeds are then always
+    chosen by the plain rule.
 
     Arguments:
         output: of the network for N images.
@@ -89,12 +100,16 @@ def training_maps(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRu
 
 
 def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean absolute difference where it counts, so that its weight does not fall with the number of classes."""
+    """Return the mean absolute difference where it counts, so that its weight does not fall with
+    the number of classes.
+    """
     weights = counts.to(maps.dtype)
     return ((maps - targets).abs() * weights).sum() / distributed.mean_count(weights)
 
 
-def base_loss(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> dict[str, Tensor]:
+def base_loss(
+    output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules
+) -> dict[str, Tensor]:
     """Return SIPE's loss, ``L_cls + mean|A - P|`` over all K maps.
 
     The padding counts: A is zero there, P is not. P is divided by its maximum over the whole crop.
@@ -148,10 +163,18 @@ class BrnfObjective:
         bank: of FSCL, or None when it is off.
     """
 
-    def __init__(self, options: BrnfOptions, rules: MapRules, flow: OnlineFlow | None, bank: ContrastBank | None) -> None:
+    def __init__(
+        self,
+        options: BrnfOptions,
+        rules: MapRules,
+        flow: OnlineFlow | None,
+        bank: ContrastBank | None,
+    ) -> None:
         self.options, self.rules, self.flow, self.bank = options, rules, flow, bank
 
-    def __call__(self, output: CamOutput, labels: Tensor, valid: Tensor, seeds: Tensor, use_flow: bool) -> dict[str, Tensor]:
+    def __call__(
+        self, output: CamOutput, labels: Tensor, valid: Tensor, seeds: Tensor, use_flow: bool
+    ) -> dict[str, Tensor]:
         """Return the weighted terms of the loss by name.
 
         Arguments:
@@ -167,11 +190,17 @@ class BrnfObjective:
             guidance = masked_difference(maps.prototype, seeds, maps.counts)
             terms["guidance"] = self.options.lambda_gui * guidance
         if self.flow is not None:
-            terms["flow_nll"] = output.logits.new_tensor(self._teach_flow(output.features, maps, seeds, valid))
+            terms["flow_nll"] = output.logits.new_tensor(
+                self._teach_flow(output.features, maps, seeds, valid)
+            )
         if self.options.ccnf and use_flow:
-            terms["calibration"] = self.options.lambda_cal * self._calibration(output.features, maps)
+            terms["calibration"] = self.options.lambda_cal * self._calibration(
+                output.features, maps
+            )
         if self.bank is not None:
-            terms["contrast"] = self.options.lambda_nce * self._contrast(output.features, maps, use_flow)
+            terms["contrast"] = self.options.lambda_nce * self._contrast(
+                output.features, maps, use_flow
+            )
         return terms
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,30 +216,47 @@ class BrnfObjective:
             if part is not None:
                 part.load_state_dict(value)
 
-    def _teach_flow(self, features: Tensor, maps: TrainingMaps, seeds: Tensor, valid: Tensor) -> float:
+    def _teach_flow(
+        self, features: Tensor, maps: TrainingMaps, seeds: Tensor, valid: Tensor
+    ) -> float:
         """Take one step of f1 on this batch's pixels; return its loss."""
         assert self.flow is not None
-        source = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[self.options.labels_from].detach()
+        source = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[
+            self.options.labels_from
+        ].detach()
         score, winner = (source * maps.counts)[:, 1:].max(1)
         codes = three_way_labels(score, winner + 1, self.options.tau_low, self.options.tau_high)
         pixels = valid.flatten()
-        return self.flow.update(_rows(features)[pixels], codes.flatten()[pixels], _allowed(maps)[pixels])
+        return self.flow.update(
+            _rows(features)[pixels], codes.flatten()[pixels], _allowed(maps)[pixels]
+        )
 
     def _calibration(self, features: Tensor, maps: TrainingMaps) -> Tensor:
-        """Return CCNF's ``mean|A - G|`` with G the flow's posterior over background and the image's labels."""
+        """Return CCNF's ``mean|A - G|`` with G the flow's posterior over background and the image's
+        labels.
+        """
         assert self.flow is not None
         posterior = self.flow.posterior(_rows(features), _allowed(maps))
         grid = posterior.view(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2)
         return masked_difference(maps.classifier, grid, maps.counts)
 
     def _contrast(self, features: Tensor, maps: TrainingMaps, use_flow: bool) -> Tensor:
-        """Return FSCL's loss of this batch's regions against the bank, then let the bank remember them."""
+        """Return FSCL's loss of this batch's regions against the bank, then let the bank remember
+        them.
+        """
         assert self.bank is not None and self.flow is not None
-        anchors, classes = region_features(features, maps.prototype.detach(), maps.counts, self.options.tau_high)
-        regions, region_classes = distributed.gathered(anchors.detach()), distributed.gathered(classes)
+        anchors, classes = region_features(
+            features, maps.prototype.detach(), maps.counts, self.options.tau_high
+        )
+        regions, region_classes = (
+            distributed.gathered(anchors.detach()),
+            distributed.gathered(classes),
+        )
         if use_flow:
             for index in region_classes.unique().tolist():
-                drawn = self.flow.sample(index, self.options.samples_per_step, self.options.sample_width)
+                drawn = self.flow.sample(
+                    index, self.options.samples_per_step, self.options.sample_width
+                )
                 self.bank.add_samples(drawn, torch.full((len(drawn),), index, device=drawn.device))
         vectors, vector_classes = self.bank.contents()
         loss = info_nce(anchors, classes, vectors, vector_classes, self.options.nce_temperature)

@@ -47,11 +47,13 @@ def present_classes(labels: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(labels[:, :1]), labels], 1).bool()
 
 
-def classifier_maps(logits: Tensor, labels: Tensor, background_over: Literal["all", "present"] = "all") -> Tensor:
+def classifier_maps(
+    logits: Tensor, labels: Tensor, background_over: Literal["all", "present"] = "all"
+) -> Tensor:
     """Normalise the classifier's maps and add the background.
 
-    The background is 1 minus the largest class map, taken before any label mask (SIPE's code) or, by choice,
-    over the classes of the image only.
+    The background is 1 minus the largest class map, taken before any label mask (SIPE's code) or,
+    by choice, over the classes of the image only.
 
     Arguments:
         logits: [N, C, h, w].
@@ -99,8 +101,8 @@ def structure_seeds(
 ) -> Tensor:
     """Give each pixel the class whose map its neighbourhood in feature space resembles most (SIPE).
 
-    ``R_ij = relu(cos(f_i, f_j))``; the pixel's similarity map ``R_i`` is compared with every class map by a soft
-    intersection over union.
+    ``R_ij = relu(cos(f_i, f_j))``; the pixel's similarity map ``R_i`` is compared with every class
+    map by a soft intersection over union.
 
     Arguments:
         maps: A, [N, K, h, w].
@@ -162,7 +164,8 @@ def prototypes(features: Tensor, seeds: Tensor) -> Tensor:
 
 
 def prototype_maps(features: Tensor, centres: Tensor) -> Tensor:
-    """Return how much each pixel points the way of each prototype, ``relu(cos(v, p_k))``, not divided by its maximum.
+    """Return how much each pixel points the way of each prototype, ``relu(cos(v, p_k))``, not
+    divided by its maximum.
 
     Arguments:
         features: v, [N, D, h, w].

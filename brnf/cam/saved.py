@@ -15,7 +15,9 @@ from brnf.store.tensors import read_tensors, write_tensors
 __all__ = ["label_vector", "load_cam_network", "load_image", "map_size", "save_cam_network"]
 
 
-def save_cam_network(path: Path, network: CamNetwork, options: BackboneOptions, classes: Sequence[str]) -> None:
+def save_cam_network(
+    path: Path, network: CamNetwork, options: BackboneOptions, classes: Sequence[str]
+) -> None:
     """Write a network and all that rebuilds it."""
     write_tensors(path, pack_network(network, options, classes))
 
@@ -36,7 +38,10 @@ def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise DamagedProduct(path, "holds values that are not finite", stage)
     if list(classes) != trained:
-        raise UserError(f"{path}: trained for the classes {', '.join(trained)}, not those of the index; train it again")
+        raise UserError(
+            f"{path}: trained for the classes {', '.join(trained)}, not those of the index; train "
+            "it again"
+        )
     return network.to(device).eval()
 
 

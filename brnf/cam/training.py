@@ -1,4 +1,6 @@
-"""The training loop of the CAM networks: parameter groups, schedule, clipping (`docs/method.md` section 2, SIPE)."""
+"""The training loop of the CAM networks: parameter groups, schedule, clipping (`docs/method.md`
+section 2, SIPE).
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -35,7 +37,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Move everything to a device."""
-        pixels = self.pixels.to(device) if isinstance(self.pixels, Tensor) else [stage.to(device) for stage in self.pixels]
+        pixels = (
+            self.pixels.to(device)
+            if isinstance(self.pixels, Tensor)
+            else [stage.to(device) for stage in self.pixels]
+        )
         seeds = None if self.seeds is None else self.seeds.to(device)
         return Batch(pixels, self.labels.to(device), self.valid.to(device), seeds)
 
@@ -46,8 +52,17 @@ class Batch:
             UserError: the batch cannot be shared.
         """
         chosen = distributed.share(len(self.labels))
-        pixels = self.pixels[chosen] if isinstance(self.pixels, Tensor) else [stage[chosen] for stage in self.pixels]
-        return Batch(pixels, self.labels[chosen], self.valid[chosen], None if self.seeds is None else self.seeds[chosen])
+        pixels = (
+            self.pixels[chosen]
+            if isinstance(self.pixels, Tensor)
+            else [stage[chosen] for stage in self.pixels]
+        )
+        return Batch(
+            pixels,
+            self.labels[chosen],
+            self.valid[chosen],
+            None if self.seeds is None else self.seeds[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -94,8 +109,9 @@ class CamTrainer:
 
     Arguments:
         network: on the device to train on; changed in place.
-        loss: from the network's output, the batch and the step's number (from 0) to named terms; their sum is
-            minimised, except for terms that carry no gradient, which are only reported.
+        loss: from the network's output, the batch and the step's number (from 0) to named terms;
+            their sum is minimised, except for terms that carry no gradient, which are only
+            reported.
         steps: length of the training and of the polynomial decay of the learning rates (power 0.9).
         options: see :class:`TrainingOptions`.
         beside: what learns within ``loss`` beside the network, or None.
@@ -120,10 +136,16 @@ class CamTrainer:
             {"params": network.head_parameters(), "lr": options.head_learning_rate},
         ]
         self._optimiser = torch.optim.SGD(
-            [group for group in groups if group["params"]], momentum=options.momentum, weight_decay=options.weight_decay
+            [group for group in groups if group["params"]],
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: max(0.0, 1 - step / max(steps, 1)) ** POLY_POWER)
-        self._learning = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: max(0.0, 1 - step / max(steps, 1)) ** POLY_POWER
+        )
+        self._learning = [
+            parameter for group in self._optimiser.param_groups for parameter in group["params"]
+        ]
         network.train()
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -138,12 +160,18 @@ class CamTrainer:
         number, device = len(self.history), self.network.classifier.weight.device
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.amp):
-            output = self.network(batch.pixels) if isinstance(batch.pixels, Tensor) else self.network.heads(batch.pixels)
+            output = (
+                self.network(batch.pixels)
+                if isinstance(batch.pixels, Tensor)
+                else self.network.heads(batch.pixels)
+            )
         terms = self._loss(output.in_float32(), batch, number)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
         values = distributed.mean(torch.stack([total, *terms.values()]).detach()).tolist()
         if not math.isfinite(values[0]):
-            raise UserError(f"training step {number}: the loss is {values[0]}; lower the learning rates")
+            raise UserError(
+                f"training step {number}: the loss is {values[0]}; lower the learning rates"
+            )
         self._optimiser.zero_grad(set_to_none=True)
         total.backward()
         distributed.average_gradients(self._learning)

@@ -11,17 +11,44 @@ import yaml
 from brnf.config.schema import SCHEMA, complete, leaves, load_schema, merged, reread
 from brnf.weights import WEIGHTS_OF, same_weights
 
-__all__ = ["NOT_COMPARED", "Difference", "compared_keys", "differences", "false_claim", "paper_files", "protocol_of"]
+__all__ = [
+    "NOT_COMPARED",
+    "Difference",
+    "compared_keys",
+    "differences",
+    "false_claim",
+    "paper_files",
+    "protocol_of",
+]
 
 CONFIG = SCHEMA.parents[2] / "config"
 NOT_COMPARED = (
     # how results are called, and of what there are some
-    *("name", "protocol", "seeds", "models", "variants", "products", "model_products", "companions", "figures.*"),
+    *(
+        "name",
+        "protocol",
+        "seeds",
+        "models",
+        "variants",
+        "products",
+        "model_products",
+        "companions",
+        "figures.*",
+    ),
     *("dataset.test", "evaluate.val_products", "*.save_probabilities"),
     # where data are, and how they get there; dataset.kind is compared
     *("dataset.root", "dataset.table", "dataset.verify", "download.*", "scenes.*"),
     # how the work is done
-    *("shards", "keep_features", "device", "devices", "workers", "threads", "progress", "checkpoint_seconds"),
+    *(
+        "shards",
+        "keep_features",
+        "device",
+        "devices",
+        "workers",
+        "threads",
+        "progress",
+        "checkpoint_seconds",
+    ),
 )
 """Patterns of keys on which no number of ``base`` and ``brnf`` depends; all others are compared."""
 CLIP_WEIGHTS = "base.clip_es.weights"
@@ -40,7 +67,8 @@ class Difference:
 def paper_files(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the files, relative to ``config``, that are the paper's setting for data and base.
 
-    Where the paper has no such setting, for other data or maps from elsewhere, it is that of SIPE on VOC.
+    Where the paper has no such setting, for other data or maps from elsewhere, it is that of SIPE
+    on VOC.
 
     Arguments:
         settings: of an experiment; may lack sections.

@@ -1,4 +1,6 @@
-"""The schema of the configuration: reading values by it, filling its defaults, explaining violations in one line."""
+"""The schema of the configuration: reading values by it, filling its defaults, explaining
+violations in one line.
+"""
 
 import difflib
 import math
@@ -12,7 +14,16 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-__all__ = ["SCHEMA", "complete", "leaves", "load_schema", "merged", "oversized", "reread", "violation"]
+__all__ = [
+    "SCHEMA",
+    "complete",
+    "leaves",
+    "load_schema",
+    "merged",
+    "oversized",
+    "reread",
+    "violation",
+]
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 MOST_VALUES = 20_000
@@ -47,19 +58,29 @@ def load_schema() -> dict[str, Any]:
 
 
 def oversized(value: Any) -> bool:
-    """Tell whether a value holds more than a configuration ever does: aliases of YAML can stand for any number, or for themselves."""
+    """Tell whether a value holds more than a configuration ever does: aliases of YAML can stand for
+    any number, or for themselves.
+    """
     waiting, seen = [(value, 0)], 0
     while waiting:
         entry, depth = waiting.pop()
         seen += 1
         if seen > MOST_VALUES or depth > DEEPEST:
             return True
-        parts = entry.values() if isinstance(entry, Mapping) else entry if isinstance(entry, list | tuple) else ()
+        parts = (
+            entry.values()
+            if isinstance(entry, Mapping)
+            else entry
+            if isinstance(entry, list | tuple)
+            else ()
+        )
         waiting += [(part, depth + 1) for part in parts]
     return False
 
 
-def leaves(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+def leaves(
+    schema: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """Yield the path and the schema of every key that holds a value and no section."""
     for key, part in schema["properties"].items():
         if "properties" in part:
@@ -69,10 +90,12 @@ def leaves(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def reread(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Turn strings into the numbers, truth values and nulls that the schema expects at their places.
+    """Turn strings into the numbers, truth values and nulls that the schema expects at their
+    places.
 
-    Nested values of ``--config`` arrive as strings, and YAML 1.1 takes ``1e-3`` for one. What cannot be read stays as it is,
-    for the validation to complain about. Numbers get the type of the schema, so that 1 and 1.0 are the same setting.
+    Nested values of ``--config`` arrive as strings, and YAML 1.1 takes ``1e-3`` for one. What
+    cannot be read stays as it is, for the validation to complain about. Numbers get the type of the
+    schema, so that 1 and 1.0 are the same setting.
     """
     types = _types(schema)
     if isinstance(value, Mapping):
@@ -85,9 +108,19 @@ def reread(value: Any, schema: Mapping[str, Any]) -> Any:
         return [reread(entry, schema.get("items", {})) for entry in value]
     if isinstance(value, str):
         value = _read(value.strip(), types) if types - {"string"} else value
-    if isinstance(value, int) and not isinstance(value, bool) and "number" in types and "integer" not in types:
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and "number" in types
+        and "integer" not in types
+    ):
         return float(value) if abs(value) <= LARGEST else math.inf
-    if isinstance(value, float) and value.is_integer() and "integer" in types and "number" not in types:
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and "integer" in types
+        and "number" not in types
+    ):
         return int(value)
     return value
 
@@ -99,7 +132,10 @@ def _types(schema: Mapping[str, Any]) -> set[str]:
 
 def _read(text: str, types: set[str]) -> Any:
     """Read a string as the first of the types that it is a value of."""
-    words: dict[str, dict[str, bool | None]] = {"boolean": {"true": True, "false": False}, "null": {"null": None, "none": None, "~": None}}
+    words: dict[str, dict[str, bool | None]] = {
+        "boolean": {"true": True, "false": False},
+        "null": {"null": None, "none": None, "~": None},
+    }
     for kind, values in words.items():
         if kind in types and text.lower() in values:
             return values[text.lower()]
@@ -122,7 +158,11 @@ def complete(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, A
     for key, part in schema["properties"].items():
         if key in value or "default" in part:
             entry = deepcopy(value.get(key, part.get("default")))
-            result[key] = complete(entry, part) if "properties" in part and isinstance(entry, Mapping) else entry
+            result[key] = (
+                complete(entry, part)
+                if "properties" in part and isinstance(entry, Mapping)
+                else entry
+            )
     return result | {key: deepcopy(entry) for key, entry in value.items() if key not in result}
 
 
@@ -131,21 +171,38 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     result = deepcopy(dict(base))
     for key, value in overrides.items():
         old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else deepcopy(value)
+        result[key] = (
+            merged(old, value)
+            if isinstance(old, Mapping) and isinstance(value, Mapping)
+            else deepcopy(value)
+        )
     return result
 
 
-def violation(value: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
-    """Return the path and the description of the first thing that the schema does not allow, or None."""
-    errors = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path])
+def violation(
+    value: Mapping[str, Any], schema: Mapping[str, Any]
+) -> tuple[tuple[str, ...], str] | None:
+    """Return the path and the description of the first thing that the schema does not allow, or
+    None.
+    """
+    errors = sorted(
+        Draft202012Validator(schema).iter_errors(value),
+        key=lambda error: [str(part) for part in error.absolute_path],
+    )
     for error in errors:
         path = tuple(str(part) for part in error.absolute_path)
         if error.validator == "additionalProperties":
-            unknown = next(key for key in error.instance if key not in error.schema.get("properties", {}))
+            unknown = next(
+                key for key in error.instance if key not in error.schema.get("properties", {})
+            )
             return (*path, str(unknown)), f"unknown key; {_suggest(str(unknown), error.schema)}"
         if error.validator == "required":
             missing = next(key for key in error.validator_value if key not in error.instance)
-            return (*path, missing), f"missing; set it: {error.schema['properties'][missing].get('description', 'it has no default')}"
+            return (
+                (*path, missing),
+                f"missing; set it: "
+                f"{error.schema['properties'][missing].get('description', 'it has no default')}",
+            )
         return path, f"is {_shown(error.instance)}, must be {_wanted(error)}"
     return _not_finite(value)
 
@@ -169,7 +226,9 @@ def _wanted(error: ValidationError) -> str:
         return f"{BOUNDS[rule]} {limit}"
     if rule == "enum":
         near = difflib.get_close_matches(str(error.instance), [str(value) for value in limit], n=1)
-        return f"one of {', '.join(map(str, limit))}" + (f"; did you mean '{near[0]}'?" if near else "")
+        return f"one of {', '.join(map(str, limit))}" + (
+            f"; did you mean '{near[0]}'?" if near else ""
+        )
     if rule == "pattern":
         return PATTERNS.get(limit, "letters, digits, '_' and '-' only")
     if rule in ("minItems", "maxItems", "minLength"):
@@ -178,15 +237,27 @@ def _wanted(error: ValidationError) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    )
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _not_finite(value: Any, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str] | None:
-    """Find a number that is infinite, no number, or too large for any library, which may pass every bound."""
+    """Find a number that is infinite, no number, or too large for any library, which may pass every
+    bound.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return path, f"is {value}, must be a finite number"
     if isinstance(value, int) and abs(value) > LARGEST:
         return path, f"is {_shown(value)}, must be at most {LARGEST}"
-    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    return next(filter(None, (_not_finite(entry, (*path, str(key))) for key, entry in entries)), None)
+    entries = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return next(
+        filter(None, (_not_finite(entry, (*path, str(key))) for key, entry in entries)), None
+    )

@@ -1,4 +1,6 @@
-"""What CLIP is asked for: prompts of the classes and of things that are background (`docs/method.md` section 3, clip_es)."""
+"""What CLIP is asked for: prompts of the classes and of things that are background
+(`docs/method.md` section 3, clip_es).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ class ClipWords:
 
 
 def words_file(words: str) -> Path:
-    """Return the file of a list of words: one of this project by its name, or any other by its path."""
+    """Return the file of a list of words: one of this project by its name, or any other by its
+    path.
+    """
     shipped = SHIPPED / f"{words}.yaml"
     return shipped if shipped.is_file() else Path(words)
 
@@ -42,7 +46,10 @@ def read_words(path: Path) -> ClipWords:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: words for CLIP cannot be read ({' '.join(str(error).split())[:120]}); {remedy}") from error
+        raise UserError(
+            f"{path}: words for CLIP cannot be read ({' '.join(str(error).split())[:120]}); "
+            f"{remedy}"
+        ) from error
     names = content.get("names", {}) if isinstance(content, dict) else None
     background = content.get("background") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not isinstance(background, list) or not background:
@@ -66,5 +73,8 @@ def prompts(template: str, names: Sequence[str], words: ClipWords) -> list[str]:
         UserError: the template lacks ``{name}``.
     """
     if "{name}" not in template:
-        raise UserError(f"base.clip_es.prompt: '{template}' lacks {{name}}; write for example 'a clean origami {{name}}.'")
+        raise UserError(
+            f"base.clip_es.prompt: '{template}' lacks {{name}}; write for example 'a clean origami "
+            f"{{name}}.'"
+        )
     return [template.replace("{name}", words.names.get(name, name)) for name in names]

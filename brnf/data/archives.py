@@ -21,7 +21,8 @@ MOST_BYTES = 64 * 2**30
 def extract_archive(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -> None:
     """Unpack a zip or tar archive (plain, gz, bz2, xz) into a folder, whole or not at all.
 
-    Nothing can land outside of the folder: absolute names and ``..`` are refused, and so are links, devices and pipes, which no
+    Nothing can land outside of the folder: absolute names and ``..`` are refused, and so are links,
+        devices and pipes, which no
     data set needs. Permissions are those of ordinary files.
 
     Arguments:
@@ -30,7 +31,8 @@ def extract_archive(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -
         most_bytes: of the unpacked files together.
 
     Raises:
-        UserError: the archive is missing, damaged, too large for the limit or the disk, or holds a member that is refused.
+        UserError: the archive is missing, damaged, too large for the limit or the disk, or holds a
+            member that is refused.
     """
     if not archive.is_file():
         raise UserError(f"{archive}: no such archive; download it again")
@@ -48,21 +50,32 @@ def _explained(archive: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # the decompressors raise what they like: zlib.error, EOFError, LZMAError, NotImplementedError ...
+    # the decompressors raise what they like: zlib.error, EOFError, LZMAError, NotImplementedError
+    # ...
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise
         reason = str(error)[:120] or type(error).__name__
-        raise UserError(f"{archive}: damaged or refused archive ({reason}); remove it and download it again") from error
+        raise UserError(
+            f"{archive}: damaged or refused archive ({reason}); remove it and download it again"
+        ) from error
 
 
 def _extract_zip(path: Path, folder: Path, most_bytes: int) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        _check_size(path, folder, len(members), sum(member.file_size for member in members), most_bytes)
+        _check_size(
+            path, folder, len(members), sum(member.file_size for member in members), most_bytes
+        )
         for member in members:
-            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 when the archive was not made on Unix
+            kind = stat.S_IFMT(
+                member.external_attr >> 16
+            )  # 0 when the archive was not made on Unix
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or _leaves(member.filename):
-                raise UserError(f"{path}: its member '{member.filename}' is no ordinary file below the folder; download it again")
+                raise UserError(
+                    f"{path}: its member '{member.filename}' is no ordinary file below the folder; "
+                    "download it again"
+                )
             archive.extract(member, folder)
 
 
@@ -75,7 +88,10 @@ def _extract_tar(path: Path, folder: Path, most_bytes: int) -> None:
             size += member.size
             _check_size(path, folder, len(members), size, most_bytes)
             if not (member.isreg() or member.isdir()) or _leaves(member.name):
-                raise UserError(f"{path}: its member '{member.name}' is no ordinary file below the folder; download it again")
+                raise UserError(
+                    f"{path}: its member '{member.name}' is no ordinary file below the folder; "
+                    "download it again"
+                )
         for member in members:
             place = folder / member.name
             content = archive.extractfile(member)  # of a folder: none
@@ -93,6 +109,11 @@ def _leaves(name: str) -> bool:
 
 def _check_size(path: Path, folder: Path, members: int, size: int, most_bytes: int) -> None:
     if members > MOST_MEMBERS or size > most_bytes:
-        raise UserError(f"{path}: unpacks to {members} files of {size} bytes, more than allowed; this is not the data set's archive")
+        raise UserError(
+            f"{path}: unpacks to {members} files of {size} bytes, more than allowed; this is not "
+            "the data set's archive"
+        )
     if size > (free := shutil.disk_usage(folder).free):
-        raise UserError(f"{path}: unpacks to {size} bytes, but {folder.parent} has only {free} left; free space")
+        raise UserError(
+            f"{path}: unpacks to {size} bytes, but {folder.parent} has only {free} left; free space"
+        )

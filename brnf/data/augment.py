@@ -1,7 +1,7 @@
 """Random views of training images (``docs/method.md`` sections 2 and 9).
 
-A :class:`Sample` bundles an image with what must move along with it; every transformation returns a new one. Randomness comes from
-the generator that is passed in, and from nowhere else.
+A :class:`Sample` bundles an image with what must move along with it; every transformation returns a
+new one. Randomness comes from the generator that is passed in, and from nowhere else.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,9 @@ class Sample:
             ("mask", None if self.mask is None else self.mask.shape),
         ):
             if shape is not None and shape != self.size:
-                raise ValueError(f"{name} of {shape} beside an image of {self.size}: resize them first")
+                raise ValueError(
+                    f"{name} of {shape} beside an image of {self.size}: resize them first"
+                )
         if self.valid.shape != self.size:
             raise ValueError(f"valid of {self.valid.shape} beside an image of {self.size}")
 
@@ -68,10 +70,20 @@ class Sample:
         return self.image.shape[0], self.image.shape[1]
 
     @classmethod
-    def of(cls, image: NDArray[np.uint8], *, maps: NDArray[np.float32] | None = None, mask: NDArray[np.uint8] | None = None) -> "Sample":
-        """Bundle an image, valid everywhere, with its maps (enlarged to its size when they are coarser) and its mask."""
+    def of(
+        cls,
+        image: NDArray[np.uint8],
+        *,
+        maps: NDArray[np.float32] | None = None,
+        mask: NDArray[np.uint8] | None = None,
+    ) -> "Sample":
+        """Bundle an image, valid everywhere, with its maps (enlarged to its size when they are
+        coarser) and its mask.
+        """
         size = (image.shape[0], image.shape[1])
-        return cls(image, None if maps is None else resize_maps(maps, size), mask, np.ones(size, bool))
+        return cls(
+            image, None if maps is None else resize_maps(maps, size), mask, np.ones(size, bool)
+        )
 
 
 def resize_maps(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -79,7 +91,9 @@ def resize_maps(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     if maps.shape[1:] == tuple(size) or not len(maps):
         return maps if len(maps) else np.zeros((0, *size), np.float32)
     height, width = size
-    return np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in maps]).astype(np.float32, copy=False)
+    return np.stack(
+        [cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in maps]
+    ).astype(np.float32, copy=False)
 
 
 def resize(sample: Sample, size: tuple[int, int], interpolation: Interpolation = "area") -> Sample:
@@ -101,8 +115,11 @@ def resize(sample: Sample, size: tuple[int, int], interpolation: Interpolation =
 
 
 def _nearest(values: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    # INTER_NEAREST takes the pixel left of and above the centre; only the exact variant stays aligned with bilinear maps.
-    return np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    # INTER_NEAREST takes the pixel left of and above the centre; only the exact variant stays
+    # aligned with bilinear maps.
+    return np.asarray(
+        cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
+    )
 
 
 def resize_long_side(sample: Sample, long_side: int) -> Sample:
@@ -203,7 +220,9 @@ def hsv_jitter(sample: Sample, rng: Generator, amount: float = 10.0) -> Sample:
 
     Units are OpenCV's of 8 bits: hue 0..179 (wraps around), saturation and value 0..255 (clipped).
     """
-    shifted = np.arange(256, dtype=np.float32)[:, None] + rng.uniform(-amount, amount, 3).astype(np.float32)
+    shifted = np.arange(256, dtype=np.float32)[:, None] + rng.uniform(-amount, amount, 3).astype(
+        np.float32
+    )
     shifted[:, 0] = np.round(shifted[:, 0]) % 180
     table = np.clip(np.round(shifted), 0, 255).astype(np.uint8)  # of every value a channel can have
     hsv = cv2.LUT(cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV), table[None])

@@ -29,7 +29,8 @@ Code = dict[str, Any]
 """A run-length code of pycocotools."""
 
 FARTHEST = 10.0
-"""Polygons may leave the image by this many image sizes; farther ones are damage and cost memory."""
+"""Polygons may leave the image by this many image sizes; farther ones are damage and cost memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def visible_values(
 ) -> frozenset[int]:
     """Return the values that :func:`draw_mask` leaves visible, but 255, without drawing a pixel.
 
-    From the top down, an annotation is visible where it adds to the area of those above it; areas of
-    unions come from run-length codes, which takes a small part of the time of drawing.
+    From the top down, an annotation is visible where it adds to the area of those above it; areas
+    of unions come from run-length codes, which takes a small part of the time of drawing.
 
     Raises:
         ValueError: as :func:`draw_mask`.
@@ -154,14 +155,22 @@ def _encoded(outline: Any, size: tuple[int, int]) -> Code | None:
     height, width = size
     if isinstance(outline, dict):
         if tuple(outline["size"]) != size:
-            raise ValueError(f"its run lengths are of {outline['size'][1]}x{outline['size'][0]} pixels, its image has {width}x{height}")
+            raise ValueError(
+                f"its run lengths are of {outline['size'][1]}x{outline['size'][0]} pixels, its "
+                f"image has {width}x{height}"
+            )
         counts = outline["counts"]
         lengths = run_lengths(counts) if isinstance(counts, str) else counts
-        if any(not isinstance(length, int) or length < 0 for length in lengths) or sum(lengths) != height * width:
+        if (
+            any(not isinstance(length, int) or length < 0 for length in lengths)
+            or sum(lengths) != height * width
+        ):
             raise ValueError("its run lengths do not add up to the image")
-        # Codes go to the library as numbers only: it trusts a string, and fills what that leaves out
-        # with whatever was in memory.
-        code: Code = pycocotools.mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
+        # Codes go to the library as numbers only: it trusts a string, and fills what that leaves
+        # out with whatever was in memory.
+        code: Code = pycocotools.mask.frPyObjects(
+            {"size": [height, width], "counts": lengths}, height, width
+        )
         return code
     polygons = [_checked(polygon, FARTHEST * max(size)) for polygon in outline]
     # A polygon of four numbers would be taken for a box; two points enclose nothing.
@@ -183,8 +192,9 @@ def _checked(polygon: Sequence[float], farthest: float) -> list[float]:
 def run_lengths(text: str) -> list[int]:
     """Return the run lengths that a string of COCO's compressed code stands for.
 
-    Each character carries five bits of a number, lowest first, and a sixth that tells whether more follow; the highest bit of
-    the last is the sign. From the third number on, the difference to the number before the last one is stored.
+    Each character carries five bits of a number, lowest first, and a sixth that tells whether more
+    follow; the highest bit of the last is the sign. From the third number on, the difference to the
+    number before the last one is stored.
 
     Raises:
         ValueError: the string ends within a number.

@@ -1,7 +1,8 @@
-"""What the files of a data set held when they were indexed: a change of content is found again, a touched file is none.
+"""What the files of a data set held when they were indexed: a change of content is found again, a
+touched file is none.
 
-The table stands beside the index and outlives it, so that a second run decodes and hashes only what is new. Like git, it trusts a
-file whose size and time of change are those it has seen.
+The table stands beside the index and outlives it, so that a second run decodes and hashes only what
+is new. Like git, it trusts a file whose size and time of change are those it has seen.
 """
 
 import csv
@@ -25,7 +26,9 @@ FIRST = "first"
 """State of data that were never indexed."""
 PROBED, CHUNK, READERS = 200, 1000, 8
 AT_ONCE = 5e-5
-"""Seconds a file; where looking takes no longer, one reader is faster than several, which would only fight for Python's lock."""
+"""Seconds a file; where looking takes no longer, one reader is faster than several, which would
+only fight for Python's lock.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class Contents:
 
     @classmethod
     def beside(cls, index: Path) -> "Contents":
-        """Start from the table beside an index; without one, or with a damaged one, nothing is known."""
+        """Start from the table beside an index; without one, or with a damaged one, nothing is
+        known.
+        """
         with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
             return cls(_read(_table(index)))
         return cls({})
@@ -78,9 +83,15 @@ class Contents:
             try:
                 found = stat(path)
                 known = self._known.get(key)
-                self.seen[key] = known if known and known.fits(found) else Seen(found.st_size, found.st_mtime_ns, _digest(path))
+                self.seen[key] = (
+                    known
+                    if known and known.fits(found)
+                    else Seen(found.st_size, found.st_mtime_ns, _digest(path))
+                )
             except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror}); restore it or take it off the list") from error
+                raise UserError(
+                    f"{path}: cannot be read ({error.strerror}); restore it or take it off the list"
+                ) from error
         return self.seen[key]
 
     def note(self, *paths: Path) -> None:
@@ -101,10 +112,12 @@ class Contents:
 
 
 def data_state(index: Path) -> str:
-    """Name the state of the data that an index was made from: the same name as long as all files hold the same.
+    """Name the state of the data that an index was made from: the same name as long as all files
+    hold the same.
 
-    The name is what the index was told when it was made, so that nothing follows from its being made; after a change of any file
-    it is another one. Files that were touched and hold the same as before are entered into the table again.
+    The name is what the index was told when it was made, so that nothing follows from its being
+    made; after a change of any file it is another one. Files that were touched and hold the same as
+    before are entered into the table again.
 
     Arguments:
         index: folder of the index; may be missing.
@@ -118,23 +131,33 @@ def data_state(index: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return _name(state, ["no table"])
     differing = dict(_all_differing(list(table.items())))
-    changed = [f"{path} {now.digest}" for path, now in differing.items() if now.digest != table[path].digest]
+    changed = [
+        f"{path} {now.digest}"
+        for path, now in differing.items()
+        if now.digest != table[path].digest
+    ]
     if changed:
         return _name(state, changed)
     if differing:
-        with suppress(UserError, OSError):  # results that cannot be written are as valid as others, only slower to compare
+        with suppress(
+            UserError, OSError
+        ):  # results that cannot be written are as valid as others, only slower to compare
             _write(_table(index), table | differing)
     return state
 
 
 def _all_differing(known: Sequence[tuple[str, Seen]]) -> list[tuple[str, Seen]]:
-    """Return what differs of any number of files, looked at by several readers where each look takes its time, as over a network."""
+    """Return what differs of any number of files, looked at by several readers where each look
+    takes its time, as over a network.
+    """
     began = perf_counter()
     found = _differing(known[:PROBED])
     if perf_counter() - began < AT_ONCE * PROBED:
         return found + _differing(known[PROBED:])
     with ThreadPoolExecutor(READERS) as pool:
-        chunks = pool.map(_differing, (known[start : start + CHUNK] for start in range(PROBED, len(known), CHUNK)))
+        chunks = pool.map(
+            _differing, (known[start : start + CHUNK] for start in range(PROBED, len(known), CHUNK))
+        )
         return found + [entry for chunk in chunks for entry in chunk]
 
 
@@ -145,7 +168,14 @@ def _differing(known: Iterable[tuple[str, Seen]]) -> list[tuple[str, Seen]]:
         try:
             now = stat(path)
             if not seen.fits(now):
-                found.append((path, replace(seen, size=now.st_size, modified=now.st_mtime_ns, digest=_digest(path))))
+                found.append(
+                    (
+                        path,
+                        replace(
+                            seen, size=now.st_size, modified=now.st_mtime_ns, digest=_digest(path)
+                        ),
+                    )
+                )
         except OSError:
             found.append((path, Seen(0, 0, "")))
     return found
@@ -157,7 +187,9 @@ def _digest(path: str | PathLike[str]) -> str:
         names = sorted(entry.name for entry in Path(path).iterdir())
         return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]
     if not Path(path).is_file():
-        raise OSError(errno.EINVAL, "no ordinary file", str(path))  # reading a pipe would wait for ever
+        raise OSError(
+            errno.EINVAL, "no ordinary file", str(path)
+        )  # reading a pipe would wait for ever
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
@@ -175,11 +207,17 @@ def _read(table: Path) -> dict[str, Seen]:
         rows = csv.reader(file)
         if tuple(next(rows, ())) != COLUMNS:
             raise ValueError("other columns")
-        return {path: Seen(int(size), int(modified), digest, decoded == "True") for path, size, modified, digest, decoded in rows}
+        return {
+            path: Seen(int(size), int(modified), digest, decoded == "True")
+            for path, size, modified, digest, decoded in rows
+        }
 
 
 def _write(table: Path, seen: Mapping[str, Seen]) -> None:
     with whole_file(table) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
-        rows.writerows((path, one.size, one.modified, one.digest, one.decoded) for path, one in sorted(seen.items()))
+        rows.writerows(
+            (path, one.size, one.modified, one.digest, one.decoded)
+            for path, one in sorted(seen.items())
+        )

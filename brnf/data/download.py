@@ -21,7 +21,9 @@ TIMEOUT = 60.0
 FIRST_WAIT = 1.0
 
 Watch = Callable[[Iterator[bytes], int | None], Iterable[bytes]]
-"""Passes on the pieces of a file, to show how far a transfer is; the number is that of all that are left, None when unknown."""
+"""Passes on the pieces of a file, to show how far a transfer is; the number is that of all that are
+left, None when unknown.
+"""
 
 
 class _BrokenOffError(Exception):
@@ -36,13 +38,21 @@ def archive_name(address: str) -> str:
     """
     parts = urlsplit(address)
     name = Path(unquote(parts.path)).name
-    if parts.scheme not in ("http", "https") or not parts.netloc or not name or name.startswith("."):
-        raise UserError(f"{address}: no address of an archive; give http(s)://server/path/name.tar or .zip")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.netloc
+        or not name
+        or name.startswith(".")
+    ):
+        raise UserError(
+            f"{address}: no address of an archive; give http(s)://server/path/name.tar or .zip"
+        )
     return name
 
 
 def fetch(address: str, target: Path, md5: str, watch: Watch) -> None:
-    """Fetch a file; what an earlier call began is resumed, and ``target`` appears only when the whole has the right checksum.
+    """Fetch a file; what an earlier call began is resumed, and ``target`` appears only when the
+    whole has the right checksum.
 
     Arguments:
         address: of HTTP or HTTPS.
@@ -51,7 +61,8 @@ def fetch(address: str, target: Path, md5: str, watch: Watch) -> None:
         watch: see :data:`Watch`.
 
     Raises:
-        UserError: the server refuses, the connection breaks off again and again, the disk is full, or the checksum is wrong.
+        UserError: the server refuses, the connection breaks off again and again, the disk is full,
+            or the checksum is wrong.
     """
     part = target.with_name(f".{target.name}.part")
     for attempt in range(1, ATTEMPTS + 1):
@@ -61,13 +72,16 @@ def fetch(address: str, target: Path, md5: str, watch: Watch) -> None:
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == ATTEMPTS:
                 raise UserError(
-                    f"{address}: the server answers {error.code} {error.reason}; fetch it in another way and put it at {target}"
+                    f"{address}: the server answers {error.code} {error.reason}; fetch it in "
+                    f"another way and put it at {target}"
                 ) from error
         except (OSError, HTTPException, _BrokenOffError) as error:
             if attempt == ATTEMPTS:
                 done = part.stat().st_size if part.exists() else 0
                 reason = getattr(error, "reason", error)
-                raise UserError(f"{address}: broke off after {done} bytes ({reason}); run it again to resume") from error
+                raise UserError(
+                    f"{address}: broke off after {done} bytes ({reason}); run it again to resume"
+                ) from error
         time.sleep(FIRST_WAIT * 2 ** (attempt - 1))
     try:
         check_md5(part, md5, address)
@@ -92,7 +106,8 @@ def check_md5(path: Path, md5: str, name: str) -> None:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5.lower():
         raise UserError(
-            f"{name}: its md5 is {found} and must be {md5.lower()}; remove what is there and fetch it again, or correct the md5"
+            f"{name}: its md5 is {found} and must be {md5.lower()}; remove what is there and fetch "
+            "it again, or correct the md5"
         )
 
 
@@ -105,7 +120,8 @@ def _transfer(address: str, part: Path, watch: Watch) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        # There is nothing behind the last byte: the file is complete, or not what the server has now.
+        # There is nothing behind the last byte: the file is complete, or not what the server has
+        # now.
         if error.headers.get("Content-Range", "").rpartition("/")[2] != str(done):
             part.unlink()
             raise _BrokenOffError("the server has another file now") from error
@@ -118,7 +134,9 @@ def _transfer(address: str, part: Path, watch: Watch) -> None:
         _check_disk(part, left)
         received = 0
         with part.open("ab" if done else "wb") as file:
-            for chunk in watch(iter(lambda: response.read(CHUNK), b""), None if left is None else -(-left // CHUNK)):
+            for chunk in watch(
+                iter(lambda: response.read(CHUNK), b""), None if left is None else -(-left // CHUNK)
+            ):
                 file.write(chunk)
                 received += len(chunk)
     if left is not None and received < left:
@@ -128,4 +146,7 @@ def _transfer(address: str, part: Path, watch: Watch) -> None:
 def _check_disk(part: Path, left: int | None) -> None:
     free = shutil.disk_usage(part.parent).free
     if left is not None and left > free:
-        raise UserError(f"{part.parent}: {left} bytes are to come and {free} are free; free space or choose another folder")
+        raise UserError(
+            f"{part.parent}: {left} bytes are to come and {free} are free; free space or choose "
+            "another folder"
+        )

@@ -1,6 +1,7 @@
 """Photographs as RGB arrays: reading, sizes, resizing.
 
-A picture that carries an EXIF orientation is turned upright everywhere, in its pixels as in its width and height.
+A picture that carries an EXIF orientation is turned upright everywhere, in its pixels as in its
+width and height.
 """
 
 import warnings
@@ -37,7 +38,8 @@ MOST_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 """What photographs come in. PIL knows many more, some of which it hands to other programs."""
 
-# The limit above is checked here, with an error that names the file; PIL's own warning would only add a line without one.
+# The limit above is checked here, with an error that names the file; PIL's own warning would only
+# add a line without one.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -45,7 +47,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture of any mode as [H, W, 3] uint8 RGB; what is transparent becomes white.
 
     Raises:
-        UserError: the file is missing, damaged, truncated, no picture, or larger than ``MOST_PIXELS``.
+        UserError: the file is missing, damaged, truncated, no picture, or larger than
+            ``MOST_PIXELS``.
     """
     with _opened(path) as image:
         return np.array(_as_rgb(ImageOps.exif_transpose(image)))
@@ -71,7 +74,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise UserError(f"{path}: {image.width}x{image.height} pixels are too many; make the image smaller")
+                raise UserError(
+                    f"{path}: {image.width}x{image.height} pixels are too many; make the image "
+                    "smaller"
+                )
             yield image
     except UserError:
         raise
@@ -80,7 +86,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # the decoders meet damaged bytes with whatever they happen to cause
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = f"none of {', '.join(FORMATS)}" if unknown else str(error) or type(error).__name__
-        raise UserError(f"{path}: image cannot be read ({reason}); restore it or take it off the list") from error
+        raise UserError(
+            f"{path}: image cannot be read ({reason}); restore it or take it off the list"
+        ) from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

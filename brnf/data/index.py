@@ -1,12 +1,15 @@
 """The image index: what every later stage knows about the data set.
 
-Each file of its folder holds what one kind of stage reads, so that a change of the data reaches those stages and no other:
+Each file of its folder holds what one kind of stage reads, so that a change of the data reaches
+those stages and no other:
 
 - ``classes.csv``: the classes.
 - ``splits/<split>.csv``: the images of a split, for what is trained or measured on it.
-- ``shards/<split>/<number>.csv``: the same images cut into shards, for stages over images; a shard without an image has no file.
+- ``shards/<split>/<number>.csv``: the same images cut into shards, for stages over images; a shard
+  without an image has no file.
 - ``masks/<split>.csv``: ground truth, for evaluation and figures only.
-- ``root.txt``: where the files lie. No rule depends on it: the others hold digests of the contents, so a data set may move.
+- ``root.txt``: where the files lie. No rule depends on it: the others hold digests of the contents,
+  so a data set may move.
 """
 
 import csv
@@ -18,7 +21,15 @@ from pathlib import Path
 from brnf.data.entries import is_safe_id
 from brnf.errors import DamagedProduct, UserError
 
-__all__ = ["ImageRecord", "Index", "MaskRecord", "read_classes", "read_masks", "shard_of", "write_masks"]
+__all__ = [
+    "ImageRecord",
+    "Index",
+    "MaskRecord",
+    "read_classes",
+    "read_masks",
+    "shard_of",
+    "write_masks",
+]
 
 IMAGE_COLUMNS = ("id", "path", "width", "height", "labels", "digest")
 MASK_COLUMNS = ("id", "mask", "context", "digest")
@@ -67,7 +78,8 @@ class Index:
     """The classes of the data set and some of its images: a split, or a shard of one.
 
     Attributes:
-        classes: names of the foreground classes; class ``i`` of every label and map is ``classes[i - 1]``.
+        classes: names of the foreground classes; class ``i`` of every label and map is ``classes[i
+            - 1]``.
         mask_values: value of each class in the data set's own mask files, same order.
         images: sorted by id.
         root: paths below it are written relative to it.
@@ -88,7 +100,9 @@ class Index:
         try:
             return tuple(by_id[name] for name in ids)
         except KeyError as error:
-            raise UserError(f"{error.args[0]}: not among the images of this split; choose another one") from error
+            raise UserError(
+                f"{error.args[0]}: not among the images of this split; choose another one"
+            ) from error
 
     def write(self, folder: Path, split: str, shards: int = 1) -> None:
         """Write the images as a split, whole and cut into shards, and what all splits share.
@@ -99,16 +113,31 @@ class Index:
             shards: number of shards; see :func:`shard_of`.
         """
         classes = zip(self.classes, self.mask_values, strict=True)
-        _write(folder / "classes.csv", ("index", "name", "mask_value"), ((i, *values) for i, values in enumerate(classes, 1)))
+        _write(
+            folder / "classes.csv",
+            ("index", "name", "mask_value"),
+            ((i, *values) for i, values in enumerate(classes, 1)),
+        )
         (folder / "root.txt").write_text(f"{self.root}\n")
         lists: dict[int, list[Sequence[object]]] = {}
         for image in self.images:
             labels = ";".join(map(str, image.labels))
-            row = (image.id, _below(image.path, self.root), image.width, image.height, labels, image.digest)
+            row = (
+                image.id,
+                _below(image.path, self.root),
+                image.width,
+                image.height,
+                labels,
+                image.digest,
+            )
             lists.setdefault(shard_of(image.id, shards), []).append(row)
         for shard, rows in lists.items():
             _write(folder / "shards" / split / f"{shard}.csv", IMAGE_COLUMNS, rows)
-        _write(folder / "splits" / f"{split}.csv", IMAGE_COLUMNS, sorted((row for rows in lists.values() for row in rows), key=_id))
+        _write(
+            folder / "splits" / f"{split}.csv",
+            IMAGE_COLUMNS,
+            sorted((row for rows in lists.values() for row in rows), key=_id),
+        )
 
     @classmethod
     def of_split(cls, folder: Path, split: str) -> "Index":
@@ -118,7 +147,9 @@ class Index:
             UserError: the split is unknown, or a file is damaged.
         """
         path = folder / "splits" / f"{split}.csv"
-        if not path.exists() and (known := sorted(other.stem for other in path.parent.glob("*.csv"))):
+        if not path.exists() and (
+            known := sorted(other.stem for other in path.parent.glob("*.csv"))
+        ):
             raise UserError(f"split '{split}' holds no image; the data set has: {', '.join(known)}")
         return cls.of_list(folder, path)
 
@@ -140,9 +171,15 @@ class Index:
             for row in _read(folder, images, IMAGE_COLUMNS):
                 labels = tuple(int(label) for label in row["labels"].split(";") if label)
                 width, height = int(row["width"]), int(row["height"])
-                if not is_safe_id(row["id"]) or min(width, height) < 1 or not set(labels) <= set(range(1, len(classes) + 1)):
+                if (
+                    not is_safe_id(row["id"])
+                    or min(width, height) < 1
+                    or not set(labels) <= set(range(1, len(classes) + 1))
+                ):
                     raise ValueError(f"{row['id']}: no id, no size, or a label of no class")
-                records.append(ImageRecord(row["id"], root / row["path"], width, height, labels, row["digest"]))
+                records.append(
+                    ImageRecord(row["id"], root / row["path"], width, height, labels, row["digest"])
+                )
         except ValueError as error:
             raise _damaged(folder, images, error) from error
         return cls(classes, mask_values, tuple(records), root)
@@ -171,7 +208,10 @@ def write_masks(folder: Path, split: str, masks: Iterable[MaskRecord], root: Pat
         masks: of its images.
         root: paths below it are written relative to it.
     """
-    rows = ((one.id, *(path and _below(path, root) for path in (one.mask, one.context)), one.digest) for one in masks)
+    rows = (
+        (one.id, *(path and _below(path, root) for path in (one.mask, one.context)), one.digest)
+        for one in masks
+    )
     _write(folder / "masks" / f"{split}.csv", MASK_COLUMNS, rows)
 
 
@@ -195,7 +235,9 @@ def shard_of(image: str, shards: int) -> int:
 
 
 def _below(path: Path, root: Path) -> Path:
-    """Return a path relative to ``root`` where it lies in it; ``root / path`` leads back in either case."""
+    """Return a path relative to ``root`` where it lies in it; ``root / path`` leads back in either
+    case.
+    """
     return path.relative_to(root) if path.is_relative_to(root) else path.absolute()
 
 
@@ -234,4 +276,6 @@ def _root(folder: Path) -> Path:
 def _damaged(folder: Path, path: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError) and not folder.exists():
         return UserError(f"{path}: no such file; run index_images first")
-    return DamagedProduct(folder, f"missing or damaged part {path.name} of the image index ({error})", "index_images")
+    return DamagedProduct(
+        folder, f"missing or damaged part {path.name} of the image index ({error})", "index_images"
+    )

@@ -1,4 +1,6 @@
-"""Batches that are made while others are used: in processes, whose mistakes and whose loss arrive in one line, or in a thread."""
+"""Batches that are made while others are used: in processes, whose mistakes and whose loss arrive
+in one line, or in a thread.
+"""
 
 import sys
 import tempfile
@@ -26,7 +28,8 @@ whose path Linux ends at 107. Where it is longer, batches are lost and the train
 def one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield batches in their order; while one is used, a thread makes the next.
 
-    Reading, decoding and copying give up Python's lock, so that a training whose cores are not all at work waits for nothing.
+    Reading, decoding and copying give up Python's lock, so that a training whose cores are not all
+    at work waits for nothing.
 
     Arguments:
         batches: what is made depends on nothing that its user does meanwhile.
@@ -58,15 +61,23 @@ class BatchLoader(Generic[Batch]):
     Arguments:
         dataset: its items may raise :class:`~brnf.errors.UserError`.
         collate: makes a batch of a list of items.
-        workers: loading processes; 0 loads in a thread, and so does any number under a long ``TMPDIR``.
+        workers: loading processes; 0 loads in a thread, and so does any number under a long
+            ``TMPDIR``.
         settings: further ones of torch's ``DataLoader``.
 
     Raises:
         UserError: while batches are drawn: what an item raised, or a loading process was lost.
     """
 
-    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Batch], workers: int, **settings: Any) -> None:
-        # A generator of its own: the loader must not draw from the global one, whose state a checkpoint keeps.
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], Batch],
+        workers: int,
+        **settings: Any,
+    ) -> None:
+        # A generator of its own: the loader must not draw from the global one, whose state a
+        # checkpoint keeps.
         settings = {"generator": torch.Generator(), **settings}
         settings["num_workers"] = possible_workers(workers)
         self._loader = DataLoader(_HandedOver(dataset), collate_fn=_Collate(collate), **settings)
@@ -84,7 +95,10 @@ class BatchLoader(Generic[Batch]):
             if not str(error).startswith(LOST):
                 raise
             reason = str(error).splitlines()[0].strip().rstrip(".")
-            raise UserError(f"a loading process was lost ({reason}); run again, with fewer workers if memory was short") from error
+            raise UserError(
+                f"a loading process was lost ({reason}); run again, with fewer workers if memory "
+                "was short"
+            ) from error
 
 
 class _HandedOver(Dataset[Any]):
@@ -110,4 +124,6 @@ class _Collate:
         self._collate = collate
 
     def __call__(self, items: list[Any]) -> Any:
-        return next((item for item in items if isinstance(item, UserError)), None) or self._collate(items)
+        return next((item for item in items if isinstance(item, UserError)), None) or self._collate(
+            items
+        )

@@ -1,6 +1,7 @@
 """Masks whose pixel values are class indices: reading, class subsets, palette PNGs.
 
-They are read with PIL, which gives the indices of a palette PNG; readers that convert to colours (OpenCV, imageio) do not.
+They are read with PIL, which gives the indices of a palette PNG; readers that convert to colours
+(OpenCV, imageio) do not.
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,9 @@ FORMATS = ("PNG", "GIF", "BMP", "TIFF")
 def remap_table(mask_values: Sequence[int]) -> NDArray[np.uint8]:
     """Return the table [256] uint8 from values in a file to class indices.
 
-    Background 0 and ignore 255 stay, ``mask_values[i]`` becomes ``i + 1``, and every other value is ignored: an object of a class
-    that is not part of the experiment is neither background nor one of its classes.
+    Background 0 and ignore 255 stay, ``mask_values[i]`` becomes ``i + 1``, and every other value is
+    ignored: an object of a class that is not part of the experiment is neither background nor one
+        of its classes.
     """
     table = np.full(256, IGNORE, np.uint8)
     table[0] = 0
@@ -33,7 +35,9 @@ def remap_table(mask_values: Sequence[int]) -> NDArray[np.uint8]:
     return table
 
 
-def read_mask(path: Path, mask_values: Sequence[int], *, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_mask(
+    path: Path, mask_values: Sequence[int], *, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """Read a mask as class indices.
 
     Arguments:
@@ -52,22 +56,35 @@ def read_mask(path: Path, mask_values: Sequence[int], *, size: tuple[int, int] |
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode not in ("P", "L"):
-                raise UserError(f"{path}: a mask holds class indices (palette or 8-bit gray), this is {image.mode}; convert it")
+                raise UserError(
+                    f"{path}: a mask holds class indices (palette or 8-bit gray), this is "
+                    f"{image.mode}; convert it"
+                )
             if size is not None and (image.height, image.width) != tuple(size):
                 found, wanted = f"{image.width}x{image.height}", f"{size[1]}x{size[0]}"
-                raise UserError(f"{path}: the mask is {found} pixels, its image {wanted}; give it the image's size")
+                raise UserError(
+                    f"{path}: the mask is {found} pixels, its image {wanted}; give it the image's "
+                    "size"
+                )
             if image.width * image.height > MOST_PIXELS:
-                raise UserError(f"{path}: {image.width}x{image.height} pixels are too many; make image and mask smaller")
+                raise UserError(
+                    f"{path}: {image.width}x{image.height} pixels are too many; make image and "
+                    "mask smaller"
+                )
             values = np.array(image)
     except UserError:
         raise
     except Exception as error:  # the decoders meet damaged bytes with whatever they happen to cause
-        raise UserError(f"{path}: mask cannot be read ({error or type(error).__name__}); restore the file") from error
+        raise UserError(
+            f"{path}: mask cannot be read ({error or type(error).__name__}); restore the file"
+        ) from error
     return remap_table(mask_values)[values]
 
 
 def colour_map() -> NDArray[np.uint8]:
-    """Return VOC's colours, [256, 3] uint8 RGB: the bits of an index dealt to red, green and blue in turn, from the highest bit down."""
+    """Return VOC's colours, [256, 3] uint8 RGB: the bits of an index dealt to red, green and blue
+    in turn, from the highest bit down.
+    """
     index = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for place in range(8):
@@ -78,7 +95,9 @@ def colour_map() -> NDArray[np.uint8]:
 
 
 def write_palette_png(path: Path, labels: NDArray[np.uint8]) -> None:
-    """Write class indices [H, W] uint8 as a PNG whose palette is VOC's; its pixel values are the indices."""
+    """Write class indices [H, W] uint8 as a PNG whose palette is VOC's; its pixel values are the
+    indices.
+    """
     image = Image.fromarray(np.ascontiguousarray(labels, np.uint8), mode="L")
     image.putpalette(colour_map().tobytes())
     image.save(path, format="PNG")

@@ -50,7 +50,9 @@ class Content:
 
 @dataclass(frozen=True)
 class PlacedObject:
-    """An object in the plane: class index, centre and radius in pixels, tilt in radians, stretch, mirrored or not, hue in degrees."""
+    """An object in the plane: class index, centre and radius in pixels, tilt in radians, stretch,
+    mirrored or not, hue in degrees.
+    """
 
     label: int
     x: float
@@ -64,7 +66,9 @@ class PlacedObject:
 
 @dataclass(frozen=True)
 class PlacedContext:
-    """A context patch: class index, centre, half width and half depth in pixels, direction of its depth in radians."""
+    """A context patch: class index, centre, half width and half depth in pixels, direction of its
+    depth in radians.
+    """
 
     label: int
     x: float
@@ -84,7 +88,9 @@ class Layout:
 
 
 def sample_content(rng: Generator, rho: float, nu: float) -> Content:
-    """Draw the classes of a scene, which of them have their context, and the 1–3 contexts of absent classes (with probability nu)."""
+    """Draw the classes of a scene, which of them have their context, and the 1–3 contexts of absent
+    classes (with probability nu).
+    """
     order = rng.permutation(len(SCENE_CLASSES)) + 1
     count = int(rng.choice(len(COUNT_PROBABILITY), p=COUNT_PROBABILITY)) + 1
     accompanied = rng.random(count) < rho
@@ -97,9 +103,11 @@ def sample_content(rng: Generator, rho: float, nu: float) -> Content:
 
 
 def place(content: Content, size: int, rng: Generator) -> Layout:
-    """Place objects and contexts one after the other, each where it disturbs the earlier ones least among random candidates.
+    """Place objects and contexts one after the other, each where it disturbs the earlier ones least
+    among random candidates.
 
-    Objects may overlap (a random allowance up to ``HIDDEN``); contexts keep apart as far as there is room.
+    Objects may overlap (a random allowance up to ``HIDDEN``); contexts keep apart as far as there
+    is room.
     """
     unit = size / REFERENCE_SIZE
     cells = (np.arange(0, REFERENCE_SIZE, COARSE, dtype=np.float32) + COARSE / 2) * unit
@@ -107,24 +115,62 @@ def place(content: Content, size: int, rng: Generator) -> Layout:
     taken_objects = taken_contexts = np.zeros((len(cells), len(cells)), bool)
     objects: list[PlacedObject] = []
     contexts: list[PlacedContext] = []
-    wanted = [(label, True, beside) for label, beside in zip(content.classes, content.accompanied, strict=True)]
-    for label, is_object, has_context in wanted + [(label, False, True) for label in content.strangers]:
+    wanted = [
+        (label, True, beside)
+        for label, beside in zip(content.classes, content.accompanied, strict=True)
+    ]
+    for label, is_object, has_context in wanted + [
+        (label, False, True) for label in content.strangers
+    ]:
         radius = rng.uniform(*RADIUS) * unit
         centre = rng.uniform(radius, size - radius, (CANDIDATES, 2)).astype(np.float32)
         direction = rng.uniform(0, 2 * np.pi, CANDIDATES).astype(np.float32)
         half = (CONTEXT_HALF_WIDTH * radius, CONTEXT_HALF_DEPTH * radius)
         distance = CONTEXT_DISTANCE * radius if is_object else 0.0
         beside = centre + distance * np.stack([np.cos(direction), np.sin(direction)], 1)
-        disc = is_object & (np.hypot(x - centre[:, 0, None, None], y - centre[:, 1, None, None]) < 0.85 * radius)
-        patch = has_context & patch_area(x - beside[:, 0, None, None], y - beside[:, 1, None, None], direction[:, None, None], half)
+        disc = is_object & (
+            np.hypot(x - centre[:, 0, None, None], y - centre[:, 1, None, None]) < 0.85 * radius
+        )
+        patch = has_context & patch_area(
+            x - beside[:, 0, None, None],
+            y - beside[:, 1, None, None],
+            direction[:, None, None],
+            half,
+        )
         scale = (unit * COARSE / radius) ** 2
-        best = int(np.argmin(_cost(disc * scale, patch * scale, taken_objects, taken_contexts, rng.uniform(0, HIDDEN))))
+        best = int(
+            np.argmin(
+                _cost(
+                    disc * scale,
+                    patch * scale,
+                    taken_objects,
+                    taken_contexts,
+                    rng.uniform(0, HIDDEN),
+                )
+            )
+        )
         taken_objects, taken_contexts = taken_objects | disc[best], taken_contexts | patch[best]
         if has_context:
-            contexts.append(PlacedContext(label, *_point(beside[best]), *half, float(direction[best])))
+            contexts.append(
+                PlacedContext(label, *_point(beside[best]), *half, float(direction[best]))
+            )
         if is_object:
-            tilt, stretch, hue = rng.uniform(-0.3, 0.3), rng.uniform(1 - STRETCH, 1 + STRETCH), rng.uniform(0, 360)
-            objects.append(PlacedObject(label, *_point(centre[best]), radius, tilt, stretch, bool(rng.random() < 0.5), hue))
+            tilt, stretch, hue = (
+                rng.uniform(-0.3, 0.3),
+                rng.uniform(1 - STRETCH, 1 + STRETCH),
+                rng.uniform(0, 360),
+            )
+            objects.append(
+                PlacedObject(
+                    label,
+                    *_point(centre[best]),
+                    radius,
+                    tilt,
+                    stretch,
+                    bool(rng.random() < 0.5),
+                    hue,
+                )
+            )
     return Layout(size, tuple(contexts), tuple(objects))
 
 
@@ -133,7 +179,11 @@ def _point(values: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def _cost(
-    disc: NDArray[np.floating], patch: NDArray[np.floating], objects: NDArray[np.bool_], contexts: NDArray[np.bool_], allowance: float
+    disc: NDArray[np.floating],
+    patch: NDArray[np.floating],
+    objects: NDArray[np.bool_],
+    contexts: NDArray[np.bool_],
+    allowance: float,
 ) -> NDArray[np.float64]:
     """Rate candidates, low is good.
 
@@ -146,13 +196,22 @@ def _cost(
     """
     area = (1, 2)
     overlap = np.maximum((disc * objects).sum(area) / np.pi - allowance, 0)
-    outside = np.maximum(4 * CONTEXT_HALF_WIDTH * CONTEXT_HALF_DEPTH - patch.sum(area), 0) * patch.any(area)
-    confused = 1.5 * (patch * contexts).sum(area) + (disc * contexts).sum(area) + (patch * objects).sum(area)
+    outside = np.maximum(
+        4 * CONTEXT_HALF_WIDTH * CONTEXT_HALF_DEPTH - patch.sum(area), 0
+    ) * patch.any(area)
+    confused = (
+        1.5 * (patch * contexts).sum(area)
+        + (disc * contexts).sum(area)
+        + (patch * objects).sum(area)
+    )
     return np.asarray(12 * overlap + outside + confused, np.float64)
 
 
 def patch_area(
-    dx: NDArray[np.floating], dy: NDArray[np.floating], direction: NDArray[np.float32], half: tuple[float, float]
+    dx: NDArray[np.floating],
+    dy: NDArray[np.floating],
+    direction: NDArray[np.float32],
+    half: tuple[float, float],
 ) -> NDArray[np.bool_]:
     """Tell where a patch is: a rounded rectangle with a wavy edge around offset (0, 0)."""
     cosine, sine = np.cos(direction), np.sin(direction)

@@ -1,8 +1,10 @@
 """The six objects and six context textures of the rendered scenes, as functions of coordinates.
 
-An object is a pair of functions of local coordinates ``u`` (right) and ``v`` (down), in units of its radius: a silhouette and a
-tone. The tone blends a dark and a light colour of one hue, so an object's class shows in shape and texture while its hue is free.
-A context is a tone over pixel coordinates that blends two fixed colours. ``docs/method.md`` section 12.
+An object is a pair of functions of local coordinates ``u`` (right) and ``v`` (down), in units of
+its radius: a silhouette and a tone. The tone blends a dark and a light colour of one hue, so an
+    object's class shows in shape and texture while its hue is free.
+A context is a tone over pixel coordinates that blends two fixed colours. ``docs/method.md`` section
+12.
 """
 
 import math
@@ -74,7 +76,8 @@ def _box(u: Grid, v: Grid, left: float, right: float, top: float, bottom: float)
     return (u > left) & (u < right) & (v > top) & (v < bottom)
 
 
-# --- objects -----------------------------------------------------------------------------------------------------------------
+# --- objects
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def _train(u: Grid, v: Grid) -> Mask:
@@ -101,7 +104,11 @@ def _boat_tone(u: Grid, v: Grid) -> Grid:
     slanted = _cell(u + 0.35 * v, 0.3) > 0
     planks = np.abs(_cell(v, 0.18)) < 0.12
     mast = np.asarray((np.abs(u - 0.02) < 0.06) & (v < 0.4))
-    return _tone(np.where(mast, 0.0, np.where(v > 0.3, np.where(planks, 0.35, 0.05), np.where(slanted, 1.0, 0.45))))
+    return _tone(
+        np.where(
+            mast, 0.0, np.where(v > 0.3, np.where(planks, 0.35, 0.05), np.where(slanted, 1.0, 0.45))
+        )
+    )
 
 
 def _sheep(u: Grid, v: Grid) -> Mask:
@@ -121,7 +128,12 @@ def _sheep_tone(u: Grid, v: Grid) -> Grid:
 
 def _fish(u: Grid, v: Grid) -> Mask:
     body = _ellipse(u, v, (0.2, 0.0), (0.95, 0.66))
-    tail = (u < -0.5) & (u > -1.15) & (np.abs(v) < 0.16 - 0.95 * (u + 0.5)) & (np.abs(v) > -1.1 * (u + 0.86))
+    tail = (
+        (u < -0.5)
+        & (u > -1.15)
+        & (np.abs(v) < 0.16 - 0.95 * (u + 0.5))
+        & (np.abs(v) > -1.1 * (u + 0.86))
+    )
     fin = (v < 0) & (v > -0.92) & (u > -0.35) & (u < 0.25 - 0.5 * (v + 0.6))
     return np.asarray(body | tail | (fin & (u > -0.35 - 0.5 * (v + 0.6))), bool)
 
@@ -145,7 +157,9 @@ def _bee(u: Grid, v: Grid) -> Mask:
 
 def _wings(u: Grid, v: Grid) -> Mask:
     left, right = 0.75 * u + 0.66 * v, -0.75 * u + 0.66 * v
-    return _ellipse(left, right, (-0.72, -0.14), (0.6, 0.28)) | _ellipse(right, left, (-0.62, -0.08), (0.55, 0.26))
+    return _ellipse(left, right, (-0.72, -0.14), (0.6, 0.28)) | _ellipse(
+        right, left, (-0.62, -0.08), (0.55, 0.26)
+    )
 
 
 def _bee_tone(u: Grid, v: Grid) -> Grid:
@@ -170,7 +184,8 @@ def _house_tone(u: Grid, v: Grid) -> Grid:
     return _tone(np.where(door | roof, 0.05, np.where(window, 0.15, np.where(mortar, 1.0, 0.5))))
 
 
-# --- contexts ----------------------------------------------------------------------------------------------------------------
+# --- contexts
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def _rails(x: Grid, y: Grid) -> Grid:

@@ -1,11 +1,13 @@
 """Own images: a CSV with one row an image.
 
-Columns ``image`` and ``labels`` are needed, ``mask`` and ``split`` may be there. Paths are relative to the CSV. Several labels (and
-several splits) are separated by ``;`` or ``|``. Without a ``split`` column every image is in ``train``; only images of the split
-``test`` may go without labels. Masks hold 0 for background, 1..C for the classes in their order, 255 for ignored.
+Columns ``image`` and ``labels`` are needed, ``mask`` and ``split`` may be there. Paths are relative
+to the CSV. Several labels (and several splits) are separated by ``;`` or ``|``. Without a ``split``
+column every image is in ``train``; only images of the split ``test`` may go without labels. Masks
+hold 0 for background, 1..C for the classes in their order, 255 for ignored.
 
-A table is its owner's own: its paths may lead anywhere, also up and absolutely. An image's id is its file name without the ending,
-with ``_`` for what is neither an ASCII letter, digit nor ``_ - .``, so that what is written about it stays in the results.
+A table is its owner's own: its paths may lead anywhere, also up and absolutely. An image's id is
+its file name without the ending, with ``_`` for what is neither an ASCII letter, digit nor ``_ -
+.``, so that what is written about it stays in the results.
 """
 
 import csv
@@ -38,30 +40,41 @@ def list_table(path: Path, splits: Sequence[str] = (), classes: Sequence[str] = 
     Arguments:
         path: the CSV.
         splits: to list; empty lists all.
-        classes: all classes in the order of their mask values 1..C; empty takes the labels of the CSV, sorted.
+        classes: all classes in the order of their mask values 1..C; empty takes the labels of the
+            CSV, sorted.
 
     Raises:
-        UserError: the CSV is missing or has an unknown column, or a row has a missing file, an id seen before, an unknown label
-            or none; the message names the CSV and the line.
+        UserError: the CSV is missing or has an unknown column, or a row has a missing file, an id
+            seen before, an unknown label or none; the message names the CSV and the line.
     """
     entries: dict[str, Entry] = {}
     for row in _read(path):
         entry = _entry(path.parent, row, frozenset(classes))
         if entry.id in entries:
-            raise UserError(f"{row.where}: id '{entry.id}' (of the file name) was used before; rename one of the images")
+            raise UserError(
+                f"{row.where}: id '{entry.id}' (of the file name) was used before; rename one of "
+                "the images"
+            )
         entries[entry.id] = entry
-    names = tuple(classes) or tuple(sorted({label for entry in entries.values() for label in entry.labels or ()}))
+    names = tuple(classes) or tuple(
+        sorted({label for entry in entries.values() for label in entry.labels or ()})
+    )
     known = sorted({split for entry in entries.values() for split in entry.splits})
     wanted = tuple(dict.fromkeys(splits)) or tuple(known)
     if missing := [split for split in wanted if split not in known]:
-        raise UserError(f"{path}: split '{missing[0]}' holds no image; the table has: {', '.join(known) or 'none'}")
+        raise UserError(
+            f"{path}: split '{missing[0]}' holds no image; the table has: "
+            f"{', '.join(known) or 'none'}"
+        )
     listed = []
     for name in sorted(entries):
         own = tuple(split for split in wanted if split in entries[name].splits)
         if own:
             entry = entries[name]
             listed.append(Entry(entry.id, entry.image, entry.labels, own, entry.mask, None))
-    return Listing(names, tuple(range(1, len(names) + 1)), wanted, tuple(listed), (path,), path.parent)
+    return Listing(
+        names, tuple(range(1, len(names) + 1)), wanted, tuple(listed), (path,), path.parent
+    )
 
 
 def _read(path: Path) -> list[_Row]:
@@ -77,11 +90,17 @@ def _read(path: Path) -> list[_Row]:
                 if not any(cell.strip() for cell in cells):
                     continue
                 if len(cells) != len(header):
-                    raise UserError(f"{where}: {len(cells)} cells under {len(header)} columns; separate several labels by ;")
-                rows.append(_Row(where, dict(zip(header, (cell.strip() for cell in cells), strict=True))))
+                    raise UserError(
+                        f"{where}: {len(cells)} cells under {len(header)} columns; separate "
+                        "several labels by ;"
+                    )
+                rows.append(
+                    _Row(where, dict(zip(header, (cell.strip() for cell in cells), strict=True)))
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{path}: cannot be read as a CSV ({error}); give a UTF-8 file with the columns image,labels[,mask][,split]"
+            f"{path}: cannot be read as a CSV ({error}); give a UTF-8 file with the columns "
+            "image,labels[,mask][,split]"
         ) from error
     if not rows:
         raise UserError(f"{path}: holds no image; add one row an image")
@@ -90,11 +109,19 @@ def _read(path: Path) -> list[_Row]:
 
 def _check_header(path: Path, header: list[str]) -> None:
     if missing := [name for name in NEEDED if name not in header]:
-        raise UserError(f"{path}, line 1: column '{missing[0]}' is missing; the header is image,labels[,mask][,split]")
+        raise UserError(
+            f"{path}, line 1: column '{missing[0]}' is missing; the header is "
+            "image,labels[,mask][,split]"
+        )
     if unknown := [name for name in header if name not in NEEDED + OPTIONAL]:
-        raise UserError(f"{path}, line 1: unknown column '{unknown[0]}'; the header is image,labels[,mask][,split]")
+        raise UserError(
+            f"{path}, line 1: unknown column '{unknown[0]}'; the header is "
+            "image,labels[,mask][,split]"
+        )
     if len(set(header)) < len(header):
-        raise UserError(f"{path}, line 1: a column is there twice; the header is image,labels[,mask][,split]")
+        raise UserError(
+            f"{path}, line 1: a column is there twice; the header is image,labels[,mask][,split]"
+        )
 
 
 def _entry(folder: Path, row: _Row, classes: frozenset[str]) -> Entry:
@@ -105,19 +132,28 @@ def _entry(folder: Path, row: _Row, classes: frozenset[str]) -> Entry:
     name = UNSAFE.sub("_", image.stem)
     if not is_safe_id(name):
         raise UserError(
-            f"{row.where}: file name '{image.stem}' cannot be an id; start it with a letter or digit, and have at most 200 of them"
+            f"{row.where}: file name '{image.stem}' cannot be an id; start it with a letter or "
+            "digit, and have at most 200 of them"
         )
     mask = folder / row.cells["mask"] if row.cells.get("mask") else None
     if mask is not None and not is_file(mask):
         raise UserError(f"{row.where}: mask {mask} is missing; paths are relative to the CSV")
     splits = _several(row.cells["split"]) if "split" in row.cells else ("train",)
     if not splits or not all(map(is_safe_id, splits)):
-        raise UserError(f"{row.where}: split '{row.cells['split']}' is no name of a split; write train, val or test")
+        raise UserError(
+            f"{row.where}: split '{row.cells['split']}' is no name of a split; write train, val or "
+            "test"
+        )
     labels = frozenset(_several(row.cells["labels"]))
     if classes and (unknown := sorted(labels - classes)):
-        raise UserError(f"{row.where}: label '{unknown[0]}' is not in dataset.classes; add it there or correct the row")
+        raise UserError(
+            f"{row.where}: label '{unknown[0]}' is not in dataset.classes; add it there or correct "
+            "the row"
+        )
     if not labels and not set(splits) <= UNLABELLED_SPLITS:
-        raise UserError(f"{row.where}: no label; name at least one class, or put the image into the split test")
+        raise UserError(
+            f"{row.where}: no label; name at least one class, or put the image into the split test"
+        )
     return Entry(name, image, labels or None, splits, mask, None)
 
 

@@ -1,4 +1,6 @@
-"""Checkpoints of trainings: an undeclared file beside the output, from which a training that was killed goes on to the same bytes."""
+"""Checkpoints of trainings: an undeclared file beside the output, from which a training that was
+killed goes on to the same bytes.
+"""
 
 import hashlib
 import signal
@@ -23,10 +25,19 @@ from brnf.fingerprint import fingerprint
 from brnf.store.files import locked
 from brnf.store.tensors import read_tensors, write_tensors
 
-__all__ = ["Checkpoint", "Trainer", "only_training", "take_steps", "training_device", "training_stamp"]
+__all__ = [
+    "Checkpoint",
+    "Trainer",
+    "only_training",
+    "take_steps",
+    "training_device",
+    "training_stamp",
+]
 
 READ_WHOLE = 64 * 2**20
-"""Bytes up to which an input counts by its content; a larger one by the sizes and times of its files."""
+"""Bytes up to which an input counts by its content; a larger one by the sizes and times of its
+files.
+"""
 
 Batch = TypeVar("Batch", contravariant=True)
 Row = TypeVar("Row", covariant=True)
@@ -61,16 +72,24 @@ def training_device(runtime: Runtime) -> torch.device:
 
 
 def training_stamp(stage: str, options: Any, device: torch.device, *sources: Any) -> str:
-    """Hash all that the course of a training depends on: code, options, inputs and where it is computed.
+    """Hash all that the course of a training depends on: code, options, inputs and where it is
+    computed.
 
     Arguments:
         stage: name of the module in :mod:`brnf.stages`.
         options: dataclass of plain values.
         device: where to compute; generators of one kind of device mean nothing to another.
-        sources: what is trained on: paths of files or folders, which count by their content, and plain values.
+        sources: what is trained on: paths of files or folders, which count by their content, and
+            plain values.
     """
     digest = hashlib.sha256()
-    for part in (fingerprint(f"brnf.stages.{stage}"), torch.__version__, device.type, options, *sources):
+    for part in (
+        fingerprint(f"brnf.stages.{stage}"),
+        torch.__version__,
+        device.type,
+        options,
+        *sources,
+    ):
         digest.update(f"{_content(part) if isinstance(part, Path) else part}\n".encode())
     return digest.hexdigest()
 
@@ -80,20 +99,29 @@ def _content(path: Path) -> list[str]:
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     states = [file.stat() for file in files]
     if sum(state.st_size for state in states) > READ_WHOLE:
-        return [f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}" for file, state in zip(files, states, strict=True)]
-    return [f"{file.relative_to(path)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
+        return [
+            f"{file.relative_to(path)} {state.st_size} {state.st_mtime_ns}"
+            for file, state in zip(files, states, strict=True)
+        ]
+    return [
+        f"{file.relative_to(path)} {hashlib.sha256(file.read_bytes()).hexdigest()}"
+        for file in files
+    ]
 
 
 @contextmanager
 def only_training(output: Path) -> Iterator[None]:
-    """Hold the lock of a training's output; of several processes that train together the first holds it for all."""
+    """Hold the lock of a training's output; of several processes that train together the first
+    holds it for all.
+    """
     with locked(output) if distributed.is_first() else nullcontext():
         yield
 
 
 @dataclass
 class Checkpoint:
-    """The checkpoint of one training; of several processes that train together only the first reads and writes it.
+    """The checkpoint of one training; of several processes that train together only the first reads
+    and writes it.
 
     Arguments:
         output: of the stage; the checkpoint is ``<stem>.checkpoint.pt`` beside it.
@@ -117,10 +145,12 @@ class Checkpoint:
         return self.output.with_name(f"{self.output.stem}.checkpoint.pt")
 
     def restore(self, trainer: Trainer[Any, Any]) -> bool:
-        """Bring a new trainer to where the last one stopped, and tell whether there was such a state.
+        """Bring a new trainer to where the last one stopped, and tell whether there was such a
+        state.
 
-        A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line. Of processes that train together the
-        first is brought there; :func:`take_steps` lets the others follow.
+        A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line.
+        Of processes that train together the first is brought there; :func:`take_steps` lets the
+        others follow.
         """
         return distributed.any_of(distributed.is_first() and self._restore(trainer), self.device)
 
@@ -131,17 +161,29 @@ class Checkpoint:
             content = read_tensors(self.path, "the training starts anew")
             stamp, state, random = content["stamp"], content["trainer"], content["random"]
         except (UserError, KeyError, TypeError) as error:
-            reason = error if isinstance(error, UserError) else f"{self.path}: not a checkpoint; the training starts anew"
+            reason = (
+                error
+                if isinstance(error, UserError)
+                else f"{self.path}: not a checkpoint; the training starts anew"
+            )
             return self._discard(str(reason))
         if stamp != self.stamp:
-            return self._discard(f"{self.path}: made with other options, inputs or code; the training starts anew")
+            return self._discard(
+                f"{self.path}: made with other options, inputs or code; the training starts anew"
+            )
         trainer.load_state_dict(state)
         self._set_random(random)
-        print(f"{self.path}: the training goes on after step {len(trainer.history)}", file=sys.stderr, flush=True)
+        print(
+            f"{self.path}: the training goes on after step {len(trainer.history)}",
+            file=sys.stderr,
+            flush=True,
+        )
         return True
 
     def share(self, trainer: Trainer[Any, Any]) -> None:
-        """Bring the trainers of all processes, and their random generators, to the state of the first."""
+        """Bring the trainers of all processes, and their random generators, to the state of the
+        first.
+        """
         if distributed.processes() > 1:
             state, random = distributed.from_first(lambda: (trainer.state_dict(), self._random()))
             trainer.load_state_dict(state)
@@ -163,22 +205,36 @@ class Checkpoint:
         return distributed.is_first() and time.monotonic() - self._written >= self.seconds
 
     def write(self, trainer: Trainer[Any, Any]) -> None:
-        """Write the state, whole or not at all; a disk that does not take it is worth a warning, not the training."""
+        """Write the state, whole or not at all; a disk that does not take it is worth a warning,
+        not the training.
+        """
         if not distributed.is_first():
             return
         try:
-            write_tensors(self.path, {"stamp": self.stamp, "trainer": trainer.state_dict(), "random": self._random()})
-        except (UserError, OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+            write_tensors(
+                self.path,
+                {"stamp": self.stamp, "trainer": trainer.state_dict(), "random": self._random()},
+            )
+        except (
+            UserError,
+            OSError,
+            RuntimeError,
+        ) as error:  # torch reports a failed write as a RuntimeError
             if not self._warned:
-                print(f"warning: {str(error).splitlines()[0]}; the training goes on without a checkpoint", file=sys.stderr, flush=True)
+                print(
+                    f"warning: {str(error).splitlines()[0]}; the training goes on without a "
+                    "checkpoint",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self._warned = True
         self._written = time.monotonic()
 
     def finish(self, trainer: Trainer[Any, Any]) -> None:
         """Remove the checkpoint after the outputs are written.
 
-        When the workflow has died meanwhile, the next one will not believe these outputs and ask for them again: then the
-        state after the last step stays for it.
+        When the workflow has died meanwhile, the next one will not believe these outputs and ask
+        for them again: then the state after the last step stays for it.
         """
         if has_died():
             self.write(trainer)
@@ -202,8 +258,8 @@ def take_steps(
 ) -> None:
     """Take the steps that a training still lacks, writing a checkpoint now and then.
 
-    SIGTERM ends the process with status 143 after the step in progress and a checkpoint. Processes that train together begin in the
-    state of the first and end after the same step.
+    SIGTERM ends the process with status 143 after the step in progress and a checkpoint. Processes
+    that train together begin in the state of the first and end after the same step.
 
     Arguments:
         name: shown with the progress.
@@ -228,7 +284,9 @@ def take_steps(
                 if ended:
                     raise SystemExit(128 + signal.SIGTERM)
         except (RuntimeError, UserError) as error:
-            if terminated.is_set():  # it was for all processes, and the loading ones are reported as lost
+            if (
+                terminated.is_set()
+            ):  # it was for all processes, and the loading ones are reported as lost
                 raise SystemExit(128 + signal.SIGTERM) from error
             raise
 

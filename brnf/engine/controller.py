@@ -19,9 +19,11 @@ _held: list[IO[str]] = []
 
 
 def announce(folder: Path) -> None:
-    """Hold a file locked for as long as this process lives, however it ends, and tell its children which.
+    """Hold a file locked for as long as this process lives, however it ends, and tell its children
+    which.
 
-    Each Snakemake has a file of its own: several may share a folder as long as their outputs differ, which is not for this lock to
+    Each Snakemake has a file of its own: several may share a folder as long as their outputs
+        differ, which is not for this lock to
     judge. Children do not inherit it.
 
     Arguments:
@@ -33,7 +35,11 @@ def announce(folder: Path) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         handle = hidden.open("w")
-        print(f"process {os.getpid()} on {socket.gethostname()}: {shlex.join(sys.argv)}", file=handle, flush=True)
+        print(
+            f"process {os.getpid()} on {socket.gethostname()}: {shlex.join(sys.argv)}",
+            file=handle,
+            flush=True,
+        )
         if not try_lock(handle):
             return
         os.replace(hidden, path)  # so that nobody finds it unlocked
@@ -53,13 +59,17 @@ def is_alone(folder: Path) -> bool:
     """Tell whether no other Snakemake lives in the folder of this one."""
     own = os.environ.get(CONTROLLER)
     try:
-        return not any(str(path) != own and is_held(path) for path in controllers_folder(folder).glob("[!.]*"))
+        return not any(
+            str(path) != own and is_held(path) for path in controllers_folder(folder).glob("[!.]*")
+        )
     except OSError:
         return True  # a file system without locks
 
 
 def has_died() -> bool:
-    """Tell whether this process is a job whose Snakemake lives no more; false for one that nobody's Snakemake has started."""
+    """Tell whether this process is a job whose Snakemake lives no more; false for one that nobody's
+    Snakemake has started.
+    """
     controller = os.environ.get(CONTROLLER)
     try:
         return controller is not None and not is_held(Path(controller))

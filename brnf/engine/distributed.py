@@ -1,4 +1,5 @@
-"""One training in several processes, which `torchrun` starts: each computes its part of every batch, and all take the same step.
+"""One training in several processes, which `torchrun` starts: each computes its part of every
+batch, and all take the same step.
 
 In a process of its own everything here returns what it is given.
 """
@@ -36,7 +37,9 @@ __all__ = [
 ENDED_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 PATIENCE = timedelta(hours=6)
-"""That one process waits for another: only the first writes checkpoints, to a disk that may be slow."""
+"""That one process waits for another: only the first writes checkpoints, to a disk that may be
+slow.
+"""
 
 
 def join(device: torch.device) -> None:
@@ -48,7 +51,9 @@ def join(device: torch.device) -> None:
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(ENDED_WITH_PARENT, signal.SIGTERM)  # torchrun's processes would outlive a torchrun that was killed
+        ctypes.CDLL(None).prctl(
+            ENDED_WITH_PARENT, signal.SIGTERM
+        )  # torchrun's processes would outlive a torchrun that was killed
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -79,20 +84,25 @@ def part(length: int) -> slice:
 
 
 def share(length: int) -> slice:
-    """Return which images of a batch this process sees: equal shares, so that a mean over the shares is that over the batch.
+    """Return which images of a batch this process sees: equal shares, so that a mean over the
+    shares is that over the batch.
 
     Raises:
         UserError: the batch cannot be shared.
     """
     if length % processes():
-        raise UserError(f"a batch of {length} images has no equal shares for {processes()} devices; choose another batch_size or devices")
+        raise UserError(
+            f"a batch of {length} images has no equal shares for {processes()} devices; choose "
+            "another batch_size or devices"
+        )
     return part(length)
 
 
 def mean(value: Tensor) -> Tensor:
     """Return the mean over the processes of a tensor of one shape, without gradient.
 
-    A sum over a share, divided by the mean of the counts, has as its mean over the processes the mean over the whole batch.
+    A sum over a share, divided by the mean of the counts, has as its mean over the processes the
+    mean over the whole batch.
     """
     if processes() == 1:
         return value
@@ -102,7 +112,9 @@ def mean(value: Tensor) -> Tensor:
 
 
 def mean_count(counts: Tensor) -> Tensor:
-    """Return the mean over the processes of a sum of counts, to divide a sum by; as if there were one count when there is none at all."""
+    """Return the mean over the processes of a sum of counts, to divide a sum by; as if there were
+    one count when there is none at all.
+    """
     return mean(counts.sum()).clamp(min=1 / processes())
 
 
@@ -126,17 +138,30 @@ def gathered(rows: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the gradients by their mean over the processes; where only some have one, it counts as zero for the others."""
+    """Replace the gradients by their mean over the processes; where only some have one, it counts
+    as zero for the others.
+    """
     if processes() == 1:
         return
     chosen = list(parameters)
-    has = torch.tensor([parameter.grad is not None for parameter in chosen], dtype=torch.uint8, device=chosen[0].device)
+    has = torch.tensor(
+        [parameter.grad is not None for parameter in chosen],
+        dtype=torch.uint8,
+        device=chosen[0].device,
+    )
     dist.all_reduce(has, dist.ReduceOp.MAX)
     learning = [parameter for parameter, some in zip(chosen, has.tolist(), strict=True) if some]
-    gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in learning]
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for parameter in learning
+    ]
     joined = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(joined)
-    for parameter, values in zip(learning, joined.div_(processes()).split([gradient.numel() for gradient in gradients]), strict=True):
+    for parameter, values in zip(
+        learning,
+        joined.div_(processes()).split([gradient.numel() for gradient in gradients]),
+        strict=True,
+    ):
         parameter.grad = values.view_as(parameter).clone()
 
 

@@ -12,15 +12,21 @@ from brnf.errors import UserError
 __all__ = ["claim_gpu"]
 
 _HELD: dict[Path, int] = {}
-"""Lock files of this process and their descriptors; the operating system releases them when it ends, however it ends."""
+"""Lock files of this process and their descriptors; the operating system releases them when it
+ends, however it ends.
+"""
 
 
-def claim_gpu(count: int, environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> int:
-    """Choose a GPU that no other living job of this user has chosen, and keep it until this process ends.
+def claim_gpu(
+    count: int, environment: Mapping[str, str] = os.environ, folder: Path | None = None
+) -> int:
+    """Choose a GPU that no other living job of this user has chosen, and keep it until this process
+    ends.
 
-    As many visible GPUs as this job has processes are taken unasked: that is what SLURM shows to a job that was given so many. When all
-    are taken, jobs share them in turn, with a line on the standard error; profiles that count GPUs never come to that. Processes that
-    train together never share one.
+    As many visible GPUs as this job has processes are taken unasked: that is what SLURM shows to a
+    job that was given so many. When all are taken, jobs share them in turn, with a line on the
+    standard error; profiles that count GPUs never come to that. Processes that train together never
+    share one.
 
     Arguments:
         count: of the visible GPUs, at least 1.
@@ -36,7 +42,8 @@ def claim_gpu(count: int, environment: Mapping[str, str] = os.environ, folder: P
     together = int(environment.get("LOCAL_WORLD_SIZE", 1))
     if count < together:
         raise UserError(
-            f"a training with {together} devices finds {count} visible GPU{'s' * (count > 1)}; lower devices, or set device: cpu"
+            f"a training with {together} devices finds {count} visible GPU{'s' * (count > 1)}; "
+            "lower devices, or set device: cpu"
         )
     if count == together:
         return int(environment.get("LOCAL_RANK", 0))
@@ -49,9 +56,14 @@ def claim_gpu(count: int, environment: Mapping[str, str] = os.environ, folder: P
         if path in _HELD or _locked(path):
             return index
     if together > 1:
-        raise UserError(f"a training with {together} devices finds too few of the {count} GPUs free; wait for other jobs, or lower devices")
+        raise UserError(
+            f"a training with {together} devices finds too few of the {count} GPUs free; wait for "
+            "other jobs, or lower devices"
+        )
     index = os.getpid() % count
-    print(f"all {count} GPUs are taken by other jobs; this one shares cuda:{index}", file=sys.stderr)
+    print(
+        f"all {count} GPUs are taken by other jobs; this one shares cuda:{index}", file=sys.stderr
+    )
     return index
 
 

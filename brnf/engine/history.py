@@ -20,4 +20,7 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *terms])
-        writer.writerows([step, *(f"{row[term]:.6g}" if term in row else "" for term in terms)] for step, row in enumerate(rows))
+        writer.writerows(
+            [step, *(f"{row[term]:.6g}" if term in row else "" for term in terms)]
+            for step, row in enumerate(rows)
+        )

@@ -1,4 +1,6 @@
-"""Who takes the matrix products of float32 on a CPU: the faster of the two libraries within torch, where it is as exact."""
+"""Who takes the matrix products of float32 on a CPU: the faster of the two libraries within torch,
+where it is as exact.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,16 +10,19 @@ from typing import Any
 __all__ = ["fast_products", "use_fast_products"]
 
 LARGEST_ERROR = 1e-5
-"""Of a product in float32, as a share of its largest value; bfloat16 is off by a hundred times as much."""
+"""Of a product in float32, as a share of its largest value; bfloat16 is off by a hundred times as
+much.
+"""
 PERMISSION = "bf16"
 
 
 def use_fast_products() -> None:
     """Let oneDNN take the matrix products of float32 from now on, where it takes them in float32.
 
-    On AMD's processors with AVX-512 it is more than twice as fast as MKL, whom torch asks by itself, for convolutions of 1x1 pixels, too
-    (docs/benchmarks.md). torch has no switch for that but the one that allows bfloat16. oneDNN makes use of the permission where the
-    processor has AMX; there nothing is switched.
+    On AMD's processors with AVX-512 it is more than twice as fast as MKL, whom torch asks by
+    itself, for convolutions of 1x1 pixels, too (docs/benchmarks.md). torch has no switch for that
+    but the one that allows bfloat16. oneDNN makes use of the permission where the processor has
+    AMX; there nothing is switched.
     """
     if _stays_float32():
         _settings().fp32_precision = PERMISSION
@@ -50,13 +55,22 @@ def _settings() -> Any:
 
 @cache
 def _stays_float32() -> bool:
-    """Tell whether oneDNN's products are float32's when bfloat16 is allowed: by what the processor has, and by a trial in float64."""
+    """Tell whether oneDNN's products are float32's when bfloat16 is allowed: by what the processor
+    has, and by a trial in float64.
+    """
     import torch
 
-    if _settings() is None or not torch.backends.mkldnn.is_available() or torch.cpu._is_amx_tile_supported():
+    if (
+        _settings() is None
+        or not torch.backends.mkldnn.is_available()
+        or torch.cpu._is_amx_tile_supported()
+    ):
         return False
     generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(256, 256, generator=generator), torch.randn(256, 512, generator=generator)
+    left, right = (
+        torch.randn(256, 256, generator=generator),
+        torch.randn(256, 512, generator=generator),
+    )
     exact = left.double() @ right.double()
     with _permission():
         error = (left @ right - exact).abs().max() / exact.abs().max()

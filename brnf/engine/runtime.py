@@ -30,16 +30,23 @@ class Runtime:
     threads: int = 1
     """CPU threads; results are equal to the byte only for equal counts."""
     workers: int = 2
-    """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own process."""
+    """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own
+    process.
+    """
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""
     kept: Path | None = None
-    """Folder in which trainings share a frozen backbone's outputs; without one each computes its own."""
+    """Folder in which trainings share a frozen backbone's outputs; without one each computes its
+    own.
+    """
     checkpoint_seconds: float = 300.0
-    """Seconds between the checkpoints of a training: at most so much of its work is lost when it is killed; 0 writes one a step."""
+    """Seconds between the checkpoints of a training: at most so much of its work is lost when it is
+    killed; 0 writes one a step.
+    """
 
     def torch_device(self) -> Any:
-        """Set thread counts, how memory is kept and who takes matrix products, and return the device, a ``torch.device``.
+        """Set thread counts, how memory is kept and who takes matrix products, and return the
+        device, a ``torch.device``.
 
         Raises:
             UserError: the device does not exist.
@@ -53,17 +60,25 @@ class Runtime:
         cv2.setNumThreads(self.threads)
         name = self.device
         if name == "auto":
-            name = f"cuda:{claim_gpu(torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
+            name = (
+                f"cuda:{claim_gpu(torch.cuda.device_count())}"
+                if torch.cuda.is_available()
+                else "cpu"
+            )
         try:
             device = torch.device(name)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: auto") from error
+            raise UserError(
+                f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: "
+                "auto"
+            ) from error
         return device
 
 
 class Waiting:
-    """Pass items on and tell which share of the time went by while they were fetched: a training that waits for its data.
+    """Pass items on and tell which share of the time went by while they were fetched: a training
+    that waits for its data.
 
     Arguments:
         items: to pass on.
@@ -107,7 +122,14 @@ class Progress:
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(
-        self, items: Iterable[Any], name: str, runtime: Runtime, *, unit: str = "it", total: int | None = None, done: int = 0
+        self,
+        items: Iterable[Any],
+        name: str,
+        runtime: Runtime,
+        *,
+        unit: str = "it",
+        total: int | None = None,
+        done: int = 0,
     ) -> None:
         self._items, self._name, self._unit, self._done = items, name, unit, done
         self._total = total if total is not None else len(items)  # type: ignore[arg-type]
@@ -121,7 +143,14 @@ class Progress:
 
     def __iter__(self) -> Iterator[Any]:
         if self._mode == "bar":
-            bar = tqdm(self._items, desc=self._name, unit=self._unit, total=self._total, initial=self._done, dynamic_ncols=True)
+            bar = tqdm(
+                self._items,
+                desc=self._name,
+                unit=self._unit,
+                total=self._total,
+                initial=self._done,
+                dynamic_ncols=True,
+            )
             for item in bar:
                 yield item
                 bar.set_postfix_str(self._note, refresh=False)
@@ -130,7 +159,9 @@ class Progress:
         for done, item in enumerate(self._items, self._done + 1):
             yield item
             now = time.monotonic()
-            if self._mode == "lines" and (now - last >= self.SECONDS_BETWEEN_LINES or done == self._total):
+            if self._mode == "lines" and (
+                now - last >= self.SECONDS_BETWEEN_LINES or done == self._total
+            ):
                 last = now
                 rate = (done - self._done) / max(now - start, 1e-9)
                 left = (self._total - done) / rate

@@ -30,10 +30,14 @@ PAPER: dict[str, tuple[float | None, float | None, float | None]] = {
     "CLIP-ES": (71.1, 71.4, 45.4),
     "CLIP-ES + BRNF": (75.9, 76.2, 47.9),
 }
-"""Method -> mIoU of its segmentation in percent as the paper prints it (``docs/method.md`` section 10), in the order of :data:`SETS`."""
+"""Method -> mIoU of its segmentation in percent as the paper prints it (``docs/method.md`` section
+10), in the order of :data:`SETS`.
+"""
 SETS = ("VOC val", "VOC test", "COCO val")
 SIZES = {("voc", "val"): ("VOC val", 1449, 21), ("coco", "val"): ("COCO val", 40137, 81)}
-"""Kind and split -> one of :data:`SETS`, its images and its classes with the background: fewer are another, easier or harder, task."""
+"""Kind and split -> one of :data:`SETS`, its images and its classes with the background: fewer are
+another, easier or harder, task.
+"""
 BASES = {"sipe": "SIPE", "sfc": "SFC", "clip_es": "CLIP-ES", "import": "imported maps"}
 PROTOCOLS = ("paper", "bench", "scenes")
 NOT_RUN = "not run here"
@@ -62,12 +66,17 @@ class Run:
     def cell(self) -> str:
         """Return the mean with all that tells what it is worth."""
         several = len(self.miou) > 1
-        spread, seeds = (f" ± {pd.Series(self.miou).std():.1f}", f", {len(self.miou)} seeds") if several else ("", "")
+        spread, seeds = (
+            (f" ± {pd.Series(self.miou).std():.1f}", f", {len(self.miou)} seeds")
+            if several
+            else ("", "")
+        )
         return f"{sum(self.miou) / len(self.miou):.1f}{spread} ({self.protocol}: {self.experiment}{seeds})"
 
 
 def read_runs(experiments: Sequence[Path]) -> list[Run]:
-    """Read the segmentations of finished experiments; what their configuration no longer names is left out.
+    """Read the segmentations of finished experiments; what their configuration no longer names is
+    left out.
 
     Arguments:
         experiments: folders with ``config.yaml`` and ``<model>/seed<n>/evaluation``.
@@ -86,7 +95,15 @@ def read_runs(experiments: Sequence[Path]) -> list[Run]:
                 first = measured[0]
                 data = _data(settings["dataset"]["kind"], first)
                 miou = tuple(100 * one["miou"] for one in measured)
-                found.append(Run(_method(settings["base"]["method"], model), data, first["protocol"], folder.name, miou))
+                found.append(
+                    Run(
+                        _method(settings["base"]["method"], model),
+                        data,
+                        first["protocol"],
+                        folder.name,
+                        miou,
+                    )
+                )
     return found
 
 
@@ -94,18 +111,35 @@ def _settings(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     try:
         settings: dict[str, Any] = yaml.safe_load(file.read_text())
-        settings["models"], settings["seeds"], settings["dataset"]["val"], settings["dataset"]["kind"], settings["base"]["method"]
+        (
+            settings["models"],
+            settings["seeds"],
+            settings["dataset"]["val"],
+            settings["dataset"]["kind"],
+            settings["base"]["method"],
+        )
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: missing or damaged record of an experiment; remove {folder} or run the experiment again") from error
+        raise UserError(
+            f"{file}: missing or damaged record of an experiment; remove {folder} or run the "
+            "experiment again"
+        ) from error
     return settings
 
 
 def _evaluation(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text())
-        float(found["miou"]), found["protocol"], found["split"], int(found["images"]), len(found["classes"])
+        (
+            float(found["miou"]),
+            found["protocol"],
+            found["split"],
+            int(found["images"]),
+            len(found["classes"]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged evaluation; remove it and run the experiment again") from error
+        raise UserError(
+            f"{file}: damaged evaluation; remove it and run the experiment again"
+        ) from error
     return found
 
 
@@ -125,21 +159,26 @@ def _data(kind: str, evaluation: dict[str, Any]) -> str:
 
 
 def comparison_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the paper's rows and those of our methods: the paper's mIoU on each of its sets, and ours.
+    """Return the paper's rows and those of our methods: the paper's mIoU on each of its sets, and
+    ours.
 
     Arguments:
-        runs: of this place; those on other data than the paper's sets have no cell here, see :func:`runs_table`.
+        runs: of this place; those on other data than the paper's sets have no cell here, see
+            :func:`runs_table`.
     """
     methods = list(PAPER)
     for own in [f"{BASES['sipe']} + BRNF", *(run.method for run in runs if run.data in SETS)]:
         if own not in methods:
-            after = [number for number, name in enumerate(methods) if _base_of(name) == _base_of(own)]
+            after = [
+                number for number, name in enumerate(methods) if _base_of(name) == _base_of(own)
+            ]
             methods.insert(after[-1] + 1 if after else len(methods), own)
     rows = []
     for method in methods:
         printed = PAPER.get(method, (None, None, None))
         row = {"method": method} | {
-            f"paper: {data}": NOT_REPORTED if value is None else f"{value:.1f}" for data, value in zip(SETS, printed, strict=True)
+            f"paper: {data}": NOT_REPORTED if value is None else f"{value:.1f}"
+            for data, value in zip(SETS, printed, strict=True)
         }
         for data in SETS:
             cells = [run.cell for run in _ordered(runs) if (run.method, run.data) == (method, data)]
@@ -153,10 +192,12 @@ def _base_of(method: str) -> str:
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return everything that was run here, one row a model of an experiment, those of a protocol and of the same data together.
+    """Return everything that was run here, one row a model of an experiment, those of a protocol
+    and of the same data together.
 
     Returns:
-        Columns ``protocol, data, method, experiment, seeds, miou, miou_std``, in percent; the rows are in no order of merit.
+        Columns ``protocol, data, method, experiment, seeds, miou, miou_std``, in percent; the rows
+        are in no order of merit.
     """
     rows = [
         {
@@ -170,10 +211,15 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
         }
         for run in _ordered(runs)
     ]
-    return pd.DataFrame(rows, columns=["protocol", "data", "method", "experiment", "seeds", "miou", "miou_std"])
+    return pd.DataFrame(
+        rows, columns=["protocol", "data", "method", "experiment", "seeds", "miou", "miou_std"]
+    )
 
 
 def _ordered(runs: Sequence[Run]) -> list[Run]:
     """Put the runs of a protocol together, and among them those on the same data."""
     rank = {name: number for number, name in enumerate(PROTOCOLS)}
-    return sorted(runs, key=lambda run: (rank.get(run.protocol, len(rank)), run.protocol, run.data, run.experiment))
+    return sorted(
+        runs,
+        key=lambda run: (rank.get(run.protocol, len(rank)), run.protocol, run.data, run.experiment),
+    )

@@ -17,7 +17,8 @@ class Confusion:
 
     Attributes:
         counts: [K, K] int64, row = truth, column = prediction.
-        unlabelled: pixels of known truth that the prediction leaves out (value 255), as pseudo-labels may.
+        unlabelled: pixels of known truth that the prediction leaves out (value 255), as
+            pseudo-labels may.
     """
 
     def __init__(self, classes: int) -> None:
@@ -36,13 +37,16 @@ class Confusion:
         """
         classes = len(self.counts)
         if truth.shape != prediction.shape:
-            raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+            raise ValueError(
+                f"truth {truth.shape} and prediction {prediction.shape} differ in shape"
+            )
         largest = int(prediction.max(initial=0))
         if largest == IGNORE:
             self.unlabelled += int(np.count_nonzero((prediction == IGNORE) & (truth != IGNORE)))
         elif largest >= classes:
             raise ValueError(f"the prediction holds class {largest} where there are {classes}")
-        # Values outside the ranges, 255 among them, fall out of the histogram; its float32 counts are exact up to 2**24 pixels in a cell.
+        # Values outside the ranges, 255 among them, fall out of the histogram; its float32 counts
+        # are exact up to 2**24 pixels in a cell.
         ranges = [0.0, float(classes), 0.0, float(classes)]
         joint = cv2.calcHist([truth, prediction], [0, 1], None, [classes, classes], ranges)
         self.counts += joint.astype(np.int64)
@@ -63,7 +67,8 @@ def intersection_over_union(counts: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return the mean IoU over the classes that occur in truth or prediction, background among them.
+    """Return the mean IoU over the classes that occur in truth or prediction, background among
+    them.
 
     Arguments:
         counts: [..., K, K] confusion matrices.

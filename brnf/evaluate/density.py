@@ -1,4 +1,6 @@
-"""What a density knows about pixels, held against the truth: accuracy, decision margins, log-density per class, IoU of images."""
+"""What a density knows about pixels, held against the truth: accuracy, decision margins,
+log-density per class, IoU of images.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +14,15 @@ from brnf.evaluate.confusion import Confusion, mean_iou
 __all__ = ["Accuracy", "ClassDensity", "ImageLosses", "MarginHistogram", "true_classes"]
 
 MARGIN_RANGE = {"quantile": 200.0, "ratio": 200.0, "likelihood": 1.0, "posterior": 1.0}
-"""Largest margin of each rule's histogram: nats, or a share between 0 and 1; what lies outside counts in the first or last bin."""
+"""Largest margin of each rule's histogram: nats, or a share between 0 and 1; what lies outside
+counts in the first or last bin.
+"""
 MARGIN_BINS = 100
 
 
-def true_classes(objects: NDArray[np.uint8], grid: tuple[int, int], position: NDArray[np.integer]) -> NDArray[np.uint8]:
+def true_classes(
+    objects: NDArray[np.uint8], grid: tuple[int, int], position: NDArray[np.integer]
+) -> NDArray[np.uint8]:
     """Return the true class at the centre of grid cells.
 
     Arguments:
@@ -29,16 +35,22 @@ def true_classes(objects: NDArray[np.uint8], grid: tuple[int, int], position: ND
     """
     row, column = np.divmod(np.asarray(position, np.int64), grid[1])
     height, width = objects.shape
-    return objects[(2 * row + 1) * height // (2 * grid[0]), (2 * column + 1) * width // (2 * grid[1])]
+    return objects[
+        (2 * row + 1) * height // (2 * grid[0]), (2 * column + 1) * width // (2 * grid[1])
+    ]
 
 
 class Accuracy:
-    """Count how often the seeds' three-way labels and the density agree with the truth, where the seeds label."""
+    """Count how often the seeds' three-way labels and the density agree with the truth, where the
+    seeds label.
+    """
 
     def __init__(self) -> None:
         self._labelled = self._by_seed = self._by_density = 0
 
-    def add(self, truth: NDArray[np.integer], codes: NDArray[np.integer], predicted: NDArray[np.integer]) -> None:
+    def add(
+        self, truth: NDArray[np.integer], codes: NDArray[np.integer], predicted: NDArray[np.integer]
+    ) -> None:
         """Add pixels.
 
         Arguments:
@@ -55,11 +67,15 @@ class Accuracy:
         """Return the number of labelled pixels and both accuracies, None when there is none."""
         total = self._labelled
         names = {"seed_accuracy": self._by_seed, "density_accuracy": self._by_density}
-        return {"labelled": total, **{name: hits / total if total else None for name, hits in names.items()}}
+        return {
+            "labelled": total,
+            **{name: hits / total if total else None for name, hits in names.items()},
+        }
 
 
 class MarginHistogram:
-    """Decision margins of predicted foreground pixels, true objects and false activations apart (supplement, section E).
+    """Decision margins of predicted foreground pixels, true objects and false activations apart
+    (supplement, section E).
 
     Arguments:
         rule: of BSDNF, which decides over the range.
@@ -69,7 +85,9 @@ class MarginHistogram:
         self._edges = np.linspace(-MARGIN_RANGE[rule], MARGIN_RANGE[rule], MARGIN_BINS + 1)
         self._counts = np.zeros((2, MARGIN_BINS), np.int64)
 
-    def add(self, margin: NDArray[np.floating], truth: NDArray[np.integer], label: NDArray[np.integer]) -> None:
+    def add(
+        self, margin: NDArray[np.floating], truth: NDArray[np.integer], label: NDArray[np.integer]
+    ) -> None:
         """Add predicted foreground pixels.
 
         Arguments:
@@ -83,7 +101,11 @@ class MarginHistogram:
 
     def state(self) -> dict[str, Any]:
         """Return borders and both counts."""
-        return {"edges": self._edges.tolist(), "true": self._counts[0].tolist(), "false": self._counts[1].tolist()}
+        return {
+            "edges": self._edges.tolist(),
+            "true": self._counts[0].tolist(),
+            "false": self._counts[1].tolist(),
+        }
 
 
 class ClassDensity:
@@ -106,7 +128,10 @@ class ClassDensity:
 
     def state(self) -> dict[str, Any]:
         """Return pixels and mean log-densities [K], None for a class without pixels."""
-        means = [None if not pixels else total / pixels for pixels, total in zip(self._pixels.tolist(), self._sum.tolist(), strict=True)]
+        means = [
+            None if not pixels else total / pixels
+            for pixels, total in zip(self._pixels.tolist(), self._sum.tolist(), strict=True)
+        ]
         return {"class_pixels": self._pixels.tolist(), "class_log_density": means}
 
 
@@ -121,7 +146,13 @@ class ImageLosses:
         self._classes = classes
         self._images: list[dict[str, Any]] = []
 
-    def add(self, image: str, objects: NDArray[np.uint8], before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
+    def add(
+        self,
+        image: str,
+        objects: NDArray[np.uint8],
+        before: NDArray[np.uint8],
+        after: NDArray[np.uint8],
+    ) -> None:
         """Add an image with its true classes and both predictions, [H, W] uint8."""
         scores = []
         for labels in (before, after):
@@ -133,4 +164,6 @@ class ImageLosses:
 
     def worst(self, count: int = 12) -> Sequence[dict[str, Any]]:
         """Return the images that lost most, the worst first."""
-        return sorted(self._images, key=lambda image: (image["after"] - image["before"], image["id"]))[:count]
+        return sorted(
+            self._images, key=lambda image: (image["after"] - image["before"], image["id"])
+        )[:count]

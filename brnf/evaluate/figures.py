@@ -18,9 +18,18 @@ from numpy.typing import NDArray
 
 from brnf.data.masks import IGNORE, colour_map
 
-__all__ = ["Example", "History", "bias_figure", "curves_figure", "examples_figure", "overlay", "scores_figure"]
+__all__ = [
+    "Example",
+    "History",
+    "bias_figure",
+    "curves_figure",
+    "examples_figure",
+    "overlay",
+    "scores_figure",
+]
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness; its yellow is too pale for lines.
+# Okabe and Ito's palette, told apart with every common kind of colour blindness; its yellow is too
+# pale for lines.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE: dict[Any, Any] = {
@@ -70,8 +79,11 @@ class History:
     table: pd.DataFrame
 
 
-def overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Lay class colours over a photograph; VOC's colours, ignored pixels white, the true outlines as white lines.
+def overlay(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Lay class colours over a photograph; VOC's colours, ignored pixels white, the true outlines
+    as white lines.
 
     Arguments:
         image: [H, W, 3] uint8 RGB.
@@ -87,20 +99,31 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], truth: NDArray[
     if truth is None:
         return result
     for index in np.setdiff1d(np.unique(truth), [0, IGNORE]):
-        outlines, _ = cv2.findContours((truth == index).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(result, outlines, -1, (255, 255, 255), max(1, round(max(truth.shape) / 220)))
+        outlines, _ = cv2.findContours(
+            (truth == index).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(
+            result, outlines, -1, (255, 255, 255), max(1, round(max(truth.shape) / 220))
+        )
     return result
 
 
-def _class_colours(light: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.floating]:
-    """Return VOC's colours of class indices, lifted by ``light`` [..., 3] (0..255), for many of them are dark; ignored is white."""
+def _class_colours(
+    light: NDArray[np.floating], labels: NDArray[np.integer]
+) -> NDArray[np.floating]:
+    """Return VOC's colours of class indices, lifted by ``light`` [..., 3] (0..255), for many of
+    them are dark; ignored is white.
+    """
     colours = colour_map().astype(np.float64)
     colours[IGNORE] = 255
     return np.minimum(0.9 * colours[labels] + light, 255)
 
 
-def examples_figure(examples: Sequence[Example], titles: Sequence[str], classes: Sequence[str]) -> Figure:
-    """Draw one row an image: the photograph, its ground truth, then every panel; white outlines are the true objects.
+def examples_figure(
+    examples: Sequence[Example], titles: Sequence[str], classes: Sequence[str]
+) -> Figure:
+    """Draw one row an image: the photograph, its ground truth, then every panel; white outlines are
+    the true objects.
 
     Arguments:
         examples: the rows.
@@ -115,11 +138,21 @@ def examples_figure(examples: Sequence[Example], titles: Sequence[str], classes:
     width, height = cell * len(heads), cell * sum(heights)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height + head + foot), dpi=110)
-        grid = figure.add_gridspec(len(examples), len(heads), height_ratios=heights, wspace=gap, hspace=gap)
-        grid.update(left=0.004, right=0.996, top=1 - head / (height + head + foot), bottom=foot / (height + head + foot))
+        grid = figure.add_gridspec(
+            len(examples), len(heads), height_ratios=heights, wspace=gap, hspace=gap
+        )
+        grid.update(
+            left=0.004,
+            right=0.996,
+            top=1 - head / (height + head + foot),
+            bottom=foot / (height + head + foot),
+        )
         for row, example in enumerate(examples):
             drawn = {"image": example.image, "ground truth": overlay(example.image, example.truth)}
-            drawn |= {title: overlay(example.image, labels, example.truth) for title, labels in example.panels.items()}
+            drawn |= {
+                title: overlay(example.image, labels, example.truth)
+                for title, labels in example.panels.items()
+            }
             for column, title in enumerate(heads):
                 axes = figure.add_subplot(grid[row, column])
                 axes.set_axis_off()
@@ -127,16 +160,29 @@ def examples_figure(examples: Sequence[Example], titles: Sequence[str], classes:
                     axes.set_title("\n".join(lines[title]), fontsize=10, pad=4)
                 if title in drawn:
                     axes.imshow(drawn[title], aspect="auto", interpolation="antialiased")
-        shown = sorted({int(index) for example in examples for index in np.unique(example.truth)} - {0, IGNORE})
+        shown = sorted(
+            {int(index) for example in examples for index in np.unique(example.truth)} - {0, IGNORE}
+        )
         colours = _class_colours(np.full(3, 45.0), np.array(shown, np.intp)) / 255
-        patches = [Patch(color=tuple(colour), label=classes[index - 1]) for colour, index in zip(colours.tolist(), shown, strict=True)]
+        patches = [
+            Patch(color=tuple(colour), label=classes[index - 1])
+            for colour, index in zip(colours.tolist(), shown, strict=True)
+        ]
         columns = min(10, max(1, len(patches)))
-        figure.legend(handles=patches, loc="lower center", ncols=columns, fontsize=10, handlelength=1, borderaxespad=0.2)
+        figure.legend(
+            handles=patches,
+            loc="lower center",
+            ncols=columns,
+            fontsize=10,
+            handlelength=1,
+            borderaxespad=0.2,
+        )
     return figure
 
 
 def scores_figure(table: pd.DataFrame) -> Figure:
-    """Draw the mIoU of every product, one panel a split; small dots are seeds, large ones their mean.
+    """Draw the mIoU of every product, one panel a split; small dots are seeds, large ones their
+    mean.
 
     Arguments:
         table: columns ``model, product, split, seed, miou`` (percent), rows in their order.
@@ -144,8 +190,12 @@ def scores_figure(table: pd.DataFrame) -> Figure:
     splits, models = list(table.split.unique()), list(table.model.unique())
     most = max(part["product"].nunique() for _, part in table.groupby("split"))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(splits) + 1.0, 0.55 * most + 1.4), dpi=130, layout="constrained")
-        for axes, split in zip(np.atleast_1d(figure.subplots(1, len(splits), sharex=True)), splits, strict=True):
+        figure = Figure(
+            figsize=(4.6 * len(splits) + 1.0, 0.55 * most + 1.4), dpi=130, layout="constrained"
+        )
+        for axes, split in zip(
+            np.atleast_1d(figure.subplots(1, len(splits), sharex=True)), splits, strict=True
+        ):
             part = table[table.split == split]
             products = list(part["product"].unique())
             for place, model in enumerate(models):
@@ -155,22 +205,36 @@ def scores_figure(table: pd.DataFrame) -> Figure:
                 axes.scatter(rows.miou, at, s=10, color=COLOURS[place % len(COLOURS)], alpha=0.5)
                 mean = rows.groupby("product", sort=False).miou.mean()
                 heights = [products.index(product) + shift for product in mean.index]
-                axes.scatter(mean, heights, s=60, color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)], zorder=3)
-            axes.set_yticks(range(len(products)), [product.replace("_", " ") for product in products])
+                axes.scatter(
+                    mean,
+                    heights,
+                    s=60,
+                    color=COLOURS[place % len(COLOURS)],
+                    marker=MARKERS[place % len(MARKERS)],
+                    zorder=3,
+                )
+            axes.set_yticks(
+                range(len(products)), [product.replace("_", " ") for product in products]
+            )
             axes.set_ylim(len(products) - 0.5, -0.5)
             axes.set_xlabel("mIoU (%)")
             axes.set_title(split.replace("_", " "))
             axes.grid(visible=False, axis="y")
-        figure.legend(handles=_model_handles(models, MARKERS), loc="outside lower center", ncols=len(models))
+        figure.legend(
+            handles=_model_handles(models, MARKERS), loc="outside lower center", ncols=len(models)
+        )
     return figure
 
 
 def bias_figure(table: pd.DataFrame, target: float) -> Figure:
-    """Draw mIoU against context bias at equal object recall, one panel a split; up and left is better.
+    """Draw mIoU against context bias at equal object recall, one panel a split; up and left is
+    better.
 
     Arguments:
-        table: columns ``model, product, split, seed, fire70, miou70, recall`` (percent), rows in their order.
-        target: the object recall in percent; a mean that misses it by more than one point is drawn hollow.
+        table: columns ``model, product, split, seed, fire70, miou70, recall`` (percent), rows in
+            their order.
+        target: the object recall in percent; a mean that misses it by more than one point is drawn
+            hollow.
     """
     table = table.dropna(subset=["fire70"])
     splits, models, products = (list(table[key].unique()) for key in ("split", "model", "product"))
@@ -178,39 +242,80 @@ def bias_figure(table: pd.DataFrame, target: float) -> Figure:
         figure = Figure(figsize=(4.3 * len(splits) + 0.6, 4.6), dpi=130, layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(splits), sharex=True, sharey=True))
         for axes, split in zip(panels, splits, strict=True):
-            for (model, product), rows in table[table.split == split].groupby(["model", "product"], sort=False):
+            for (model, product), rows in table[table.split == split].groupby(
+                ["model", "product"], sort=False
+            ):
                 colour = COLOURS[models.index(model) % len(COLOURS)]
                 marker = MARKERS[products.index(product) % len(MARKERS)]
                 if len(rows) > 1:
                     axes.scatter(rows.fire70, rows.miou70, s=10, color=colour, alpha=0.45)
                 face = colour if rows.recall.mean() >= target - 1 else "none"
-                axes.scatter(rows.fire70.mean(), rows.miou70.mean(), s=75, marker=marker, facecolor=face, edgecolor=colour, zorder=3)
+                axes.scatter(
+                    rows.fire70.mean(),
+                    rows.miou70.mean(),
+                    s=75,
+                    marker=marker,
+                    facecolor=face,
+                    edgecolor=colour,
+                    zorder=3,
+                )
             axes.set_title(split.replace("_", " "))
             axes.set_xlabel(f"context inside the seed (fire@{target:.0f}, %)")
             arrow = {"arrowstyle": "->", "color": "#777777"}
-            axes.annotate("better", (0.02, 0.98), (0.13, 0.87), xycoords="axes fraction", color="#777777", arrowprops=arrow)
+            axes.annotate(
+                "better",
+                (0.02, 0.98),
+                (0.13, 0.87),
+                xycoords="axes fraction",
+                color="#777777",
+                arrowprops=arrow,
+            )
         panels[0].set_ylabel("mIoU at that threshold (%)")
-        kinds = [_gray_handle(product.replace("_", " "), MARKERS[place % len(MARKERS)]) for place, product in enumerate(products)]
+        kinds = [
+            _gray_handle(product.replace("_", " "), MARKERS[place % len(MARKERS)])
+            for place, product in enumerate(products)
+        ]
         if (table.groupby(["model", "product", "split"]).recall.mean() < target - 1).any():
             kinds.append(_gray_handle(f"recall {target:.0f} % not reached", "o", face="none"))
-        figure.legend(handles=_model_handles(models, ("o",)), loc="outside lower left", ncols=min(2, len(models)))
+        figure.legend(
+            handles=_model_handles(models, ("o",)),
+            loc="outside lower left",
+            ncols=min(2, len(models)),
+        )
         figure.legend(handles=kinds, loc="outside lower right", ncols=3)
     return figure
 
 
 def _model_handles(models: Sequence[str], markers: Sequence[str]) -> list[Line2D]:
     return [
-        Line2D([], [], color=COLOURS[place % len(COLOURS)], marker=markers[place % len(markers)], linestyle="", markersize=8, label=model)
+        Line2D(
+            [],
+            [],
+            color=COLOURS[place % len(COLOURS)],
+            marker=markers[place % len(markers)],
+            linestyle="",
+            markersize=8,
+            label=model,
+        )
         for place, model in enumerate(models)
     ]
 
 
 def _gray_handle(label: str, marker: str, face: str | None = None) -> Line2D:
-    return Line2D([], [], color="#555555", marker=marker, markerfacecolor=face or "#555555", linestyle="", label=label)
+    return Line2D(
+        [],
+        [],
+        color="#555555",
+        marker=marker,
+        markerfacecolor=face or "#555555",
+        linestyle="",
+        label=label,
+    )
 
 
 def curves_figure(histories: Sequence[History]) -> Figure:
-    """Draw every quantity of every training against its steps: one panel a quantity, one colour a model.
+    """Draw every quantity of every training against its steps: one panel a quantity, one colour a
+    model.
 
     Arguments:
         histories: several of one name and stage are runs of different seeds.
@@ -230,18 +335,29 @@ def curves_figure(histories: Sequence[History]) -> Figure:
         figure = Figure(figsize=(3.1 * columns, 2.2 * rows + 0.5), dpi=130, layout="constrained")
         grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
         for axes, (stage, column) in zip(grid, panels, strict=False):
-            drawn = [history for history in histories if history.stage == stage and column in history.table]
+            drawn = [
+                history
+                for history in histories
+                if history.stage == stage and column in history.table
+            ]
             for history in drawn:
-                _curve(axes, history.table, column, COLOURS[names.index(history.name) % len(COLOURS)])
+                _curve(
+                    axes, history.table, column, COLOURS[names.index(history.name) % len(COLOURS)]
+                )
             # The first steps may lie far off; they must not flatten all others.
-            low, high = np.nanpercentile(pd.concat([history.table[column] for history in drawn]), [0.5, 99])
+            low, high = np.nanpercentile(
+                pd.concat([history.table[column] for history in drawn]), [0.5, 99]
+            )
             if high > low:
                 axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
             axes.set_title(f"{stage}: {column}", fontsize=9)
             axes.set_xlabel("step", fontsize=8)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        handles = [Line2D([], [], color=COLOURS[place % len(COLOURS)], label=name) for place, name in enumerate(names)]
+        handles = [
+            Line2D([], [], color=COLOURS[place % len(COLOURS)], label=name)
+            for place, name in enumerate(names)
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(names)))
     return figure
 
@@ -251,7 +367,13 @@ def _curve(axes: Axes, table: pd.DataFrame, column: str, colour: str) -> None:
     rows = table.dropna(subset=[column])
     steps = rows["step"] if "step" in rows else pd.Series(range(len(rows)), index=rows.index)
     many = len(rows) > 40
-    axes.plot(steps, rows[column], color=colour, linewidth=0.6 if many else 1.5, alpha=0.3 if many else 1.0)
+    axes.plot(
+        steps,
+        rows[column],
+        color=colour,
+        linewidth=0.6 if many else 1.5,
+        alpha=0.3 if many else 1.0,
+    )
     if many:
         smooth = rows[column].rolling(max(5, len(rows) // 20), min_periods=1, center=True).mean()
         axes.plot(steps, smooth, color=colour, linewidth=1.5)

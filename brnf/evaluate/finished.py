@@ -7,7 +7,8 @@ __all__ = ["measured_experiments"]
 
 
 def measured_experiments(results: Path) -> dict[str, str]:
-    """Return the folders of experiments that hold an evaluated segmentation, and a hash of what was measured.
+    """Return the folders of experiments that hold an evaluated segmentation, and a hash of what was
+    measured.
 
     They are read as they are: a comparison starts no training.
 

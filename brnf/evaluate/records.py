@@ -1,4 +1,6 @@
-"""Reading of measurements that other stages wrote as JSON and CSV, checked before anything is computed from them."""
+"""Reading of measurements that other stages wrote as JSON and CSV, checked before anything is
+computed from them.
+"""
 
 import json
 from pathlib import Path
@@ -133,7 +135,9 @@ def _read(path: Path, kind: type[msgspec.Struct], stage: str) -> dict[str, Any]:
     return found
 
 
-def read_table(path: Path, stage: str, numbers: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_table(
+    path: Path, stage: str, numbers: tuple[str, ...] = (), words: tuple[str, ...] = ()
+) -> pd.DataFrame:
     """Read a CSV that a stage wrote.
 
     Arguments:
@@ -152,7 +156,9 @@ def read_table(path: Path, stage: str, numbers: tuple[str, ...] = (), words: tup
         if table.empty:  # a training of no steps: columns without a value are taken for words
             table = table.astype(dict.fromkeys(table.columns.difference(list(words)), float))
         for name in (*numbers, *words):
-            if name not in table or (name in numbers and not pd.api.types.is_numeric_dtype(table[name])):
+            if name not in table or (
+                name in numbers and not pd.api.types.is_numeric_dtype(table[name])
+            ):
                 raise ValueError(f"column '{name}' is missing or holds no numbers")
     except Exception as error:  # pandas reports damage with many kinds of exceptions
         raise DamagedProduct(path, f"damaged table ({error})", stage) from error
@@ -160,15 +166,22 @@ def read_table(path: Path, stage: str, numbers: tuple[str, ...] = (), words: tup
 
 
 def read_history(path: Path, *columns: str) -> pd.DataFrame:
-    """Read the curves of a training; a damaged file is left where it is, as only the whole training makes it anew.
+    """Read the curves of a training; a damaged file is left where it is, as only the whole training
+    makes it anew.
 
     Raises:
         UserError: the file is missing, damaged, or holds something that is no number.
     """
     try:
         table = read_table(path, "its training", columns)
-        if unread := [name for name in table if not pd.api.types.is_numeric_dtype(table[name]) or np.isinf(table[name]).any()]:
-            raise DamagedProduct(path, f"column '{unread[0]}' holds no finite numbers", "its training")
+        if unread := [
+            name
+            for name in table
+            if not pd.api.types.is_numeric_dtype(table[name]) or np.isinf(table[name]).any()
+        ]:
+            raise DamagedProduct(
+                path, f"column '{unread[0]}' holds no finite numbers", "its training"
+            )
     except DamagedProduct as error:
         raise UserError(str(error)) from error
     return table

@@ -19,7 +19,9 @@ BARS = ("miou", "bias", "own", "best", "fire70", "miou70")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, whether it is a number, and the length of its bar in percent or None."""
+    """A cell of a table: its text, whether it is a number, and the length of its bar in percent or
+    None.
+    """
 
     text: str
     number: bool
@@ -82,13 +84,19 @@ class Section:
 
 
 def table(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
-    """Turn a data frame into a table to show: percentages with one decimal and, for the main ones, a bar."""
+    """Turn a data frame into a table to show: percentages with one decimal and, for the main ones,
+    a bar.
+    """
     rows = []
     for values in frame.itertuples(index=False):
         cells = []
         for name, value in zip(frame.columns, values, strict=True):
             number = not isinstance(value, str)
-            bar = float(min(max(value, 0.0), 100.0)) if number and name in BARS and not pd.isna(value) else None
+            bar = (
+                float(min(max(value, 0.0), 100.0))
+                if number and name in BARS and not pd.isna(value)
+                else None
+            )
             cells.append(Cell(format_cell(name, value), number, bar))
         rows.append(tuple(cells))
     return Table(caption, tuple(map(str, frame.columns)), tuple(rows), folded)
@@ -108,6 +116,8 @@ def render(title: str, sections: Sequence[Section], protocols: Mapping[str, str]
         protocols: name -> what it means, for those that occur.
     """
     source = resources.files("brnf.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     context: dict[str, Any] = {"title": title, "sections": sections, "protocols": protocols}
     return environment.from_string(source).render(context) + "\n"

@@ -1,4 +1,6 @@
-"""Print the tables of finished experiments and say where their files are: ``python -m brnf.evaluate.show results/demo``."""
+"""Print the tables of finished experiments and say where their files are: ``python -m
+brnf.evaluate.show results/demo``.
+"""
 
 import shutil
 import sys
@@ -42,7 +44,10 @@ def show(folder: Path) -> str:
     path = folder / "tables" / "results.csv"
     table = read_table(path, "the workflow on this experiment", words=tuple(KEY))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH_ELSEWHERE
-    lines = [f"{folder.name}: mIoU, bias (fire@70) and IoU per class in percent", *aligned(table, width)]
+    lines = [
+        f"{folder.name}: mIoU, bias (fire@70) and IoU per class in percent",
+        *aligned(table, width),
+    ]
     files = [
         *(("table", file) for file in (path, path.with_suffix(".md"))),
         *(("figure", file) for file in sorted((folder / "figures").glob("*.png"))),
@@ -57,7 +62,8 @@ def aligned(table: pd.DataFrame, width: int) -> list[str]:
 
     Arguments:
         table: columns in their order.
-        width: characters a line may have; the last columns are left out, and a line says so, where they do not fit.
+        width: characters a line may have; the last columns are left out, and a line says so, where
+            they do not fit.
     """
     columns = []
     for name in table.columns:
@@ -70,7 +76,11 @@ def aligned(table: pd.DataFrame, width: int) -> list[str]:
         kept -= 1
     lines = ["  ".join(cells).rstrip() for cells in zip(*columns[:kept], strict=True)]
     lines.insert(1, "-" * max(map(len, lines)))
-    return lines if kept == len(columns) else [*lines, f"({len(columns) - kept} more columns in the table's file)"]
+    return (
+        lines
+        if kept == len(columns)
+        else [*lines, f"({len(columns) - kept} more columns in the table's file)"]
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Figures of the studies: sensitivity beside the paper's curves, margins of true and false activations, rare patterns and lost images."""
+"""Figures of the studies: sensitivity beside the paper's curves, margins of true and false
+activations, rare patterns and lost images.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +17,8 @@ __all__ = ["failures_figure", "margins_figure", "scaling_figure", "sensitivity_f
 
 
 def sensitivity_figure(table: pd.DataFrame) -> Figure:
-    """Draw mIoU over tau and over xi, each rule a line with its deviation over seeds, the paper's in gray on the right.
+    """Draw mIoU over tau and over xi, each rule a line with its deviation over seeds, the paper's
+    in gray on the right.
 
     Both scales span as many points, so that slopes compare although the levels differ.
 
@@ -45,7 +48,9 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, places: Sequence[float], rows: pd.DataFrame, colour: str, label: str) -> None:
-    axes.errorbar(places, rows.miou, rows.miou_std.fillna(0), marker="o", color=colour, capsize=3, label=label)
+    axes.errorbar(
+        places, rows.miou, rows.miou_std.fillna(0), marker="o", color=colour, capsize=3, label=label
+    )
 
 
 def _paper(axes: Axes, places: Sequence[float], rows: pd.DataFrame) -> None:
@@ -61,7 +66,8 @@ def _paper(axes: Axes, places: Sequence[float], rows: pd.DataFrame) -> None:
 
 
 def margins_figure(sweeps: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the decision margins of predicted foreground pixels, true objects and false activations apart; 0 is xi's threshold.
+    """Draw the decision margins of predicted foreground pixels, true objects and false activations
+    apart; 0 is xi's threshold.
 
     Arguments:
         sweeps: what the stage sweep_denoising writes, one a model.
@@ -70,14 +76,24 @@ def margins_figure(sweeps: Sequence[dict[str, Any]]) -> Figure:
         figure = Figure(figsize=(5.5 * len(sweeps), 3.6), layout="constrained", dpi=110)
         for axes, sweep in zip(np.atleast_1d(figure.subplots(1, len(sweeps))), sweeps, strict=True):
             edges = np.array(sweep["margins"]["edges"])
-            for key, label, colour in (("true", "true object", COLOURS[2]), ("false", "false activation", COLOURS[4])):
+            for key, label, colour in (
+                ("true", "true object", COLOURS[2]),
+                ("false", "false activation", COLOURS[4]),
+            ):
                 counts = np.array(sweep["margins"][key], float)
                 axes.stairs(
-                    counts / max(counts.sum(), 1), edges, fill=True, alpha=0.5, color=colour, label=f"{label} ({counts.sum():.0f} pixels)"
+                    counts / max(counts.sum(), 1),
+                    edges,
+                    fill=True,
+                    alpha=0.5,
+                    color=colour,
+                    label=f"{label} ({counts.sum():.0f} pixels)",
                 )
             axes.axvline(0, color="black", linewidth=1)
             shown = sweep["shown"]
-            axes.set_title(f"{sweep['model']}, seed {sweep['seed']}: {shown['rule']}, xi {shown['xi']:g}")
+            axes.set_title(
+                f"{sweep['model']}, seed {sweep['seed']}: {shown['rule']}, xi {shown['xi']:g}"
+            )
             axes.set_xlabel("decision margin (left of 0 is depressed)")
             axes.set_ylabel("share of the pixels")
             axes.legend()
@@ -85,7 +101,8 @@ def margins_figure(sweeps: Sequence[dict[str, Any]]) -> Figure:
 
 
 def failures_figure(sweep: dict[str, Any]) -> Figure:
-    """Draw how the density of a class follows its number of pixels, and the images that denoising harms most.
+    """Draw how the density of a class follows its number of pixels, and the images that denoising
+    harms most.
 
     Arguments:
         sweep: what the stage sweep_denoising writes.
@@ -93,7 +110,9 @@ def failures_figure(sweep: dict[str, Any]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 4), layout="constrained", dpi=110)
         classes, images = figure.subplots(1, 2)
-        for name, pixels, density in zip(sweep["classes"], sweep["class_pixels"], sweep["class_log_density"], strict=True):
+        for name, pixels, density in zip(
+            sweep["classes"], sweep["class_pixels"], sweep["class_log_density"], strict=True
+        ):
             if density is not None:
                 classes.plot([pixels], [density], marker="o", color=COLOURS[0], linestyle="none")
                 classes.annotate(name, (pixels, density), xytext=(5, 4), textcoords="offset points")
@@ -118,8 +137,12 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 4), layout="constrained", dpi=110)
         panels = figure.subplots(1, 2)
-        for axes, column, label in zip(panels, ("seconds", "peak_mb"), ("seconds", "growth of memory (MiB)"), strict=True):
-            for colour, (kind, rows) in zip(COLOURS, table.groupby("density", sort=False), strict=False):
+        for axes, column, label in zip(
+            panels, ("seconds", "peak_mb"), ("seconds", "growth of memory (MiB)"), strict=True
+        ):
+            for colour, (kind, rows) in zip(
+                COLOURS, table.groupby("density", sort=False), strict=False
+            ):
                 axes.plot(rows.rows, rows[column], marker="o", color=colour, label=names[str(kind)])
             axes.set_xscale("log")
             axes.set_yscale("log" if column == "seconds" else "linear")

@@ -32,8 +32,9 @@ def read_sweeps(paths: Sequence[Path]) -> pd.DataFrame:
     """Read sweeps, one row a file, rule and threshold.
 
     Returns:
-        Columns ``model, split, protocol, density, tau_low, tau_high, seed, rule, xi``, then ``miou`` and its gain ``over_raw`` over
-        the seeds before BSDNF, ``density_accuracy`` and ``seed_accuracy`` in percent, ``held_out`` in nats per dimension.
+        Columns ``model, split, protocol, density, tau_low, tau_high, seed, rule, xi``, then
+        ``miou`` and its gain ``over_raw`` over the seeds before BSDNF, ``density_accuracy`` and
+        ``seed_accuracy`` in percent, ``held_out`` in nats per dimension.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -44,32 +45,52 @@ def read_sweeps(paths: Sequence[Path]) -> pd.DataFrame:
         shared = {key: sweep[key] for key in (*RUN, "seed", "held_out")}
         accuracies = {key: _percent(sweep[key]) for key in ("density_accuracy", "seed_accuracy")}
         for point in sweep["points"]:
-            scores = {"miou": 100 * point["miou"], "over_raw": 100 * (point["miou"] - sweep["raw_miou"])}
-            rows.append({**shared, "rule": point["rule"], "xi": point["xi"], **scores, **accuracies})
+            scores = {
+                "miou": 100 * point["miou"],
+                "over_raw": 100 * (point["miou"] - sweep["raw_miou"]),
+            }
+            rows.append(
+                {**shared, "rule": point["rule"], "xi": point["xi"], **scores, **accuracies}
+            )
     return pd.DataFrame(rows)
 
 
 def sensitivity_table(sweeps: pd.DataFrame, rule: str, xi: float) -> pd.DataFrame:
-    """Return the mIoU after BSDNF for each tau with one rule and threshold, then for each rule and threshold with one tau.
+    """Return the mIoU after BSDNF for each tau with one rule and threshold, then for each rule and
+    threshold with one tau.
 
     Arguments:
-        sweeps: as :func:`read_sweeps` returns it; a row of ``tau_low, tau_high`` for each fit, the first being the run's own.
+        sweeps: as :func:`read_sweeps` returns it; a row of ``tau_low, tau_high`` for each fit, the
+            first being the run's own.
         rule: of the rows over tau.
         xi: of the rows over tau.
 
     Returns:
-        Columns ``varied`` (tau or xi), ``tau_low, tau_high, rule, xi, seeds, miou, miou_std, over_raw, over_raw_std, paper``.
+        Columns ``varied`` (tau or xi), ``tau_low, tau_high, rule, xi, seeds, miou, miou_std,
+        over_raw, over_raw_std, paper``.
     """
     own = sweeps.iloc[0]
     over_tau = sweeps[(sweeps.rule == rule) & (sweeps.xi == xi)]
     if over_tau.empty:
-        raise UserError(f"sweeps: no point with rule {rule} at xi {xi}; choose the xi of bsdnf.final among those of the sweep")
-    over_xi = sweeps[(sweeps.tau_low == own.tau_low) & (sweeps.tau_high == own.tau_high) & sweeps.xi.isin(PAPER_XI)]
+        raise UserError(
+            f"sweeps: no point with rule {rule} at xi {xi}; choose the xi of bsdnf.final among "
+            "those of the sweep"
+        )
+    over_xi = sweeps[
+        (sweeps.tau_low == own.tau_low)
+        & (sweeps.tau_high == own.tau_high)
+        & sweeps.xi.isin(PAPER_XI)
+    ]
     parts = []
     for varied, part in (("tau", over_tau), ("xi", over_xi)):
-        table = _mean(part, ["split", "protocol", "tau_low", "tau_high", "rule", "xi"], ["miou", "over_raw"])
+        table = _mean(
+            part, ["split", "protocol", "tau_low", "tau_high", "rule", "xi"], ["miou", "over_raw"]
+        )
         if varied == "tau":
-            paper = [PAPER_TAU.get((float(low), float(high))) for low, high in zip(table.tau_low, table.tau_high, strict=True)]
+            paper = [
+                PAPER_TAU.get((float(low), float(high)))
+                for low, high in zip(table.tau_low, table.tau_high, strict=True)
+            ]
         else:
             paper = [PAPER_XI.get(float(value)) for value in table.xi]
         table.insert(0, "varied", varied)
@@ -80,22 +101,31 @@ def sensitivity_table(sweeps: pd.DataFrame, rule: str, xi: float) -> pd.DataFram
 
 
 def density_table(sweeps: pd.DataFrame) -> pd.DataFrame:
-    """Return for each model, density and rule the threshold with the best mean mIoU, and what the density is worth as a classifier.
+    """Return for each model, density and rule the threshold with the best mean mIoU, and what the
+    density is worth as a classifier.
 
     Arguments:
         sweeps: as :func:`read_sweeps` returns it.
 
     Returns:
-        Columns ``model, split, protocol, density, rule, xi, seeds, miou, miou_std, over_raw, over_raw_std, density_accuracy,
-        seed_accuracy, held_out``; ``held_out`` is the loss on held-out rows, nats per dimension, lower is better.
+        Columns ``model, split, protocol, density, rule, xi, seeds, miou, miou_std, over_raw,
+        over_raw_std, density_accuracy, seed_accuracy, held_out``; ``held_out`` is the loss on
+        held-out rows, nats per dimension, lower is better.
     """
     keys = ["model", "split", "protocol", "density", "rule"]
-    table = _mean(sweeps, [*keys, "xi"], ["miou", "over_raw"], ["density_accuracy", "seed_accuracy", "held_out"])
+    table = _mean(
+        sweeps,
+        [*keys, "xi"],
+        ["miou", "over_raw"],
+        ["density_accuracy", "seed_accuracy", "held_out"],
+    )
     best = table.groupby(keys, sort=False)["miou"].idxmax()
     return table.loc[best].reset_index(drop=True)
 
 
-def _mean(rows: pd.DataFrame, keys: list[str], spread: list[str], plain: Sequence[str] = ()) -> pd.DataFrame:
+def _mean(
+    rows: pd.DataFrame, keys: list[str], spread: list[str], plain: Sequence[str] = ()
+) -> pd.DataFrame:
     """Average over seeds, with the sample deviation of the columns ``spread``."""
     groups = rows.groupby(keys, sort=False)
     table = groups.agg(seeds=("seed", "nunique"))

@@ -27,11 +27,23 @@ Evaluation = dict[str, Any]
 
 KEY = ["model", "product", "split", "protocol"]
 SPREAD = ["own", "best", "fire70", "miou70"]
-SEED_COLUMNS = {"own": 100, "best": 100, "threshold": 1, "fire70": 100, "miou70": 100, "threshold70": 1, "recall": 100}
-"""Columns of the seeds table and the factor that brings the stored value to what is printed (percent, or the threshold itself)."""
+SEED_COLUMNS = {
+    "own": 100,
+    "best": 100,
+    "threshold": 1,
+    "fire70": 100,
+    "miou70": 100,
+    "threshold70": 1,
+    "recall": 100,
+}
+"""Columns of the seeds table and the factor that brings the stored value to what is printed
+(percent, or the threshold itself).
+"""
 
 
-def read_evaluations(paths: Sequence[Path], models: Sequence[str] = (), products: Sequence[str] = ()) -> list[Evaluation]:
+def read_evaluations(
+    paths: Sequence[Path], models: Sequence[str] = (), products: Sequence[str] = ()
+) -> list[Evaluation]:
     """Read evaluations and bring them into the order of the tables.
 
     Arguments:
@@ -43,16 +55,31 @@ def read_evaluations(paths: Sequence[Path], models: Sequence[str] = (), products
         UserError: a file is missing, damaged, or of another set of classes than the first.
     """
     if not paths:
-        raise UserError("tabulate: no evaluation given; give at least one JSON file of the stage evaluate")
+        raise UserError(
+            "tabulate: no evaluation given; give at least one JSON file of the stage evaluate"
+        )
     found: list[Evaluation] = []
     for path in paths:
         evaluation = read_evaluation(path)
         if found and evaluation["classes"] != found[0]["classes"]:
-            raise UserError(f"{path}: its classes differ from those of {paths[0]}; evaluate both with the same image index")
+            raise UserError(
+                f"{path}: its classes differ from those of {paths[0]}; evaluate both with the same "
+                "image index"
+            )
         found.append(evaluation)
-    ranks = [_ranks(models, found, "model"), _ranks(products, found, "product"), _ranks((), found, "split")]
+    ranks = [
+        _ranks(models, found, "model"),
+        _ranks(products, found, "product"),
+        _ranks((), found, "split"),
+    ]
     keys = ("model", "product", "split")
-    return sorted(found, key=lambda one: (*(rank[one[key]] for rank, key in zip(ranks, keys, strict=True)), one["seed"]))
+    return sorted(
+        found,
+        key=lambda one: (
+            *(rank[one[key]] for rank, key in zip(ranks, keys, strict=True)),
+            one["seed"],
+        ),
+    )
 
 
 def _ranks(first: Sequence[str], evaluations: list[Evaluation], key: str) -> dict[str, int]:
@@ -64,12 +91,15 @@ def results_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Return one row an evaluation: mIoU, bias and IoU per class in percent, nan where not defined.
 
     Returns:
-        Columns ``model, product, split, protocol, seed, miou, bias``, then one a class, background first.
+        Columns ``model, product, split, protocol, seed, miou, bias``, then one a class, background
+        first.
     """
     rows = []
     for one in evaluations:
         fire = one["at_recall"]["fire"] if one["at_recall"] else None
-        classes = {name: _percent(value) for name, value in zip(one["classes"], one["iou"], strict=True)}
+        classes = {
+            name: _percent(value) for name, value in zip(one["classes"], one["iou"], strict=True)
+        }
         values = {"miou": _percent(one["miou"]), "bias": _percent(fire), **classes}
         rows.append({**{key: one[key] for key in KEY}, "seed": one["seed"], **values})
     return pd.DataFrame(rows)
@@ -79,9 +109,10 @@ def seeds_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Return one row an evaluation that has scores: the two ways to read a seed, and its bias.
 
     Returns:
-        Columns ``model, product, split, protocol, seed``, then ``own`` (mIoU of the arg max with the map's own background), ``best``
-        and ``threshold`` (of the sweep), ``fire70``, ``miou70``, ``threshold70`` and ``recall`` (where object recall is 70 %, or
-        whatever the evaluation asked for). IoU, fire and recall in percent.
+        Columns ``model, product, split, protocol, seed``, then ``own`` (mIoU of the arg max with
+        the map's own background), ``best`` and ``threshold`` (of the sweep), ``fire70``,
+        ``miou70``, ``threshold70`` and ``recall`` (where object recall is 70 %, or whatever the
+        evaluation asked for). IoU, fire and recall in percent.
     """
     rows = []
     for one in evaluations:
@@ -97,10 +128,15 @@ def seeds_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
             "threshold70": reading["threshold"],
             "recall": reading["recall"],
         }
-        scaled = {name: None if value is None else SEED_COLUMNS[name] * value for name, value in values.items()}
+        scaled = {
+            name: None if value is None else SEED_COLUMNS[name] * value
+            for name, value in values.items()
+        }
         rows.append({**{key: one[key] for key in KEY}, "seed": one["seed"], **scaled})
     table = pd.DataFrame(rows, columns=[*KEY, "seed", *SEED_COLUMNS])
-    return table.astype({**dict.fromkeys(SEED_COLUMNS, float), "seed": int})  # an empty table has no types of its own
+    return table.astype(
+        {**dict.fromkeys(SEED_COLUMNS, float), "seed": int}
+    )  # an empty table has no types of its own
 
 
 def mean_over_seeds(table: pd.DataFrame, spread: Sequence[str] = ()) -> pd.DataFrame:
@@ -108,7 +144,8 @@ def mean_over_seeds(table: pd.DataFrame, spread: Sequence[str] = ()) -> pd.DataF
 
     Arguments:
         table: with a column ``seed`` and the columns :data:`KEY`.
-        spread: columns whose deviation over seeds (of the sample) is added as ``<column>_std`` when a row has several seeds.
+        spread: columns whose deviation over seeds (of the sample) is added as ``<column>_std`` when
+            a row has several seeds.
 
     Returns:
         The table in the same order, without ``seed``.
@@ -129,9 +166,10 @@ def compared(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
         references: models to compare with.
 
     Returns:
-        One row a model, product and split, sorted by split and product: ``seeds`` (how many), ``miou`` and ``miou_std``; then for
-        each reference ``over_<reference>`` and ``over_<reference>_std``, mean and deviation (of the sample) of the paired
-        differences, nan where the reference lacks the product.
+        One row a model, product and split, sorted by split and product: ``seeds`` (how many),
+        ``miou`` and ``miou_std``; then for each reference ``over_<reference>`` and
+        ``over_<reference>_std``, mean and deviation (of the sample) of the paired differences, nan
+        where the reference lacks the product.
 
     Raises:
         UserError: a reference has no evaluation at all.
@@ -142,9 +180,17 @@ def compared(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
     for reference in references:
         other = table.loc[table.model == reference, [*pairs, "miou"]]
         if other.empty:
-            raise UserError(f"compare: no evaluation of the model '{reference}'; run it, or name another reference")
+            raise UserError(
+                f"compare: no evaluation of the model '{reference}'; run it, or name another "
+                "reference"
+            )
         column = f"over_{reference}"
-        scores[column] = scores.miou - scores[pairs].merge(other, how="left", on=pairs, validate="many_to_one").miou.to_numpy()
+        scores[column] = (
+            scores.miou
+            - scores[pairs]
+            .merge(other, how="left", on=pairs, validate="many_to_one")
+            .miou.to_numpy()
+        )
         columns.append(column)
     groups = scores.groupby(KEY, sort=False)
     result = groups.agg(seeds=("seed", "size"))
@@ -154,15 +200,22 @@ def compared(table: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Return a table in Markdown: numbers with one decimal, what needs three digits with three, nothing where a value is not defined."""
+    """Return a table in Markdown: numbers with one decimal, what needs three digits with three,
+    nothing where a value is not defined.
+    """
     head = [*table.columns]
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in head]
     rule = ["---:" if right else "---" for right in numeric]
-    body = [[format_cell(name, value) for name, value in zip(head, row, strict=True)] for row in table.itertuples(index=False)]
+    body = [
+        [format_cell(name, value) for name, value in zip(head, row, strict=True)]
+        for row in table.itertuples(index=False)
+    ]
     return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in [head, rule, *body])
 
 
-def write_table(table: pd.DataFrame, csv: Path, reading: Path | None = None, digits: int = 4) -> None:
+def write_table(
+    table: pd.DataFrame, csv: Path, reading: Path | None = None, digits: int = 4
+) -> None:
     """Write a table as CSV and, for reading, as Markdown; each file appears whole or not at all."""
     with whole_file(csv) as temporary:
         table.round(digits).to_csv(temporary, index=False, lineterminator="\n")

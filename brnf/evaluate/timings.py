@@ -22,9 +22,11 @@ def stage_timings(folder: Path) -> pd.DataFrame:
         folder: ``results/<name>``.
 
     Returns:
-        One row a stage, longest first: jobs, seconds (wall, summed over jobs), longest (wall, of one job), cpu_seconds, and
-        peak_mb (largest resident memory of a job in MiB: what its process says at the end of its log, or all its processes in
-        Snakemake's samples, which are half a second and later half a minute apart, whichever is more).
+        One row a stage, longest first: jobs, seconds (wall, summed over jobs), longest (wall, of
+            one job), cpu_seconds, and
+        peak_mb (largest resident memory of a job in MiB: what its process says at the end of its
+        log, or all its processes in Snakemake's samples, which are half a second and later half a
+        minute apart, whichever is more).
 
     Raises:
         UserError: there is no benchmark file, or one is damaged.
@@ -36,26 +38,37 @@ def stage_timings(folder: Path) -> pd.DataFrame:
         try:
             table = pd.read_csv(path, sep="\t", na_values="-")
             told = peak_told(_log_beside(folder, parts))
-            rows += [(stage, *values, np.fmax(sampled, told)) for *values, sampled in table[["s", "cpu_time", "max_rss"]].to_numpy(float)]
+            rows += [
+                (stage, *values, np.fmax(sampled, told))
+                for *values, sampled in table[["s", "cpu_time", "max_rss"]].to_numpy(float)
+            ]
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: damaged benchmark file ({error}); remove it") from error
     if not rows:
         raise UserError(f"{folder}: no benchmark files; run the workflow on this experiment first")
     jobs = pd.DataFrame(rows, columns=["stage", "s", "cpu", "rss"])
     found = jobs.groupby("stage").agg(
-        jobs=("s", "size"), seconds=("s", "sum"), longest=("s", "max"), cpu_seconds=("cpu", "sum"), peak_mb=("rss", "max")
+        jobs=("s", "size"),
+        seconds=("s", "sum"),
+        longest=("s", "max"),
+        cpu_seconds=("cpu", "sum"),
+        peak_mb=("rss", "max"),
     )
     return found.sort_values("seconds", ascending=False).reset_index()[COLUMNS]
 
 
 def _log_beside(folder: Path, parts: Sequence[str]) -> Path:
-    """Return the log of the job whose benchmark file has these parts below the folder of its experiment."""
+    """Return the log of the job whose benchmark file has these parts below the folder of its
+    experiment.
+    """
     at = parts.index("benchmarks")
     return folder.joinpath(*parts[:at], "logs", *parts[at + 1 :]).with_suffix(".log")
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the timings of the experiment named on the command line as Markdown; return the exit status."""
+    """Print the timings of the experiment named on the command line as Markdown; return the exit
+    status.
+    """
     if len(words) != 1 or words[0] in ("-h", "--help"):
         print(f"usage: python -m brnf.evaluate.timings results/<name>\n\n{__doc__}")
         return 0 if words and words[0] in ("-h", "--help") else 2
@@ -66,7 +79,13 @@ def main(words: Sequence[str]) -> int:
         return 2
     print("| " + " | ".join(COLUMNS) + " |\n|---|" + "---:|" * (len(COLUMNS) - 1))
     for row in table.itertuples(index=False):
-        print("| " + " | ".join(str(value) if isinstance(value, str | int) else f"{value:.0f}" for value in row) + " |")
+        print(
+            "| "
+            + " | ".join(
+                str(value) if isinstance(value, str | int) else f"{value:.0f}" for value in row
+            )
+            + " |"
+        )
     return 0
 
 

@@ -22,7 +22,8 @@ class GroundTruth:
         index: the image index.
         folder: where it was read from; holds the masks apart.
         split: whose masks are wanted.
-        drawn: folders of masks ``<id>.png`` that the workflow drew because the data set has no files of them.
+        drawn: folders of masks ``<id>.png`` that the workflow drew because the data set has no
+            files of them.
 
     Raises:
         UserError: the list of masks is missing or damaged.
@@ -34,17 +35,25 @@ class GroundTruth:
         self._drawn = _masks_in(drawn)
 
     def objects(self, image: ImageRecord) -> NDArray[np.uint8] | None:
-        """Return the true classes, [H, W] uint8 with 0..C and 255, or None for an image without a mask."""
+        """Return the true classes, [H, W] uint8 with 0..C and 255, or None for an image without a
+        mask.
+        """
         record = self._records.get(image.id)
         return self._read(record.mask or self._drawn.get(image.id), image) if record else None
 
     def context(self, image: ImageRecord) -> NDArray[np.uint8] | None:
-        """Return the class whose context is seen at each pixel, [H, W] uint8 with 0 for none, or None."""
+        """Return the class whose context is seen at each pixel, [H, W] uint8 with 0 for none, or
+        None.
+        """
         record = self._records.get(image.id)
         return self._read(record.context, image) if record else None
 
     def _read(self, path: Path | None, image: ImageRecord) -> NDArray[np.uint8] | None:
-        return None if path is None else read_mask(path, self._values, size=(image.height, image.width))
+        return (
+            None
+            if path is None
+            else read_mask(path, self._values, size=(image.height, image.width))
+        )
 
 
 class MaskFolders:
@@ -69,12 +78,19 @@ class MaskFolders:
             UserError: there is none, or it is damaged.
         """
         if image.id not in self._paths:
-            raise UserError(f"{image.id}: no mask of this image in the given folders; run the stage that writes them again")
+            raise UserError(
+                f"{image.id}: no mask of this image in the given folders; run the stage that "
+                "writes them again"
+            )
         path = self._paths[image.id]
         try:
             return read_mask(path, self._values, size=(image.height, image.width))
         except UserError as error:
-            raise DamagedProduct(path.parent, f"its mask of {image.id} cannot be used ({error})", "the stage that writes it") from error
+            raise DamagedProduct(
+                path.parent,
+                f"its mask of {image.id} cannot be used ({error})",
+                "the stage that writes it",
+            ) from error
 
 
 def _masks_in(folders: Iterable[Path]) -> dict[str, Path]:
@@ -85,5 +101,8 @@ def at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:
     """Enlarge maps bilinearly to the size of their image."""
     if maps.values.shape[1:] == (image.height, image.width):
         return maps
-    enlarged = [cv2.resize(channel, (image.width, image.height), interpolation=cv2.INTER_LINEAR) for channel in maps.values]
+    enlarged = [
+        cv2.resize(channel, (image.width, image.height), interpolation=cv2.INTER_LINEAR)
+        for channel in maps.values
+    ]
     return CamMaps(maps.classes, np.stack(enlarged))

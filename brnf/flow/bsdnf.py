@@ -1,8 +1,8 @@
 """Base seed denoising with the flow: which foreground pixels are noise (docs/method.md section 6).
 
-Each of the four rules is a *decision margin* per pixel: negative means depress. What the rules need of
-the whole data set is fitted once on the training store, for every population; choosing another rule,
-threshold or population later refits nothing.
+Each of the four rules is a *decision margin* per pixel: negative means depress. What the rules need
+of the whole data set is fitted once on the training store, for every population; choosing another
+rule, threshold or population later refits nothing.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,16 @@ from torch.nn.functional import interpolate
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 
-__all__ = ["Calibration", "CalibrationFit", "Population", "Rule", "Upsample", "decision_margin", "depress", "enlarge_margin"]
+__all__ = [
+    "Calibration",
+    "CalibrationFit",
+    "Population",
+    "Rule",
+    "Upsample",
+    "decision_margin",
+    "depress",
+    "enlarge_margin",
+]
 
 Rule = Literal["quantile", "likelihood", "posterior", "ratio"]
 Population = Literal["predicted", "above_low", "above_high"]
@@ -31,7 +40,8 @@ class Calibration:
 
     Attributes:
         temperature: of the posterior.
-        likelihood: population -> [K, 1001] quantiles of log p(v|c) at levels 0, 0.001 ... 1; -inf where a class has no pixel.
+        likelihood: population -> [K, 1001] quantiles of log p(v|c) at levels 0, 0.001 ... 1; -inf
+            where a class has no pixel.
         ratio: population -> [K, 1001] quantiles of log p(v|c) - log p(v|0), likewise.
     """
 
@@ -41,14 +51,18 @@ class Calibration:
 
     def state(self) -> dict[str, Any]:
         """Return plain values and tensors that ``torch.load(weights_only=True)`` accepts."""
-        return {"temperature": self.temperature, "likelihood": dict(self.likelihood), "ratio": dict(self.ratio)}
+        return {
+            "temperature": self.temperature,
+            "likelihood": dict(self.likelihood),
+            "ratio": dict(self.ratio),
+        }
 
 
 class CalibrationFit:
     """Gather the values of every class and population in one pass over the training store.
 
-    At most ``limit`` random values of each are kept, so that memory does not grow with the number of images; with
-    fewer the quantiles are exact.
+    At most ``limit`` random values of each are kept, so that memory does not grow with the number
+    of images; with fewer the quantiles are exact.
 
     Arguments:
         classes: K.
@@ -58,11 +72,17 @@ class CalibrationFit:
         limit: values kept per class and population. At 65,536 a 10 % quantile is known to 0.12 %.
     """
 
-    def __init__(self, classes: int, low: float, high: float, seed: int = 0, limit: int = 65536) -> None:
+    def __init__(
+        self, classes: int, low: float, high: float, seed: int = 0, limit: int = 65536
+    ) -> None:
         self._classes, self._low, self._high, self._limit = classes, low, high, limit
         self._random = np.random.default_rng(seed)
         # Columns: random key, log p(v|c), log p(v|c) - log p(v|0).
-        self._kept = {(name, c): [np.zeros((0, 3))] for name in get_args(Population) for c in range(1, classes)}
+        self._kept = {
+            (name, c): [np.zeros((0, 3))]
+            for name in get_args(Population)
+            for c in range(1, classes)
+        }
 
     def update(self, log_prob: Tensor, label: Tensor, score: Tensor, background: Tensor) -> None:
         """Add rows of the store.
@@ -75,9 +95,20 @@ class CalibrationFit:
         """
         label = label.to(torch.int64)
         codes = three_way_labels(score, label, self._low, self._high)
-        members = {"predicted": score > background, "above_low": codes != 0, "above_high": codes > 0}
+        members = {
+            "predicted": score > background,
+            "above_low": codes != 0,
+            "above_high": codes > 0,
+        }
         own = log_prob.gather(1, label.unsqueeze(1)).squeeze(1)
-        values = np.stack([self._random.random(len(label)), own.double().numpy(), (own - log_prob[:, 0]).double().numpy()], 1)
+        values = np.stack(
+            [
+                self._random.random(len(label)),
+                own.double().numpy(),
+                (own - log_prob[:, 0]).double().numpy(),
+            ],
+            1,
+        )
         for name, member in members.items():
             for c in label[member].unique().tolist():
                 kept = self._kept[name, c]
@@ -98,29 +129,38 @@ class CalibrationFit:
                 for c in range(1, self._classes):
                     values = self._trim(self._kept[name, c])[:, column]
                     if len(values):
-                        rows[c] = torch.from_numpy(np.quantile(values, np.linspace(0, 1, LEVELS + 1)))
+                        rows[c] = torch.from_numpy(
+                            np.quantile(values, np.linspace(0, 1, LEVELS + 1))
+                        )
                 table[name] = rows
         return Calibration(temperature, tables[1], tables[2])
 
 
 def decision_margin(
-    rule: Rule, xi: float, log_prob: Tensor, label: Tensor, allowed: Tensor, calibration: Calibration, population: Population = "predicted"
+    rule: Rule,
+    xi: float,
+    log_prob: Tensor,
+    label: Tensor,
+    allowed: Tensor,
+    calibration: Calibration,
+    population: Population = "predicted",
 ) -> Tensor:
     """Return how far each pixel is from being depressed; a negative margin depresses it.
 
-    A higher ``xi`` never depresses more. Pixels of a class without pixels in the population have an infinite margin
-    under the rules that look at the population.
+    A higher ``xi`` never depresses more. Pixels of a class without pixels in the population have an
+    infinite margin under the rules that look at the population.
 
     Arguments:
-        rule: ``quantile``: log p(v|c) below its 1 - xi quantile; ``likelihood``: log p(v|c), clipped to its 1st..99th
-            percentile and mapped to 0..1, below 1 - xi; ``posterior``: p(0|v) above xi; ``ratio``: as ``quantile`` for
-            log p(v|c) - log p(v|0).
+        rule: ``quantile``: log p(v|c) below its 1 - xi quantile; ``likelihood``: log p(v|c),
+            clipped to its 1st..99th percentile and mapped to 0..1, below 1 - xi; ``posterior``:
+            p(0|v) above xi; ``ratio``: as ``quantile`` for log p(v|c) - log p(v|0).
         xi: 0..1 (the paper: 0.9).
         log_prob: [N, K] nats.
         label: [N] the foreground class c of largest score.
         allowed: [N, K] bool, background and the image's labels.
         calibration: of the training store.
-        population: whose quantiles: ``predicted`` foreground, ``above_low`` or ``above_high`` of the thresholds.
+        population: whose quantiles: ``predicted`` foreground, ``above_low`` or ``above_high`` of
+            the thresholds.
 
     Returns:
         [N] float32.
@@ -130,7 +170,9 @@ def decision_margin(
     label = label.to(torch.int64)
     own = log_prob.gather(1, label.unsqueeze(1)).squeeze(1)
     if rule == "ratio":
-        return (own - log_prob[:, 0] - _quantile(calibration.ratio[population], 1 - xi)[label]).float()
+        return (
+            own - log_prob[:, 0] - _quantile(calibration.ratio[population], 1 - xi)[label]
+        ).float()
     table = calibration.likelihood[population]
     if rule == "quantile":
         return (own - _quantile(table, 1 - xi)[label]).float()
@@ -145,18 +187,22 @@ def _quantile(table: Tensor, level: float) -> Tensor:
     below = int(position)
     if position == below:
         return table[:, below]
-    return torch.lerp(table[:, below], table[:, below + 1], position - below).where(table[:, below].isfinite(), -torch.inf)
+    return torch.lerp(table[:, below], table[:, below + 1], position - below).where(
+        table[:, below].isfinite(), -torch.inf
+    )
 
 
 def enlarge_margin(margin: Tensor, size: tuple[int, int], mode: Upsample) -> Tensor:
     """Enlarge margins of the feature grid to the size of a map.
 
-    Infinite margins first become as large as the largest finite one, so that they bend their neighbours no further.
+    Infinite margins first become as large as the largest finite one, so that they bend their
+    neighbours no further.
 
     Arguments:
         margin: [h, w].
         size: (H, W).
-        mode: ``bilinear`` moves the border between pixels with the margin, ``nearest`` copies the grid's decision.
+        mode: ``bilinear`` moves the border between pixels with the margin, ``nearest`` copies the
+            grid's decision.
 
     Returns:
         [H, W].
@@ -172,7 +218,8 @@ def enlarge_margin(margin: Tensor, size: tuple[int, int], mode: Upsample) -> Ten
 def depress(values: Tensor, margin: Tensor, factor: float) -> Tensor:
     """Multiply the foreground of pixels with a negative margin and make them background.
 
-    Their background becomes 1; that of all other pixels stays as it is (as 1 - max it would cost 4 mIoU, docs/method.md section 6).
+    Their background becomes 1; that of all other pixels stays as it is (as 1 - max it would cost 4
+    mIoU, docs/method.md section 6).
 
     Arguments:
         values: [1 + k, H, W] map, channel 0 the background.

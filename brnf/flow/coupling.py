@@ -1,8 +1,9 @@
 """FrEIA's coupling layers with the way forwards and its gradient written out, for speed alone.
 
-Parameters, inverse and files stay FrEIA's. Its forward pass costs about twice its matrix products: it picks columns one by one
-and leaves temporary tensors to autograd. Here pixels lie along the second axis, [D, N], so that a half of the dimensions is one
-piece of memory and a permutation copies whole rows.
+Parameters, inverse and files stay FrEIA's. Its forward pass costs about twice its matrix products:
+it picks columns one by one and leaves temporary tensors to autograd. Here pixels lie along the
+second axis, [D, N], so that a half of the dimensions is one piece of memory and a permutation
+copies whole rows.
 """
 
 import sys
@@ -26,7 +27,9 @@ ATAN_FACTOR = 0.636
 
 @dataclass(frozen=True)
 class AffineCoupling:
-    """``active * exp(s) + t`` with ``(u, t) = W2 relu(W1 passive + b1) + b2`` and ``s = clamp * 0.636 * atan(u)``."""
+    """``active * exp(s) + t`` with ``(u, t) = W2 relu(W1 passive + b1) + b2`` and ``s = clamp *
+    0.636 * atan(u)``.
+    """
 
     passive: slice
     active: slice
@@ -37,7 +40,12 @@ class AffineCoupling:
     @property
     def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return weight and bias of both layers; the biases as columns."""
-        return self.first.weight, self.first.bias.unsqueeze(1), self.second.weight, self.second.bias.unsqueeze(1)
+        return (
+            self.first.weight,
+            self.first.bias.unsqueeze(1),
+            self.second.weight,
+            self.second.bias.unsqueeze(1),
+        )
 
 
 Step: TypeAlias = PermuteRandom | AffineCoupling
@@ -57,7 +65,10 @@ def _steps_of_module(module: nn.Module) -> tuple[Step, ...]:
         return (module,)
     first, second = slice(0, module.split_len1), slice(module.split_len1, None)
     if isinstance(module, GLOWCouplingBlock):
-        return (_coupling(second, first, module.subnet2, module.clamp), _coupling(first, second, module.subnet1, module.clamp))
+        return (
+            _coupling(second, first, module.subnet2, module.clamp),
+            _coupling(first, second, module.subnet1, module.clamp),
+        )
     assert isinstance(module, AffineCouplingOneSided)
     return (_coupling(first, second, module.subnet, module.clamp),)
 
@@ -75,7 +86,9 @@ def transform(steps: Iterable[Step], points: Tensor) -> tuple[Tensor, Tensor]:
         points: [N, D].
     """
     state = points.T.clone(memory_format=torch.contiguous_format)
-    z, log_determinant = _with_gradient(steps, state) if torch.is_grad_enabled() else _in_place(steps, state)
+    z, log_determinant = (
+        _with_gradient(steps, state) if torch.is_grad_enabled() else _in_place(steps, state)
+    )
     return z.T, log_determinant
 
 
@@ -85,13 +98,17 @@ def _with_gradient(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor
         if isinstance(step, PermuteRandom):
             state = _Permutation.apply(state, step.perm, step.perm_inv)
         else:
-            state, change = _CouplingFunction.apply(state, *step.layers, step.passive, step.active, step.clamp)
+            state, change = _CouplingFunction.apply(
+                state, *step.layers, step.passive, step.active, step.clamp
+            )
             log_determinant = log_determinant + change
     return state, log_determinant
 
 
 def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
-    """Overwrite the state and two further pieces of memory in turn: fresh ones would have to come into the cache first."""
+    """Overwrite the state and two further pieces of memory in turn: fresh ones would have to come
+    into the cache first.
+    """
     log_determinant = state.new_zeros(state.shape[1])
     spare, outputs = torch.empty_like(state), torch.empty_like(state)
     for step in steps:
@@ -127,12 +144,16 @@ def arc_tangent(values: Tensor, out: Tensor | None = None) -> Tensor:
 
 @cache
 def _numpy_is_vectorised() -> bool:
-    """Tell whether numpy brings an arc tangent for AVX-512, nine times as fast as torch's; elsewhere it asks the C library."""
+    """Tell whether numpy brings an arc tangent for AVX-512, nine times as fast as torch's;
+    elsewhere it asks the C library.
+    """
     return sys.platform == "linux" and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class _CouplingFunction(torch.autograd.Function):
-    """The state [D, N] with its active rows changed by what the passive ones say, and the log-determinant [N]."""
+    """The state [D, N] with its active rows changed by what the passive ones say, and the
+    log-determinant [N].
+    """
 
     @staticmethod
     def forward(
@@ -160,14 +181,20 @@ class _CouplingFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_result: Tensor, by_log_determinant: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, by_result: Tensor, by_log_determinant: Tensor
+    ) -> tuple[Tensor | None, ...]:
         """Turn the gradients by both results into those by all arguments."""
         state, weight1, weight2, hidden, u, scale = ctx.saved_tensors
         by_state = torch.empty_like(state)
         by_active = torch.mul(by_result[ctx.active], scale, out=by_state[ctx.active])
         by_log_scale = torch.addcmul(by_log_determinant, by_active, state[ctx.active])
-        by_outputs = torch.empty(len(weight2), state.shape[1], dtype=state.dtype, device=state.device)  # of the subnet: u, then t
-        torch.div(by_log_scale.mul_(ATAN_FACTOR * ctx.clamp), u.square().add_(1), out=by_outputs[: len(u)])
+        by_outputs = torch.empty(
+            len(weight2), state.shape[1], dtype=state.dtype, device=state.device
+        )  # of the subnet: u, then t
+        torch.div(
+            by_log_scale.mul_(ATAN_FACTOR * ctx.clamp), u.square().add_(1), out=by_outputs[: len(u)]
+        )
         by_outputs[len(u) :] = by_result[ctx.active]
         by_hidden = torch.ops.aten.threshold_backward(weight2.T @ by_outputs, hidden, 0)
         torch.addmm(by_result[ctx.passive], weight1.T, by_hidden, out=by_state[ctx.passive])

@@ -1,4 +1,6 @@
-"""Densities over pixel features: the interface, and the normalizing flow behind it (docs/method.md section 5)."""
+"""Densities over pixel features: the interface, and the normalizing flow behind it (docs/method.md
+section 5).
+"""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ NoiseUnit = Literal["feature", "deviation"]
 """In what a noise is measured: units of the raw features, or their standard deviations."""
 
 TILE = 1552
-"""Rows evaluated at once, in training too: fewer lose time in calls, more leave the cache of a core (docs/benchmarks.md)."""
+"""Rows evaluated at once, in training too: fewer lose time in calls, more leave the cache of a core
+(docs/benchmarks.md).
+"""
 DEVIATION_FLOOR = 1e-2
 """Default of ``flow.deviation_floor``."""
 
@@ -49,7 +53,8 @@ class FlowOptions:
     coupling: Coupling = "one_sided"
     """Which halves a block changes: one_sided (the paper) or glow (DDFP)."""
     blocks: int = 8
-    """Coupling blocks; 8 one-sided and 4 GLOW blocks did equally well (docs/method.md section 11)."""
+    """Coupling blocks; 8 one-sided and 4 GLOW blocks did equally well (docs/method.md section 11).
+    """
     hidden: int = 256
     """Width of the subnets."""
     clamp: float = 2.0
@@ -65,7 +70,8 @@ class FlowOptions:
 
 
 class RunningMoments(nn.Module):
-    """Mean and deviation of rows that come in batches, merged pairwise in float64 (Chan, Golub and LeVeque).
+    """Mean and deviation of rows that come in batches, merged pairwise in float64 (Chan, Golub and
+    LeVeque).
 
     Arguments:
         dimension: D.
@@ -77,7 +83,9 @@ class RunningMoments(nn.Module):
     mean: Tensor
     squares: Tensor
 
-    def __init__(self, dimension: int, window: float = math.inf, floor: float = DEVIATION_FLOOR) -> None:
+    def __init__(
+        self, dimension: int, window: float = math.inf, floor: float = DEVIATION_FLOOR
+    ) -> None:
         super().__init__()
         self.window, self.floor = window, floor
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
@@ -96,7 +104,9 @@ class RunningMoments(nn.Module):
         total = kept + len(batch)
         shift = batch_mean - self.mean
         self.mean += shift * (len(batch) / total)
-        self.squares += (batch - batch_mean).square().sum(0) + shift.square() * (kept * len(batch) / total)
+        self.squares += (batch - batch_mean).square().sum(0) + shift.square() * (
+            kept * len(batch) / total
+        )
         self.count.copy_(total)
 
     def deviation(self) -> Tensor:
@@ -173,7 +183,11 @@ class StandardisedDensity(nn.Module):
         Returns:
             [N, K] float32 nats on the device of ``features``.
         """
-        tiles = [self.class_log_prob(tile).to(features.device, torch.float32) for tile in features.split(TILE) if len(tile)]
+        tiles = [
+            self.class_log_prob(tile).to(features.device, torch.float32)
+            for tile in features.split(TILE)
+            if len(tile)
+        ]
         return torch.cat(tiles) if tiles else torch.zeros(0, self.classes, device=features.device)
 
 
@@ -196,7 +210,9 @@ class FlowDensity(StandardisedDensity):
     def __init__(self, dimension: int, classes: int, options: FlowOptions) -> None:
         super().__init__(dimension, classes)
         self.options = options
-        self.network = build_real_nvp(dimension, options.coupling, options.blocks, options.hidden, options.clamp, options.seed)
+        self.network = build_real_nvp(
+            dimension, options.coupling, options.blocks, options.hidden, options.clamp, options.seed
+        )
         self.steps = steps_of(self.network)
         self.mixture = LatentMixture(classes, dimension, options.learn_means, options.seed)
 
@@ -218,7 +234,9 @@ class FlowDensity(StandardisedDensity):
         return self.mixture.log_prob(z) + log_determinant.unsqueeze(1)
 
     @torch.no_grad()
-    def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw features of a class: the inverse of ``N(mu_c, width^2 I)``.
 
         Arguments:

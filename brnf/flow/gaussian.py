@@ -114,8 +114,12 @@ class GaussianMixtures(StandardisedDensity):
         super().__init__(dimension, classes)
         self.options = options
         self.register_buffer("component_mean", torch.zeros(classes, options.components, dimension))
-        self.register_buffer("component_variance", torch.ones(classes, options.components, dimension))
-        self.register_buffer("log_weight", torch.full((classes, options.components), -math.log(options.components)))
+        self.register_buffer(
+            "component_variance", torch.ones(classes, options.components, dimension)
+        )
+        self.register_buffer(
+            "log_weight", torch.full((classes, options.components), -math.log(options.components))
+        )
 
     def fit(self, rows: list[np.ndarray]) -> None:
         """Run EM for each class on its standardised rows, [n_k, D] with at least two rows.
@@ -133,7 +137,13 @@ class GaussianMixtures(StandardisedDensity):
         scale = unit.double().numpy()
         for k, values in enumerate(rows):
             count = min(self.options.components, len(values))
-            model = GaussianMixture(count, covariance_type="diag", reg_covar=ridge, max_iter=200, random_state=self.options.seed)
+            model = GaussianMixture(
+                count,
+                covariance_type="diag",
+                reg_covar=ridge,
+                max_iter=200,
+                random_state=self.options.seed,
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(values * scale)
@@ -144,7 +154,9 @@ class GaussianMixtures(StandardisedDensity):
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""
-        components = _diagonal_log_prob(standardised, self.component_mean.flatten(0, 1), self.component_variance.flatten(0, 1))
+        components = _diagonal_log_prob(
+            standardised, self.component_mean.flatten(0, 1), self.component_variance.flatten(0, 1)
+        )
         return (components.unflatten(1, self.log_weight.shape) + self.log_weight).logsumexp(2)
 
 
@@ -157,7 +169,9 @@ def ridge_variance(density: DiagonalGaussian | FullGaussian) -> Tensor:
 GaussianDensity = DiagonalGaussian | FullGaussian | GaussianMixtures
 
 
-def build_gaussian(kind: GaussianKind, dimension: int, classes: int, options: GaussianOptions) -> GaussianDensity:
+def build_gaussian(
+    kind: GaussianKind, dimension: int, classes: int, options: GaussianOptions
+) -> GaussianDensity:
     """Return a baseline that is not fitted yet."""
     kinds: dict[str, type[GaussianDensity]] = {
         "gaussian_diagonal": DiagonalGaussian,
@@ -168,7 +182,10 @@ def build_gaussian(kind: GaussianKind, dimension: int, classes: int, options: Ga
 
 
 @torch.no_grad()
-def fit_gaussian(density: DiagonalGaussian | FullGaussian | GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def fit_gaussian(
+    density: DiagonalGaussian | FullGaussian | GaussianMixtures,
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> None:
     """Fit a baseline in one pass over labelled rows.
 
     Arguments:
@@ -184,15 +201,23 @@ def fit_gaussian(density: DiagonalGaussian | FullGaussian | GaussianMixtures, ba
 def _diagonal_log_prob(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Return the log-densities [N, M] of M diagonal Gaussians with two matrix products."""
     precision = variance.reciprocal()
-    constant = -0.5 * ((mean.square() * precision + variance.log()).sum(1) + mean.shape[1] * math.log(2 * math.pi))
+    constant = -0.5 * (
+        (mean.square() * precision + variance.log()).sum(1) + mean.shape[1] * math.log(2 * math.pi)
+    )
     return constant - 0.5 * values.square() @ precision.T + values @ (mean * precision).T
 
 
-def _class_moments(density: StandardisedDensity, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return the means [K, D] and covariances [K, D, D] of the standardised rows of each class, float64."""
+def _class_moments(
+    density: StandardisedDensity, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return the means [K, D] and covariances [K, D, D] of the standardised rows of each class,
+    float64.
+    """
     count = torch.zeros(density.classes, dtype=torch.float64)
     total = torch.zeros(density.classes, density.dimension, dtype=torch.float64)
-    product = torch.zeros(density.classes, density.dimension, density.dimension, dtype=torch.float64)
+    product = torch.zeros(
+        density.classes, density.dimension, density.dimension, dtype=torch.float64
+    )
     for features, codes in batches:
         for k in codes.unique().tolist():
             if k >= 0:
@@ -208,8 +233,12 @@ def _class_moments(density: StandardisedDensity, batches: Iterable[tuple[Tensor,
     return mean, product / count[:, None, None] - mean.unsqueeze(2) * mean.unsqueeze(1)
 
 
-def _draw_rows(density: GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]]) -> list[np.ndarray]:
-    """Return at most ``options.rows`` random standardised rows of each class: those with the smallest random keys."""
+def _draw_rows(
+    density: GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]]
+) -> list[np.ndarray]:
+    """Return at most ``options.rows`` random standardised rows of each class: those with the
+    smallest random keys.
+    """
     limit, random = density.options.rows, np.random.default_rng(density.options.seed)
     rows = [np.zeros((0, density.dimension), np.float32) for _ in range(density.classes)]
     keys = [np.zeros(0) for _ in range(density.classes)]
@@ -222,4 +251,6 @@ def _draw_rows(density: GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor
             best = np.argsort(all_keys, kind="stable")[:limit]
             keys[k], rows[k] = all_keys[best], all_rows[best]
     labelled = np.concatenate(rows)
-    return [values if len(values) >= LEAST_ROWS else labelled[: density.options.rows] for values in rows]
+    return [
+        values if len(values) >= LEAST_ROWS else labelled[: density.options.rows] for values in rows
+    ]

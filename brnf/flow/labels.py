@@ -12,7 +12,8 @@ UNLABELLED = -1
 def three_way_labels(score: Tensor, label: Tensor, low: float, high: float) -> Tensor:
     """Label what scores high, call what scores low background, leave the rest open.
 
-    The thresholds are rounded to the precision of ``score``: a score stored in float16 as 0.3 is *at* the threshold 0.3.
+    The thresholds are rounded to the precision of ``score``: a score stored in float16 as 0.3 is
+    *at* the threshold 0.3.
 
     Arguments:
         score: [...] floats, largest foreground value of the map.

@@ -12,7 +12,8 @@ __all__ = ["add_gradient", "mixture_loss"]
 
 
 def mixture_loss(log_prob: Tensor, codes: Tensor) -> Tensor:
-    """Return the mean negative log-likelihood: of the label where there is one, of the whole mixture elsewhere.
+    """Return the mean negative log-likelihood: of the label where there is one, of the whole
+    mixture elsewhere.
 
     Arguments:
         log_prob: [N, K] nats, log p(v|k).
@@ -25,10 +26,14 @@ def mixture_loss(log_prob: Tensor, codes: Tensor) -> Tensor:
     return -torch.where(codes == UNLABELLED, log_marginal(log_prob), labelled).mean()
 
 
-def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
-    """Compute the gradient of :func:`mixture_loss`, tile by tile, so that memory does not grow with the batch.
+def add_gradient(
+    density: StandardisedDensity, features: Tensor, noise: Tensor, codes: Tensor
+) -> Tensor:
+    """Compute the gradient of :func:`mixture_loss`, tile by tile, so that memory does not grow with
+    the batch.
 
-    Of several processes that train together each computes a part of the rows, and all get the gradient of the whole.
+    Of several processes that train together each computes a part of the rows, and all get the
+    gradient of the whole.
 
     Arguments:
         density: whose parameters learn; they have no gradient yet.
@@ -41,12 +46,16 @@ def add_gradient(density: StandardisedDensity, features: Tensor, noise: Tensor, 
     """
     total = torch.zeros((), device=codes.device)
     part, rows = distributed.part(len(codes)), len(codes) / distributed.processes()
-    tiles = zip(features[part].split(TILE), noise[part].split(TILE), codes[part].split(TILE), strict=True)
+    tiles = zip(
+        features[part].split(TILE), noise[part].split(TILE), codes[part].split(TILE), strict=True
+    )
     with torch.enable_grad():
         for tile, tile_noise, tile_codes in tiles:
             share = len(tile_codes) / rows
             loss = share * mixture_loss(density.class_log_prob(tile, tile_noise), tile_codes)
             loss.backward()
             total += loss.detach()
-    distributed.average_gradients(parameter for parameter in density.parameters() if parameter.requires_grad)
+    distributed.average_gradients(
+        parameter for parameter in density.parameters() if parameter.requires_grad
+    )
     return distributed.mean(total)

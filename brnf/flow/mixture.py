@@ -26,8 +26,8 @@ class LatentMixture(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density of each point under each Gaussian.
 
-        ``|z - mu|^2`` is expanded so that one matrix product does the work; subtracting the mean of the means first
-        keeps its digits when the means lie far from the origin.
+        ``|z - mu|^2`` is expanded so that one matrix product does the work; subtracting the mean of
+        the means first keeps its digits when the means lie far from the origin.
 
         Arguments:
             z: [N, D].
@@ -38,16 +38,30 @@ class LatentMixture(nn.Module):
         centre = self.means.detach().mean(0)
         means, points = self.means - centre, z - centre
         constant = -0.5 * (means.square().sum(1) + means.shape[1] * math.log(2 * math.pi))
-        return torch.addmm(constant.unsqueeze(1), means, points.T).sub_(_squared_norms(points), alpha=0.5).T
+        return (
+            torch.addmm(constant.unsqueeze(1), means, points.T)
+            .sub_(_squared_norms(points), alpha=0.5)
+            .T
+        )
 
-    def sample(self, class_index: int, count: int, width: float, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw [count, D] points of ``N(mu_c, width^2 I)``, without gradient."""
-        noise = torch.randn(count, self.means.shape[1], generator=generator, device=self.means.device, dtype=self.means.dtype)
+        noise = torch.randn(
+            count,
+            self.means.shape[1],
+            generator=generator,
+            device=self.means.device,
+            dtype=self.means.dtype,
+        )
         return self.means.detach()[class_index] + width * noise
 
 
 def _squared_norms(points: Tensor) -> Tensor:
-    """Return [N] of points [N, D] in the faster of two ways, which is another one where channels lie together (the couplings')."""
+    """Return [N] of points [N, D] in the faster of two ways, which is another one where channels
+    lie together (the couplings').
+    """
     if points.is_contiguous():
         return torch.linalg.vector_norm(points, dim=1).square()
     return torch.linalg.vecdot(points, points)

@@ -65,7 +65,14 @@ class OnlineFlow:
         device: where it lives.
     """
 
-    def __init__(self, dimension: int, classes: int, flow: FlowOptions, options: OnlineOptions, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        dimension: int,
+        classes: int,
+        flow: FlowOptions,
+        options: OnlineOptions,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.options = options
         self.flow = FlowDensity(dimension, classes, flow).to(device)
         self.updates = 0
@@ -75,21 +82,26 @@ class OnlineFlow:
         self._device = torch.device(device)
         moments = RunningMoments(dimension, options.window, options.deviation_floor)
         self._moments = moments.to(device)
-        self._parameters = [parameter for parameter in self.flow.parameters() if parameter.requires_grad]
+        self._parameters = [
+            parameter for parameter in self.flow.parameters() if parameter.requires_grad
+        ]
         betas = (options.beta1, options.beta2)
-        self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, fused=True)
+        self._optimiser = torch.optim.Adam(
+            self._parameters, lr=options.learning_rate, betas=betas, fused=True
+        )
         self._generator = torch.Generator(device).manual_seed(options.seed)
         self._recent_features = torch.zeros(0, dimension, device=device)
         self._recent_allowed = torch.zeros(0, classes, dtype=torch.bool, device=device)
 
     def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
-        """Take one step on the features of a batch: of those that all processes that train together have, the same in each.
+        """Take one step on the features of a batch: of those that all processes that train together
+        have, the same in each.
 
         Arguments:
             features: [N, D] raw features of valid positions; detached here.
             codes: [N] int64 three-way labels, -1 for unlabelled.
-            allowed: [N, K] bool, background and the labels of each row's image: the temperature is fitted on the set
-                that :meth:`posterior` uses.
+            allowed: [N, K] bool, background and the labels of each row's image: the temperature is
+                fitted on the set that :meth:`posterior` uses.
 
         Returns:
             The loss, nats per dimension.
@@ -97,13 +109,17 @@ class OnlineFlow:
         Raises:
             UserError: the loss is not finite.
         """
-        features, codes, allowed = (distributed.gathered(rows) for rows in (features.detach().float(), codes, allowed))
+        features, codes, allowed = (
+            distributed.gathered(rows) for rows in (features.detach().float(), codes, allowed)
+        )
         if not len(features):
             raise ValueError("an update needs at least one row")
         self._moments.update(features)
         self.flow.fit_standardisation(self._moments.mean, self._moments.deviation())
         if len(features) > self.options.batch_rows:
-            chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[: self.options.batch_rows]
+            chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[
+                : self.options.batch_rows
+            ]
             features, codes, allowed = features[chosen], codes[chosen], allowed[chosen]
         drawn = torch.randn(features.shape, generator=self._generator, device=self._device)
         own = self.flow.options
@@ -113,7 +129,10 @@ class OnlineFlow:
         value = float(add_gradient(self.flow, features, noise, codes))
         norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
         if not math.isfinite(value) or not bool(norm.isfinite()):
-            raise UserError(f"the online flow's loss is not finite at its update {self.updates + 1}; lower brnf.flow.learning_rate")
+            raise UserError(
+                f"the online flow's loss is not finite at its update {self.updates + 1}; lower "
+                "brnf.flow.learning_rate"
+            )
         self._optimiser.step()
         self.updates += 1
         self._remember(features, codes, allowed)
@@ -170,12 +189,20 @@ class OnlineFlow:
             group["lr"] = self.options.learning_rate * factor
 
     def _remember(self, features: Tensor, codes: Tensor, allowed: Tensor) -> None:
-        """Keep a random share of the labelled rows, so that the memory spans the updates since the last fit."""
+        """Keep a random share of the labelled rows, so that the memory spans the updates since the
+        last fit.
+        """
         labelled = torch.nonzero(codes >= 0).squeeze(1)
         share = -(-self.options.refit_rows // self.options.refit_interval)
-        chosen = labelled[torch.randperm(len(labelled), generator=self._generator, device=self._device)[:share]]
-        self._recent_features = torch.cat([self._recent_features, features[chosen]])[-self.options.refit_rows :]
-        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[-self.options.refit_rows :]
+        chosen = labelled[
+            torch.randperm(len(labelled), generator=self._generator, device=self._device)[:share]
+        ]
+        self._recent_features = torch.cat([self._recent_features, features[chosen]])[
+            -self.options.refit_rows :
+        ]
+        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[
+            -self.options.refit_rows :
+        ]
 
     def _refit(self) -> None:
         if len(self._recent_features):

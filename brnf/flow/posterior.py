@@ -45,12 +45,14 @@ def tempered_posterior(log_prob: Tensor, allowed: Tensor, temperature: float) ->
 
 
 def fit_temperature(log_prob: Tensor, allowed: Tensor, target: float = 0.9) -> float:
-    """Find the temperature at which the mean largest posterior is ``target``, by bisection of log T.
+    """Find the temperature at which the mean largest posterior is ``target``, by bisection of log
+    T.
 
     Arguments:
         log_prob: [N, K] nats of labelled rows, best of held-out images.
         allowed: [N, K] bool, as in :func:`tempered_posterior`.
-        target: mean largest posterior; above its value for infinite T, which is the mean of one over the allowed classes.
+        target: mean largest posterior; above its value for infinite T, which is the mean of one
+            over the allowed classes.
 
     Returns:
         T in 1e-2..1e5; a bound when the target cannot be reached.

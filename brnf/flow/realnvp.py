@@ -16,11 +16,13 @@ Coupling = Literal["one_sided", "glow"]
 INITIAL_SCALE = 0.05
 
 
-def build_real_nvp(dimension: int, coupling: Coupling, blocks: int, hidden: int, clamp: float, seed: int) -> SequenceINN:
+def build_real_nvp(
+    dimension: int, coupling: Coupling, blocks: int, hidden: int, clamp: float, seed: int
+) -> SequenceINN:
     """Build affine couplings, each followed by a fixed random permutation.
 
-    ``s <- clamp * 0.636 * atan(s)`` and parameters 0.05 * randn follow DDFP's code; FrEIA's modules hold lambdas, so
-    the network is to be saved as its ``state_dict``.
+    ``s <- clamp * 0.636 * atan(s)`` and parameters 0.05 * randn follow DDFP's code; FrEIA's modules
+    hold lambdas, so the network is to be saved as its ``state_dict``.
 
     Arguments:
         dimension: D, even, so that both halves are equal.
@@ -37,7 +39,9 @@ def build_real_nvp(dimension: int, coupling: Coupling, blocks: int, hidden: int,
         ValueError: the dimension is odd.
     """
     if dimension % 2 or dimension < 2:
-        raise ValueError(f"the flow splits features in halves: their dimension must be even, it is {dimension}")
+        raise ValueError(
+            f"the flow splits features in halves: their dimension must be even, it is {dimension}"
+        )
 
     def subnet(inputs: int, outputs: int) -> nn.Module:
         return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
@@ -47,7 +51,9 @@ def build_real_nvp(dimension: int, coupling: Coupling, blocks: int, hidden: int,
     with _global_generators_untouched():
         for block in range(blocks):
             network.append(kinds[coupling], subnet_constructor=subnet, clamp=clamp)
-            network.append(PermuteRandom, seed=int(np.random.SeedSequence([seed, block]).generate_state(1)[0]))
+            network.append(
+                PermuteRandom, seed=int(np.random.SeedSequence([seed, block]).generate_state(1)[0])
+            )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -58,7 +64,9 @@ def build_real_nvp(dimension: int, coupling: Coupling, blocks: int, hidden: int,
 
 @contextmanager
 def _global_generators_untouched() -> Iterator[None]:
-    """Put the global generators of numpy and torch back: ``PermuteRandom(seed)`` reseeds numpy's, ``nn.Linear`` draws from torch's."""
+    """Put the global generators of numpy and torch back: ``PermuteRandom(seed)`` reseeds numpy's,
+    ``nn.Linear`` draws from torch's.
+    """
     state = np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

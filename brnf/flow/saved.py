@@ -52,7 +52,9 @@ def load_density(path: Path) -> tuple[AnyDensity, Calibration | None]:
         density = _build(content)
         density.load_state_dict(content["state"])
         calibration = _calibration(content["calibration"], density.classes)
-        density.log_prob(torch.zeros(1, density.dimension))  # permutations may lead out of the features
+        density.log_prob(
+            torch.zeros(1, density.dimension)
+        )  # permutations may lead out of the features
     except Exception as error:  # whatever stands in the place of sizes and options
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedProduct(path, f"not a flow file or damaged ({reason[:120]})", stage) from error
@@ -66,13 +68,17 @@ def _calibration(state: Mapping[str, Any] | None, classes: int) -> Calibration |
         return None
     calibration = Calibration(**state)
     tables = (*calibration.likelihood.values(), *calibration.ratio.values())
-    if not calibration.temperature > 0 or any(len(table) != classes or table.isnan().any() for table in tables):
+    if not calibration.temperature > 0 or any(
+        len(table) != classes or table.isnan().any() for table in tables
+    ):
         raise ValueError("calibration of other classes")
     return calibration
 
 
 def _build(content: Mapping[str, Any]) -> AnyDensity:
-    kind, dimension, classes, options = (content[key] for key in ("kind", "dimension", "classes", "options"))
+    kind, dimension, classes, options = (
+        content[key] for key in ("kind", "dimension", "classes", "options")
+    )
     if kind == "flow":
         return FlowDensity(dimension, classes, FlowOptions(**options))
     return build_gaussian(kind, dimension, classes, GaussianOptions(**options))

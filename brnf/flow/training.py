@@ -84,7 +84,9 @@ class HeldOut:
     unit: NoiseUnit
 
     @classmethod
-    def draw(cls, features: Tensor, codes: Tensor, noise: float, unit: NoiseUnit, seed: int) -> "HeldOut":
+    def draw(
+        cls, features: Tensor, codes: Tensor, noise: float, unit: NoiseUnit, seed: int
+    ) -> "HeldOut":
         """Return the rows with noise of this standard deviation, unit and seed."""
         generator = torch.Generator().manual_seed(seed)
         drawn = noise * torch.randn(features.shape, generator=generator)
@@ -131,7 +133,9 @@ def balanced_rows(codes: Tensor, generator: torch.Generator) -> Tensor:
         return torch.arange(len(codes))
     counts = torch.bincount(codes[labelled])
     weights = counts[codes[labelled]].double().reciprocal()
-    drawn = labelled[torch.multinomial(weights, len(labelled), replacement=True, generator=generator)]
+    drawn = labelled[
+        torch.multinomial(weights, len(labelled), replacement=True, generator=generator)
+    ]
     return torch.cat([torch.nonzero(codes < 0).squeeze(1), drawn])
 
 
@@ -141,18 +145,23 @@ class FlowTrainer:
     Arguments:
         flow: on the device to train on, with its standardisation set before the first step.
         options: of the optimiser.
-        held_out: judged every ``max(25, steps / 20)`` steps and after the last; None keeps the last state.
+        held_out: judged every ``max(25, steps / 20)`` steps and after the last; None keeps the last
+            state.
 
     Attributes:
         history: a row of each step.
     """
 
-    def __init__(self, flow: FlowDensity, options: TrainingOptions, held_out: HeldOut | None) -> None:
+    def __init__(
+        self, flow: FlowDensity, options: TrainingOptions, held_out: HeldOut | None
+    ) -> None:
         self.flow, self.options, self.held_out = flow, options, held_out
         self.history: list[TrainingRow] = []
         self._parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
         betas = (options.beta1, options.beta2)
-        self._optimiser = torch.optim.Adam(self._parameters, lr=options.learning_rate, betas=betas, fused=True)
+        self._optimiser = torch.optim.Adam(
+            self._parameters, lr=options.learning_rate, betas=betas, fused=True
+        )
         self._noise = torch.Generator(flow.mean.device).manual_seed(options.seed)
         self._draw = torch.Generator().manual_seed(options.seed)
         self._interval = max(LEAST_INTERVAL, options.steps // EVALUATIONS)
@@ -163,7 +172,8 @@ class FlowTrainer:
         """Take one step of the optimiser.
 
         Arguments:
-            batch: features [N, D], raw, any float, and their three-way labels [N] int64, on the CPU.
+            batch: features [N, D], raw, any float, and their three-way labels [N] int64, on the
+                CPU.
 
         Returns:
             The step's line of the history.
@@ -189,16 +199,21 @@ class FlowTrainer:
         if not math.isfinite(value) or not bool(norm.isfinite()):
             self.restore_best()
             raise UserError(
-                f"train_flow: the loss is not finite at step {number}; lower flow.learning_rate or flow.clamp (the last good state is kept)"
+                f"train_flow: the loss is not finite at step {number}; lower flow.learning_rate or "
+                "flow.clamp (the last good state is kept)"
             )
         self._optimiser.step()
-        held_out = self._judge() if number % self._interval == 0 or number == self.options.steps else None
+        held_out = (
+            self._judge() if number % self._interval == 0 or number == self.options.steps else None
+        )
         row = TrainingRow(number, value / self.flow.dimension, held_out, rate)
         self.history.append(row)
         return row
 
     def restore_best(self) -> None:
-        """Put the flow back to its best held-out state, or to the last judged one without held-out rows."""
+        """Put the flow back to its best held-out state, or to the last judged one without held-out
+        rows.
+        """
         self.flow.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:
@@ -231,7 +246,9 @@ class FlowTrainer:
         return rate
 
     def _judge(self) -> float | None:
-        """Keep the state when it is the best so far; return the held-out loss in nats per dimension."""
+        """Keep the state when it is the best so far; return the held-out loss in nats per
+        dimension.
+        """
         if self.held_out is None:
             self._best = self._copy_state()
             return None

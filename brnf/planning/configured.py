@@ -21,12 +21,18 @@ def job_options(stage: Any, experiment: Experiment, model: str, **given: Any) ->
     """Return a stage's options as its job gets them."""
     name = stage.__name__.rsplit(".", 1)[-1]
     words = shlex.split(command_line(stage_options(name, experiment, model, given)))
-    return tyro.cli(stage.Options, args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff))
+    return tyro.cli(
+        stage.Options, args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    )
 
 
 def cam_network(experiment: Experiment, classes: int, device: torch.device) -> CamNetwork:
-    """Return the configured CAM network with random weights, or with none at all on the device ``meta``."""
-    options: train_base.Options = replace(job_options(train_base, experiment, "base"), weights="none")
+    """Return the configured CAM network with random weights, or with none at all on the device
+    ``meta``.
+    """
+    options: train_base.Options = replace(
+        job_options(train_base, experiment, "base"), weights="none"
+    )
     with torch.device(device):
         return options.new_network(classes, device)
 

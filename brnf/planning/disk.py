@@ -12,7 +12,15 @@ from brnf.errors import UserError
 from brnf.planning.sizes import RESNET50, SplitSize, bytes_made, split_size
 from brnf.planning.work import FOLDERS, planned_work
 
-__all__ = ["Job", "Share", "check_disk", "missing_work", "needed_bytes", "planned_shares", "shard_count"]
+__all__ = [
+    "Job",
+    "Share",
+    "check_disk",
+    "missing_work",
+    "needed_bytes",
+    "planned_shares",
+    "shard_count",
+]
 
 Job = tuple[str, Mapping[str, str], Sequence[str]]
 """Rule, wildcards and output files of a job that Snakemake has planned."""
@@ -31,7 +39,10 @@ REMEDIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cam.map_stride: 4", {"cam": {"map_stride": 4}}),
     (
         "save_probabilities: false in pseudo_labels and segmentation.test",
-        {"pseudo_labels": {"save_probabilities": False}, "segmentation": {"test": {"save_probabilities": False}}},
+        {
+            "pseudo_labels": {"save_probabilities": False},
+            "segmentation": {"test": {"save_probabilities": False}},
+        },
     ),
 )
 """What lowers the need, in the order of how little it costs, and the keys that say so."""
@@ -80,17 +91,23 @@ def missing_work(experiment: Experiment, results: Path) -> list[Share]:
 
 def shard_count(experiment: Experiment, results: Path, split: str) -> int:
     """Return how many shards of a split hold an image, all of them as long as there is no index."""
-    return len(list((results / experiment.name / "index" / "shards" / split).glob("*"))) or int(experiment.settings["shards"])
+    return len(list((results / experiment.name / "index" / "shards" / split).glob("*"))) or int(
+        experiment.settings["shards"]
+    )
 
 
-def planned_shares(experiments: Mapping[str, Experiment], jobs: Iterable[Job], results: Path, everything: bool) -> dict[str, list[Share]]:
+def planned_shares(
+    experiments: Mapping[str, Experiment], jobs: Iterable[Job], results: Path, everything: bool
+) -> dict[str, list[Share]]:
     """Return what planned jobs have to make.
 
     Arguments:
         experiments: by name.
-        jobs: that Snakemake will run; those that follow an image index which is itself to be made are not yet among them.
+        jobs: that Snakemake will run; those that follow an image index which is itself to be made
+            are not yet among them.
         results: folder of all results.
-        everything: whether the target is `all`, so that what follows such an index is known all the same.
+        everything: whether the target is `all`, so that what follows such an index is known all the
+            same.
     """
     found: dict[str, list[Share]] = {name: [] for name in experiments}
     for rule, wildcards, outputs in jobs:
@@ -102,17 +119,23 @@ def planned_shares(experiments: Mapping[str, Experiment], jobs: Iterable[Job], r
             found[name].append(Share(rule, wildcards["model"], wildcards["seed"], split, 1.0))
         elif rule in FOLDERS and not all(Path(file).exists() for file in outputs):
             share = 1 / shard_count(experiments[name], results, wildcards["split"])
-            found[name].append(Share(rule, wildcards["model"], wildcards["seed"], wildcards["split"], share))
+            found[name].append(
+                Share(rule, wildcards["model"], wildcards["seed"], wildcards["split"], share)
+            )
     return found
 
 
 def needed_bytes(
-    experiment: Experiment, shares: Iterable[Share], sizes: Mapping[str, SplitSize], channels: Sequence[int] = RESNET50
+    experiment: Experiment,
+    shares: Iterable[Share],
+    sizes: Mapping[str, SplitSize],
+    channels: Sequence[int] = RESNET50,
 ) -> float:
     """Return the bytes of what is still to be made, at the time when most of it lies on the disk.
 
-    Trainings on images of the same size, in batches of the same, share what they cache, whatever their seed. Without
-    ``keep_features`` a pixel store is gone when its flow has denoised the maps: only one model's is counted for each seed.
+    Trainings on images of the same size, in batches of the same, share what they cache, whatever
+    their seed. Without ``keep_features`` a pixel store is gone when its flow has denoised the maps:
+    only one model's is counted for each seed.
 
     Arguments:
         experiment: whose settings are taken.
@@ -133,7 +156,9 @@ def needed_bytes(
             stores[one.seed][one.model] += made
         else:
             total += made
-    return total + sum(cached.values()) + sum(max(of_model.values()) for of_model in stores.values())
+    return (
+        total + sum(cached.values()) + sum(max(of_model.values()) for of_model in stores.values())
+    )
 
 
 def check_disk(planned: Planned, results: Path, free: float | None = None) -> None:
@@ -154,16 +179,21 @@ def check_disk(planned: Planned, results: Path, free: float | None = None) -> No
     needed = _needed(planned, results, {}, exact=True)
     if needed <= free:
         return
-    remedies = "; ".join(f"{words} (then {_gigabytes(less)})" for words, less in _remedies(planned, results, needed))
+    remedies = "; ".join(
+        f"{words} (then {_gigabytes(less)})" for words, less in _remedies(planned, results, needed)
+    )
     ways = f"set {remedies}; or take" if remedies else "take"
     raise UserError(
-        f"{results}: this run still makes about {_gigabytes(needed)}, {_gigabytes(free)} are free; {ways} fewer models, seeds or"
+        f"{results}: this run still makes about {_gigabytes(needed)}, {_gigabytes(free)} are free; "
+        f"{ways} fewer models, seeds or"
         " products, or make room (snakemake plan lists every product)"
     )
 
 
 def _remedies(planned: Planned, results: Path, needed: float) -> Iterator[tuple[str, float]]:
-    """Yield settings that lower the need, each on top of those before, and what is needed with them."""
+    """Yield settings that lower the need, each on top of those before, and what is needed with
+    them.
+    """
     changes: dict[str, Any] = {}
     for words, change in REMEDIES:
         less = _needed(planned, results, merged(changes, change), exact=True)
@@ -173,11 +203,16 @@ def _remedies(planned: Planned, results: Path, needed: float) -> Iterator[tuple[
 
 
 def _needed(planned: Planned, results: Path, changes: Mapping[str, Any], exact: bool) -> float:
-    """Return the bytes that all experiments need with some settings changed; exact when the backbones are asked how wide they are."""
+    """Return the bytes that all experiments need with some settings changed; exact when the
+    backbones are asked how wide they are.
+    """
     total = 0.0
     for name, (experiment, shares) in planned.items():
         changed = Experiment(merged(experiment.settings, changes))
-        sizes = {split: split_size(changed, split, results / name / "index") for split in {one.split for one in shares}}
+        sizes = {
+            split: split_size(changed, split, results / name / "index")
+            for split in {one.split for one in shares}
+        }
         channels: Sequence[int] = RESNET50
         if exact and shares:
             # Costs seconds, so only when the answer depends on it.

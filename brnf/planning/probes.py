@@ -1,6 +1,7 @@
 """Short measurements of every kind of stage: seconds and memory of a step or of an image.
 
-On a CPU sizes grow from a quarter of the side until a probe has had its time; the rest is extrapolated by the number of pixels.
+On a CPU sizes grow from a quarter of the side until a probe has had its time; the rest is
+extrapolated by the number of pixels.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Measured:
 
     Attributes:
         seconds: of a step, or of an image.
-        look: seconds in which a training's network sees one image, which some do with all images before they learn; else 0.
+        look: seconds in which a training's network sees one image, which some do with all images
+            before they learn; else 0.
         memory: bytes that a job takes at its full size.
         share: of the pixels of a full step or image that was measured; the rest is extrapolated.
         device: where.
@@ -38,7 +40,9 @@ class Measured:
     device: str
 
 
-def probe(rule: str, experiment: Experiment, size: SplitSize, runtime: Runtime, seconds: float) -> Measured:
+def probe(
+    rule: str, experiment: Experiment, size: SplitSize, runtime: Runtime, seconds: float
+) -> Measured:
     """Measure what a rule's jobs do again and again.
 
     Arguments:
@@ -63,11 +67,15 @@ def probe(rule: str, experiment: Experiment, size: SplitSize, runtime: Runtime, 
         found, share = trial(fraction), fraction
     area = share**2
     growth = max(0.0, _memory(device) - before) * images / area
-    return Measured(found[0] * images / area, found[1] / area, before + growth, area / images, str(device))
+    return Measured(
+        found[0] * images / area, found[1] / area, before + growth, area / images, str(device)
+    )
 
 
 def _memory(device: torch.device) -> float:
-    """Return the most memory that this process has held so far, bytes: the GPU's, or the main memory."""
+    """Return the most memory that this process has held so far, bytes: the GPU's, or the main
+    memory.
+    """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return float(peak_memory())

@@ -26,7 +26,9 @@ CLASSES = {"voc": 20, "coco": 80, "scenes": 6}
 LABELS = {"voc": 1.5, "coco": 2.9, "scenes": 1.7}
 """Classes of an image on average; only as long as there is no index."""
 SIDE = 512
-"""Pixels of a side of an image as long as there is no index: 1,024 rows an image, as in ``docs/method.md`` section 4."""
+"""Pixels of a side of an image as long as there is no index: 1,024 rows an image, as in
+``docs/method.md`` section 4.
+"""
 STRIDE = 16
 RESNET50 = (256, 512, 1024, 2048)
 """Channels of the four stages of ResNet-50, wider than which no usual backbone is."""
@@ -34,7 +36,9 @@ ROW_BYTES = 13
 """Of a row of the pixel store beside its features: scores, label, image, position."""
 FLOAT_BYTES = 4
 MAP_SHARE = 0.45
-"""Bytes of stored maps over those of their float16 values; 0.27 to 0.43 were measured on photographs of VOC."""
+"""Bytes of stored maps over those of their float16 values; 0.27 to 0.43 were measured on
+photographs of VOC.
+"""
 MASK_BYTES = 0.025
 """Of a mask's PNG for each pixel; 0.014 to 0.020 were measured on photographs of VOC."""
 
@@ -92,14 +96,24 @@ def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
 def _listed(index: Path, split: str) -> tuple[int, list[tuple[int, int, float]]]:
     """Return the number of classes, and height, width and number of labels of every image."""
     listed = Index.of_split(index, split)
-    return len(listed.classes), [(image.height, image.width, float(len(image.labels))) for image in listed.images]
+    return len(listed.classes), [
+        (image.height, image.width, float(len(image.labels))) for image in listed.images
+    ]
 
 
 @cache
 def _public_images(kind: str, root: str | None, split: str) -> int:
-    """Return the number of images in a split of VOC or COCO, but no more than photographs lie where that data set has them; else 0."""
+    """Return the number of images in a split of VOC or COCO, but no more than photographs lie where
+    that data set has them; else 0.
+    """
     images = IMAGES.get(kind, {}).get(split, 0)
-    for folder in ("JPEGImages", "VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages", f"{split}2014", f"images/{split}2014"):
+    for folder in (
+        "JPEGImages",
+        "VOC2012/JPEGImages",
+        "VOCdevkit/VOC2012/JPEGImages",
+        f"{split}2014",
+        f"images/{split}2014",
+    ):
         photographs = Path(root or "") / folder
         if root and photographs.is_dir():
             return min(images, len(os.listdir(photographs)))
@@ -113,23 +127,50 @@ def class_count(experiment: Experiment) -> int:
 
 
 def _rows_of_table(table: Path, split: str) -> int:
-    """Count the images of a split in a CSV table; without a column ``split`` all belong to every one."""
+    """Count the images of a split in a CSV table; without a column ``split`` all belong to every
+    one.
+    """
     with table.open(newline="") as file:
         return sum(row.get("split") in (None, "", split) for row in csv.DictReader(file))
 
 
-def _size(shapes: Sequence[tuple[int, int, float]], counts: Sequence[int], classes: int, cam: Mapping[str, Any], known: bool) -> SplitSize:
+def _size(
+    shapes: Sequence[tuple[int, int, float]],
+    counts: Sequence[int],
+    classes: int,
+    cam: Mapping[str, Any],
+    known: bool,
+) -> SplitSize:
     """Add up images of given heights, widths and numbers of labels, each so often."""
     images = sum(counts)
     pixels = map_values = rows = heights = widths = labelled = 0.0
     for (height, width, labels), count in zip(shapes, counts, strict=True):
         scale = cam["image_long_side"] / max(height, width) if cam["image_long_side"] else 1.0
         pixels += count * height * width
-        map_values += count * (1 + labels) * map_side(height, cam["map_stride"]) * map_side(width, cam["map_stride"])
+        map_values += (
+            count
+            * (1 + labels)
+            * map_side(height, cam["map_stride"])
+            * map_side(width, cam["map_stride"])
+        )
         rows += count * math.ceil(height * scale / STRIDE) * math.ceil(width * scale / STRIDE)
-        heights, widths, labelled = heights + count * height, widths + count * width, labelled + count * labels
+        heights, widths, labelled = (
+            heights + count * height,
+            widths + count * width,
+            labelled + count * labels,
+        )
     each = max(images, 1)
-    return SplitSize(images, classes, heights / each, widths / each, labelled / each, pixels, map_values, rows, known)
+    return SplitSize(
+        images,
+        classes,
+        heights / each,
+        widths / each,
+        labelled / each,
+        pixels,
+        map_values,
+        rows,
+        known,
+    )
 
 
 def map_side(side: int, stride: int) -> int:
@@ -137,8 +178,15 @@ def map_side(side: int, stride: int) -> int:
     return -(-side // stride)
 
 
-def bytes_made(rule: str, experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int] = RESNET50) -> float:
-    """Return the bytes that a rule writes for a split; of a training with ``cache`` those that it keeps until it ends.
+def bytes_made(
+    rule: str,
+    experiment: Experiment,
+    model: str,
+    size: SplitSize,
+    channels: Sequence[int] = RESNET50,
+) -> float:
+    """Return the bytes that a rule writes for a split; of a training with ``cache`` those that it
+    keeps until it ends.
 
     Arguments:
         rule: its name.
@@ -153,7 +201,10 @@ def bytes_made(rule: str, experiment: Experiment, model: str, size: SplitSize, c
     settings = experiment.settings
     if rule in ("train_base", "train_brnf"):
         training = experiment.network(model)
-        sides = [training["crop"] / min(stride, settings["backbone"]["stride"]) for stride in (4, 8, 16, 32)]
+        sides = [
+            training["crop"] / min(stride, settings["backbone"]["stride"])
+            for stride in (4, 8, 16, 32)
+        ]
         values = sum(width * side**2 for width, side in zip(channels, sides, strict=True))
         return 2 * FLOAT_BYTES * size.images * values if training["cache"] else 0.0
     maps = 2 * MAP_SHARE * size.map_values
@@ -162,12 +213,19 @@ def bytes_made(rule: str, experiment: Experiment, model: str, size: SplitSize, c
     if rule == "denoise_seeds":
         return maps
     if rule == "store_pixels":
-        dimension = sum(min(width, limit) for width, limit in zip(settings["cam"]["side_widths"], channels, strict=True))
+        dimension = sum(
+            min(width, limit)
+            for width, limit in zip(settings["cam"]["side_widths"], channels, strict=True)
+        )
         return size.rows * (2 * dimension + ROW_BYTES)
     if rule == "make_pseudo_labels":
         kept = settings["pseudo_labels"]["save_probabilities"]
-        return MASK_BYTES * size.pixels + (2 * MAP_SHARE * (1 + size.labels) * size.pixels if kept else 0)
+        return MASK_BYTES * size.pixels + (
+            2 * MAP_SHARE * (1 + size.labels) * size.pixels if kept else 0
+        )
     if rule == "predict_segmentation":
         kept = settings["segmentation"]["test"]["save_probabilities"]
-        return MASK_BYTES * size.pixels + (2 * MAP_SHARE * (1 + size.classes) * size.pixels if kept else 0)
+        return MASK_BYTES * size.pixels + (
+            2 * MAP_SHARE * (1 + size.classes) * size.pixels if kept else 0
+        )
     return 0.0

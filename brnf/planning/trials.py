@@ -1,6 +1,8 @@
-"""What every kind of stage does in one step or with one image, with the configured networks: the trials that a probe measures.
+"""What every kind of stage does in one step or with one image, with the configured networks: the
+trials that a probe measures.
 
-Networks get random weights and images are noise, which changes no time. On a CPU a step sees two images.
+Networks get random weights and images are noise, which changes no time. On a CPU a step sees two
+images.
 """
 
 import time
@@ -48,12 +50,20 @@ STILL = 1e-9
 """Learning rate of a probe: random weights must not diverge."""
 
 Trial = Callable[[float], tuple[float, float]]
-"""From the fraction of the side to the seconds of a step or image of that size, and those of a look at one image."""
+"""From the fraction of the side to the seconds of a step or image of that size, and those of a look
+at one image.
+"""
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return what measures seconds: one thread of a CPU is measured by its own time, in which other processes do not count."""
-    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    """Return what measures seconds: one thread of a CPU is measured by its own time, in which other
+    processes do not count.
+    """
+    return (
+        time.process_time
+        if device.type == "cpu" and torch.get_num_threads() == 1
+        else time.perf_counter
+    )
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> float:
@@ -66,7 +76,9 @@ def _timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def _step_images(batch_size: int, device: torch.device) -> tuple[int, int]:
-    """Return how many images a probed step sees, and how many times as many the real one does (rounded up)."""
+    """Return how many images a probed step sees, and how many times as many the real one does
+    (rounded up).
+    """
     images = batch_size if device.type != "cpu" else min(batch_size, IMAGES_ON_CPU)
     return images, -(-batch_size // images)
 
@@ -91,7 +103,9 @@ def _cam_trial(
     device: torch.device,
     loss: Callable[[CamNetwork], Callable[[CamOutput, Batch, int], dict[str, Tensor]]],
 ) -> tuple[Trial, int]:
-    """Return the trial of a training of a CAM network; with ``cache`` a step starts from the backbone's outputs."""
+    """Return the trial of a training of a CAM network; with ``cache`` a step starts from the
+    backbone's outputs.
+    """
     options = replace(options, weights="none", learning_rate=STILL, head_learning_rate=STILL)
     network = options.new_network(size.classes, device)
     images, times = _step_images(options.batch_size, device)
@@ -108,7 +122,12 @@ def _cam_trial(
         looks: list[list[Tensor]] = []
         with torch.no_grad():
             look = _timed(lambda: looks.append(network.stages(pixels.to(device))), device) / images
-        batch = Batch(looks[0] if options.cache else pixels, labels, torch.ones(images, 1, grid, grid, dtype=torch.bool), seeds)
+        batch = Batch(
+            looks[0] if options.cache else pixels,
+            labels,
+            torch.ones(images, 1, grid, grid, dtype=torch.bool),
+            seeds,
+        )
         trainer = CamTrainer(network, terms, 1, options.optimiser_options())
         step = _timed(lambda: trainer.step(batch), device)
         return step, look if options.cache or options.fit_classifier else 0.0
@@ -130,18 +149,28 @@ def _train_brnf(experiment: Experiment, size: SplitSize, device: torch.device) -
     options: train_brnf.Options = job_options(train_brnf, experiment, "brnf")
 
     def loss(network: CamNetwork) -> Callable[[CamOutput, Batch, int], dict[str, Tensor]]:
-        objective = train_brnf.build_objective(options, network.dimension, size.classes + 1, 1, device)
+        objective = train_brnf.build_objective(
+            options, network.dimension, size.classes + 1, 1, device
+        )
 
         def terms(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
             assert batch.seeds is not None
-            return objective(output, batch.labels, batch.valid, batch.seeds, objective.flow is not None and objective.flow.ready(1))
+            return objective(
+                output,
+                batch.labels,
+                batch.valid,
+                batch.seeds,
+                objective.flow is not None and objective.flow.ready(1),
+            )
 
         return terms
 
     return _cam_trial(options, size, device, loss)
 
 
-def _compute_cams(experiment: Experiment, size: SplitSize, device: torch.device) -> tuple[Trial, int]:
+def _compute_cams(
+    experiment: Experiment, size: SplitSize, device: torch.device
+) -> tuple[Trial, int]:
     options: compute_cams.Options = job_options(compute_cams, experiment, "base")
     network = cam_network(experiment, size.classes, device).eval()
     labels = torch.zeros(size.classes, device=device)
@@ -149,16 +178,24 @@ def _compute_cams(experiment: Experiment, size: SplitSize, device: torch.device)
     rules = options.map_options()
 
     def trial(fraction: float) -> tuple[float, float]:
-        stored = [map_side(_side(side, fraction), options.map_stride) for side in (size.height, size.width)]
+        stored = [
+            map_side(_side(side, fraction), options.map_stride)
+            for side in (size.height, size.width)
+        ]
         height, width = _seen(size, fraction, options.image_long_side)
         image = torch.from_numpy(_noise(height, width)).permute(2, 0, 1).to(device)
         with torch.inference_mode():
-            return _timed(lambda: multi_scale_maps(network, image, labels, (stored[0], stored[1]), rules), device), 0.0
+            return _timed(
+                lambda: multi_scale_maps(network, image, labels, (stored[0], stored[1]), rules),
+                device,
+            ), 0.0
 
     return trial, 1
 
 
-def _store_pixels(experiment: Experiment, size: SplitSize, device: torch.device) -> tuple[Trial, int]:
+def _store_pixels(
+    experiment: Experiment, size: SplitSize, device: torch.device
+) -> tuple[Trial, int]:
     network = cam_network(experiment, size.classes, device).eval()
 
     def trial(fraction: float) -> tuple[float, float]:
@@ -183,21 +220,31 @@ def _train_flow(experiment: Experiment, size: SplitSize, device: torch.device) -
 
     def trial(fraction: float) -> tuple[float, float]:
         rows = max(64, round(options.batch_rows * fraction**2))
-        features, codes = torch.randn(rows, flow.dimension), torch.randint(-1, size.classes + 1, (rows,))
+        features, codes = (
+            torch.randn(rows, flow.dimension),
+            torch.randint(-1, size.classes + 1, (rows,)),
+        )
         return _timed(lambda: trainer.step((features, codes)), device), 0.0
 
     return trial, 1
 
 
-def _denoise_seeds(experiment: Experiment, size: SplitSize, device: torch.device) -> tuple[Trial, int]:
+def _denoise_seeds(
+    experiment: Experiment, size: SplitSize, device: torch.device
+) -> tuple[Trial, int]:
     flow = new_flow(experiment, size, device)
     stride = experiment.settings["cam"]["map_stride"]
 
     def trial(fraction: float) -> tuple[float, float]:
-        height, width = (map_side(_side(side, fraction), stride) for side in (size.height, size.width))
+        height, width = (
+            map_side(_side(side, fraction), stride) for side in (size.height, size.width)
+        )
         seen = _seen(size, fraction, experiment.settings["cam"]["image_long_side"])
         grid = -(-seen[0] // 16), -(-seen[1] // 16)
-        features, maps = torch.randn(grid[0] * grid[1], flow.dimension), torch.rand(1 + _present(size), height, width)
+        features, maps = (
+            torch.randn(grid[0] * grid[1], flow.dimension),
+            torch.rand(1 + _present(size), height, width),
+        )
 
         def denoise() -> None:
             margin = flow.log_prob(features.to(device))[:, 0].cpu().view(grid)
@@ -208,21 +255,32 @@ def _denoise_seeds(experiment: Experiment, size: SplitSize, device: torch.device
     return trial, 1
 
 
-def _make_pseudo_labels(experiment: Experiment, size: SplitSize, device: torch.device) -> tuple[Trial, int]:
+def _make_pseudo_labels(
+    experiment: Experiment, size: SplitSize, device: torch.device
+) -> tuple[Trial, int]:
     options: make_pseudo_labels.Options = job_options(make_pseudo_labels, experiment, "base")
     how = PseudoLabelOptions(options if options.crf else None, options.unary, options.confidence)
     classes = np.arange(1, _present(size) + 1, dtype=np.uint8)
 
     def trial(fraction: float) -> tuple[float, float]:
         image = _noise(_side(size.height, fraction), _side(size.width, fraction))
-        maps = np.random.default_rng(0).random((1 + len(classes), *image.shape[:2]), dtype=np.float32)
+        maps = np.random.default_rng(0).random(
+            (1 + len(classes), *image.shape[:2]), dtype=np.float32
+        )
         return _timed(lambda: pseudo_label(image, maps, classes, how), device), 0.0
 
     return trial, 1
 
 
-def _train_segmentation(experiment: Experiment, size: SplitSize, device: torch.device) -> tuple[Trial, int]:
-    options = replace(job_options(train_segmentation, experiment, "base"), weights="none", iterations=1, learning_rate=STILL)
+def _train_segmentation(
+    experiment: Experiment, size: SplitSize, device: torch.device
+) -> tuple[Trial, int]:
+    options = replace(
+        job_options(train_segmentation, experiment, "base"),
+        weights="none",
+        iterations=1,
+        learning_rate=STILL,
+    )
     network = build_deeplab(options, size.classes + 1)
     images, times = _step_images(options.batch_size, device)
     options, times = replace(options, accumulate=1), times * options.accumulate
@@ -237,17 +295,28 @@ def _train_segmentation(experiment: Experiment, size: SplitSize, device: torch.d
     return trial, times
 
 
-def _predict_segmentation(experiment: Experiment, size: SplitSize, device: torch.device) -> tuple[Trial, int]:
-    """Measure scale 1 without its mirror and the CRF; what the network sees of the other scales is a multiple of that."""
+def _predict_segmentation(
+    experiment: Experiment, size: SplitSize, device: torch.device
+) -> tuple[Trial, int]:
+    """Measure scale 1 without its mirror and the CRF; what the network sees of the other scales is
+    a multiple of that.
+    """
     options: predict_segmentation.Options = job_options(predict_segmentation, experiment, "base")
-    network = build_deeplab(replace(job_options(train_segmentation, experiment, "base"), weights="none"), size.classes + 1)
+    network = build_deeplab(
+        replace(job_options(train_segmentation, experiment, "base"), weights="none"),
+        size.classes + 1,
+    )
     network = network.to(device).eval()
     once = PredictionOptions((1.0,), flip=False, long_side=options.long_side, amp=options.amp)
     times = sum(scale**2 for scale in options.scales) * (2 if options.flip else 1)
 
     def trial(fraction: float) -> tuple[float, float]:
         image = _noise(_side(size.height, fraction), _side(size.width, fraction))
-        smaller = once if once.long_side is None else replace(once, long_side=_side(once.long_side, fraction))
+        smaller = (
+            once
+            if once.long_side is None
+            else replace(once, long_side=_side(once.long_side, fraction))
+        )
         seen = _timed(lambda: predict_logits(network, image, smaller, device), device)
         probability = np.zeros((size.classes + 1, *image.shape[:2]), np.float32)
         probability[: 1 + _present(size)] = 1 / (1 + _present(size))
@@ -268,7 +337,9 @@ def _evaluate(experiment: Experiment, size: SplitSize, device: torch.device) -> 
     def trial(fraction: float) -> tuple[float, float]:
         height, width = _side(size.height, fraction), _side(size.width, fraction)
         random = np.random.default_rng(0)
-        truth, found = (random.integers(0, size.classes + 1, (height, width), dtype=np.uint8) for _ in range(2))
+        truth, found = (
+            random.integers(0, size.classes + 1, (height, width), dtype=np.uint8) for _ in range(2)
+        )
         foreground = random.random((len(classes), height, width), dtype=np.float32)
 
         def measure() -> None:
@@ -292,4 +363,6 @@ TRIALS: dict[str, Callable[[Experiment, SplitSize, torch.device], tuple[Trial, i
     "predict_segmentation": _predict_segmentation,
     "evaluate": _evaluate,
 }
-"""Rule -> what prepares its trial; it returns the trial, and how many times as many images a real step has."""
+"""Rule -> what prepares its trial; it returns the trial, and how many times as many images a real
+step has.
+"""

@@ -1,6 +1,8 @@
-"""What a whole experiment makes, before there is an image index that Snakemake could plan with: `rule all`, without its files.
+"""What a whole experiment makes, before there is an image index that Snakemake could plan with:
+`rule all`, without its files.
 
-The rules decide what depends on what; here it is said once more for all that follows the index, and a test compares both.
+The rules decide what depends on what; here it is said once more for all that follows the index, and
+a test compares both.
 """
 
 from collections.abc import Iterator
@@ -57,8 +59,18 @@ def planned_work(experiment: Experiment) -> list[Work]:
     for word in evaluations(experiment, "{model} {product} {split} {seed}"):
         model, product, split, seed = word.split()
         if int(seed) == settings["seeds"][0]:
-            makers = {"cams": _maps, "denoised": _denoised, "pseudo_labels": _pseudo_labels, "predictions": _predictions}
-            _add(found, makers[product_folder(product)](experiment, model, experiment.computed_split(split)))
+            makers = {
+                "cams": _maps,
+                "denoised": _denoised,
+                "pseudo_labels": _pseudo_labels,
+                "predictions": _predictions,
+            }
+            _add(
+                found,
+                makers[product_folder(product)](
+                    experiment, model, experiment.computed_split(split)
+                ),
+            )
             found[Work("evaluate", model, split, product)] = None
     return list(found)
 

@@ -1,4 +1,6 @@
-"""The network that finds class boundaries: IRN's boundary branch on a frozen backbone (`docs/method.md` section 8)."""
+"""The network that finds class boundaries: IRN's boundary branch on a frozen backbone
+(`docs/method.md` section 8).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +12,13 @@ from torch import Tensor, nn
 
 from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
 
-__all__ = ["BoundaryNetwork", "boundary_map", "labels_on_grid", "pack_boundaries", "unpack_boundaries"]
+__all__ = [
+    "BoundaryNetwork",
+    "boundary_map",
+    "labels_on_grid",
+    "pack_boundaries",
+    "unpack_boundaries",
+]
 
 WIDTH = 32
 GROUPS = 4
@@ -19,8 +27,9 @@ GROUPS = 4
 class BoundaryNetwork(nn.Module):
     """Tell for each pixel of the first stage's grid whether a class ends there.
 
-    Each stage gets a 1x1 convolution of 32 channels with GroupNorm; enlarged to the first stage's grid they are fused into one logit.
-    IRN's network has a branch on the stem, too, and one for displacements, which only instances need.
+    Each stage gets a 1x1 convolution of 32 channels with GroupNorm; enlarged to the first stage's
+    grid they are fused into one logit. IRN's network has a branch on the stem, too, and one for
+    displacements, which only instances need.
 
     Arguments:
         backbone: frozen four-stage extractor; its first stage has stride 4.
@@ -30,7 +39,8 @@ class BoundaryNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.GroupNorm(GROUPS, WIDTH)) for channels in backbone.channels
+            nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.GroupNorm(GROUPS, WIDTH))
+            for channels in backbone.channels
         )
         self.fuse = nn.Conv2d(WIDTH * len(backbone.channels), 1, 1)
 
@@ -78,7 +88,8 @@ def pack_boundaries(network: BoundaryNetwork, options: BackboneOptions) -> dict[
 
 
 def unpack_boundaries(packed: Mapping[str, Any]) -> BoundaryNetwork:
-    """Rebuild a network from :func:`pack_boundaries`'s dictionary, without looking for weight files.
+    """Rebuild a network from :func:`pack_boundaries`'s dictionary, without looking for weight
+    files.
 
     Raises:
         KeyError, RuntimeError: the dictionary is not of this kind or does not fit.

@@ -45,14 +45,21 @@ class BoundaryTrainer:
         history: the loss of each step.
     """
 
-    def __init__(self, network: BoundaryNetwork, options: BoundaryOptions, steps: int, device: torch.device) -> None:
+    def __init__(
+        self, network: BoundaryNetwork, options: BoundaryOptions, steps: int, device: torch.device
+    ) -> None:
         self.network, self.options = network.to(device).train(), options
         self.history: list[dict[str, float]] = []
         self._device = device
         self._optimiser = torch.optim.SGD(
-            network.head_parameters(), lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+            network.head_parameters(),
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: poly_factor(step, max(steps, 1), POLY_POWER))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: poly_factor(step, max(steps, 1), POLY_POWER)
+        )
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
         """Take one step of the optimiser.
@@ -68,7 +75,10 @@ class BoundaryTrainer:
         loss = affinity_loss(logits.sigmoid(), labels, self.options.training_radius)
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(f"train_boundaries: the loss is {value} at step {len(self.history) + 1}; lower random_walk.learning_rate")
+            raise UserError(
+                f"train_boundaries: the loss is {value} at step {len(self.history) + 1}; lower "
+                "random_walk.learning_rate"
+            )
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()

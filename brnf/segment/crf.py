@@ -133,15 +133,20 @@ def _blur(lattice: Lattice, values: NDArray[np.float32]) -> None:
         kernels()["blur"](len(lattice.chains), lattice.chains, channels, values)
 
 
-def likely_labels(probability: NDArray[np.float32], minimum: float = 0.01) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Pick the labels that have a chance in this image: a CRF over the others costs time and changes next to nothing.
+def likely_labels(
+    probability: NDArray[np.float32], minimum: float = 0.01
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pick the labels that have a chance in this image: a CRF over the others costs time and
+    changes next to nothing.
 
     Arguments:
-        probability: [1 + C, H, W] distribution over all labels of the data set; channel 0, the background, is always picked.
+        probability: [1 + C, H, W] distribution over all labels of the data set; channel 0, the
+            background, is always picked.
         minimum: a label whose probability is below this at every pixel is left out.
 
     Returns:
-        their classes [k] in 1..C, and their distribution with the background [1 + k, H, W]; uniform where it had no share.
+        their classes [k] in 1..C, and their distribution with the background [1 + k, H, W]; uniform
+        where it had no share.
     """
     kept = probability.reshape(len(probability), -1).max(1) >= minimum
     kept[0] = True
@@ -152,7 +157,9 @@ def likely_labels(probability: NDArray[np.float32], minimum: float = 0.01) -> tu
     return np.flatnonzero(kept)[1:].astype(np.uint8), chosen
 
 
-def over_all_labels(probability: NDArray[np.float32], classes: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+def over_all_labels(
+    probability: NDArray[np.float32], classes: NDArray[np.uint8], count: int
+) -> NDArray[np.float32]:
     """Undo :func:`likely_labels`: [1 + C, H, W] with 0 for the labels left out.
 
     Arguments:

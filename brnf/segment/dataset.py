@@ -27,7 +27,13 @@ from brnf.data.masks import read_mask
 from brnf.engine import distributed
 from brnf.errors import DamagedProduct, UserError
 
-__all__ = ["AugmentOptions", "LabelledImage", "SegmentationDraws", "endless_batches", "pair_with_masks"]
+__all__ = [
+    "AugmentOptions",
+    "LabelledImage",
+    "SegmentationDraws",
+    "endless_batches",
+    "pair_with_masks",
+]
 
 Draw = tuple[Tensor, Tensor]
 
@@ -83,7 +89,10 @@ def pair_with_masks(records: Sequence[ImageRecord], folders: Sequence[Path]) -> 
     missing = [record.id for record in records if record.id not in masks]
     if missing:
         others = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise UserError(f"{missing[0]}: this image has no mask in the given folders{others}; run make_pseudo_labels for its shard")
+        raise UserError(
+            f"{missing[0]}: this image has no mask in the given folders{others}; run "
+            "make_pseudo_labels for its shard"
+        )
     return [LabelledImage(record.path, masks[record.id]) for record in records]
 
 
@@ -103,7 +112,13 @@ class SegmentationDraws(Dataset[Draw]):
     """
 
     def __init__(
-        self, images: Sequence[LabelledImage], classes: int, draws: int, options: AugmentOptions, fill: tuple[int, int, int], seed: int
+        self,
+        images: Sequence[LabelledImage],
+        classes: int,
+        draws: int,
+        options: AugmentOptions,
+        fill: tuple[int, int, int],
+        seed: int,
     ) -> None:
         self._images = tuple(images)
         self._mask_values = tuple(range(1, classes + 1))
@@ -131,10 +146,14 @@ class SegmentationDraws(Dataset[Draw]):
         except UserError as error:
             fault = f"its mask of {files.mask.stem} cannot be used ({error})"
             raise DamagedProduct(files.mask.parent, fault, "make_pseudo_labels") from error
-        sample = self._augment(Sample.of(image, mask=mask), np.random.default_rng((self._seed, 1, draw)))
+        sample = self._augment(
+            Sample.of(image, mask=mask), np.random.default_rng((self._seed, 1, draw))
+        )
         if sample.mask is None:
             raise AssertionError("augmentation lost the mask")
-        return torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1))), torch.from_numpy(sample.mask)
+        return torch.from_numpy(
+            np.ascontiguousarray(sample.image.transpose(2, 0, 1))
+        ), torch.from_numpy(sample.mask)
 
     def _augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
         options = self._options

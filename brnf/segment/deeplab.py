@@ -146,7 +146,8 @@ def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -
     Arguments:
         options: see :class:`DeepLabOptions`.
         classes: K, background included.
-        load: whether to load the backbone's weights; a network that is restored from its file brings its own.
+        load: whether to load the backbone's weights; a network that is restored from its file
+            brings its own.
 
     Raises:
         UserError: the backbone cannot be built or brought to the layout, or its weights are
@@ -181,12 +182,17 @@ def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
     """
     content = {
         "kind": "deeplab",
-        "options": {field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)},
+        "options": {
+            field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)
+        },
         "classes": list(classes),
         "weights": asdict(network.backbone.loaded),
-        "state_dict": {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
+        "state_dict": {
+            name: value.cpu().contiguous() for name, value in network.state_dict().items()
+        },
     }
-    # Writing through a handle keeps the temporary file's name out of the archive: equal networks give equal bytes.
+    # Writing through a handle keeps the temporary file's name out of the archive: equal networks
+    # give equal bytes.
     with whole_file(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
 
@@ -209,14 +215,18 @@ def load_network(path: Path, device: torch.device) -> tuple[DeepLab, list[str]]:
     if not isinstance(content, dict) or content.get("kind") != "deeplab":
         raise UserError(f"{path}: not a segmentation network; give the network.pt of {stage}")
     try:
-        options = DeepLabOptions(**{**content["options"], "rates": tuple(content["options"]["rates"])})
+        options = DeepLabOptions(
+            **{**content["options"], "rates": tuple(content["options"]["rates"])}
+        )
         classes = [str(name) for name in content["classes"]]
         network = build_deeplab(options, len(classes) + 1, load=False)
         network.load_state_dict(content["state_dict"])
         network.backbone.restore(LoadedWeights(**content["weights"]))
     except Exception as error:  # whatever stands in the place of sizes and options
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedProduct(path, f"does not fit this version of the program ({reason[:120]})", stage) from error
+        raise DamagedProduct(
+            path, f"does not fit this version of the program ({reason[:120]})", stage
+        ) from error
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise DamagedProduct(path, "holds values that are not finite", stage)
     return network.to(device).eval(), classes

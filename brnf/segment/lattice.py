@@ -26,7 +26,8 @@ KEPT_LATTICES = 2
 have one of two."""
 LARGEST_KEY = 2**62
 LARGEST_COORDINATE = 2**20
-"""Far beyond it float32's rounding exceeds a cell, and the search for a simplex leaves its arrays."""
+"""Far beyond it float32's rounding exceeds a cell, and the search for a simplex leaves its arrays.
+"""
 TINY = np.float32(1e-20)
 """Keeps the normalisation finite."""
 

@@ -51,7 +51,9 @@ def seen_size(height: int, width: int, scale: float, long_side: int | None) -> t
 
 
 @torch.inference_mode()
-def predict_logits(network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device) -> Tensor:
+def predict_logits(
+    network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device
+) -> Tensor:
     """Return the logits over all scales, each averaged with its mirror image.
 
     Arguments:
@@ -101,5 +103,7 @@ def _seen(
 def predict_probability(
     network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device
 ) -> NDArray[np.float32]:
-    """Return the softmax of :func:`predict_logits`, [K, H, W] float32 with K including the background."""
+    """Return the softmax of :func:`predict_logits`, [K, H, W] float32 with K including the
+    background.
+    """
     return predict_logits(network, image, options, device).softmax(0).cpu().numpy()

@@ -15,7 +15,9 @@ WAITING = 2
 """Items handed out for each process, so that none runs dry and memory stays bounded."""
 
 
-def map_in_order(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+def map_in_order(
+    function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int
+) -> Iterator[Result]:
     """Yield ``function(*item)`` of each item, in their order.
 
     Processes, not threads: the dense CRF frees Python's lock, but not what is done around it.
@@ -42,6 +44,8 @@ def map_in_order(function: Callable[..., Result], items: Iterable[tuple[Any, ...
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            raise UserError("a process that refined labels died; ask for more memory or lower the key workers") from error
+            raise UserError(
+                "a process that refined labels died; ask for more memory or lower the key workers"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

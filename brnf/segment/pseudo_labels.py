@@ -14,7 +14,8 @@ from brnf.store.maps import winning_channels
 __all__ = ["PseudoLabelOptions", "label_image", "map_probability", "pseudo_label"]
 
 LABEL_CERTAINTY = 0.7
-"""Probability of the winning label when only labels are given to the CRF, as in the IRN code base."""
+"""Probability of the winning label when only labels are given to the CRF, as in the IRN code base.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,22 @@ class PseudoLabelOptions:
     crf: CrfOptions | None = field(default_factory=CrfOptions)
     """The dense CRF, or None to leave it out."""
     unary: Literal["scores", "labels"] = "scores"
-    """What the CRF starts from; see :func:`map_probability`. Without CRF it is always the scores."""
+    """What the CRF starts from; see :func:`map_probability`. Without CRF it is always the scores.
+    """
     confidence: float = 0.0
     """Pixels whose winning probability is lower become 255 (CLIP-ES: 0.95); 0 keeps all."""
 
 
-def map_probability(values: NDArray[np.float32], unary: Literal["scores", "labels"] = "scores") -> NDArray[np.float32]:
+def map_probability(
+    values: NDArray[np.float32], unary: Literal["scores", "labels"] = "scores"
+) -> NDArray[np.float32]:
     """Turn maps, which are scores and no distribution, into one at every pixel.
 
-    ``scores`` divides by the sum over the channels. The CRF compares labels by differences of log-probability only, so this
-    gives it the ratios of the maps themselves, as CLIP-ES does: a narrow win stays easy to overturn, and a pixel whose
-    foreground BSDNF set to 0 is as good as decided. ``labels`` keeps only the winner, at probability 0.7, and the others share
-    the rest (IRN): every pixel is equally easy to overturn.
+    ``scores`` divides by the sum over the channels. The CRF compares labels by differences of
+    log-probability only, so this gives it the ratios of the maps themselves, as CLIP-ES does: a
+    narrow win stays easy to overturn, and a pixel whose foreground BSDNF set to 0 is as good as
+    decided. ``labels`` keeps only the winner, at probability 0.7, and the others share the rest
+    (IRN): every pixel is equally easy to overturn.
 
     Arguments:
         values: [1 + k, H, W] maps, not negative, channel 0 the background.
@@ -49,13 +54,17 @@ def map_probability(values: NDArray[np.float32], unary: Literal["scores", "label
         return np.ones(values.shape, np.float32)
     if unary == "labels":
         winner = values.argmax(0)[None] == np.arange(labels)[:, None, None]
-        return np.where(winner, LABEL_CERTAINTY, (1 - LABEL_CERTAINTY) / (labels - 1)).astype(np.float32)
+        return np.where(winner, LABEL_CERTAINTY, (1 - LABEL_CERTAINTY) / (labels - 1)).astype(
+            np.float32
+        )
     positive = np.maximum(values, 0).astype(np.float32)
     total = positive.sum(0, keepdims=True)
     return np.divide(positive, total, out=np.full_like(positive, 1 / labels), where=total > 0)
 
 
-def label_image(probability: NDArray[np.float32], classes: NDArray[np.uint8], confidence: float = 0.0) -> NDArray[np.uint8]:
+def label_image(
+    probability: NDArray[np.float32], classes: NDArray[np.uint8], confidence: float = 0.0
+) -> NDArray[np.uint8]:
     """Return the winning class of every pixel.
 
     Arguments:
@@ -74,18 +83,24 @@ def label_image(probability: NDArray[np.float32], classes: NDArray[np.uint8], co
 
 
 def pseudo_label(
-    image: NDArray[np.uint8], values: NDArray[np.float32], classes: NDArray[np.uint8], options: PseudoLabelOptions
+    image: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    classes: NDArray[np.uint8],
+    options: PseudoLabelOptions,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Make the pseudo-label of one image: arg max with background, behind a dense CRF over the image's own labels.
+    """Make the pseudo-label of one image: arg max with background, behind a dense CRF over the
+    image's own labels.
 
     Arguments:
         image: [H, W, 3] uint8 RGB.
-        values: [1 + k, h, w] maps of the image's labels, channel 0 the background; enlarged to the image when smaller.
+        values: [1 + k, h, w] maps of the image's labels, channel 0 the background; enlarged to the
+            image when smaller.
         classes: [k] class indices 1..C of the other channels.
         options: how.
 
     Returns:
-        the label image [H, W] uint8 with 255 where ignored, and its probabilities [1 + k, H, W] float32.
+        the label image [H, W] uint8 with 255 where ignored, and its probabilities [1 + k, H, W]
+        float32.
     """
     values = resize_maps(values, (image.shape[0], image.shape[1]))
     probability = map_probability(values, "scores" if options.crf is None else options.unary)

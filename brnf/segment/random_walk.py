@@ -2,8 +2,9 @@
 
 See docs/method.md section 8.
 
-A boundary map B on the grid says for each pair of near pixels how alike their classes are: ``a_ij = 1 - max B`` along the straight
-path between them. It is learnt from pairs of labelled pixels, and maps walk along it.
+A boundary map B on the grid says for each pair of near pixels how alike their classes are: ``a_ij =
+1 - max B`` along the straight path between them. It is learnt from pairs of labelled pixels, and
+maps walk along it.
 """
 
 from functools import cache
@@ -38,10 +39,16 @@ def pair_paths(radius: int) -> dict[Offset, tuple[Offset, ...]]:
         radius: in pixels of the grid.
 
     Returns:
-        (dy, dx) with dy > 0, or dy = 0 and dx > 0 -> cells (y, x), both ends included, less than one pixel from the straight line.
+        (dy, dx) with dy > 0, or dy = 0 and dx > 0 -> cells (y, x), both ends included, less than
+        one pixel from the straight line.
     """
     offsets = [(0, x) for x in range(1, radius)]
-    offsets += [(y, x) for y in range(1, radius) for x in range(1 - radius, radius) if y * y + x * x < radius * radius]
+    offsets += [
+        (y, x)
+        for y in range(1, radius)
+        for x in range(1 - radius, radius)
+        if y * y + x * x < radius * radius
+    ]
     paths = {}
     for dy, dx in offsets:
         box = [(y, x) for y in range(dy + 1) for x in range(min(0, dx), max(0, dx) + 1)]
@@ -57,12 +64,15 @@ def pair_affinities(boundaries: Tensor, radius: int) -> dict[Offset, Tensor]:
         radius: in pixels of the grid.
 
     Returns:
-        (dy, dx) -> [N, h - dy, w - |dx|]; entry [n, y, x] belongs to the pixels (y, x + max(0, -dx)) and that plus (dy, dx).
+        (dy, dx) -> [N, h - dy, w - |dx|]; entry [n, y, x] belongs to the pixels (y, x + max(0,
+        -dx)) and that plus (dy, dx).
     """
     found = {}
     for offset, cells in pair_paths(radius).items():
         if offset[0] < boundaries.shape[1] and abs(offset[1]) < boundaries.shape[2]:
-            found[offset] = 1 - torch.stack([_shifted(boundaries, offset, cell) for cell in cells]).amax(0)
+            found[offset] = 1 - torch.stack(
+                [_shifted(boundaries, offset, cell) for cell in cells]
+            ).amax(0)
     return found
 
 
@@ -126,11 +136,17 @@ def pair_kinds(labels: Tensor, offset: Offset) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def walk_maps(
-    maps: NDArray[np.float32], boundary: NDArray[np.float32], radius: int = 5, beta: float = 10.0, exponent: int = 8
+    maps: NDArray[np.float32],
+    boundary: NDArray[np.float32],
+    radius: int = 5,
+    beta: float = 10.0,
+    exponent: int = 8,
 ) -> NDArray[np.float32]:
-    """Let maps walk: ``M (1 - B) T^(2^t)`` with T the affinities to the power beta, columns divided by their sums.
+    """Let maps walk: ``M (1 - B) T^(2^t)`` with T the affinities to the power beta, columns divided
+    by their sums.
 
-    The steps are taken one by one with a sparse T, which costs a thousandth of squaring a dense one.
+    The steps are taken one by one with a sparse T, which costs a thousandth of squaring a dense
+    one.
 
     Arguments:
         maps: M, [k, h, w].
@@ -144,12 +160,18 @@ def walk_maps(
     """
     height, width = boundary.shape
     numbers = torch.arange(height * width).view(1, height, width)
-    rows, columns, values = [np.arange(height * width)], [np.arange(height * width)], [np.ones(height * width, np.float32)]
+    rows, columns, values = (
+        [np.arange(height * width)],
+        [np.arange(height * width)],
+        [np.ones(height * width, np.float32)],
+    )
     for offset, affinity in pair_affinities(torch.from_numpy(boundary)[None], radius).items():
         one, other = (_shifted(numbers, offset, end).flatten().numpy() for end in ((0, 0), offset))
         power = affinity.flatten().numpy() ** beta
         rows, columns, values = [*rows, one, other], [*columns, other, one], [*values, power, power]
-    steps = sparse.coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))).tocsr()
+    steps = sparse.coo_array(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+    ).tocsr()
     steps = (steps / steps.sum(axis=0)[None]).tocsr()
     walked = (maps * (1 - boundary)).reshape(len(maps), -1).T
     backward = steps.T.tocsr()

@@ -90,7 +90,9 @@ class SegmentationTrainer:
         self.history: list[StepRecord] = []
         self._device = device
         groups = network.parameter_groups(options.learning_rate, options.weight_decay)
-        self._optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+        self._optimiser = torch.optim.SGD(
+            groups, lr=options.learning_rate, momentum=options.momentum
+        )
         self._learning = [parameter for group in groups for parameter in group["params"]]
         self._schedule = LambdaLR(self._optimiser, lambda step: rate_factor(step, options))
 

@@ -23,20 +23,31 @@ ANSWER = timedelta(seconds=10)
 LEGEND = "[P] printed by the paper, [B] from its code bases, [D] our decision: docs/method.md"
 """Explains the marks of origin on every help page."""
 HUNG_UP = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
-PARTNER_LOST = "another of the processes that train together has ended; look for its error above and run again"
-NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "Cannot allocate memory", "Unable to allocate")
+PARTNER_LOST = (
+    "another of the processes that train together has ended; look for its error above and run again"
+)
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA out of memory",
+    "Cannot allocate memory",
+    "Unable to allocate",
+)
 BY_WORKFLOW = "BRNF_BY_WORKFLOW"
-"""Environment variable that the workflow sets: its rules can make every product of a stage again."""
+"""Environment variable that the workflow sets: its rules can make every product of a stage again.
+"""
 
 
 def run_stage(run: Callable[..., None]) -> None:
     """Run a stage from the command line that its signature describes.
 
     Arguments:
-        run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the flags.
+        run: ``run(inputs, outputs, options, runtime)``, each a dataclass; their fields become the
+            flags.
 
-    Ends with a line on the standard error of the most memory that the process has held. Exits with status 2 and one line there for a
-    mistake of the user or a lack of the machine, with status 143 after SIGTERM; temporary files are removed first.
+    Ends with a line on the standard error of the most memory that the process has held. Exits with
+    status 2 and one line there for a mistake of the user or a lack of the machine, with status 143
+    after SIGTERM; temporary files are removed first.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
     if not FIRST:
@@ -56,7 +67,9 @@ def run_stage(run: Callable[..., None]) -> None:
         line = _told(error)
         if line is None:
             raise
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # all is unwound; torchrun may end this process while it ends
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # all is unwound; torchrun may end this process while it ends
         if _speaks():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
@@ -65,13 +78,22 @@ def run_stage(run: Callable[..., None]) -> None:
 
 
 def _speaks() -> bool:
-    """Tell whether this process is to tell its mistake: of those that train together the first to meet one, for most meet it all."""
+    """Tell whether this process is to tell its mistake: of those that train together the first to
+    meet one, for most meet it all.
+    """
     if not TOGETHER:
         return True
-    from torch.distributed import TCPStore  # not above: a stage without a network does without torch
+    from torch.distributed import (
+        TCPStore,
+    )  # not above: a stage without a network does without torch
 
     try:
-        counter = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=ANSWER)
+        counter = TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=ANSWER,
+        )
         return counter.add("brnf mistakes", 1) == 1
     except RuntimeError:  # torchrun has ended
         return True
@@ -93,7 +115,9 @@ def _told(error: Exception) -> str | None:
 
 
 def _set_aside(error: DamagedProduct) -> str:
-    """Rename a damaged product, so that the workflow's next run makes it anew, and return what the user is told."""
+    """Rename a damaged product, so that the workflow's next run makes it anew, and return what the
+    user is told.
+    """
     aside = error.path.with_name(f"{error.path.name}.damaged")
     try:
         if aside.is_dir():

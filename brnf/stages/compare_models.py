@@ -24,7 +24,9 @@ class Outputs:
     """What is written; every number is in percent."""
 
     csv: Path
-    """Mean and deviation of the mIoU over seeds, and of its difference to each reference of the same seed."""
+    """Mean and deviation of the mIoU over seeds, and of its difference to each reference of the
+    same seed.
+    """
     markdown: Path
     """The same for reading."""
 
@@ -43,9 +45,13 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compare models seed by seed."""
-    table = compared(results_table(read_evaluations(inputs.evaluations, options.models)), options.references)
+    table = compared(
+        results_table(read_evaluations(inputs.evaluations, options.models)), options.references
+    )
     if options.paper:
-        table["paper"] = table.model.map({model: float(value) for model, value in (word.split("=") for word in options.paper)})
+        table["paper"] = table.model.map(
+            {model: float(value) for model, value in (word.split("=") for word in options.paper)}
+        )
     with locked(outputs.csv):
         write_table(table, outputs.csv, outputs.markdown)
     if runtime.progress != "none":

@@ -70,11 +70,18 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.maps), write_maps(outputs.maps) as writer, torch.inference_mode():
         for record in Progress(index.images, "compute CAMs", runtime, unit="image"):
             size = map_size(record, options.map_stride)
-            image, labels = load_image(record, options.image_long_side, device), label_vector(record, index, device)
+            image, labels = (
+                load_image(record, options.image_long_side, device),
+                label_vector(record, index, device),
+            )
             with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
                 maps = multi_scale_maps(network, image, labels, size, rules)
             products = {"classifier": maps.classifier, "prototype": maps.prototype}
-            writer.write(record.id, record.labels, {name: values.float().cpu().numpy() for name, values in products.items()})
+            writer.write(
+                record.id,
+                record.labels,
+                {name: values.float().cpu().numpy() for name, values in products.items()},
+            )
 
 
 if __name__ == "__main__":

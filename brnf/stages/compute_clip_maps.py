@@ -1,4 +1,6 @@
-"""Base maps of one shard of images from CLIP, without any training: CLIP-ES (`docs/method.md` section 3)."""
+"""Base maps of one shard of images from CLIP, without any training: CLIP-ES (`docs/method.md`
+section 3).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,9 @@ class Outputs:
     """What the stage writes."""
 
     maps: Path
-    """HDF5 file with Grad-CAM before (`classifier`) and after (`prototype`) its refinement by attention."""
+    """HDF5 file with Grad-CAM before (`classifier`) and after (`prototype`) its refinement by
+    attention.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Options:
     """How maps are made (`docs/method.md` section 3, clip_es)."""
 
     words: str = "voc"
-    """What CLIP is asked for: voc, coco (config/clip_es), or a YAML file with names and background."""
+    """What CLIP is asked for: voc, coco (config/clip_es), or a YAML file with names and background.
+    """
     prompt: str = "a clean origami {name}."
     """What CLIP is asked for; {name} stands for the class or the thing."""
     model: str = "ViT-B-16-quickgelu"
@@ -69,10 +74,20 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.maps), write_maps(outputs.maps) as writer:
         for record in Progress(index.images, "compute CLIP maps", runtime, unit="image"):
             image = load_image(record, options.image_long_side, device)
-            present = classes[torch.tensor([label - 1 for label in record.labels], dtype=torch.int64, device=device)]
-            maps = clip_maps(clip, image, present, background, map_size(record, options.map_stride), refinement)
+            present = classes[
+                torch.tensor(
+                    [label - 1 for label in record.labels], dtype=torch.int64, device=device
+                )
+            ]
+            maps = clip_maps(
+                clip, image, present, background, map_size(record, options.map_stride), refinement
+            )
             products = {"classifier": maps.classifier, "prototype": maps.prototype}
-            writer.write(record.id, record.labels, {name: values.cpu().numpy() for name, values in products.items()})
+            writer.write(
+                record.id,
+                record.labels,
+                {name: values.cpu().numpy() for name, values in products.items()},
+            )
 
 
 if __name__ == "__main__":

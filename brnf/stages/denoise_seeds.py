@@ -72,7 +72,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         for image in Progress(maps.images, "denoise seeds", runtime, unit="image"):
             found = maps[image]
             rows, log_prob = denoiser.log_prob(image)
-            grid = denoiser.grid_margin(rows, log_prob, options.rule, options.xi, options.population)
+            grid = denoiser.grid_margin(
+                rows, log_prob, options.rule, options.xi, options.population
+            )
             height, width = found.values.shape[1:]
             margin = enlarge_margin(grid, (height, width), options.upsample)
             values = depress(torch.from_numpy(found.values), margin, options.factor)
@@ -94,14 +96,18 @@ class Denoiser:
     def __init__(self, pixels: Sequence[Path], flow: Path, device: torch.device) -> None:
         density, calibration = load_density(flow)
         if calibration is None:
-            raise UserError(f"{flow}: holds no calibration (a training that stopped); run train_flow again")
+            raise UserError(
+                f"{flow}: holds no calibration (a training that stopped); run train_flow again"
+            )
         self.calibration = calibration
         self._density = density.to(device)
         self._store = PixelStore(pixels)
         if (self._store.dimension, self._store.classes) != (density.dimension, density.classes):
             raise UserError(
-                f"{self._store.paths[0]}: {self._store.dimension} dimensions and {self._store.classes} classes do not fit those of {flow} "
-                f"({density.dimension}, {density.classes}); run store_pixels and train_flow of the same network"
+                f"{self._store.paths[0]}: {self._store.dimension} dimensions and "
+                f"{self._store.classes} classes do not fit those of {flow} "
+                f"({density.dimension}, {density.classes}); run store_pixels and train_flow of the "
+                "same network"
             )
 
     def log_prob(self, image: str) -> tuple[PixelRows, Tensor]:
@@ -109,8 +115,12 @@ class Denoiser:
         rows = self._store.image_rows(image)
         return rows, self._density.log_prob(torch.from_numpy(np.asarray(rows.feature)))
 
-    def grid_margin(self, rows: PixelRows, log_prob: Tensor, rule: Rule, xi: float, population: Population) -> Tensor:
-        """Return the decision margins of one image on its grid, [h, w]; positions without a row have an infinite one."""
+    def grid_margin(
+        self, rows: PixelRows, log_prob: Tensor, rule: Rule, xi: float, population: Population
+    ) -> Tensor:
+        """Return the decision margins of one image on its grid, [h, w]; positions without a row
+        have an infinite one.
+        """
         allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
         label = torch.from_numpy(np.asarray(rows.label))
         margin = decision_margin(rule, xi, log_prob, label, allowed, self.calibration, population)

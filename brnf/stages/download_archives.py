@@ -44,12 +44,20 @@ class Options:
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Fetch, check and unpack archives one after the other; what an earlier call finished is not done again."""
+    """Fetch, check and unpack archives one after the other; what an earlier call finished is not
+    done again.
+    """
     if len(options.addresses) != len(options.md5s):
-        raise UserError(f"download: {len(options.addresses)} addresses and {len(options.md5s)} md5s; give one md5 for each address")
+        raise UserError(
+            f"download: {len(options.addresses)} addresses and {len(options.md5s)} md5s; give one "
+            "md5 for each address"
+        )
     with locked(outputs.record):
         inputs.folder.mkdir(parents=True, exist_ok=True)
-        done = [_obtain(inputs.folder, address, md5, runtime) for address, md5 in zip(options.addresses, options.md5s, strict=True)]
+        done = [
+            _obtain(inputs.folder, address, md5, runtime)
+            for address, md5 in zip(options.addresses, options.md5s, strict=True)
+        ]
         with whole_file(outputs.record) as temporary:
             temporary.write_text(json.dumps(done, indent=1) + "\n")
 
@@ -82,12 +90,20 @@ def _noted(note: Path) -> dict[str, str | int] | None:
     return known if isinstance(known, dict) and {"address", "md5", "files"} <= set(known) else None
 
 
-def _shown(chunks: Iterator[bytes], total: int | None, name: str, runtime: Runtime) -> Iterable[bytes]:
-    return chunks if total is None else Progress(chunks, f"fetch {name}", runtime, unit="MiB", total=total)
+def _shown(
+    chunks: Iterator[bytes], total: int | None, name: str, runtime: Runtime
+) -> Iterable[bytes]:
+    return (
+        chunks
+        if total is None
+        else Progress(chunks, f"fetch {name}", runtime, unit="MiB", total=total)
+    )
 
 
 def _merge(source: Path, folder: Path) -> int:
-    """Move all files of a folder to the same places in another one, over older ones, and return their number."""
+    """Move all files of a folder to the same places in another one, over older ones, and return
+    their number.
+    """
     files = sorted(path for path in source.rglob("*") if path.is_file())
     for path in files:
         target = folder / path.relative_to(source)
@@ -95,7 +111,10 @@ def _merge(source: Path, folder: Path) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
         except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror}); remove what stands there and run it again") from error
+            raise UserError(
+                f"{target}: cannot be written ({error.strerror}); remove what stands there and run "
+                "it again"
+            ) from error
     shutil.rmtree(source)
     return len(files)
 

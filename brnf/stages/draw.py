@@ -14,7 +14,14 @@ from brnf.data.images import read_image
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.evaluate.figures import Example, History, bias_figure, curves_figure, examples_figure, scores_figure
+from brnf.evaluate.figures import (
+    Example,
+    History,
+    bias_figure,
+    curves_figure,
+    examples_figure,
+    scores_figure,
+)
 from brnf.evaluate.records import read_history
 from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
 from brnf.evaluate.truth import GroundTruth, MaskFolders
@@ -32,12 +39,15 @@ class Inputs:
     index: Path
     """Image index; only the examples are drawn from it."""
     panels: tuple[str, ...] = ()
-    """What the examples show, ``title:product:path`` each: a shard of maps and the product inside it, or ``mask`` and a folder of PNG
-    masks. Words of one title are shards of one panel; panels keep the order of their first word."""
+    """What the examples show, ``title:product:path`` each: a shard of maps and the product inside
+    it, or ``mask`` and a folder of PNG masks. Words of one title are shards of one panel; panels
+    keep the order of their first word."""
     evaluations: tuple[Path, ...] = ()
     """JSON files of the stage evaluate."""
     histories: tuple[str, ...] = ()
-    """Training curves, ``model:stage:path`` each; equal model and stage are runs of different seeds."""
+    """Training curves, ``model:stage:path`` each; equal model and stage are runs of different
+    seeds.
+    """
     truth: tuple[Path, ...] = ()
     """Folders of drawn ground truth, where the data set has no mask files."""
 
@@ -63,18 +73,31 @@ class Options:
     split: str = "train"
     """Split the examples are from."""
     images: tuple[str, ...] = ()
-    """Ids of the examples; none: the first ``count`` by a hash of the id, of those with a mask and the most panels."""
+    """Ids of the examples; none: the first ``count`` by a hash of the id, of those with a mask and
+    the most panels.
+    """
     count: int = 6
     """Number of examples."""
     models: tuple[str, ...] = ("base", "brnf")
     """Models in their order."""
-    products: tuple[str, ...] = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels", "segmentation")
+    products: tuple[str, ...] = (
+        "cam_classifier",
+        "cam_prototype",
+        "seeds",
+        "seeds_bsdnf",
+        "pseudo_labels",
+        "segmentation",
+    )
     """Products in their order."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Draw the figures of an experiment."""
-    paths = [path for path in (outputs.examples, outputs.scores, outputs.bias, outputs.curves) if path is not None]
+    paths = [
+        path
+        for path in (outputs.examples, outputs.scores, outputs.bias, outputs.curves)
+        if path is not None
+    ]
     if not paths:
         raise UserError("draw: no figure asked for; give --examples, --scores, --bias or --curves")
     with locked(paths[0]):
@@ -87,7 +110,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             if outputs.bias:
                 table = seeds_table(evaluations)
                 if table.fire70.isna().all():
-                    raise UserError("draw: no evaluation holds a context bias, the data have no context masks; leave --bias out")
+                    raise UserError(
+                        "draw: no evaluation holds a context bias, the data have no context masks; "
+                        "leave --bias out"
+                    )
                 targets = [one["at_recall"]["target"] for one in evaluations if one["at_recall"]]
                 _save(outputs.bias, bias_figure(table, 100 * targets[0]))
         if outputs.curves:
@@ -115,7 +141,9 @@ class Panel:
     """One column of the examples: maps or masks of one product."""
 
     def __init__(self, product: str, paths: Sequence[Path], classes: int) -> None:
-        self._source = MaskFolders(tuple(paths), classes) if product == "mask" else MapReader(paths, product)
+        self._source = (
+            MaskFolders(tuple(paths), classes) if product == "mask" else MapReader(paths, product)
+        )
 
     def __contains__(self, image: str) -> bool:
         return image in self._source
@@ -125,7 +153,9 @@ class Panel:
         if isinstance(self._source, MaskFolders):
             return self._source.read(image)
         labels = self._source[image.id].labels()
-        return np.asarray(cv2.resize(labels, (image.width, image.height), interpolation=cv2.INTER_NEAREST))
+        return np.asarray(
+            cv2.resize(labels, (image.width, image.height), interpolation=cv2.INTER_NEAREST)
+        )
 
 
 def _examples(inputs: Inputs, options: Options) -> Figure:
@@ -135,7 +165,10 @@ def _examples(inputs: Inputs, options: Options) -> Figure:
     for word in inputs.panels:
         title, product, path = _three(word, "panels", "title:product:path")
         groups.setdefault((title, product), []).append(path)
-    panels = {title: Panel(product, paths, len(index.classes)) for (title, product), paths in groups.items()}
+    panels = {
+        title: Panel(product, paths, len(index.classes))
+        for (title, product), paths in groups.items()
+    }
     examples = []
     for image in _choose(index, panels, truth, options):
         objects = truth.objects(image)
@@ -147,13 +180,18 @@ def _examples(inputs: Inputs, options: Options) -> Figure:
     return examples_figure(examples, used, index.classes)
 
 
-def _choose(index: Index, panels: dict[str, Panel], truth: GroundTruth, options: Options) -> Sequence[ImageRecord]:
+def _choose(
+    index: Index, panels: dict[str, Panel], truth: GroundTruth, options: Options
+) -> Sequence[ImageRecord]:
     """Return the images to show."""
     if options.images:
         return index.select(options.images)
     ranked = sorted(
         index.images,
-        key=lambda image: (-sum(image.id in panel for panel in panels.values()), hashlib.sha256(image.id.encode()).digest()),
+        key=lambda image: (
+            -sum(image.id in panel for panel in panels.values()),
+            hashlib.sha256(image.id.encode()).digest(),
+        ),
     )
     chosen: list[ImageRecord] = []
     for image in ranked:
@@ -162,7 +200,10 @@ def _choose(index: Index, panels: dict[str, Panel], truth: GroundTruth, options:
         if truth.objects(image) is not None:
             chosen.append(image)
     if not chosen:
-        raise UserError(f"split '{options.split}': none of its images has a ground-truth mask; draw examples of another split")
+        raise UserError(
+            f"split '{options.split}': none of its images has a ground-truth mask; draw examples "
+            "of another split"
+        )
     return chosen
 
 

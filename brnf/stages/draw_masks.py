@@ -30,7 +30,9 @@ class Outputs:
     """What the stage writes."""
 
     masks: Path
-    """Folder of palette PNGs, ``<id>.png``: 0 background, 1..80 by rank of the category's id, 255 ignored."""
+    """Folder of palette PNGs, ``<id>.png``: 0 background, 1..80 by rank of the category's id, 255
+    ignored.
+    """
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
                 try:
                     mask = draw_mask(shapes, size, drawing)
                 except ValueError as error:
-                    raise UserError(f"{annotation_file(index.root, options.split)}: {image}: {error}; restore the file") from error
+                    raise UserError(
+                        f"{annotation_file(index.root, options.split)}: {image}: {error}; restore "
+                        "the file"
+                    ) from error
                 write_palette_png(folder / f"{image}.png", mask)
 
 

@@ -8,7 +8,12 @@ from matplotlib.figure import Figure
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.records import read_sweep, read_table
-from brnf.evaluate.study_figures import failures_figure, margins_figure, scaling_figure, sensitivity_figure
+from brnf.evaluate.study_figures import (
+    failures_figure,
+    margins_figure,
+    scaling_figure,
+    sensitivity_figure,
+)
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_file
 
@@ -52,7 +57,13 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Draw the figures of the studies."""
     figures: dict[Path, Figure] = {}
     for path, draw, stage, numbers, words in (
-        (outputs.sensitivity, sensitivity_figure, "tabulate_sweeps", SENSITIVITY, ("varied", "rule")),
+        (
+            outputs.sensitivity,
+            sensitivity_figure,
+            "tabulate_sweeps",
+            SENSITIVITY,
+            ("varied", "rule"),
+        ),
         (outputs.scaling, scaling_figure, "measure_scaling", SCALING, ("density",)),
     ):
         if path:
@@ -68,7 +79,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         if outputs.failures:
             figures[outputs.failures] = failures_figure(sweeps[-1])
     if not figures:
-        raise UserError("draw_studies: no figure asked for; give --sensitivity, --scaling, --margins or --failures")
+        raise UserError(
+            "draw_studies: no figure asked for; give --sensitivity, --scaling, --margins or "
+            "--failures"
+        )
     for path, figure in figures.items():
         with locked(path), whole_file(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -34,7 +34,9 @@ class Inputs:
     masks: tuple[Path, ...] = ()
     """Folders of PNG masks to evaluate (or give maps)."""
     probabilities: tuple[Path, ...] = ()
-    """With masks: shards of the maps they were made from, for the sweep and the bias; may hold no image."""
+    """With masks: shards of the maps they were made from, for the sweep and the bias; may hold no
+    image.
+    """
     truth: tuple[Path, ...] = ()
     """Folders of drawn ground truth, where the data set has no mask files."""
 
@@ -85,17 +87,24 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 def _check(inputs: Inputs, options: Options) -> None:
     if bool(inputs.maps) == bool(inputs.masks) or bool(inputs.masks) != (options.product == "mask"):
-        raise UserError("evaluate: give either --maps and the --product inside them, or --masks and --product mask")
+        raise UserError(
+            "evaluate: give either --maps and the --product inside them, or --masks and --product "
+            "mask"
+        )
     if not 0 < options.recall <= 1:
         raise UserError(f"evaluate.recall: {options.recall} is not in (0, 1]")
     for threshold in options.thresholds:
         if not 0 < threshold <= 1 or abs(round(threshold * 1000) - threshold * 1000) > 1e-6:
-            raise UserError(f"evaluate.thresholds: {threshold} is not in (0, 1] with at most three digits")
+            raise UserError(
+                f"evaluate.thresholds: {threshold} is not in (0, 1] with at most three digits"
+            )
     if not options.thresholds:
         raise UserError("evaluate.thresholds: empty; give at least one threshold")
 
 
-def _measure(index: Index, truth: GroundTruth, inputs: Inputs, options: Options, runtime: Runtime) -> dict[str, Any]:
+def _measure(
+    index: Index, truth: GroundTruth, inputs: Inputs, options: Options, runtime: Runtime
+) -> dict[str, Any]:
     """Go once through the images of the split and return everything that is written."""
     confusion = Confusion(len(index.classes) + 1)
     histogram = ScoreHistogram(len(index.classes))
@@ -109,11 +118,19 @@ def _measure(index: Index, truth: GroundTruth, inputs: Inputs, options: Options,
         confusion.add(objects, labels)
         if maps is not None:
             scored += 1
-            histogram.add(objects, maps.classes, maps.values[1:], truth.context(image), image.labels)
+            histogram.add(
+                objects, maps.classes, maps.values[1:], truth.context(image), image.labels
+            )
     if without_mask == len(images):
-        raise UserError(f"split '{options.split}': none of its {len(images)} images has a ground-truth mask; evaluate another split")
+        raise UserError(
+            f"split '{options.split}': none of its {len(images)} images has a ground-truth mask; "
+            "evaluate another split"
+        )
     if not confusion.counts.sum():
-        raise UserError(f"split '{options.split}': its masks hold no labelled pixel (all are 255); check the mask files")
+        raise UserError(
+            f"split '{options.split}': its masks hold no labelled pixel (all are 255); check the "
+            "mask files"
+        )
     sweep = histogram.sweep(options.thresholds) if scored else None
     reading = histogram.at_recall(options.recall) if scored else None
     return {
@@ -123,18 +140,29 @@ def _measure(index: Index, truth: GroundTruth, inputs: Inputs, options: Options,
         "images": len(images) - without_mask,
         "images_without_mask": without_mask,
         "miou": float(mean_iou(confusion.counts)),
-        "iou": [None if np.isnan(value) else value for value in intersection_over_union(confusion.counts).tolist()],
+        "iou": [
+            None if np.isnan(value) else value
+            for value in intersection_over_union(confusion.counts).tolist()
+        ],
         "unlabelled_pixels": confusion.unlabelled,
-        "sweep": {**asdict(sweep), "best_miou": sweep.best[0], "best_threshold": sweep.best[1]} if sweep else None,
+        "sweep": {**asdict(sweep), "best_miou": sweep.best[0], "best_threshold": sweep.best[1]}
+        if sweep
+        else None,
         "at_recall": {"target": options.recall, **asdict(reading)} if reading else None,
         "confusion": confusion.counts.tolist(),
     }
 
 
 def _predictions(
-    images: tuple[ImageRecord, ...], classes: int, inputs: Inputs, options: Options, runtime: Runtime
+    images: tuple[ImageRecord, ...],
+    classes: int,
+    inputs: Inputs,
+    options: Options,
+    runtime: Runtime,
 ) -> Iterator[tuple[ImageRecord, NDArray[np.uint8], CamMaps | None]]:
-    """Yield each image with its predicted classes, [H, W], and its maps at image size where there are any."""
+    """Yield each image with its predicted classes, [H, W], and its maps at image size where there
+    are any.
+    """
     name = f"evaluate {options.model} {options.product_name or options.product} {options.split}"
     progress = Progress(images, name, runtime, unit="image")
     if inputs.maps:
@@ -147,7 +175,11 @@ def _predictions(
     probabilities = MapReader(inputs.probabilities, options.probability_product)
     given = bool(probabilities.images)
     for image in progress:
-        yield image, folders.read(image), at_image_size(probabilities[image.id], image) if given else None
+        yield (
+            image,
+            folders.read(image),
+            at_image_size(probabilities[image.id], image) if given else None,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The maps of a CAM network as SFC's code would have saved them, for other code and for `import` (`docs/method.md` section 3)."""
+"""The maps of a CAM network as SFC's code would have saved them, for other code and for `import`
+(`docs/method.md` section 3).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,9 @@ class Outputs:
     """What the stage writes."""
 
     folder: Path
-    """Folder for <image id>.npy: a dictionary of keys (0 is the background), IS_CAM (prototype) and IS_CAM1 (classifier)."""
+    """Folder for <image id>.npy: a dictionary of keys (0 is the background), IS_CAM (prototype) and
+    IS_CAM1 (classifier).
+    """
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Write maps in SFC's format."""
     _, mask_values = read_classes(inputs.index)
-    prototype, classifier = (MapReader(inputs.maps, product) for product in ("prototype", "classifier"))
+    prototype, classifier = (
+        MapReader(inputs.maps, product) for product in ("prototype", "classifier")
+    )
     with locked(outputs.folder), whole_directory(outputs.folder) as folder:
         for image in Progress(prototype.images, "export maps", runtime, unit="image"):
             content = foreign_maps(prototype[image], classifier[image], mask_values)

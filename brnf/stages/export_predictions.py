@@ -1,4 +1,6 @@
-"""Stage: bring the predicted masks of a test split into the tree and the values that an evaluation server takes."""
+"""Stage: bring the predicted masks of a test split into the tree and the values that an evaluation
+server takes.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +46,9 @@ class Options:
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Write a palette PNG for every image of the split, with the class values of the data set itself."""
+    """Write a palette PNG for every image of the split, with the class values of the data set
+    itself.
+    """
     with locked(outputs.predictions):
         index = Index.of_split(inputs.index, options.split)
         folders = MaskFolders(inputs.masks, len(index.classes))
@@ -53,7 +57,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         with whole_directory(outputs.predictions) as folder:
             (folder / options.tree).mkdir(parents=True)
             for image in Progress(index.images, "export predictions", runtime, unit="image"):
-                write_palette_png(folder / options.tree / f"{image.id}.png", values[folders.read(image)])
+                write_palette_png(
+                    folder / options.tree / f"{image.id}.png", values[folders.read(image)]
+                )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Maps that other code wrote become the base maps of one shard of images (`docs/method.md` section 3, import)."""
+"""Maps that other code wrote become the base maps of one shard of images (`docs/method.md` section
+3, import).
+"""
 
 import sys
 from collections.abc import Sequence
@@ -27,7 +29,9 @@ class Inputs:
     index: Path
     """Folder of the image index."""
     folder: Path
-    """Folder that holds <image id>.npy or .npz: the dictionaries of SFC, SIPE, CLIP-ES or IRN, or plain arrays keys and maps."""
+    """Folder that holds <image id>.npy or .npz: the dictionaries of SFC, SIPE, CLIP-ES or IRN, or
+    plain arrays keys and maps.
+    """
     images: Path
     """The shard in the index."""
 
@@ -62,7 +66,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
                 file = files[record.id]
                 content = read_array_dictionary(file, "save the maps of the image again")
                 image_size = (record.height, record.width)
-                products = base_maps(content, record.labels, index.mask_values, image_size, size, str(file))
+                products = base_maps(
+                    content, record.labels, index.mask_values, image_size, size, str(file)
+                )
             writer.write(record.id, record.labels, products)
 
 
@@ -76,21 +82,40 @@ def _files(folder: Path, records: Sequence[ImageRecord], known: set[str]) -> dic
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if file.suffix in SUFFIXES:
             if file.stem in files:
-                raise UserError(f"{folder}: holds both {files[file.stem].name} and {file.name}; remove one")
+                raise UserError(
+                    f"{folder}: holds both {files[file.stem].name} and {file.name}; remove one"
+                )
             files[file.stem] = file
     missing = [record.id for record in records if record.labels and record.id not in files]
     if missing:
-        more = f" ({len(missing)} of {len(records)} images of this shard lack theirs)" if len(missing) > 1 else ""
-        raise UserError(f"{folder}: no file {missing[0]}.npy or .npz{more}; make these maps, or name another folder in base.import.folder")
+        more = (
+            f" ({len(missing)} of {len(records)} images of this shard lack theirs)"
+            if len(missing) > 1
+            else ""
+        )
+        raise UserError(
+            f"{folder}: no file {missing[0]}.npy or .npz{more}; make these maps, or name another "
+            "folder in base.import.folder"
+        )
     extra = sorted(files.keys() - known)
     if extra:
-        print(f"note: {folder}: {len(extra)} files belong to no image of the index ({files[extra[0]].name}); ignored", file=sys.stderr)
+        print(
+            f"note: {folder}: {len(extra)} files belong to no image of the index "
+            f"({files[extra[0]].name}); ignored",
+            file=sys.stderr,
+        )
     return files
 
 
 def _known(index: Path) -> set[str]:
-    """Return the ids of all images, of whichever split: only the note about superfluous files depends on them."""
-    return {image.id for split in (index / "splits").glob("*.csv") for image in Index.of_list(index, split).images}
+    """Return the ids of all images, of whichever split: only the note about superfluous files
+    depends on them.
+    """
+    return {
+        image.id
+        for split in (index / "splits").glob("*.csv")
+        for image in Index.of_list(index, split).images
+    }
 
 
 if __name__ == "__main__":

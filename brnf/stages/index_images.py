@@ -1,4 +1,6 @@
-"""Stage: list the images of a data set, with sizes, labels, splits and shards; the only stage that looks for images."""
+"""Stage: list the images of a data set, with sizes, labels, splits and shards; the only stage that
+looks for images.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,9 @@ class Inputs:
     """Where the data set is: a root (kinds voc, coco and scenes) or a table (kind table)."""
 
     root: Path | None = None
-    """Folder that holds VOCdevkit, VOCdevkit itself, VOC2012, COCO's annotations and photographs, or what render_scenes wrote."""
+    """Folder that holds VOCdevkit, VOCdevkit itself, VOC2012, COCO's annotations and photographs,
+    or what render_scenes wrote.
+    """
     table: Path | None = None
     """CSV image,labels[,mask][,split] of own images; paths are relative to it."""
 
@@ -44,7 +48,9 @@ class Outputs:
     """What the stage writes."""
 
     index: Path
-    """Folder of the index (``brnf/data/index.py``), with summary.md; a table of all files that were read stands beside it."""
+    """Folder of the index (``brnf/data/index.py``), with summary.md; a table of all files that were
+    read stands beside it.
+    """
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,17 @@ class Options:
     splits: tuple[str, ...] = ()
     """Splits to list; none given: all that the data set has."""
     classes: tuple[str, ...] = ()
-    """Classes in the order of their indices 1..C; none given: all. But for a table some will do; images of none are left out."""
+    """Classes in the order of their indices 1..C; none given: all. But for a table some will do;
+    images of none are left out.
+    """
     shards: int = 8
     """Number of shards of a split; an image's shard is a hash of its id."""
     verify: bool = True
     """Decode every image and mask fully, to find damaged ones now."""
     skip_bad: bool = False
-    """Leave out images that cannot be read, or whose mask cannot, and list them in the summary, instead of stopping."""
+    """Leave out images that cannot be read, or whose mask cannot, and list them in the summary,
+    instead of stopping.
+    """
     labels_from: LabelSource = "masks"
     """COCO: labels are the classes that an image's mask shows, or those of its annotations."""
     overlap: Overlap = "smallest_on_top"
@@ -70,7 +80,9 @@ class Options:
     crowds: Crowds = "object"
     """COCO: what groups (iscrowd 1) are in masks; they label an image only as objects."""
     state: str = FIRST
-    """Name of the state that the workflow found the data in (``brnf/data/contents.py``); kept with the index."""
+    """Name of the state that the workflow found the data in (``brnf/data/contents.py``); kept with
+    the index.
+    """
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -83,7 +95,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         for source in listing.sources:
             contents.look(source)
         masks = (
-            {split: contents.look(annotation_file(listing.root, split)).digest for split in listing.splits}
+            {
+                split: contents.look(annotation_file(listing.root, split)).digest
+                for split in listing.splits
+            }
             if options.kind == "coco"
             else {}
         )
@@ -91,7 +106,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         with whole_directory(outputs.index) as folder:
             splits = _write(folder, listing, found, masks, options.shards)
             (folder / "state.txt").write_text(f"{options.state}\n")
-            (folder / "summary.md").write_text(_summary(splits, listing, left_out, problems, options))
+            (folder / "summary.md").write_text(
+                _summary(splits, listing, left_out, problems, options)
+            )
             contents.write_beside(outputs.index)
 
 
@@ -99,10 +116,14 @@ def _list(inputs: Inputs, options: Options, runtime: Runtime) -> Listing:
     """List the data set of the chosen kind."""
     if options.kind == "table":
         if inputs.table is None:
-            raise UserError("dataset.table: kind table needs a CSV; set it to the path of your table")
+            raise UserError(
+                "dataset.table: kind table needs a CSV; set it to the path of your table"
+            )
         return list_table(inputs.table, options.splits, options.classes)
     if inputs.root is None:
-        raise UserError(f"dataset.root: kind {options.kind} needs the data set's folder; set it to its path")
+        raise UserError(
+            f"dataset.root: kind {options.kind} needs the data set's folder; set it to its path"
+        )
     if options.kind == "coco":
         watch = partial(Progress, name="draw labels", runtime=runtime, unit="image")
         drawing = Drawing(options.overlap, options.crowds)
@@ -120,20 +141,32 @@ class _Probe:
     masks: str
 
 
-def _probed(listing: Listing, options: Options, contents: Contents, runtime: Runtime) -> tuple[Listing, list[_Probe], dict[str, UserError]]:
+def _probed(
+    listing: Listing, options: Options, contents: Contents, runtime: Runtime
+) -> tuple[Listing, list[_Probe], dict[str, UserError]]:
     """Open the image and the masks of every entry.
 
     Returns:
-        the listing without bad images, what was found of each image in it, and what is wrong with the others by id.
+        the listing without bad images, what was found of each image in it, and what is wrong with
+        the others by id.
 
     Raises:
-        UserError: an image is bad and may not be left out; names the first, and how many there are. Or a split is left without one.
+        UserError: an image is bad and may not be left out; names the first, and how many there are.
+            Or a split is left without one.
     """
     found, good, problems = [], [], {}
     with ThreadPoolExecutor(max(runtime.threads, runtime.workers, 1)) as pool:
-        results = pool.map(partial(_probe, listing.mask_values, options.verify, contents), listing.entries)
+        results = pool.map(
+            partial(_probe, listing.mask_values, options.verify, contents), listing.entries
+        )
         name = "verify images" if options.verify else "measure images"
-        progress = Progress(zip(listing.entries, results, strict=True), name, runtime, unit="image", total=len(listing.entries))
+        progress = Progress(
+            zip(listing.entries, results, strict=True),
+            name,
+            runtime,
+            unit="image",
+            total=len(listing.entries),
+        )
         for entry, result in progress:
             if isinstance(result, UserError):
                 problems[entry.id] = result
@@ -149,13 +182,16 @@ def _probed(listing: Listing, options: Options, contents: Contents, runtime: Run
     return replace(listing, entries=tuple(good)), found, problems
 
 
-def _probe(mask_values: Sequence[int], verify: bool, contents: Contents, entry: Entry) -> _Probe | UserError:
+def _probe(
+    mask_values: Sequence[int], verify: bool, contents: Contents, entry: Entry
+) -> _Probe | UserError:
     """Return an image's size and what its files hold, or what is wrong with it or its masks."""
     try:
         height, width = image_size(entry.image)
         if entry.size not in (None, (height, width)):
             raise UserError(
-                f"{entry.image}: is {width}x{height} pixels, its annotations are of {entry.size[1]}x{entry.size[0]}; restore it"
+                f"{entry.image}: is {width}x{height} pixels, its annotations are of "
+                f"{entry.size[1]}x{entry.size[0]}; restore it"
             )
         image = contents.look(entry.image)
         if verify and not image.decoded:
@@ -183,8 +219,12 @@ def _mask_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _write(folder: Path, listing: Listing, found: Sequence[_Probe], drawn: Mapping[str, str], shards: int) -> dict[str, Index]:
-    """Write the lists of every split, and return its images; ``drawn`` are digests of what the masks of a split are drawn from."""
+def _write(
+    folder: Path, listing: Listing, found: Sequence[_Probe], drawn: Mapping[str, str], shards: int
+) -> dict[str, Index]:
+    """Write the lists of every split, and return its images; ``drawn`` are digests of what the
+    masks of a split are drawn from.
+    """
     number = {name: i for i, name in enumerate(listing.classes, 1)}
     splits = {}
     for split in listing.splits:
@@ -192,8 +232,16 @@ def _write(folder: Path, listing: Listing, found: Sequence[_Probe], drawn: Mappi
         for entry, probe in zip(listing.entries, found, strict=True):
             if split in entry.splits:
                 labels = tuple(sorted(number[label] for label in entry.labels or ()))
-                images.append(ImageRecord(entry.id, entry.image, probe.width, probe.height, labels, probe.image))
-                masks.append(MaskRecord(entry.id, entry.mask, entry.context, probe.masks or drawn.get(split, "")))
+                images.append(
+                    ImageRecord(
+                        entry.id, entry.image, probe.width, probe.height, labels, probe.image
+                    )
+                )
+                masks.append(
+                    MaskRecord(
+                        entry.id, entry.mask, entry.context, probe.masks or drawn.get(split, "")
+                    )
+                )
         splits[split] = Index(listing.classes, listing.mask_values, tuple(images), listing.root)
         splits[split].write(folder, split, shards)
         write_masks(folder, split, masks, listing.root)
@@ -201,12 +249,27 @@ def _write(folder: Path, listing: Listing, found: Sequence[_Probe], drawn: Mappi
 
 
 def _summary(
-    splits: Mapping[str, Index], listing: Listing, left_out: Counter[str], problems: Mapping[str, UserError], options: Options
+    splits: Mapping[str, Index],
+    listing: Listing,
+    left_out: Counter[str],
+    problems: Mapping[str, UserError],
+    options: Options,
 ) -> str:
-    """Describe the index on one page: images of each class in each split, masks, images left out, problems."""
+    """Describe the index on one page: images of each class in each split, masks, images left out,
+    problems.
+    """
     classes = listing.classes
-    masked = {entry.id for entry in listing.entries if entry.mask is not None or options.kind == "coco"}
-    titles = ("images", *classes, "without labels", "with a mask", "left out: no label", "left out: none of the classes")
+    masked = {
+        entry.id for entry in listing.entries if entry.mask is not None or options.kind == "coco"
+    }
+    titles = (
+        "images",
+        *classes,
+        "without labels",
+        "with a mask",
+        "left out: no label",
+        "left out: none of the classes",
+    )
     rows: dict[str, list[str]] = {title: [] for title in titles}
     seen: set[int] = set()
     for split, index in splits.items():
@@ -214,17 +277,40 @@ def _summary(
         count = Counter(label for image in images for label in image.labels)
         seen |= set(count)
         numbers = [len(images), *(count[i] for i in range(1, len(classes) + 1))]
-        numbers += [sum(not image.labels for image in images), sum(image.id in masked for image in images)]
+        numbers += [
+            sum(not image.labels for image in images),
+            sum(image.id in masked for image in images),
+        ]
         numbers += [listing.unlabelled.get(split, 0), left_out[split]]
         for cells, value in zip(rows.values(), numbers, strict=True):
             cells.append(str(value))
-    lines = [f"# Image index ({options.kind})", "", f"| | {' | '.join(listing.splits)} |", "|---" * (len(listing.splits) + 1) + "|"]
+    lines = [
+        f"# Image index ({options.kind})",
+        "",
+        f"| | {' | '.join(listing.splits)} |",
+        "|---" * (len(listing.splits) + 1) + "|",
+    ]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
-    checked = "Every image and mask was decoded." if options.verify else "Only the headers were read (verify: false)."
-    result = f"{len(problems)} bad images were left out (skip_bad: true):" if problems else "No problem found."
-    lines += ["", f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. {checked} {result}"]
+    checked = (
+        "Every image and mask was decoded."
+        if options.verify
+        else "Only the headers were read (verify: false)."
+    )
+    result = (
+        f"{len(problems)} bad images were left out (skip_bad: true):"
+        if problems
+        else "No problem found."
+    )
+    lines += [
+        "",
+        f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. "
+        f"{checked} {result}",
+    ]
     if problems:
-        lines += ["", *(f"- {name}: {problem}" for name, problem in list(problems.items())[:MOST_PROBLEMS])]
+        lines += [
+            "",
+            *(f"- {name}: {problem}" for name, problem in list(problems.items())[:MOST_PROBLEMS]),
+        ]
         lines += [f"- and {len(problems) - MOST_PROBLEMS} more"] * (len(problems) > MOST_PROBLEMS)
     never = [name for i, name in enumerate(classes, 1) if i not in seen]
     if never:

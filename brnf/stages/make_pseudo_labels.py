@@ -50,7 +50,9 @@ class Options(CrfOptions):
     crf: bool = True
     """Whether a dense CRF refines them."""
     unary: Literal["scores", "labels"] = "scores"
-    """What the CRF starts from: the maps divided by their sum, or the winning label at probability 0.7."""
+    """What the CRF starts from: the maps divided by their sum, or the winning label at probability
+    0.7.
+    """
     confidence: float = 0.0
     """Pixels whose winning probability is lower become 255; 0 keeps all (CLIP-ES: 0.95)."""
     save_probabilities: bool = False
@@ -62,15 +64,25 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.masks):
         index = Index.of_list(inputs.index, inputs.images)
         maps = MapReader([inputs.maps], options.product)
-        how = PseudoLabelOptions(options if options.crf else None, options.unary, options.confidence)
-        with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
-            seen = ((read_image(record.path), maps[record.id].values, maps[record.id].classes) for record in index.images)
+        how = PseudoLabelOptions(
+            options if options.crf else None, options.unary, options.confidence
+        )
+        with (
+            write_maps(outputs.probabilities) as probabilities,
+            whole_directory(outputs.masks) as folder,
+        ):
+            seen = (
+                (read_image(record.path), maps[record.id].values, maps[record.id].classes)
+                for record in index.images
+            )
             made = map_in_order(partial(pseudo_label, options=how), seen, runtime.workers)
             shown = Progress(index.images, "make pseudo-labels", runtime, unit="image")
             for record, (label, probability) in zip(shown, made, strict=True):
                 write_palette_png(folder / f"{record.id}.png", label)
                 if options.save_probabilities:
-                    probabilities.write(record.id, maps[record.id].classes, {"probability": probability})
+                    probabilities.write(
+                        record.id, maps[record.id].classes, {"probability": probability}
+                    )
 
 
 if __name__ == "__main__":

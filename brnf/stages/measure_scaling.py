@@ -1,4 +1,6 @@
-"""Stage: measure what online training of the flow and batch EM cost with the number of rows (supplement F, scalability)."""
+"""Stage: measure what online training of the flow and batch EM cost with the number of rows
+(supplement F, scalability).
+"""
 
 import multiprocessing
 import time
@@ -41,7 +43,9 @@ class Outputs:
     """What is written."""
 
     csv: Path
-    """One row a density and number of rows: seconds, seconds for each 1,000 rows, growth of the resident memory in MiB."""
+    """One row a density and number of rows: seconds, seconds for each 1,000 rows, growth of the
+    resident memory in MiB.
+    """
     markdown: Path
     """The same for reading."""
 
@@ -81,15 +85,24 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Measure one pass of online flow training and EM to its end, each in a process of its own."""
     images = len(PixelStore(inputs.pixels).images)
     if not images:
-        raise UserError(f"{inputs.pixels[0].parent}: the pixel stores hold no image; check the split they were made from")
+        raise UserError(
+            f"{inputs.pixels[0].parent}: the pixel stores hold no image; check the split they were "
+            "made from"
+        )
     counts = sorted({max(1, round(share * images)) for share in options.shares})
     kinds: tuple[Literal["flow", "gmm"], ...] = ("flow", "gmm")
-    # Repeats go round all points, so that a slow minute of the machine does not fall on one of them.
+    # Repeats go round all points, so that a slow minute of the machine does not fall on one of
+    # them.
     tasks = [
-        _Task(kind, count, inputs.pixels, options, runtime.threads) for _ in range(options.repeats) for count in counts for kind in kinds
+        _Task(kind, count, inputs.pixels, options, runtime.threads)
+        for _ in range(options.repeats)
+        for count in counts
+        for kind in kinds
     ]
     with locked(outputs.csv):
-        measured = [_alone(task) for task in Progress(tasks, "measure scaling", runtime, unit="fit")]
+        measured = [
+            _alone(task) for task in Progress(tasks, "measure scaling", runtime, unit="fit")
+        ]
         table = pd.DataFrame(measured).groupby(["density", "rows"], as_index=False).median()
         table["seconds_per_1000_rows"] = 1000 * table.seconds / table.rows
         write_table(table, outputs.csv, outputs.markdown)
@@ -103,11 +116,16 @@ def _alone(task: _Task) -> dict[str, Any]:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_measure, task).result()
     except BrokenProcessPool as error:
-        raise UserError(f"measure_scaling: fitting {task.kind} to {task.images} images died; ask for more memory") from error
+        raise UserError(
+            f"measure_scaling: fitting {task.kind} to {task.images} images died; ask for more "
+            "memory"
+        ) from error
 
 
 def _measure(task: _Task) -> dict[str, Any]:
-    """Fit and return ``density``, ``rows``, ``seconds`` and ``peak_mb``, the growth of the resident memory."""
+    """Fit and return ``density``, ``rows``, ``seconds`` and ``peak_mb``, the growth of the resident
+    memory.
+    """
     torch.set_num_threads(task.threads)
     use_fast_products()
     store = PixelStore(task.pixels)
@@ -122,19 +140,32 @@ def _measure(task: _Task) -> dict[str, Any]:
     else:
         _run_em(store, kept, rows, moments, task.options)
     seconds = time.perf_counter() - start
-    return {"density": task.kind, "rows": rows, "seconds": seconds, "peak_mb": (peak_memory() - before) / 2**20}
+    return {
+        "density": task.kind,
+        "rows": rows,
+        "seconds": seconds,
+        "peak_mb": (peak_memory() - before) / 2**20,
+    }
 
 
-def _train_flow(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:
+def _train_flow(
+    store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options
+) -> None:
     """Show every row once to a new flow."""
     flow = FlowDensity(store.dimension, store.classes, options)
     flow.fit_standardisation(moments.mean, moments.deviation())
-    trainer = FlowTrainer(flow, TrainingOptions(steps=-(-rows // options.batch_rows), seed=options.seed), None)
-    for batch in store.shuffled_batches(options.batch_rows, options.seed, kept.__contains__, epochs=1):
+    trainer = FlowTrainer(
+        flow, TrainingOptions(steps=-(-rows // options.batch_rows), seed=options.seed), None
+    )
+    for batch in store.shuffled_batches(
+        options.batch_rows, options.seed, kept.__contains__, epochs=1
+    ):
         trainer.step((torch.from_numpy(batch.feature), _codes(batch, options)))
 
 
-def _run_em(store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options) -> None:
+def _run_em(
+    store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options
+) -> None:
     """Fit mixtures to all labelled rows, which EM wants in memory."""
     settings = GaussianOptions(
         ridge=options.noise**2 if options.ridge is None else options.ridge,
@@ -146,12 +177,19 @@ def _run_em(store: PixelStore, kept: frozenset[str], rows: int, moments: Running
     density = build_gaussian("gmm", store.dimension, store.classes, settings)
     density.fit_standardisation(moments.mean, moments.deviation())
     blocks = store.blocks(kept.__contains__)
-    labelled = ((torch.from_numpy(block.feature).float(), _codes(block, options)) for block in blocks)
+    labelled = (
+        (torch.from_numpy(block.feature).float(), _codes(block, options)) for block in blocks
+    )
     fit_gaussian(density, labelled)
 
 
 def _codes(batch: PixelBatch, options: Options) -> Tensor:
-    return three_way_labels(torch.from_numpy(batch.score), torch.from_numpy(batch.label), options.tau_low, options.tau_high)
+    return three_way_labels(
+        torch.from_numpy(batch.score),
+        torch.from_numpy(batch.label),
+        options.tau_low,
+        options.tau_high,
+    )
 
 
 if __name__ == "__main__":

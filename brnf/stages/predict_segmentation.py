@@ -41,9 +41,12 @@ class Outputs:
     """What the stage writes."""
 
     masks: Path
-    """Folder of palette PNGs, ``<id>.png``, at the images' own sizes: 0 background, 1..C classes."""
+    """Folder of palette PNGs, ``<id>.png``, at the images' own sizes: 0 background, 1..C classes.
+    """
     probabilities: Path
-    """Shard of maps, product ``probability``, all classes; without images unless ``save_probabilities``."""
+    """Shard of maps, product ``probability``, all classes; without images unless
+    ``save_probabilities``.
+    """
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Options(PredictionOptions, CrfOptions):
     crf: bool = True
     """Whether a dense CRF refines the probabilities."""
     crf_minimum: float = 0.01
-    """Labels that reach this probability nowhere in the image are left out of its CRF; 0 keeps all."""
+    """Labels that reach this probability nowhere in the image are left out of its CRF; 0 keeps all.
+    """
     save_probabilities: bool = False
     """Whether to keep the probabilities of all classes, too."""
 
@@ -65,14 +69,25 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         index = Index.of_list(inputs.index, inputs.images)
         network, classes = load_network(inputs.network, device)
         if classes != list(index.classes):
-            raise UserError(f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; run train_segmentation again")
+            raise UserError(
+                f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; "
+                "run train_segmentation again"
+            )
         network.backbone.fold()
         every_class = np.arange(1, len(classes) + 1, dtype=np.uint8)
-        with write_maps(outputs.probabilities) as probabilities, whole_directory(outputs.masks) as folder:
+        with (
+            write_maps(outputs.probabilities) as probabilities,
+            whole_directory(outputs.masks) as folder,
+        ):
             images = (read_image(record.path) for record in index.images)
-            seen = ((image, predict_probability(network, image, options, device)) for image in images)
+            seen = (
+                (image, predict_probability(network, image, options, device)) for image in images
+            )
             if options.crf:
-                likely = ((image, *likely_labels(probability, options.crf_minimum)) for image, probability in seen)
+                likely = (
+                    (image, *likely_labels(probability, options.crf_minimum))
+                    for image, probability in seen
+                )
                 refined = map_in_order(partial(_refine, options=options), likely, runtime.workers)
             else:
                 refined = ((every_class, probability) for _, probability in seen)
@@ -85,9 +100,14 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 
 def _refine(
-    image: NDArray[np.uint8], classes: NDArray[np.uint8], probability: NDArray[np.float32], options: CrfOptions
+    image: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    options: CrfOptions,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the classes, too: processes hand over only the labels that take part, not all of the data set."""
+    """Return the classes, too: processes hand over only the labels that take part, not all of the
+    data set.
+    """
     return classes, dense_crf(image, probability, options)
 
 

@@ -15,7 +15,13 @@ from brnf.store.files import locked, whole_directory
 
 __all__ = ["Options", "Outputs", "run"]
 
-FOLDERS = ("JPEGImages", "SegmentationClass", "ContextClass", "Annotations", "ImageSets/Segmentation")
+FOLDERS = (
+    "JPEGImages",
+    "SegmentationClass",
+    "ContextClass",
+    "Annotations",
+    "ImageSets/Segmentation",
+)
 JPEG_QUALITY = 95
 
 
@@ -24,7 +30,9 @@ class Outputs:
     """What the stage writes."""
 
     scenes: Path
-    """Folder to write; it will hold VOC2012/ with images, object masks, context masks, annotations, splits and classes.txt."""
+    """Folder to write; it will hold VOC2012/ with images, object masks, context masks, annotations,
+    splits and classes.txt.
+    """
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,17 @@ class Options:
 def run(outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Render the scenes with context bias as a data set in VOC layout."""
     _check(options)
-    numbers = [("train", number) for number in range(options.train)] + [("val", number) for number in range(options.val)]
+    numbers = [("train", number) for number in range(options.train)] + [
+        ("val", number) for number in range(options.val)
+    ]
     with locked(outputs.scenes), whole_directory(outputs.scenes) as folder:
         root = folder / "VOC2012"
         for name in FOLDERS:
             (root / name).mkdir(parents=True)
         for split, number in Progress(numbers, "render scenes", runtime, unit="scene"):
-            rho, nu = (options.rho, options.nu) if split == "train" else (options.val_rho, options.val_nu)
+            rho, nu = (
+                (options.rho, options.nu) if split == "train" else (options.val_rho, options.val_nu)
+            )
             scene = draw_scene(options.seed, split, number, size=options.size, rho=rho, nu=nu)
             _write(root, _name(split, number), scene)
         for split in ("train", "val"):
@@ -74,20 +86,29 @@ def _name(split: str, number: int) -> str:
 def _check(options: Options) -> None:
     for key in ("rho", "nu", "val_rho", "val_nu"):
         if not 0 <= getattr(options, key) <= 1:
-            raise UserError(f"scenes.{key}: {getattr(options, key)} is no probability; choose a value from 0 to 1")
+            raise UserError(
+                f"scenes.{key}: {getattr(options, key)} is no probability; choose a value from 0 "
+                "to 1"
+            )
     for key, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
         if getattr(options, key) < least:
-            raise UserError(f"scenes.{key}: {getattr(options, key)} is too small; choose at least {least}")
+            raise UserError(
+                f"scenes.{key}: {getattr(options, key)} is too small; choose at least {least}"
+            )
 
 
 def _write(root: Path, name: str, scene: Scene) -> None:
     """Write image, masks and annotation of one scene."""
-    Image.fromarray(scene.image).save(root / "JPEGImages" / f"{name}.jpg", format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(scene.image).save(
+        root / "JPEGImages" / f"{name}.jpg", format="JPEG", quality=JPEG_QUALITY, subsampling=0
+    )
     write_palette_png(root / "SegmentationClass" / f"{name}.png", scene.objects)
     write_palette_png(root / "ContextClass" / f"{name}.png", scene.contexts)
     height, width = scene.objects.shape
     size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
-    objects = "".join(f"\t<object><name>{SCENE_CLASSES[label - 1]}</name></object>\n" for label in scene.labels)
+    objects = "".join(
+        f"\t<object><name>{SCENE_CLASSES[label - 1]}</name></object>\n" for label in scene.labels
+    )
     text = f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n\t{size}\n{objects}</annotation>\n"
     (root / "Annotations" / f"{name}.xml").write_text(text)
 

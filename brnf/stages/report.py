@@ -24,7 +24,10 @@ __all__ = ["Inputs", "Options", "Outputs", "run"]
 
 TABLES = {
     "results": ("mIoU, bias and IoU per class (%, mean over seeds)", False),
-    "seeds": ("Seeds: own background, best constant threshold, equal object recall (%, mean over seeds)", False),
+    "seeds": (
+        "Seeds: own background, best constant threshold, equal object recall (%, mean over seeds)",
+        False,
+    ),
     "by_seed": ("mIoU, bias and IoU per class for each seed (%)", True),
 }
 """File in ``tables/`` -> caption, and whether it is folded."""
@@ -53,7 +56,9 @@ class Inputs:
     """What is read."""
 
     experiments: tuple[Path, ...]
-    """Folders ``results/<name>`` with config.yaml, tables/ and figures/; the main experiment first, then its companions."""
+    """Folders ``results/<name>`` with config.yaml, tables/ and figures/; the main experiment first,
+    then its companions.
+    """
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,21 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     sections = [_section(folder, outputs.report.parent) for folder in inputs.experiments]
     used = dict.fromkeys(section.protocol for section in sections)
     with locked(outputs.report), whole_file(outputs.report) as temporary:
-        temporary.write_text(render(options.title, sections, {name: PROTOCOLS.get(name, "") for name in used}), encoding="utf-8")
+        temporary.write_text(
+            render(options.title, sections, {name: PROTOCOLS.get(name, "") for name in used}),
+            encoding="utf-8",
+        )
 
 
 def _section(folder: Path, home: Path) -> Section:
     """Read one experiment."""
     path = folder / "config.yaml"
     config = _yaml(path)
-    files = [path, *sorted((folder / "tables").glob("*")), *sorted((folder / "figures").glob("*.png"))]
+    files = [
+        path,
+        *sorted((folder / "tables").glob("*")),
+        *sorted((folder / "figures").glob("*.png")),
+    ]
     return Section(
         name=str(config.get("name", folder.name)),
         protocol=str(config.get("protocol", "bench")),
@@ -94,9 +106,16 @@ def _section(folder: Path, home: Path) -> Section:
         tables=_tables(folder),
         pictures=_pictures(folder),
         reference=" + ".join(f"config/{file}" for file in paper_files(config)),
-        overrides=[Override(one.key, json.dumps(one.paper), json.dumps(one.here)) for one in differences(config)],
+        overrides=[
+            Override(one.key, json.dumps(one.paper), json.dumps(one.here))
+            for one in differences(config)
+        ],
         configuration=path.read_text(),
-        files={os.path.relpath(file, home): f"{file.stat().st_size / 1024:,.0f} KB" for file in files if not file.name.startswith(".")},
+        files={
+            os.path.relpath(file, home): f"{file.stat().st_size / 1024:,.0f} KB"
+            for file in files
+            if not file.name.startswith(".")
+        },
     )
 
 
@@ -107,8 +126,14 @@ def _yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except Exception as error:  # yaml meets damaged text with many kinds of exceptions
         raise DamagedProduct(path, f"no YAML ({error})", "the workflow") from error
-    sections = [content.get(key) for key in SECTIONS] if isinstance(content, dict) and not oversized(content) else [None]
-    if not all(section is None or isinstance(section, dict) for section in sections) or sections == [None]:
+    sections = (
+        [content.get(key) for key in SECTIONS]
+        if isinstance(content, dict) and not oversized(content)
+        else [None]
+    )
+    if not all(
+        section is None or isinstance(section, dict) for section in sections
+    ) or sections == [None]:
         raise DamagedProduct(path, "holds no configuration", "the workflow")
     return content
 
@@ -125,13 +150,23 @@ def _tables(folder: Path) -> list[Table]:
 
 def _pictures(folder: Path) -> list[Picture]:
     known = [(folder / "figures" / f"{name}.png", caption) for name, caption in FIGURES.items()]
-    others = [(path, path.stem) for path in sorted((folder / "figures").glob("*.png")) if path.stem not in FIGURES and path.stem[0] != "."]
-    return [picture(path.stem, caption, path.read_bytes()) for path, caption in [*known, *others] if path.exists()]
+    others = [
+        (path, path.stem)
+        for path in sorted((folder / "figures").glob("*.png"))
+        if path.stem not in FIGURES and path.stem[0] != "."
+    ]
+    return [
+        picture(path.stem, caption, path.read_bytes())
+        for path, caption in [*known, *others]
+        if path.exists()
+    ]
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, str]:
     """Return what a reader wants to know first."""
-    dataset, backbone, segmentation = (config.get(key) or {} for key in ("dataset", "backbone", "segmentation"))
+    dataset, backbone, segmentation = (
+        config.get(key) or {} for key in ("dataset", "backbone", "segmentation")
+    )
     facts = {
         "data": dataset.get("kind"),
         "trained on": dataset.get("train"),
@@ -153,7 +188,9 @@ def _facts(config: Mapping[str, Any]) -> dict[str, str]:
         scenes = config.get("scenes") or {}
         facts["context bias (ρ, ν)"] = [scenes.get("rho"), scenes.get("nu")]
     return {
-        name: ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+        name: ", ".join(map(str, value))
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else str(value)
         for name, value in facts.items()
         if value is not None
     }

@@ -1,4 +1,6 @@
-"""Pixel features of one shard of images, each with the score of its map (`docs/method.md` section 4)."""
+"""Pixel features of one shard of images, each with the score of its map (`docs/method.md` section
+4).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,18 +63,31 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     network.backbone.fold()
     maps = MapReader([inputs.maps], options.product)
     classes = len(index.classes) + 1
-    with locked(outputs.pixels), write_pixels(outputs.pixels, network.dimension, classes) as writer, torch.inference_mode():
+    with (
+        locked(outputs.pixels),
+        write_pixels(outputs.pixels, network.dimension, classes) as writer,
+        torch.inference_mode(),
+    ):
         for record in Progress(index.images, "store pixels", runtime, unit="image"):
             with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-                features = pixel_features(network, load_image(record, options.image_long_side, device))
-            present = np.concatenate([[True], label_vector(record, index, device).cpu().numpy().astype(bool)])
+                features = pixel_features(
+                    network, load_image(record, options.image_long_side, device)
+                )
+            present = np.concatenate(
+                [[True], label_vector(record, index, device).cpu().numpy().astype(bool)]
+            )
             writer.append(_rows(record, features.float().cpu().numpy(), maps[record.id], present))
 
 
-def _rows(record: ImageRecord, features: NDArray[np.float32], maps: CamMaps, present: NDArray[np.bool_]) -> PixelRows:
+def _rows(
+    record: ImageRecord, features: NDArray[np.float32], maps: CamMaps, present: NDArray[np.bool_]
+) -> PixelRows:
     """Pair the features [D, h, w] of an image with its maps, reduced to the same grid by area."""
     height, width = features.shape[1:]
-    channels = [cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA) for channel in maps.values]
+    channels = [
+        cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA)
+        for channel in maps.values
+    ]
     reduced = np.stack(channels).reshape(len(channels), -1)
     if len(maps.classes):
         score, label = reduced[1:].max(0), maps.classes[reduced[1:].argmax(0)]

@@ -1,4 +1,6 @@
-"""Stage: measure the seeds after BSDNF by every rule and threshold in one pass, and the density as a classifier."""
+"""Stage: measure the seeds after BSDNF by every rule and threshold in one pass, and the density as
+a classifier.
+"""
 
 import json
 from dataclasses import dataclass
@@ -76,7 +78,9 @@ class Options:
     upsample: Literal["bilinear", "nearest"] = "bilinear"
     """How the decision of the grid reaches maps of image size."""
     tau_low: float = 0.3
-    """Largest score at which a pixel counts as labelled background when the density's accuracy is measured."""
+    """Largest score at which a pixel counts as labelled background when the density's accuracy is
+    measured.
+    """
     tau_high: float = 0.7
     """Smallest score at which a pixel counts as labelled with its class there."""
     shown_rule: Rule = "quantile"
@@ -102,14 +106,22 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     maps = MapReader(inputs.maps, options.product)
     sweep = Sweep(denoiser, index, options)
     with locked(outputs.sweep):
-        for image in Progress(index.images, f"sweep denoising {options.model}", runtime, unit="image"):
+        for image in Progress(
+            index.images, f"sweep denoising {options.model}", runtime, unit="image"
+        ):
             objects = truth.objects(image)
             if objects is not None:
                 sweep.add(image, objects, maps[image.id])
         if not sweep.images:
-            raise UserError(f"split '{options.split}': none of its images has a ground-truth mask; evaluate another split")
+            raise UserError(
+                f"split '{options.split}': none of its images has a ground-truth mask; evaluate "
+                "another split"
+            )
         measured = {
-            **{key: getattr(options, key) for key in ("model", "split", "protocol", "seed", "density", "tau_low", "tau_high")},
+            **{
+                key: getattr(options, key)
+                for key in ("model", "split", "protocol", "seed", "density", "tau_low", "tau_high")
+            },
             "classes": ["background", *index.classes],
             "held_out": smallest_held_out(inputs.history),
             **sweep.state(),
@@ -132,7 +144,9 @@ class Sweep:
         self._denoiser, self._options = denoiser, options
         self.images = 0
         self._raw = Confusion(classes)
-        self._points = {(rule, xi): Confusion(classes) for rule in options.rules for xi in options.xis}
+        self._points = {
+            (rule, xi): Confusion(classes) for rule in options.rules for xi in options.xis
+        }
         self._accuracy, self._margins = Accuracy(), MarginHistogram(options.shown_rule)
         self._densities, self._losses = ClassDensity(classes), ImageLosses(classes)
 
@@ -144,32 +158,47 @@ class Sweep:
         rows, log_prob = self._denoiser.log_prob(image.id)
         self._count_pixels(rows, log_prob, true_classes(objects, rows.grid, rows.position))
         for (rule, xi), confusion in self._points.items():
-            after = self._denoised(image, found, self._denoiser.grid_margin(rows, log_prob, rule, xi, self._options.population))
+            after = self._denoised(
+                image,
+                found,
+                self._denoiser.grid_margin(rows, log_prob, rule, xi, self._options.population),
+            )
             confusion.add(objects, after)
             if (rule, xi) == (self._options.shown_rule, self._options.shown_xi):
                 self._losses.add(image.id, objects, before, after)
 
     def _denoised(self, image: ImageRecord, found: CamMaps, grid: Tensor) -> NDArray[np.uint8]:
-        margin = enlarge_margin(grid, (found.values.shape[1], found.values.shape[2]), self._options.upsample)
+        margin = enlarge_margin(
+            grid, (found.values.shape[1], found.values.shape[2]), self._options.upsample
+        )
         values = depress(torch.from_numpy(found.values), margin, self._options.factor)
         return at_image_size(CamMaps(found.classes, values.numpy()), image).labels()
 
     def _count_pixels(self, rows: PixelRows, log_prob: Tensor, truth: NDArray[np.uint8]) -> None:
         options = self._options
-        label, score, background = (np.asarray(values) for values in (rows.label, rows.score, rows.background))
-        codes = three_way_labels(torch.from_numpy(score), torch.from_numpy(label), options.tau_low, options.tau_high)
+        label, score, background = (
+            np.asarray(values) for values in (rows.label, rows.score, rows.background)
+        )
+        codes = three_way_labels(
+            torch.from_numpy(score), torch.from_numpy(label), options.tau_low, options.tau_high
+        )
         allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
         posterior = tempered_posterior(log_prob, allowed, self._denoiser.calibration.temperature)
         self._accuracy.add(truth, codes.numpy(), posterior.argmax(1).numpy())
         self._densities.add(truth, log_prob.numpy())
         foreground = score > background
-        grid = self._denoiser.grid_margin(rows, log_prob, options.shown_rule, options.shown_xi, options.population)
+        grid = self._denoiser.grid_margin(
+            rows, log_prob, options.shown_rule, options.shown_xi, options.population
+        )
         margin = grid.flatten().numpy()[np.asarray(rows.position, np.int64)]
         self._margins.add(margin[foreground], truth[foreground], label[foreground])
 
     def state(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        points = [{"rule": rule, "xi": xi, "miou": float(mean_iou(found.counts))} for (rule, xi), found in self._points.items()]
+        points = [
+            {"rule": rule, "xi": xi, "miou": float(mean_iou(found.counts))}
+            for (rule, xi), found in self._points.items()
+        ]
         return {
             "images": self.images,
             "raw_miou": float(mean_iou(self._raw.counts)),
@@ -183,7 +212,9 @@ class Sweep:
 
 
 def smallest_held_out(history: Path) -> float | None:
-    """Return the smallest held-out loss of a density's training, nats per dimension; None when nothing was held out."""
+    """Return the smallest held-out loss of a density's training, nats per dimension; None when
+    nothing was held out.
+    """
     judged = read_history(history, "held_out")["held_out"].min()
     return None if pd.isna(judged) else float(judged)
 

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brnf.engine.runtime import Runtime
-from brnf.evaluate.tables import SPREAD, markdown, mean_over_seeds, read_evaluations, results_table, seeds_table, write_table
+from brnf.evaluate.tables import (
+    SPREAD,
+    markdown,
+    mean_over_seeds,
+    read_evaluations,
+    results_table,
+    seeds_table,
+    write_table,
+)
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 
@@ -30,7 +38,9 @@ class Outputs:
     by_seed_csv: Path
     """The same for each seed."""
     seeds_csv: Path
-    """Maps read with their own background, at the best threshold and at equal recall, mean and deviation over seeds."""
+    """Maps read with their own background, at the best threshold and at equal recall, mean and
+    deviation over seeds.
+    """
     seeds_md: Path
     """The same for reading."""
 
@@ -41,7 +51,14 @@ class Options:
 
     models: tuple[str, ...] = ("base", "brnf")
     """Models in their order."""
-    products: tuple[str, ...] = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels", "segmentation")
+    products: tuple[str, ...] = (
+        "cam_classifier",
+        "cam_prototype",
+        "seeds",
+        "seeds_bsdnf",
+        "pseudo_labels",
+        "segmentation",
+    )
     """Products in their order."""
 
 

@@ -54,10 +54,16 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 def _page(table: str, runs: str) -> str:
     """Return both tables with what a reader must know."""
     note = (
-        "Segmentation, mIoU in percent. `paper` columns: as printed in the BRNF paper. `here` columns: measured in this folder, with the"
-        " protocol and the experiment; numbers of different protocols are not comparable. VOC test is measured by its server only."
+        "Segmentation, mIoU in percent. `paper` columns: as printed in the BRNF paper. `here` "
+        "columns: measured in this folder, with the"
+        " protocol and the experiment; numbers of different protocols are not comparable. VOC test "
+        "is measured by its server only."
     )
-    everything = f"Everything that was run here, in no order of merit:\n\n{runs}" if runs else "Nothing has been run here yet.\n"
+    everything = (
+        f"Everything that was run here, in no order of merit:\n\n{runs}"
+        if runs
+        else "Nothing has been run here yet.\n"
+    )
     return f"{note}\n\n{table}\n{everything}"
 
 

@@ -18,7 +18,9 @@ class Inputs:
     """What is read."""
 
     sweeps: tuple[Path, ...]
-    """JSON files of the stage sweep_denoising; for the sensitivity those of the run's own flow first."""
+    """JSON files of the stage sweep_denoising; for the sensitivity those of the run's own flow
+    first.
+    """
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Options:
     """Which table."""
 
     study: Literal["sensitivity", "density"] = "sensitivity"
-    """Sensitivity to tau and xi beside the paper's, or densities with the best threshold of each rule."""
+    """Sensitivity to tau and xi beside the paper's, or densities with the best threshold of each
+    rule.
+    """
     rule: Literal["quantile", "likelihood", "posterior", "ratio"] = "posterior"
     """Rule of BSDNF with which tau is varied."""
     xi: float = 0.9
@@ -46,7 +50,11 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Gather sweeps in a table."""
     sweeps = read_sweeps(inputs.sweeps)
-    table = density_table(sweeps) if options.study == "density" else sensitivity_table(sweeps, options.rule, options.xi)
+    table = (
+        density_table(sweeps)
+        if options.study == "density"
+        else sensitivity_table(sweeps, options.rule, options.xi)
+    )
     with locked(outputs.csv):
         write_table(table, outputs.csv, outputs.markdown)
     if runtime.progress != "none":

@@ -8,7 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from brnf.base.sfc import ImageBank, SfcObjective, SfcOptions, bank_draws, distribution_weights, halved
+from brnf.base.sfc import (
+    ImageBank,
+    SfcObjective,
+    SfcOptions,
+    bank_draws,
+    distribution_weights,
+    halved,
+)
 from brnf.cam.crops import TrainingSource
 from brnf.cam.fit import CamTrainingOptions, train_and_save
 from brnf.cam.network import CamNetwork, CamOutput
@@ -44,7 +51,8 @@ class Options(CamTrainingOptions, SfcOptions):
     """The network, its training images and its optimiser (`docs/method.md` section 2)."""
 
     method: Literal["sipe", "sfc"] = "sipe"
-    """What it is trained as; base maps that come from elsewhere need its features only, of a sipe."""
+    """What it is trained as; base maps that come from elsewhere need its features only, of a sipe.
+    """
 
 
 Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
@@ -56,20 +64,43 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_split(inputs.index, options.split)
     sfc = options.method == "sfc"
     if sfc and options.cache:
-        raise UserError("base.cache: sfc sees random crops at two scales, which cannot be kept; set it to false")
+        raise UserError(
+            "base.cache: sfc sees random crops at two scales, which cannot be kept; set it to false"
+        )
     network = options.new_network(len(index.classes), device, affinity=sfc)
-    per_epoch, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
-    loss = _sfc_loss(options, network, class_counts(index.images, len(index.classes)), per_epoch) if sfc else _sipe_loss(options)
+    per_epoch, steps = total_steps(
+        len(index.images), options.batch_size, options.epochs, options.steps
+    )
+    loss = (
+        _sfc_loss(options, network, class_counts(index.images, len(index.classes)), per_epoch)
+        if sfc
+        else _sipe_loss(options)
+    )
     bank = ImageBank(len(index.classes), options.sfc_drawn, options.seed) if sfc else None
     with (
         only_training(outputs.network),
-        TrainingSource(network, index, None, options.crop_options(), outputs.network.parent, device, runtime) as source,
+        TrainingSource(
+            network, index, None, options.crop_options(), outputs.network.parent, device, runtime
+        ) as source,
     ):
         trainer = CamTrainer(network, loss, steps, options.optimiser_options(), bank)
-        stamp = training_stamp("train_base", options, device, index.classes, index.images, network.backbone.loaded)
+        stamp = training_stamp(
+            "train_base", options, device, index.classes, index.images, network.backbone.loaded
+        )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
-        train_and_save("train base", trainer, source, steps, checkpoint, options, index.classes, files, runtime, bank)
+        train_and_save(
+            "train base",
+            trainer,
+            source,
+            steps,
+            checkpoint,
+            options,
+            index.classes,
+            files,
+            runtime,
+            bank,
+        )
 
 
 def _sipe_loss(options: Options) -> Loss:
@@ -80,7 +111,9 @@ def _sipe_loss(options: Options) -> Loss:
 def _sfc_loss(options: Options, network: CamNetwork, counts: Tensor, per_epoch: int) -> Loss:
     """Return SFC's loss, which sends the batch through the network once more at half its size."""
     device = network.classifier.weight.device
-    weights = distribution_weights(counts, bank_draws(per_epoch, options.sfc_drawn, len(counts))).to(device)
+    weights = distribution_weights(
+        counts, bank_draws(per_epoch, options.sfc_drawn, len(counts))
+    ).to(device)
     objective = SfcObjective(options, options.map_rules(), weights)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -77,22 +77,35 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_split(inputs.index, options.split)
     images = pair_with_masks(index.images, inputs.masks)
     torch.manual_seed(options.seed)
-    backbone = BackboneOptions(options.backbone, options.weights, options.stride, options.dilated, trainable_stages=0)
+    backbone = BackboneOptions(
+        options.backbone, options.weights, options.stride, options.dilated, trainable_stages=0
+    )
     network = BoundaryNetwork(build_backbone(backbone))
     _, steps = total_steps(len(images), options.batch_size, options.epochs, options.steps)
     augment = AugmentOptions(options.crop, options.scale_low, options.scale_high, hsv=0)
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
-    draws = SegmentationDraws(images, len(index.classes), steps * options.batch_size, augment, (red, green, blue), options.seed)
+    draws = SegmentationDraws(
+        images,
+        len(index.classes),
+        steps * options.batch_size,
+        augment,
+        (red, green, blue),
+        options.seed,
+    )
     trainer = BoundaryTrainer(network, options, steps, device)
     with locked(outputs.network):
         loaded = network.backbone.loaded
-        stamp = training_stamp("train_boundaries", options, device, index.classes, index.images, loaded, *inputs.masks)
+        stamp = training_stamp(
+            "train_boundaries", options, device, index.classes, index.images, loaded, *inputs.masks
+        )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         checkpoint.restore(trainer)
         take_steps(
             "train boundaries",
             trainer,
-            lambda done: endless_batches(draws, options.batch_size, runtime.workers, pin=device.type == "cuda", done=done),
+            lambda done: endless_batches(
+                draws, options.batch_size, runtime.workers, pin=device.type == "cuda", done=done
+            ),
             steps,
             checkpoint,
             runtime,

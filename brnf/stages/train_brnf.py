@@ -1,4 +1,6 @@
-"""Training of the BRNF network: guidance, CCNF and FSCL with an online flow (`docs/method.md` section 7)."""
+"""Training of the BRNF network: guidance, CCNF and FSCL with an online flow (`docs/method.md`
+section 7).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,9 @@ class Options(CamTrainingOptions, BrnfOptions):
     init: Literal["imagenet", "base"] = "imagenet"
     """Start from the backbone's weights and a fitted classifier, or from the trained base."""
     online_warmup: int = 100
-    """Steps the online flow takes before it is used, at least; it is never used in the first epoch [D]."""
+    """Steps the online flow takes before it is used, at least; it is never used in the first epoch
+    [D].
+    """
     online_refit_interval: int = 20
     """Steps between fits of the temperature auto [D]."""
     online_refit_rows: int = 4096
@@ -101,7 +105,9 @@ class Options(CamTrainingOptions, BrnfOptions):
     """Mean largest posterior that auto aims at [D]."""
 
     def fits_classifier(self) -> bool:
-        """Tell whether the training begins with a fit of the classifier; the trained base brings its own."""
+        """Tell whether the training begins with a fit of the classifier; the trained base brings
+        its own.
+        """
         return self.fit_classifier and self.init == "imagenet"
 
     def flow_options(self) -> FlowOptions:
@@ -147,27 +153,48 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     if options.init == "base":
         network = load_cam_network(inputs.base, device, index.classes)
         network.affinity = None  # BRNF's maps are not propagated, whatever the base is
-    per_epoch, steps = total_steps(len(index.images), options.batch_size, options.epochs, options.steps)
+    per_epoch, steps = total_steps(
+        len(index.images), options.batch_size, options.epochs, options.steps
+    )
     objective = build_objective(options, network.dimension, len(index.classes) + 1, steps, device)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
         assert batch.seeds is not None
-        use_flow = objective.flow is not None and step >= per_epoch and objective.flow.ready(options.online_warmup)
+        use_flow = (
+            objective.flow is not None
+            and step >= per_epoch
+            and objective.flow.ready(options.online_warmup)
+        )
         return objective(output, batch.labels, batch.valid, batch.seeds, use_flow)
 
     with (
         only_training(outputs.network),
-        TrainingSource(network, index, seeds, options.crop_options(), outputs.network.parent, device, runtime) as source,
+        TrainingSource(
+            network, index, seeds, options.crop_options(), outputs.network.parent, device, runtime
+        ) as source,
     ):
         trainer = CamTrainer(network, loss, steps, options.optimiser_options(), objective)
         loaded = network.backbone.loaded
-        stamp = training_stamp("train_brnf", options, device, index.classes, index.images, loaded, inputs.base, *inputs.seeds)
+        stamp = training_stamp(
+            "train_brnf",
+            options,
+            device,
+            index.classes,
+            index.images,
+            loaded,
+            inputs.base,
+            *inputs.seeds,
+        )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
-        train_and_save("train BRNF", trainer, source, steps, checkpoint, options, index.classes, files, runtime)
+        train_and_save(
+            "train BRNF", trainer, source, steps, checkpoint, options, index.classes, files, runtime
+        )
 
 
-def build_objective(options: Options, dimension: int, classes: int, steps: int, device: torch.device) -> BrnfObjective:
+def build_objective(
+    options: Options, dimension: int, classes: int, steps: int, device: torch.device
+) -> BrnfObjective:
     """Return the loss with the online flow and the bank it needs.
 
     Arguments:
@@ -182,7 +209,9 @@ def build_objective(options: Options, dimension: int, classes: int, steps: int, 
         online = options.online_options(steps)
         flow = OnlineFlow(dimension, classes, options.flow_options(), online, device)
     if options.fscl:
-        bank = ContrastBank(classes, dimension, options.bank_region, options.bank_sampled).to(device)
+        bank = ContrastBank(classes, dimension, options.bank_region, options.bank_sampled).to(
+            device
+        )
     return BrnfObjective(options, options.map_rules(), flow, bank)
 
 

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from brnf.data.loading import one_ahead
 from brnf.engine import distributed
-from brnf.engine.checkpoint import Checkpoint, only_training, take_steps, training_device, training_stamp
+from brnf.engine.checkpoint import (
+    Checkpoint,
+    only_training,
+    take_steps,
+    training_device,
+    training_stamp,
+)
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
@@ -91,7 +97,9 @@ class Options:
     clip_norm: float = 50.0
     """Largest norm of the gradient."""
     held_out: float = 0.05
-    """Share of the images held out to choose the best state and the temperature; 0 keeps the last state."""
+    """Share of the images held out to choose the best state and the temperature; 0 keeps the last
+    state.
+    """
     balanced: bool = False
     """Draw labelled rows so that every class comes equally often."""
     learn_means: bool = True
@@ -141,7 +149,9 @@ class Options:
     def gaussian_options(self) -> GaussianOptions:
         """Return the settings of the baselines."""
         ridge = self.noise**2 if self.ridge is None else self.ridge
-        return GaussianOptions(ridge=ridge, ridge_unit=self.noise_unit, components=self.components, seed=self.seed)
+        return GaussianOptions(
+            ridge=ridge, ridge_unit=self.noise_unit, components=self.components, seed=self.seed
+        )
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -170,13 +180,20 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     print(f"train flow: temperature {calibration.temperature:.4g}")
 
 
-def _save(outputs: Outputs, density: AnyDensity, history: Sequence[TrainingRow], calibration: Calibration) -> None:
+def _save(
+    outputs: Outputs, density: AnyDensity, history: Sequence[TrainingRow], calibration: Calibration
+) -> None:
     """Write both outputs."""
     with whole_file(outputs.history) as history_path, history_path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["step", "loss", "held_out", "learning_rate"])
         rows.writerows(
-            [row.step, f"{row.loss:.6g}", "" if row.held_out is None else f"{row.held_out:.6g}", f"{row.learning_rate:.6g}"]
+            [
+                row.step,
+                f"{row.loss:.6g}",
+                "" if row.held_out is None else f"{row.held_out:.6g}",
+                f"{row.learning_rate:.6g}",
+            ]
             for row in history
         )
     with whole_file(outputs.flow) as flow_path:
@@ -190,7 +207,9 @@ def _check(options: Options) -> None:
         UserError: names the key.
     """
     if not 0 <= options.tau_low <= options.tau_high:
-        raise UserError(f"flow.tau: low {options.tau_low} exceeds high {options.tau_high}; choose low <= high")
+        raise UserError(
+            f"flow.tau: low {options.tau_low} exceeds high {options.tau_high}; choose low <= high"
+        )
     fixed_temperature(options.temperature)
     if options.steps < 1 or options.batch_rows < 1:
         raise UserError("flow.steps and flow.batch_rows must be at least 1")
@@ -198,7 +217,12 @@ def _check(options: Options) -> None:
 
 def _codes(batch: PixelBatch, options: Options) -> Tensor:
     """Return the three-way labels of a batch."""
-    return three_way_labels(torch.from_numpy(batch.score), torch.from_numpy(batch.label), options.tau_low, options.tau_high)
+    return three_way_labels(
+        torch.from_numpy(batch.score),
+        torch.from_numpy(batch.label),
+        options.tau_low,
+        options.tau_high,
+    )
 
 
 def _rows(batches: Iterator[PixelBatch], options: Options) -> Iterator[tuple[Tensor, Tensor]]:
@@ -215,7 +239,9 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
     """
     moments = RunningMoments(store.dimension, floor=options.deviation_floor)
     counts = np.zeros((store.classes, 3), np.int64)
-    for batch in Progress(store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)):
+    for batch in Progress(
+        store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)
+    ):
         moments.update(torch.from_numpy(batch.feature))
         codes = _codes(batch, options).numpy()
         for column, chosen in enumerate((codes > 0, codes < 0, codes == 0)):
@@ -225,10 +251,15 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
         print(f"  {c:3d} {counts[c, 0]:10d} {counts[c, 1]:10d} {counts[c, 2]:10d}")
     where = store.paths[0].parent
     if not len(store):
-        raise UserError(f"{where}: the pixel stores hold no row; check the split they were made from")
+        raise UserError(
+            f"{where}: the pixel stores hold no row; check the split they were made from"
+        )
     if not counts[:, 0].sum() or not counts[:, 2].sum():
         lacking = "background (lower scores" if counts[:, 0].sum() else "foreground (higher scores"
-        raise UserError(f"{where}: no row is labelled {lacking} are needed); change flow.tau or train the base network longer")
+        raise UserError(
+            f"{where}: no row is labelled {lacking} are needed); change flow.tau or train the base "
+            "network longer"
+        )
     return moments
 
 
@@ -236,20 +267,27 @@ def _blocks(store: PixelStore) -> int:
     return -(-len(store) // BLOCK)
 
 
-def _held_out_rows(store: PixelStore, held_images: frozenset[str], options: Options) -> HeldOut | None:
+def _held_out_rows(
+    store: PixelStore, held_images: frozenset[str], options: Options
+) -> HeldOut | None:
     """Draw the rows of held-out images that states are judged on."""
     if not any(len(batch) for batch in islice(store.blocks(held_images.__contains__), 1)):
         return None
-    batch = next(store.shuffled_batches(JUDGED_ROWS, options.seed, held_images.__contains__, epochs=1))
+    batch = next(
+        store.shuffled_batches(JUDGED_ROWS, options.seed, held_images.__contains__, epochs=1)
+    )
     features, codes = torch.from_numpy(batch.feature), _codes(batch, options)
     return HeldOut.draw(features, codes, options.noise, options.noise_unit, options.seed)
 
 
-def _build_trainer(store: PixelStore, held_images: frozenset[str], options: Options, device: torch.device) -> FlowTrainer:
+def _build_trainer(
+    store: PixelStore, held_images: frozenset[str], options: Options, device: torch.device
+) -> FlowTrainer:
     """Return the trainer of a new flow, whose standardisation is not set."""
     if store.dimension % 2:
         raise UserError(
-            f"{store.paths[0]}: features have the odd dimension {store.dimension}, the flow needs an even one; change cam.side_widths"
+            f"{store.paths[0]}: features have the odd dimension {store.dimension}, the flow needs "
+            "an even one; change cam.side_widths"
         )
     flow = FlowDensity(store.dimension, store.classes, options.flow_options()).to(device)
     held_out = _held_out_rows(store, held_images, options)
@@ -257,7 +295,12 @@ def _build_trainer(store: PixelStore, held_images: frozenset[str], options: Opti
 
 
 def _train(
-    store: PixelStore, held_images: frozenset[str], trainer: FlowTrainer, checkpoint: Checkpoint, options: Options, runtime: Runtime
+    store: PixelStore,
+    held_images: frozenset[str],
+    trainer: FlowTrainer,
+    checkpoint: Checkpoint,
+    options: Options,
+    runtime: Runtime,
 ) -> None:
     """Train the flow; on a non-finite loss its last good state stays beside the output."""
     if not checkpoint.restore(trainer):
@@ -265,11 +308,17 @@ def _train(
         trainer.flow.fit_standardisation(moments.mean, moments.deviation())
 
     def batches(done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rows = store.shuffled_batches(options.batch_rows, options.seed, lambda image: image not in held_images, done=done)
+        rows = store.shuffled_batches(
+            options.batch_rows, options.seed, lambda image: image not in held_images, done=done
+        )
         return one_ahead(_rows(rows, options))
 
     def shown(row: TrainingRow) -> dict[str, float]:
-        judged = (earlier.held_out for earlier in reversed(trainer.history) if earlier.held_out is not None)
+        judged = (
+            earlier.held_out
+            for earlier in reversed(trainer.history)
+            if earlier.held_out is not None
+        )
         return {"loss": row.loss, "held_out": next(judged, float("nan"))}
 
     last_good = checkpoint.output.with_name(checkpoint.output.stem + ".last_good.pt")
@@ -293,7 +342,9 @@ def _fit_baseline(
         raise ValueError("the flow is no baseline")
     moments = _survey(store, options, runtime)
     held_out = _held_out_rows(store, held_images, options)
-    density = build_gaussian(options.density, store.dimension, store.classes, options.gaussian_options())
+    density = build_gaussian(
+        options.density, store.dimension, store.classes, options.gaussian_options()
+    )
     density.fit_standardisation(moments.mean, moments.deviation())
     rows = _rows(store.blocks(lambda image: image not in held_images), options)
     fit_gaussian(density, ((features.float(), codes) for features, codes in rows))
@@ -301,19 +352,36 @@ def _fit_baseline(
     return density, [TrainingRow(1, float("nan"), judged, 0.0)]
 
 
-def _calibrate(store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options, runtime: Runtime) -> Calibration:
+def _calibrate(
+    store: PixelStore,
+    density: AnyDensity,
+    held_images: frozenset[str],
+    options: Options,
+    runtime: Runtime,
+) -> Calibration:
     """Fit the temperature on labelled held-out rows, and the quantiles in one pass over the store."""
     fixed = fixed_temperature(options.temperature)
     temperature = _temperature(store, density, held_images, options) if fixed is None else fixed
     fit = CalibrationFit(store.classes, options.tau_low, options.tau_high, options.seed)
-    for batch in Progress(store.blocks(), "train flow: calibration", runtime, unit="block", total=_blocks(store)):
+    for batch in Progress(
+        store.blocks(), "train flow: calibration", runtime, unit="block", total=_blocks(store)
+    ):
         log_prob = density.log_prob(torch.from_numpy(batch.feature))
-        fit.update(log_prob, torch.from_numpy(batch.label), torch.from_numpy(batch.score), torch.from_numpy(batch.background))
+        fit.update(
+            log_prob,
+            torch.from_numpy(batch.label),
+            torch.from_numpy(batch.score),
+            torch.from_numpy(batch.background),
+        )
     return fit.finish(temperature)
 
 
-def _temperature(store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options) -> float:
-    """Fit the temperature on labelled rows of held-out images, or of all when none of those is labelled."""
+def _temperature(
+    store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options
+) -> float:
+    """Fit the temperature on labelled rows of held-out images, or of all when none of those is
+    labelled.
+    """
     for keep in (held_images.__contains__, lambda image: image not in held_images):
         if not any(len(batch) for batch in islice(store.blocks(keep), 1)):
             continue
@@ -321,9 +389,12 @@ def _temperature(store: PixelStore, density: AnyDensity, held_images: frozenset[
         labelled = batch.take(np.flatnonzero(_codes(batch, options).numpy() >= 0))
         if len(labelled):
             allowed = torch.from_numpy(store.present[labelled.image])
-            return fit_temperature(density.log_prob(torch.from_numpy(labelled.feature)), allowed, options.target)
+            return fit_temperature(
+                density.log_prob(torch.from_numpy(labelled.feature)), allowed, options.target
+            )
     raise UserError(
-        f"{store.paths[0].parent}: no labelled row to fit the temperature on; set flow.temperature to a number or change flow.tau"
+        f"{store.paths[0].parent}: no labelled row to fit the temperature on; set flow.temperature "
+        "to a number or change flow.tau"
     )
 
 

@@ -9,7 +9,13 @@ import torch
 
 from brnf.data.index import Index
 from brnf.engine import distributed
-from brnf.engine.checkpoint import Checkpoint, only_training, take_steps, training_device, training_stamp
+from brnf.engine.checkpoint import (
+    Checkpoint,
+    only_training,
+    take_steps,
+    training_device,
+    training_stamp,
+)
 from brnf.engine.runtime import Runtime
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
@@ -70,7 +76,15 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         )
         trainer = SegmentationTrainer(network, options, device)
         loaded = network.backbone.loaded
-        stamp = training_stamp("train_segmentation", options, device, index.classes, index.images, loaded, *inputs.masks)
+        stamp = training_stamp(
+            "train_segmentation",
+            options,
+            device,
+            index.classes,
+            index.images,
+            loaded,
+            *inputs.masks,
+        )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         checkpoint.restore(trainer)
         take_steps(
@@ -99,7 +113,9 @@ def _write_history(path: Path, records: Sequence[StepRecord]) -> None:
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["step", "loss", "learning_rate"])
-        rows.writerows([record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"] for record in records)
+        rows.writerows(
+            [record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"] for record in records
+        )
 
 
 def _mean_colour(network: DeepLab) -> tuple[int, int, int]:

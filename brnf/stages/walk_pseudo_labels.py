@@ -1,4 +1,6 @@
-"""From the maps of a shard to pseudo-labels by a random walk that class boundaries stop (`docs/method.md` section 8, IRN)."""
+"""From the maps of a shard to pseudo-labels by a random walk that class boundaries stop
+(`docs/method.md` section 8, IRN).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,17 +84,37 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     ):
         for record in Progress(index.images, "walk pseudo-labels", runtime, unit="image"):
             cam = maps[record.id]
-            boundary = boundary_map(network, load_image(record, options.image_long_side, device)).cpu().numpy()
+            boundary = (
+                boundary_map(network, load_image(record, options.image_long_side, device))
+                .cpu()
+                .numpy()
+            )
             probability = _walked(cam.values, boundary, (record.height, record.width), options)
-            write_palette_png(folder / f"{record.id}.png", label_image(probability, cam.classes, options.confidence))
+            write_palette_png(
+                folder / f"{record.id}.png",
+                label_image(probability, cam.classes, options.confidence),
+            )
             if options.save_probabilities:
                 probabilities.write(record.id, cam.classes, {"probability": probability})
 
 
-def _walked(values: NDArray[np.float32], boundary: NDArray[np.float32], size: tuple[int, int], options: Options) -> NDArray[np.float32]:
-    """Let the maps, the background's among them, walk on the boundaries' grid; return them at the image's size, a distribution each."""
+def _walked(
+    values: NDArray[np.float32],
+    boundary: NDArray[np.float32],
+    size: tuple[int, int],
+    options: Options,
+) -> NDArray[np.float32]:
+    """Let the maps, the background's among them, walk on the boundaries' grid; return them at the
+    image's size, a distribution each.
+    """
     height, width = boundary.shape
-    walked = walk_maps(resize_maps(values, (height, width)), boundary, options.radius, options.beta, options.exponent)
+    walked = walk_maps(
+        resize_maps(values, (height, width)),
+        boundary,
+        options.radius,
+        options.beta,
+        options.exponent,
+    )
     return map_probability(resize_maps(walked, size))
 
 

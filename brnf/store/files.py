@@ -14,10 +14,21 @@ from typing import IO
 
 from brnf.errors import UserError
 
-__all__ = ["UNWRITABLE", "is_held", "lock_file", "locked", "reported", "try_lock", "whole_directory", "whole_file"]
+__all__ = [
+    "UNWRITABLE",
+    "is_held",
+    "lock_file",
+    "locked",
+    "reported",
+    "try_lock",
+    "whole_directory",
+    "whole_file",
+]
 
 LOCK_GRACE = 10.0
-"""Seconds that a lock is waited for: loading processes of a killed stage keep it until they notice, some 5 s later."""
+"""Seconds that a lock is waited for: loading processes of a killed stage keep it until they notice,
+some 5 s later.
+"""
 FULL = {
     errno.ENOSPC: "free space",
     errno.EDQUOT: "free space",
@@ -39,8 +50,12 @@ def _temporary(path: Path) -> Path:
 
 
 def _remove_remains(path: Path) -> None:
-    """Remove the temporary files and folders that killed writers of ``path`` left; the caller is its only writer."""
-    own = re.compile(rf"\.{re.escape(path.name)}\.(\d+|old)\.part")  # not those of another output, as of x.h5 beside x
+    """Remove the temporary files and folders that killed writers of ``path`` left; the caller is
+    its only writer.
+    """
+    own = re.compile(
+        rf"\.{re.escape(path.name)}\.(\d+|old)\.part"
+    )  # not those of another output, as of x.h5 beside x
     for remains in path.parent.iterdir():
         if not own.fullmatch(remains.name):
             continue
@@ -63,7 +78,8 @@ def _sync(path: Path) -> None:
 def reported(path: Path) -> Iterator[None]:
     """Turn what a full disk or a folder that must not be written causes in the block into one line.
 
-    HDF5 and torch tell it in words of their own, some of them when the file is closed after the first error.
+    HDF5 and torch tell it in words of their own, some of them when the file is closed after the
+    first error.
 
     Arguments:
         path: the output that the line names.
@@ -77,10 +93,16 @@ def reported(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _errno(error)
-        elsewhere = isinstance(error, OSError) and error.filename is not None and str(path.parent) not in str(error.filename)
+        elsewhere = (
+            isinstance(error, OSError)
+            and error.filename is not None
+            and str(path.parent) not in str(error.filename)
+        )
         if number not in UNWRITABLE or (elsewhere and number not in FULL):
             raise
-        raise UserError(f"{path}: cannot be written ({os.strerror(number)}); {UNWRITABLE[number]} and run again") from error
+        raise UserError(
+            f"{path}: cannot be written ({os.strerror(number)}); {UNWRITABLE[number]} and run again"
+        ) from error
 
 
 def _errno(error: BaseException) -> int:
@@ -153,7 +175,9 @@ def try_lock(handle: IO[str] | int) -> bool:
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process that lives holds a lock file, on this machine or on another one that shares the folder."""
+    """Tell whether a process that lives holds a lock file, on this machine or on another one that
+    shares the folder.
+    """
     try:
         with lock.open() as handle:
             return not _flock(handle, fcntl.LOCK_SH)

@@ -1,8 +1,10 @@
-"""HDF5 files that are checked before they are believed, and written so that a full disk is survived: what both stores share.
+"""HDF5 files that are checked before they are believed, and written so that a full disk is
+survived: what both stores share.
 
-The writers use the format of HDF5 1.10, whose structures carry checksums: a damaged file is told by them, where the library
-would otherwise follow damaged addresses, until it crashes. What they describe is still compared with the size of the file
-before any memory is taken, and nothing outside of the file is ever followed.
+The writers use the format of HDF5 1.10, whose structures carry checksums: a damaged file is told by
+them, where the library would otherwise follow damaged addresses, until it crashes. What they
+describe is still compared with the size of the file before any memory is taken, and nothing outside
+of the file is ever followed.
 """
 
 import io
@@ -34,9 +36,9 @@ LARGEST_RATIO = 1050
 class Disk(io.RawIOBase):
     """A new file that HDF5 writes to without ever meeting an error.
 
-    The library does not survive a write that fails: what it could not write it tries again with every object that is closed, each
-    time with a complaint on the standard error, until it crashes. So the first error is kept for :meth:`check`, and what comes
-    after it is thrown away.
+    The library does not survive a write that fails: what it could not write it tries again with
+    every object that is closed, each time with a complaint on the standard error, until it crashes.
+    So the first error is kept for :meth:`check`, and what comes after it is thrown away.
 
     Arguments:
         path: of the file.
@@ -106,8 +108,9 @@ def write_shard(path: Path) -> Iterator[tuple[h5py.File, Disk]]:
 def apart(call: Callable[..., T], *arguments: Any) -> T:
     """Call what works with HDF5 in a thread, and return what it returns.
 
-    The library keeps small pieces of every object until its file is closed. Between a network's tensors each keeps the place of one
-    from being used again, 1 to 3 MiB an image; the C library gives a thread a part of the memory of its own.
+    The library keeps small pieces of every object until its file is closed. Between a network's
+    tensors each keeps the place of one from being used again, 1 to 3 MiB an image; the C library
+    gives a thread a part of the memory of its own.
     """
     return _thread(os.getpid()).submit(call, *arguments).result()
 
@@ -132,7 +135,11 @@ def open_shard(path: Path, stage: str) -> h5py.File:
     try:
         with path.open("rb") as file:
             start = file.read(len(SIGNATURE) + 1)
-        if not start.startswith(SIGNATURE) or start[-1] < LEAST_SUPERBLOCK or len(start) == len(SIGNATURE):
+        if (
+            not start.startswith(SIGNATURE)
+            or start[-1] < LEAST_SUPERBLOCK
+            or len(start) == len(SIGNATURE)
+        ):
             raise OSError("no HDF5 file, or one of an older version")
         return h5py.File(path, "r")
     except FileNotFoundError as error:
@@ -147,13 +154,16 @@ def child(group: h5py.Group, name: str, kind: type[Any]) -> Any:
     Raises:
         KeyError: there is none, it is a link, or of another kind.
     """
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(found := group[name], kind):
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(
+        found := group[name], kind
+    ):
         raise KeyError(f"no {kind.__name__.lower()} '{name}'")
     return found
 
 
 def bounded(dataset: h5py.Dataset) -> h5py.Dataset:
-    """Return a dataset whose values are all in its file, so that reading it takes memory in proportion to the file.
+    """Return a dataset whose values are all in its file, so that reading it takes memory in
+    proportion to the file.
 
     Raises:
         ValueError: it is larger than what is stored of it, or lies in other files.

@@ -36,8 +36,11 @@ class CamMaps:
         return lookup[winning_channels(self.values)[0]]
 
 
-def winning_channels(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Return arg max [H, W] uint8 and maximum [H, W] over the channels of [k, H, W], k at most 256; the first of equal channels wins.
+def winning_channels(
+    values: NDArray[np.floating],
+) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    """Return arg max [H, W] uint8 and maximum [H, W] over the channels of [k, H, W], k at most 256;
+    the first of equal channels wins.
 
     Channel by channel, which is several times faster than numpy's arg max over the first axis.
     """
@@ -54,7 +57,9 @@ class MapWriter:
     def __init__(self, file: h5py.File, disk: Disk) -> None:
         self._file, self._disk = file, disk
 
-    def write(self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]) -> None:
+    def write(
+        self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]
+    ) -> None:
         """Write the maps of one image.
 
         Arguments:
@@ -67,21 +72,34 @@ class MapWriter:
         """
         for product, values in products.items():
             if values.ndim != 3 or values.shape[0] != len(classes) + 1:
-                raise ValueError(f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes and background")
+                raise ValueError(
+                    f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes "
+                    "and background"
+                )
             if not np.isfinite(values).all() or np.abs(values).max() > HALF_MAXIMUM:
                 raise UserError(
-                    f"{image}: its {product} map holds values that are not finite; the network has diverged, lower its learning rate"
+                    f"{image}: its {product} map holds values that are not finite; the network has "
+                    "diverged, lower its learning rate"
                 )
         apart(self._write, image, classes, products)
         self._disk.check()
 
-    def _write(self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]) -> None:
+    def _write(
+        self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]
+    ) -> None:
         group = self._file.create_group(image)
         group.attrs["classes"] = np.asarray(classes, dtype=np.uint8)
         # LZF is faster, but makes other bytes of the same numbers each time.
-        filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+        filters = {
+            "compression": "gzip",
+            "compression_opts": 1,
+            "shuffle": True,
+            "fletcher32": True,
+        }
         for product, values in products.items():
-            group.create_dataset(product, data=values.astype(np.float16), chunks=values.shape, **filters)
+            group.create_dataset(
+                product, data=values.astype(np.float16), chunks=values.shape, **filters
+            )
 
 
 @contextmanager
@@ -101,7 +119,8 @@ class MapReader:
         product: name of the dataset to read, such as ``classifier`` or ``prototype``.
 
     Raises:
-        UserError: a shard cannot be read, or holds an image without this product or with values that are not finite.
+        UserError: a shard cannot be read, or holds an image without this product or with values
+            that are not finite.
     """
 
     def __init__(self, paths: Iterable[Path], product: str) -> None:
@@ -114,7 +133,9 @@ class MapReader:
                 try:
                     self._shard_of.update({image: path for image in file})
                 except Exception as error:  # h5py reports damage with many kinds of exceptions
-                    raise DamagedProduct(path, f"its list of images is damaged ({error})", STAGE) from error
+                    raise DamagedProduct(
+                        path, f"its list of images is damaged ({error})", STAGE
+                    ) from error
 
     @property
     def images(self) -> list[str]:
@@ -126,7 +147,10 @@ class MapReader:
 
     def __getitem__(self, image: str) -> CamMaps:
         if image not in self._shard_of:
-            raise UserError(f"{image}: no maps of this image in {', '.join(map(str, self._paths))}; run its CAM stage again")
+            raise UserError(
+                f"{image}: no maps of this image in {', '.join(map(str, self._paths))}; run its "
+                "CAM stage again"
+            )
         path = self._shard_of[image]
         if path not in self._files:
             self._files[path] = open_shard(path, STAGE)
@@ -135,9 +159,13 @@ class MapReader:
         except UserError as error:
             raise UserError(f"{path}: image {image} {error}") from error
         except Exception as error:  # h5py reports damage with many kinds of exceptions
-            raise DamagedProduct(path, f"the {self._product} map of {image} is missing or damaged ({error})", STAGE) from error
+            raise DamagedProduct(
+                path, f"the {self._product} map of {image} is missing or damaged ({error})", STAGE
+            ) from error
         if not np.isfinite(maps.values).all():
-            raise DamagedProduct(path, f"the {self._product} map of {image} holds values that are not finite", STAGE)
+            raise DamagedProduct(
+                path, f"the {self._product} map of {image} holds values that are not finite", STAGE
+            )
         return maps
 
     def __getstate__(self) -> dict[str, object]:
@@ -148,7 +176,10 @@ def _read_maps(file: h5py.File, image: str, product: str) -> CamMaps:
     """Read the maps of an image, checking first that they are what :class:`MapWriter` writes."""
     group = child(file, image, h5py.Group)
     if product not in group:
-        raise UserError(f"has no {product} map; name another product, or remove the file and run its stage again")
+        raise UserError(
+            f"has no {product} map; name another product, or remove the file and run its stage "
+            "again"
+        )
     dataset = bounded(child(group, product, h5py.Dataset))
     attribute = group.attrs.get_id("classes")
     if (
@@ -158,7 +189,9 @@ def _read_maps(file: h5py.File, image: str, product: str) -> CamMaps:
         or 0 in dataset.shape
         or dataset.chunks != dataset.shape
     ):
-        raise ValueError(f"{dataset.dtype} {dataset.shape} with classes {attribute.dtype} {attribute.shape}")
+        raise ValueError(
+            f"{dataset.dtype} {dataset.shape} with classes {attribute.dtype} {attribute.shape}"
+        )
     if attribute.shape != (dataset.shape[0] - 1,):
         raise ValueError(f"{dataset.shape[0]} maps for {attribute.shape} classes")
     classes = np.asarray(group.attrs["classes"], np.uint8)

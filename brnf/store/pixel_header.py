@@ -38,7 +38,10 @@ def read_header(path: Path) -> Header:
     """
     with open_shard(path, STAGE) as file:
         try:
-            columns = {name: bounded(child(file, name, h5py.Dataset)) for name in (*COLUMNS, "images", *DESCRIPTION)}
+            columns = {
+                name: bounded(child(file, name, h5py.Dataset))
+                for name in (*COLUMNS, "images", *DESCRIPTION)
+            }
             dimension, classes = (_integer(file, name) for name in ("dimension", "classes"))
             kinds = {name: columns[name].dtype for name in columns if name != "images"}
             if kinds != {**COLUMNS, **DESCRIPTION} or columns["images"].dtype.kind != "S":
@@ -64,8 +67,20 @@ def _integer(file: h5py.File, name: str) -> int:
 def _fits(header: Header, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Tell whether the parts of a shard's description agree."""
     count = len(header.images)
-    described = header.grid.shape == (count, 2) and header.offset.shape == (count + 1,) and header.present.shape == (count, header.classes)
-    if not described or header.offset[0] != 0 or (np.diff(header.offset) < 0).any() or (header.grid < 0).any():
+    described = (
+        header.grid.shape == (count, 2)
+        and header.offset.shape == (count + 1,)
+        and header.present.shape == (count, header.classes)
+    )
+    if (
+        not described
+        or header.offset[0] != 0
+        or (np.diff(header.offset) < 0).any()
+        or (header.grid < 0).any()
+    ):
         return False
     rows = int(header.offset[-1])
-    return all(shape == ((rows, header.dimension) if name == "feature" else (rows,)) for name, shape in shapes.items())
+    return all(
+        shape == ((rows, header.dimension) if name == "feature" else (rows,))
+        for name, shape in shapes.items()
+    )

@@ -18,7 +18,14 @@ __all__ = ["BLOCK", "COLUMNS", "PixelBatch", "PixelRows", "PixelWriter", "write_
 BLOCK = 4096
 """Rows of a chunk, and of a block that is read at once."""
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
-COLUMNS = {"feature": np.float16, "score": np.float16, "background": np.float16, "label": np.uint8, "image": np.int32, "position": np.int32}
+COLUMNS = {
+    "feature": np.float16,
+    "score": np.float16,
+    "background": np.float16,
+    "label": np.uint8,
+    "image": np.int32,
+    "position": np.int32,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,12 @@ class PixelBatch:
         """Return the rows of all parts, one after another."""
         if len(parts) == 1:
             return parts[0]
-        return PixelBatch(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PixelBatch)))
+        return PixelBatch(
+            *(
+                np.concatenate([getattr(part, field.name) for part in parts])
+                for field in fields(PixelBatch)
+            )
+        )
 
 
 class PixelWriter:
@@ -103,20 +115,34 @@ class PixelWriter:
             UserError: a value is not finite or does not fit float16.
         """
         count = len(rows.position)
-        shapes = {"feature": (count, self._dimension), "score": (count,), "background": (count,), "label": (count,)}
+        shapes = {
+            "feature": (count, self._dimension),
+            "score": (count,),
+            "background": (count,),
+            "label": (count,),
+        }
         for name, shape in shapes.items():
             if getattr(rows, name).shape != shape:
-                raise ValueError(f"{rows.image}: {name} has shape {getattr(rows, name).shape}, not {shape}")
+                raise ValueError(
+                    f"{rows.image}: {name} has shape {getattr(rows, name).shape}, not {shape}"
+                )
         if rows.present.shape != (self._classes,) or not rows.present[0]:
-            raise ValueError(f"{rows.image}: present must be [{self._classes}] with the background true")
+            raise ValueError(
+                f"{rows.image}: present must be [{self._classes}] with the background true"
+            )
         for name in ("feature", "score", "background"):
             values = getattr(rows, name)
             # NaN fails the comparison too.
             if count and not np.abs(values).max() <= HALF_MAXIMUM:
                 raise UserError(
-                    f"{rows.image}: its {name} values are not finite or exceed float16; the network has diverged, lower its learning rate"
+                    f"{rows.image}: its {name} values are not finite or exceed float16; the "
+                    "network has diverged, lower its learning rate"
                 )
-        columns = {name: np.asarray(getattr(rows, name), dtype=kind) for name, kind in COLUMNS.items() if name != "image"}
+        columns = {
+            name: np.asarray(getattr(rows, name), dtype=kind)
+            for name, kind in COLUMNS.items()
+            if name != "image"
+        }
         columns["image"] = np.full(count, len(self._images), np.int32)
         self._images.append(rows.image)
         self._grid.append(rows.grid)
@@ -128,16 +154,26 @@ class PixelWriter:
             self._flush(whole_chunks=True)
 
     def _flush(self, whole_chunks: bool) -> None:
-        """Write waiting rows; only whole chunks while images still come, so that each chunk is written once."""
+        """Write waiting rows; only whole chunks while images still come, so that each chunk is
+        written once.
+        """
         joined = (
-            {name: np.concatenate([columns[name] for columns in self._waiting]) for name in COLUMNS} if self._waiting else self._no_rows()
+            {name: np.concatenate([columns[name] for columns in self._waiting]) for name in COLUMNS}
+            if self._waiting
+            else self._no_rows()
         )
-        rows = self._waiting_rows - self._waiting_rows % BLOCK if whole_chunks else self._waiting_rows
+        rows = (
+            self._waiting_rows - self._waiting_rows % BLOCK if whole_chunks else self._waiting_rows
+        )
         for name, values in joined.items():
             if name not in self._file:
                 chunk = (max(1, min(len(values), BLOCK)), *values.shape[1:])
                 self._file.create_dataset(
-                    name, shape=(0, *values.shape[1:]), maxshape=(None, *values.shape[1:]), dtype=values.dtype, chunks=chunk
+                    name,
+                    shape=(0, *values.shape[1:]),
+                    maxshape=(None, *values.shape[1:]),
+                    dtype=values.dtype,
+                    chunks=chunk,
                 )
             dataset = self._file[name]
             begin = dataset.shape[0]
@@ -148,7 +184,10 @@ class PixelWriter:
         self._disk.check()
 
     def _no_rows(self) -> dict[str, NDArray[Any]]:
-        return {name: np.zeros((0, self._dimension) if name == "feature" else 0, kind) for name, kind in COLUMNS.items()}
+        return {
+            name: np.zeros((0, self._dimension) if name == "feature" else 0, kind)
+            for name, kind in COLUMNS.items()
+        }
 
     def finish(self) -> None:
         """Write the last rows and what is known of the images."""

@@ -1,4 +1,5 @@
-"""The pixel store: one row of HDF5 for every grid position of every image (docs/method.md section 4).
+"""The pixel store: one row of HDF5 for every grid position of every image (docs/method.md section
+4).
 
 Rows lie as the images were appended; a reader of several shards puts the images into the order of
 their ids, so that nothing downstream depends on how many shards there are.
@@ -20,7 +21,15 @@ from brnf.store.hdf5 import open_shard
 from brnf.store.pixel_header import STAGE, read_header
 from brnf.store.pixel_rows import BLOCK, COLUMNS, PixelBatch, PixelRows, PixelWriter, write_pixels
 
-__all__ = ["BLOCK", "PixelBatch", "PixelRows", "PixelStore", "PixelWriter", "hold_out", "write_pixels"]
+__all__ = [
+    "BLOCK",
+    "PixelBatch",
+    "PixelRows",
+    "PixelStore",
+    "PixelWriter",
+    "hold_out",
+    "write_pixels",
+]
 
 POOL = 16
 """Blocks that are mixed in memory."""
@@ -36,12 +45,18 @@ def hold_out(images: Sequence[str], share: float) -> frozenset[str]:
     if share <= 0 or len(images) < 2:
         return frozenset()
     count = min(max(1, round(share * len(images))), len(images) - 1)
-    return frozenset(sorted(images, key=lambda image: (hashlib.sha256(f"held out {image}".encode()).digest(), image))[:count])
+    return frozenset(
+        sorted(
+            images, key=lambda image: (hashlib.sha256(f"held out {image}".encode()).digest(), image)
+        )[:count]
+    )
 
 
 @dataclass(frozen=True)
 class _Order:
-    """Chosen images one after another: ``start[i]`` is the first row of ``images[i]`` among the chosen rows."""
+    """Chosen images one after another: ``start[i]`` is the first row of ``images[i]`` among the
+    chosen rows.
+    """
 
     images: NDArray[np.int64]
     start: NDArray[np.int64]
@@ -73,21 +88,31 @@ class PixelStore:
         for path, shard in zip(self.paths, shards, strict=True):
             if (shard.dimension, shard.classes) != (shards[0].dimension, shards[0].classes):
                 raise UserError(
-                    f"{path}: its features or classes do not fit those of {self.paths[0]}; remove both and run store_pixels again"
+                    f"{path}: its features or classes do not fit those of {self.paths[0]}; remove "
+                    "both and run store_pixels again"
                 )
         self.dimension, self.classes = shards[0].dimension, shards[0].classes
-        entries = sorted((image, number, i) for number, shard in enumerate(shards) for i, image in enumerate(shard.images))
+        entries = sorted(
+            (image, number, i)
+            for number, shard in enumerate(shards)
+            for i, image in enumerate(shard.images)
+        )
         self.images: tuple[str, ...] = tuple(image for image, _, _ in entries)
         for (image, number, _), (following, _, _) in pairwise(entries):
             if image == following:
-                raise UserError(f"{self.paths[number]}: image {image} is stored twice; remove the shards and run store_pixels again")
+                raise UserError(
+                    f"{self.paths[number]}: image {image} is stored twice; remove the shards and "
+                    "run store_pixels again"
+                )
         counts = [np.diff(shard.offset) for shard in shards]
         places = [(number, i) for _, number, i in entries]
         self._shard = np.array([number for number, _ in places], np.int64)
         self._begin = np.array([shards[number].offset[i] for number, i in places], np.int64)
         self._count = np.array([counts[number][i] for number, i in places], np.int64)
         self._start = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._count)])
-        self.grid: NDArray[np.int32] = np.array([shards[number].grid[i] for number, i in places], np.int32).reshape(-1, 2)
+        self.grid: NDArray[np.int32] = np.array(
+            [shards[number].grid[i] for number, i in places], np.int32
+        ).reshape(-1, 2)
         present = np.array([shards[number].present[i] for number, i in places], np.bool_)
         self.present: NDArray[np.bool_] = present.reshape(-1, self.classes)
         self._index = {image: i for i, image in enumerate(self.images)}
@@ -108,19 +133,32 @@ class PixelStore:
             UserError: the image is not in the store or its rows are damaged.
         """
         if image not in self._index:
-            raise UserError(f"{image}: no pixels of this image in {', '.join(map(str, self.paths))}; run store_pixels again")
+            raise UserError(
+                f"{image}: no pixels of this image in {', '.join(map(str, self.paths))}; run "
+                "store_pixels again"
+            )
         index = self._index[image]
         path, begin, count = self.paths[self._shard[index]], self._begin[index], self._count[index]
         names = [name for name in COLUMNS if name != "image"]
-        columns = {name: self._read(path, name, begin, np.empty((count, *self._width(name)), COLUMNS[name])) for name in names}
+        columns = {
+            name: self._read(
+                path, name, begin, np.empty((count, *self._width(name)), COLUMNS[name])
+            )
+            for name in names
+        }
         height, width = (int(side) for side in self.grid[index])
-        if count and not 0 <= columns["position"].min() <= columns["position"].max() < height * width:
+        if (
+            count
+            and not 0 <= columns["position"].min() <= columns["position"].max() < height * width
+        ):
             raise DamagedProduct(path, f"positions of {image} lie outside of its grid", STAGE)
         if not np.isfinite(columns["feature"]).all():
             raise _not_finite(path, "feature")
         return PixelRows(image, (height, width), self.present[index], **columns)
 
-    def blocks(self, keep: Callable[[str], bool] | None = None, rows: int = BLOCK) -> Iterator[PixelBatch]:
+    def blocks(
+        self, keep: Callable[[str], bool] | None = None, rows: int = BLOCK
+    ) -> Iterator[PixelBatch]:
         """Go once through the rows in the order of the images' ids, a block at a time.
 
         Arguments:
@@ -139,17 +177,24 @@ class PixelStore:
             yield batch
 
     def shuffled_batches(
-        self, batch_rows: int, seed: int, keep: Callable[[str], bool] | None = None, epochs: int | None = None, done: int = 0
+        self,
+        batch_rows: int,
+        seed: int,
+        keep: Callable[[str], bool] | None = None,
+        epochs: int | None = None,
+        done: int = 0,
     ) -> Iterator[PixelBatch]:
         """Draw random rows, each once an epoch, whatever the number of shards.
 
         Pools of 16 random blocks of 4,096 neighbouring rows are read and permuted in memory.
 
         Arguments:
-            batch_rows: rows of a batch; fewer when the store has fewer, and in the last batch of the last epoch.
+            batch_rows: rows of a batch; fewer when the store has fewer, and in the last batch of
+                the last epoch.
             seed: of the order.
             keep: which images to draw from, all by default.
-            epochs: how often each row comes; None never ends, and its batches run on from one epoch into the next.
+            epochs: how often each row comes; None never ends, and its batches run on from one epoch
+                into the next.
             done: batches to leave out at the start; pools that held only these are not read.
 
         Raises:
@@ -171,18 +216,27 @@ class PixelStore:
                 if waiting == batch_rows:
                     yield PixelBatch.join(pending)
                     pending, waiting = [], 0
-            del pool  # before the next one is read: one pool at a time is all the memory that this takes
+            del (
+                pool
+            )  # before the next one is read: one pool at a time is all the memory that this takes
         if pending:
             yield PixelBatch.join(pending)
 
-    def _pools(self, order: _Order, seed: int, epochs: int | None, done: int) -> Iterator[tuple[PixelBatch, NDArray[np.int64]]]:
-        """Yield pools of random blocks, each with a permutation of its rows, from row ``done`` of the stream on."""
+    def _pools(
+        self, order: _Order, seed: int, epochs: int | None, done: int
+    ) -> Iterator[tuple[PixelBatch, NDArray[np.int64]]]:
+        """Yield pools of random blocks, each with a permutation of its rows, from row ``done`` of
+        the stream on.
+        """
         epoch, done = divmod(done, order.rows)
         while epochs is None or epoch < epochs:
             random = np.random.default_rng([seed, epoch])
             starts = random.permutation(np.arange(0, order.rows, BLOCK))
             for first in range(0, len(starts), POOL):
-                spans = [(int(start), min(int(start) + BLOCK, order.rows)) for start in starts[first : first + POOL]]
+                spans = [
+                    (int(start), min(int(start) + BLOCK, order.rows))
+                    for start in starts[first : first + POOL]
+                ]
                 permutation = random.permutation(sum(end - begin for begin, end in spans))
                 if done < len(permutation):
                     yield self._gather(order, spans), permutation[done:]
@@ -190,8 +244,12 @@ class PixelStore:
             epoch += 1
 
     def _order(self, keep: Callable[[str], bool] | None) -> _Order:
-        chosen = np.array([i for i, image in enumerate(self.images) if keep is None or keep(image)], np.int64)
-        return _Order(chosen, np.concatenate([np.zeros(1, np.int64), np.cumsum(self._count[chosen])]))
+        chosen = np.array(
+            [i for i, image in enumerate(self.images) if keep is None or keep(image)], np.int64
+        )
+        return _Order(
+            chosen, np.concatenate([np.zeros(1, np.int64), np.cumsum(self._count[chosen])])
+        )
 
     def _gather(self, order: _Order, spans: Sequence[tuple[int, int]]) -> PixelBatch:
         """Read spans of rows of ``order`` into one batch, neighbours in a file with one read."""
@@ -199,18 +257,30 @@ class PixelStore:
         batch = PixelBatch(
             np.empty(total, np.int64),
             np.empty(total, np.int32),
-            *(np.empty((total, *self._width(name)), COLUMNS[name]) for name in ("feature", "score", "background", "label")),
+            *(
+                np.empty((total, *self._width(name)), COLUMNS[name])
+                for name in ("feature", "score", "background", "label")
+            ),
         )
         filled = 0
         for begin, end in spans:
             for shard, source, count in self._runs(order, begin, end, batch, filled):
                 for name in ("feature", "score", "background", "label"):
-                    self._read(self.paths[shard], name, source, getattr(batch, name)[filled : filled + count])
+                    self._read(
+                        self.paths[shard],
+                        name,
+                        source,
+                        getattr(batch, name)[filled : filled + count],
+                    )
                 filled += count
         return batch
 
-    def _runs(self, order: _Order, begin: int, end: int, batch: PixelBatch, filled: int) -> list[tuple[int, int, int]]:
-        """Cut rows ``begin..end`` of ``order`` into runs (shard, first row in the file, rows) and note whose rows they are."""
+    def _runs(
+        self, order: _Order, begin: int, end: int, batch: PixelBatch, filled: int
+    ) -> list[tuple[int, int, int]]:
+        """Cut rows ``begin..end`` of ``order`` into runs (shard, first row in the file, rows) and
+        note whose rows they are.
+        """
         runs: list[tuple[int, int, int]] = []
         first = int(np.searchsorted(order.start, begin, side="right")) - 1
         last = int(np.searchsorted(order.start, end, side="left"))
@@ -220,7 +290,9 @@ class PixelStore:
             if high <= low:
                 continue
             inside = low - int(order.start[place])
-            batch.row[filled : filled + high - low] = self._start[image] + inside + np.arange(high - low)
+            batch.row[filled : filled + high - low] = (
+                self._start[image] + inside + np.arange(high - low)
+            )
             batch.image[filled : filled + high - low] = image
             filled += high - low
             shard, source = int(self._shard[image]), int(self._begin[image]) + inside
@@ -238,15 +310,22 @@ class PixelStore:
         if path not in self._files:
             self._files[path] = open_shard(path, STAGE)
         try:
-            if (path, name) not in self._columns:  # looking a column up takes as long as reading an image's rows of it
+            if (
+                (path, name) not in self._columns
+            ):  # looking a column up takes as long as reading an image's rows of it
                 self._columns[path, name] = self._files[path][name]
             if len(into):
-                self._columns[path, name].read_direct(into, np.s_[int(begin) : int(begin) + len(into)])
+                self._columns[path, name].read_direct(
+                    into, np.s_[int(begin) : int(begin) + len(into)]
+                )
         except Exception as error:  # h5py reports damage with many kinds of exceptions
             raise DamagedProduct(path, f"its column {name} is damaged ({error})", STAGE) from error
         if name == "label" and len(into) and into.max() >= self.classes:
-            raise DamagedProduct(path, f"holds class {into.max()}, but knows {self.classes} classes only", STAGE)
-        # Features are looked at where rows come in order: too slow for random draws, and each of these follows a pass in order.
+            raise DamagedProduct(
+                path, f"holds class {into.max()}, but knows {self.classes} classes only", STAGE
+            )
+        # Features are looked at where rows come in order: too slow for random draws, and each of
+        # these follows a pass in order.
         if name in ("score", "background") and not np.isfinite(into).all():
             raise _not_finite(path, name)
         return into

@@ -1,6 +1,7 @@
 """Records of one layout on the disk, read by position.
 
-A memory map would do the same, but what is read of it counts as memory of the process, up to the size of the file.
+A memory map would do the same, but what is read of it counts as memory of the process, up to the
+size of the file.
 """
 
 import math
@@ -20,7 +21,8 @@ def write_records(path: Path, records: int, blocks: Iterable[NDArray[Any]]) -> N
     Arguments:
         path: the file.
         records: how many all blocks hold.
-        blocks: arrays [n, ...] of the same dtype, plain or structured, and of the same shape behind the first axis.
+        blocks: arrays [n, ...] of the same dtype, plain or structured, and of the same shape behind
+            the first axis.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
@@ -28,7 +30,11 @@ def write_records(path: Path, records: int, blocks: Iterable[NDArray[Any]]) -> N
     with path.open("wb") as file:
         for block in blocks:
             if not file.tell():
-                layout = {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False, "shape": (records, *block.shape[1:])}
+                layout = {
+                    "descr": np.lib.format.dtype_to_descr(block.dtype),
+                    "fortran_order": False,
+                    "shape": (records, *block.shape[1:]),
+                }
                 np.lib.format.write_array_header_1_0(file, layout)
             file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
 
@@ -53,7 +59,9 @@ class Records:
     def __getitem__(self, positions: NDArray[np.integer]) -> NDArray[Any]:
         """Return the records at these positions, [n, ...], in memory of their own."""
         found = np.empty((len(positions), *self._shape), self.dtype)
-        for row, position in zip(found.reshape(-1).view(np.uint8).reshape(-1, self._size), positions, strict=True):
+        for row, position in zip(
+            found.reshape(-1).view(np.uint8).reshape(-1, self._size), positions, strict=True
+        ):
             self._file.seek(self._start + int(position) * self._size)
             if self._file.readinto(row.data) != self._size:
                 raise EOFError(f"{self._file.name}: ends before record {position}")

@@ -1,8 +1,9 @@
 """Dictionaries of arrays that other code bases wrote, read without ever running code from them.
 
-SIPE, SFC, CLIP-ES and IRN keep the maps of an image by ``np.save(path, {"keys": ..., "IS_CAM": ...})``: a pickle, which the
-ordinary reader would obey like a program. Here nothing that the pickle names is called. Arrays, their types and torch's tensors
-are met by stand-ins that check every size against the bytes that are there; any other name ends the reading.
+SIPE, SFC, CLIP-ES and IRN keep the maps of an image by ``np.save(path, {"keys": ..., "IS_CAM":
+...})``: a pickle, which the ordinary reader would obey like a program. Here nothing that the pickle
+names is called. Arrays, their types and torch's tensors are met by stand-ins that check every size
+against the bytes that are there; any other name ends the reading.
 """
 
 import io
@@ -24,13 +25,29 @@ from brnf.errors import UserError
 __all__ = ["read_array_dictionary"]
 
 LARGEST_FILE = 2**31
-"""Bytes of the largest file, and of what an .npz may hold unpacked: the maps of one image take a few hundred MB at most."""
+"""Bytes of the largest file, and of what an .npz may hold unpacked: the maps of one image take a
+few hundred MB at most.
+"""
 PLAIN_TYPE = re.compile(r"[biufc]\d{1,2}|[SU][1-9]\d{0,4}")
 ORDERS = ("<", ">", "=", "|")
 """Byte orders; the last stands for types that have none."""
-# What makes objects of classes, looks things up elsewhere or multiplies: plain data and arrays never need it.
+# What makes objects of classes, looks things up elsewhere or multiplies: plain data and arrays
+# never need it.
 REFUSED = frozenset(
-    ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER", "DUP")
+    (
+        "INST",
+        "OBJ",
+        "NEWOBJ",
+        "NEWOBJ_EX",
+        "EXT1",
+        "EXT2",
+        "EXT4",
+        "PERSID",
+        "BINPERSID",
+        "NEXT_BUFFER",
+        "READONLY_BUFFER",
+        "DUP",
+    )
 )
 OPCODES = frozenset(opcode.name for opcode in pickletools.opcodes if opcode.proto <= 5) - REFUSED
 
@@ -39,12 +56,13 @@ def read_array_dictionary(path: Path, remedy: str) -> dict[str | int, NDArray[An
     """Read a dictionary of arrays: a pickled one in an ``.npy`` file, or a plain ``.npz``.
 
     Arguments:
-        path: written by ``np.save(path, dictionary)`` of any numpy, in any pickle protocol, or by ``np.savez``.
+        path: written by ``np.save(path, dictionary)`` of any numpy, in any pickle protocol, or by
+            ``np.savez``.
         remedy: what the user can do when it cannot be read.
 
     Returns:
-        The arrays by name. Numbers, strings and torch's tensors become arrays too, and so do flat lists: of numbers as such,
-        of anything else as an array of objects.
+        The arrays by name. Numbers, strings and torch's tensors become arrays too, and so do flat
+        lists: of numbers as such, of anything else as an array of objects.
 
     Raises:
         UserError: the file is missing, damaged, too large, or holds anything else.
@@ -58,7 +76,9 @@ def read_array_dictionary(path: Path, remedy: str) -> dict[str | int, NDArray[An
         return _unpack(data) if data.startswith(b"PK") else _unpickle(data)
     except Exception as error:  # damaged bytes cause whatever they happen to cause
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: no dictionary of arrays, or damaged ({reason}); {remedy}") from error
+        raise UserError(
+            f"{path}: no dictionary of arrays, or damaged ({reason}); {remedy}"
+        ) from error
 
 
 def _unpack(data: bytes) -> dict[str | int, NDArray[Any]]:
@@ -75,7 +95,10 @@ def _unpack(data: bytes) -> dict[str | int, NDArray[Any]]:
 def _unpickle(data: bytes) -> dict[str | int, NDArray[Any]]:
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
     shape, _, kind = read_header(file)
     if kind != np.dtype(object) or shape != ():
         raise pickle.UnpicklingError(f"holds an array of {kind} {shape} instead")
@@ -89,11 +112,15 @@ def _unpickle(data: bytes) -> dict[str | int, NDArray[Any]]:
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuse what plain data never need, and memo places beyond the number of values: the unpickler would make room for all."""
+    """Refuse what plain data never need, and memo places beyond the number of values: the unpickler
+    would make room for all.
+    """
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name not in OPCODES:
             raise pickle.UnpicklingError(f"{opcode.name} is not admitted")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (not isinstance(argument, int) or not 0 <= argument <= number):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (
+            not isinstance(argument, int) or not 0 <= argument <= number
+        ):
             raise pickle.UnpicklingError(f"memo place {argument} after {number} steps")
 
 
@@ -168,10 +195,14 @@ class _Array(_StandIn):
         raw = content.encode("latin1") if isinstance(content, str) else content  # str from Python 2
         if not isinstance(raw, bytes | bytearray) or len(raw) != count * dtype.itemsize:
             raise pickle.UnpicklingError(f"array of shape {shape} without its bytes")
-        self.values = np.frombuffer(bytearray(raw), dtype).reshape(shape, order="F" if order == "F" else "C")
+        self.values = np.frombuffer(bytearray(raw), dtype).reshape(
+            shape, order="F" if order == "F" else "C"
+        )
 
     @classmethod
-    def of_buffer(cls, buffer: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> "_Array":
+    def of_buffer(
+        cls, buffer: Any, kind: Any, shape: Any, order: Any, axes: Any = None
+    ) -> "_Array":
         """Stand in for numpy's ``_frombuffer`` (protocol 5)."""
         array = cls()
         array._fill(buffer, kind, shape, str(order))
@@ -194,7 +225,9 @@ class _Array(_StandIn):
         if not isinstance(storage, _Storage) or math.prod(size) > len(storage.values):
             raise pickle.UnpicklingError("tensor without its values")
         tensor = torch.as_strided(storage.values, size, stride, offset)
-        return cls((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy())
+        return cls(
+            (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+        )
 
 
 class _Storage(_StandIn):
@@ -257,8 +290,12 @@ def _plain(value: Any) -> NDArray[Any]:
         return _objects(value.entries).reshape(value.shape)
     if isinstance(value, list | tuple):
         entries = _objects(value)
-        # A place in a list costs two bytes, however large what it refers to: only numbers are copied.
-        numbers = all(isinstance(entry, bool | int | float | complex) or getattr(entry, "shape", None) == () for entry in entries)
+        # A place in a list costs two bytes, however large what it refers to: only numbers are
+        # copied.
+        numbers = all(
+            isinstance(entry, bool | int | float | complex) or getattr(entry, "shape", None) == ()
+            for entry in entries
+        )
         return np.asarray(entries.tolist()) if numbers else entries
     return np.asarray(_single(value))
 

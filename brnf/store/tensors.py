@@ -28,14 +28,21 @@ def read_tensors(path: Path, remedy: str, stage: str | None = None) -> Any:
     try:
         _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler meets damaged bytes with whatever they happen to cause
+    except (
+        Exception
+    ) as error:  # the unpickler meets damaged bytes with whatever they happen to cause
         if stage is not None:
-            raise DamagedProduct(path, "damaged, or not a torch file of plain tensors", stage) from error
-        raise UserError(f"{path}: damaged, or not a torch file of plain tensors; {remedy}") from error
+            raise DamagedProduct(
+                path, "damaged, or not a torch file of plain tensors", stage
+            ) from error
+        raise UserError(
+            f"{path}: damaged, or not a torch file of plain tensors; {remedy}"
+        ) from error
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the checksums of an archive, which torch writes but does not look at: damaged numbers would pass, and damaged sizes crash.
+    """Compare the checksums of an archive, which torch writes but does not look at: damaged numbers
+    would pass, and damaged sizes crash.
 
     Files of before torch 1.6 are no archives and have none.
     """
@@ -47,6 +54,7 @@ def _check_sums(path: Path) -> None:
 
 def write_tensors(path: Path, content: Any) -> None:
     """Write tensors and plain values, whole or not at all; equal content gives equal bytes."""
-    # Given a name, torch would write that into the file, and a temporary name is never the same twice.
+    # Given a name, torch would write that into the file, and a temporary name is never the same
+    # twice.
     with whole_file(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)

@@ -1,1 +1,3 @@
-"""What the workflow asks of Python while it is parsed: configuration, command lines, fingerprints. Imports nothing heavy."""
+"""What the workflow asks of Python while it is parsed: configuration, command lines, fingerprints.
+Imports nothing heavy.
+"""

@@ -1,4 +1,6 @@
-"""The line that is printed for a stage that could not print one itself: it was killed, or crashed within a library."""
+"""The line that is printed for a stage that could not print one itself: it was killed, or crashed
+within a library.
+"""
 
 import signal
 
@@ -13,7 +15,9 @@ TOLD = {
 
 
 def _shell_prefix() -> str:
-    cases = " ".join(f'{128 + number}) echo "error: the stage {told}" >&2 ;;' for number, told in TOLD.items())
+    cases = " ".join(
+        f'{128 + number}) echo "error: the stage {told}" >&2 ;;' for number, told in TOLD.items()
+    )
     return f"set -euo pipefail; trap 'case $? in {cases} esac' EXIT;"
 
 

@@ -1,4 +1,6 @@
-"""Options that others make meaningless: they stay away from a stage's command line, so that changing one reruns nothing."""
+"""Options that others make meaningless: they stay away from a stage's command line, so that
+changing one reruns nothing.
+"""
 
 import fnmatch
 from collections.abc import Callable, Mapping
@@ -18,16 +20,32 @@ _FITTED = " ".join(
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("index_images", lambda options: options["kind"] != "coco", "labels_from overlap crowds"),
     ("index_images", lambda options: options["labels_from"] != "masks", "overlap"),
-    ("train_base train_brnf train_boundaries", lambda options: options["steps"] is not None, "epochs"),
+    (
+        "train_base train_brnf train_boundaries",
+        lambda options: options["steps"] is not None,
+        "epochs",
+    ),
     ("train_base", lambda options: options["method"] != "sfc", "sfc_*"),
     ("train_base", lambda options: options["method"] == "sfc", "seed_rule"),
     ("train_base train_brnf", lambda options: not options["fit_classifier"], "classifier_penalty"),
     ("train_base train_brnf", lambda options: options["trainable_stages"] == 0, "detach_sides"),
     ("train_brnf", lambda options: not options["guidance"], "lambda_gui"),
     ("train_brnf", lambda options: not options["ccnf"], "lambda_cal"),
-    ("train_brnf", lambda options: not options["fscl"], "lambda_nce nce_temperature sample_width samples_per_step bank_*"),
-    ("train_brnf", lambda options: not options["ccnf"] and not options["fscl"], "flow_* tau_* labels_from online_*"),
-    ("train_brnf", lambda options: options["flow_temperature"] != "auto", "flow_target online_refit_*"),
+    (
+        "train_brnf",
+        lambda options: not options["fscl"],
+        "lambda_nce nce_temperature sample_width samples_per_step bank_*",
+    ),
+    (
+        "train_brnf",
+        lambda options: not options["ccnf"] and not options["fscl"],
+        "flow_* tau_* labels_from online_*",
+    ),
+    (
+        "train_brnf",
+        lambda options: options["flow_temperature"] != "auto",
+        "flow_target online_refit_*",
+    ),
     ("train_flow", lambda options: options["temperature"] != "auto", "target"),
     ("train_flow", lambda options: options["final_rate"] == 1, "decay"),
     ("train_brnf", lambda options: options["flow_final_rate"] == 1, "flow_decay"),
@@ -36,8 +54,16 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("train_flow", lambda options: options["density"] != "flow", _FITTED),
     ("train_flow", lambda options: options["density"] != "gmm", "components"),
     ("make_boundary_labels", lambda options: not options["ignore_unsure"], "background_factor"),
-    ("make_pseudo_labels", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* unary"),
-    ("predict_segmentation", lambda options: not options["crf"], "crf_iterations gaussian_* bilateral_* crf_minimum"),
+    (
+        "make_pseudo_labels",
+        lambda options: not options["crf"],
+        "crf_iterations gaussian_* bilateral_* unary",
+    ),
+    (
+        "predict_segmentation",
+        lambda options: not options["crf"],
+        "crf_iterations gaussian_* bilateral_* crf_minimum",
+    ),
     ("train_segmentation", lambda options: bool(options["scales"]), "scale_low scale_high"),
     ("train_segmentation", lambda options: options["head"] != "aspp", "head_width norm_momentum"),
     ("train_segmentation", lambda options: not options["trainable_stages"], "frozen_batch_norm"),
@@ -52,5 +78,14 @@ def without_idle(stage: str, options: Options) -> dict[str, Any]:
         stage: its name.
         options: all of its options by name.
     """
-    idle = [pattern for stages, when, names in IDLE if stage in stages.split() and when(options) for pattern in names.split()]
-    return {name: value for name, value in options.items() if not any(fnmatch.fnmatchcase(name, pattern) for pattern in idle)}
+    idle = [
+        pattern
+        for stages, when, names in IDLE
+        if stage in stages.split() and when(options)
+        for pattern in names.split()
+    ]
+    return {
+        name: value
+        for name, value in options.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in idle)
+    }

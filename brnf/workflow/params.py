@@ -26,7 +26,14 @@ SOURCES: dict[str, dict[str, str]] = {
     "store_pixels": {"": "", "cam": ""},
     "train_flow": {"flow": ""},
     "denoise_seeds": {"round": ""},
-    "train_brnf": {"": "", "backbone": "", "cam": "", "model": "", "online": "flow_", "flow.tau": "tau_"},
+    "train_brnf": {
+        "": "",
+        "backbone": "",
+        "cam": "",
+        "model": "",
+        "online": "flow_",
+        "flow.tau": "tau_",
+    },
     "make_pseudo_labels": {"pseudo_labels": ""},
     "make_boundary_labels": {"random_walk": ""},
     "train_boundaries": {"backbone": "", "random_walk": ""},
@@ -48,19 +55,23 @@ SOURCES: dict[str, dict[str, str]] = {
 }
 """Sections of the configuration that a stage takes options from -> prefix of the option's name.
 
-A section called ``""`` is the top level, ``round`` the section of bsdnf for the model, ``model`` the section of its
-network, ``online`` that of its online flow.
+A section called ``""`` is the top level, ``round`` the section of bsdnf for the model, ``model``
+the section of its network, ``online`` that of its online flow.
 """
 
 
-def stage_options(stage: str, experiment: Experiment, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a stage: from the sections of the configuration that concern it, or given by the rule.
+def stage_options(
+    stage: str, experiment: Experiment, model: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a stage: from the sections of the configuration that concern it, or
+    given by the rule.
 
     Arguments:
         stage: its name.
         experiment: supplies the sections.
         model: decides between both rounds of denoising and between the networks.
-        given: options that the rule knows, such as ``seed`` and ``split``; those that the stage lacks are an error.
+        given: options that the rule knows, such as ``seed`` and ``split``; those that the stage
+            lacks are an error.
 
     Raises:
         LookupError: a given option does not exist.
@@ -72,7 +83,9 @@ def stage_options(stage: str, experiment: Experiment, model: str, given: Mapping
     found: dict[str, Any] = {}
     for section, prefix in SOURCES[stage].items():
         found.update(_flat(_section(section, experiment, model), prefix, section))
-    return {name: given.get(name, found.get(name)) for name in names if name in given or name in found}
+    return {
+        name: given.get(name, found.get(name)) for name in names if name in given or name in found
+    }
 
 
 def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
@@ -83,7 +96,11 @@ def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, A
         return experiment.network(model)
     if section == "online":
         return experiment.online_flow(model)
-    path = f"bsdnf.{'base' if kind_of(model) in BASE_MODELS else 'final'}" if section == "round" else section
+    path = (
+        f"bsdnf.{'base' if kind_of(model) in BASE_MODELS else 'final'}"
+        if section == "round"
+        else section
+    )
     for key in path.split("."):
         settings = settings[key]
     return settings
@@ -113,7 +130,8 @@ def command_line(options: Mapping[str, Any]) -> str:
 
 @cache
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return the fields of a stage's ``Options``, inherited ones first, read from its source without importing it.
+    """Return the fields of a stage's ``Options``, inherited ones first, read from its source
+    without importing it.
 
     Raises:
         LookupError: the module has no such class.
@@ -122,14 +140,31 @@ def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
 
 
 def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
-    """Return the fields of a dataclass in its order (the last base first); its bases are imported from the package."""
+    """Return the fields of a dataclass in its order (the last base first); its bases are imported
+    from the package.
+    """
     file = root.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_text(), str(file))
-    origin = {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
+    origin = {
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            inherited = [field for base in reversed(bases) for field in _fields(origin.get(base, module), base, root)]
-            own = [field.target.id for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
-            return tuple(dict.fromkeys((*inherited, *own)))  # a field declared again keeps its place
+            inherited = [
+                field
+                for base in reversed(bases)
+                for field in _fields(origin.get(base, module), base, root)
+            ]
+            own = [
+                field.target.id
+                for field in node.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            ]
+            return tuple(
+                dict.fromkeys((*inherited, *own))
+            )  # a field declared again keeps its place
     raise LookupError(f"{file}: no class {name}")

@@ -1,4 +1,6 @@
-"""Go on with a workflow whose Snakemake was killed: `python -m brnf.workflow.resume --cores all --configfile ...`."""
+"""Go on with a workflow whose Snakemake was killed: `python -m brnf.workflow.resume --cores all
+--configfile ...`.
+"""
 
 import argparse
 import os
@@ -24,7 +26,8 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 def claim(folder: Path) -> None:
-    """Make sure that no Snakemake lives in a folder, and keep others from resuming there until this process ends.
+    """Make sure that no Snakemake lives in a folder, and keep others from resuming there until this
+    process ends.
 
     The claim outlives :func:`os.execv`: it is Snakemake's own then.
 
@@ -39,7 +42,10 @@ def claim(folder: Path) -> None:
     if living or not alone:
         os.close(handle)
         owner = living[0] if living else "another resumption"
-        raise UserError(f"{folder}: {owner} is at work here; wait for it or stop it (kill -TERM lets its running jobs finish)")
+        raise UserError(
+            f"{folder}: {owner} is at work here; wait for it or stop it (kill -TERM lets its "
+            "running jobs finish)"
+        )
 
 
 def wait_for_jobs(folder: Path, survivors: str) -> None:
@@ -47,8 +53,8 @@ def wait_for_jobs(folder: Path, survivors: str) -> None:
 
     Arguments:
         folder: in which the workflow runs.
-        survivors: what to do with such jobs: ``wait`` for them, ``stop`` those of this machine (trainings leave a checkpoint), or
-            ``refuse``.
+        survivors: what to do with such jobs: ``wait`` for them, ``stop`` those of this machine
+            (trainings leave a checkpoint), or ``refuse``.
 
     Raises:
         UserError: there is one and it shall not be waited for.
@@ -57,10 +63,17 @@ def wait_for_jobs(folder: Path, survivors: str) -> None:
     while living := jobs(folder):
         names = ", ".join(map(str, living))
         if survivors == "refuse":
-            raise UserError(f"{folder}: still at work after its Snakemake was killed: {names}; wait for it or stop it")
+            raise UserError(
+                f"{folder}: still at work after its Snakemake was killed: {names}; wait for it or "
+                "stop it"
+            )
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            print(f"resume: waiting for what outlived its Snakemake: {names}", file=sys.stderr, flush=True)
+            print(
+                f"resume: waiting for what outlived its Snakemake: {names}",
+                file=sys.stderr,
+                flush=True,
+            )
         for job in living if survivors == "stop" else ():
             if job.process is not None and job.process not in asked:
                 asked.add(job.process)
@@ -73,7 +86,12 @@ def unlock(folder: Path, words: Sequence[str]) -> None:
     """Remove Snakemake's lock from a folder in which nobody is at work."""
     if not any((folder / ".snakemake" / "locks").glob("*.lock")):
         return
-    done = subprocess.run([*SNAKEMAKE, "--unlock", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [*SNAKEMAKE, "--unlock", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode:
         print(done.stdout, end="", file=sys.stderr)
         sys.exit(done.returncode)
@@ -81,7 +99,8 @@ def unlock(folder: Path, words: Sequence[str]) -> None:
 
 
 def resume(words: Sequence[str], survivors: str) -> None:
-    """Become the Snakemake that goes on; jobs that the dead one left in the queue of a cluster are cancelled.
+    """Become the Snakemake that goes on; jobs that the dead one left in the queue of a cluster are
+    cancelled.
 
     Arguments:
         words: of the call that was interrupted; they may differ.
@@ -104,7 +123,9 @@ def resume(words: Sequence[str], survivors: str) -> None:
 
 def main() -> None:
     """Read the command line; status 2 and one line when somebody is at work in the folder."""
-    parser = argparse.ArgumentParser(prog="python -m brnf.workflow.resume", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m brnf.workflow.resume", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "--survivors",
         choices=("wait", "stop", "refuse"),
@@ -112,7 +133,11 @@ def main() -> None:
         help="what to do with jobs that outlived their Snakemake: wait until they end (default), stop them (a training leaves a "
         "checkpoint), or refuse to go on",
     )
-    parser.add_argument("snakemake", nargs=argparse.REMAINDER, help="arguments of Snakemake, as in the call that was interrupted")
+    parser.add_argument(
+        "snakemake",
+        nargs=argparse.REMAINDER,
+        help="arguments of Snakemake, as in the call that was interrupted",
+    )
     known, words = parser.parse_known_args()
     words = [*words, *known.snakemake]
     try:

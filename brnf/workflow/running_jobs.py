@@ -34,7 +34,9 @@ class Job:
 
 
 def controllers(folder: Path) -> list[str]:
-    """Return a line for each Snakemake that lives in a folder, announced or seen on this machine, and forget the dead."""
+    """Return a line for each Snakemake that lives in a folder, announced or seen on this machine,
+    and forget the dead.
+    """
     living = []
     for path in sorted(controllers_folder(folder).glob("[!.]*")):
         if is_held(path):
@@ -42,17 +44,34 @@ def controllers(folder: Path) -> list[str]:
         else:
             path.unlink(missing_ok=True)
     return living or [
-        f"process {process.pid}: {shlex.join(words)}" for process, words in _processes() if _is_snakemake(process, words, folder)
+        f"process {process.pid}: {shlex.join(words)}"
+        for process, words in _processes()
+        if _is_snakemake(process, words, folder)
     ]
 
 
 def jobs(folder: Path) -> list[Job]:
-    """Return the jobs that live: on this machine, and wherever the lock of an output in ``results`` is held."""
+    """Return the jobs that live: on this machine, and wherever the lock of an output in ``results``
+    is held.
+    """
     place = str(controllers_folder(folder))
-    children = [(process.pid, words) for process, words in _processes() if os.path.dirname(_controller(process)) == place]
+    children = [
+        (process.pid, words)
+        for process, words in _processes()
+        if os.path.dirname(_controller(process)) == place
+    ]
     stages = [Job(name, process) for process, words in children if (name := _stage(words))]
-    locks = (Path(parent, name) for parent, _, names in os.walk(folder / "results") for name in names if name.endswith(".lock"))
-    held = [Job(f"the writer of {lock.with_name(lock.name[1:-5]).relative_to(folder)}") for lock in sorted(locks) if is_held(lock)]
+    locks = (
+        Path(parent, name)
+        for parent, _, names in os.walk(folder / "results")
+        for name in names
+        if name.endswith(".lock")
+    )
+    held = [
+        Job(f"the writer of {lock.with_name(lock.name[1:-5]).relative_to(folder)}")
+        for lock in sorted(locks)
+        if is_held(lock)
+    ]
     return stages or held or [Job(words[0], process) for process, words in children]
 
 
@@ -67,7 +86,12 @@ def _processes() -> Iterator[tuple[psutil.Process, list[str]]]:
 def _is_snakemake(process: psutil.Process, words: Sequence[str], folder: Path) -> bool:
     """Tell whether a process is a Snakemake of its own in a folder, not the job of one."""
     program = words[1:] if Path(words[0]).name.startswith("python") else words
-    if not (program[:2] == ["-m", "snakemake"] or (program and Path(program[0]).name == "snakemake")) or "--mode" in words:
+    if (
+        not (
+            program[:2] == ["-m", "snakemake"] or (program and Path(program[0]).name == "snakemake")
+        )
+        or "--mode" in words
+    ):
         return False
     try:
         return Path(process.cwd()) == folder.resolve()

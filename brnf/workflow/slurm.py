@@ -1,7 +1,8 @@
-"""SLURM for the profile ``slurm-generic``, and the jobs that a dead controller of either profile left behind.
+"""SLURM for the profile ``slurm-generic``, and the jobs that a dead controller of either profile
+left behind.
 
-``submit`` and ``status`` are called by Snakemake's executor cluster-generic. ``settle`` ends what a dead run left in the queue
-and in the results, so that another may begin.
+``submit`` and ``status`` are called by Snakemake's executor cluster-generic. ``settle`` ends what a
+dead run left in the queue and in the results, so that another may begin.
 """
 
 import json
@@ -35,7 +36,9 @@ __all__ = [
 PREFIX = "brnf_"
 """Begins the names of our jobs in both profiles."""
 RECORDS = Path(".snakemake", "slurm_jobs")
-"""Where a job of slurm-generic notes its start and its end, for sites that forget a job soon after it has ended."""
+"""Where a job of slurm-generic notes its start and its end, for sites that forget a job soon after
+it has ended.
+"""
 OPTIONS = {
     "mem_mb": "--mem=",
     "runtime": "--time=",
@@ -45,10 +48,22 @@ OPTIONS = {
     "constraint": "--constraint=",
     "qos": "--qos=",
 }
-"""Resource of a rule -> option of sbatch that its value is appended to; a resource that is missing or 0 is none."""
+"""Resource of a rule -> option of sbatch that its value is appended to; a resource that is missing
+or 0 is none.
+"""
 RUNS = Path(".snakemake", "slurm_runs")
 """A file for each experiment of which a run has begun and not ended by itself."""
-FAILED = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT")
+FAILED = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+)
 USAGE = """usage: python -m brnf.workflow.slurm submit SCRIPT
        python -m brnf.workflow.slurm status NUMBER
        python -m brnf.workflow.slurm settle [words of the Snakemake command of the dead run ...]"""
@@ -72,8 +87,8 @@ def submit(script: Path) -> str:
     """Submit a job script and return the number of the job.
 
     Arguments:
-        script: that Snakemake wrote, with the job's properties in a comment; notes of start and end are put around its
-            command.
+        script: that Snakemake wrote, with the job's properties in a comment; notes of start and end
+            are put around its command.
 
     Raises:
         UserError: SLURM refuses the job.
@@ -81,21 +96,32 @@ def submit(script: Path) -> str:
     text = script.read_text()
     job = json.loads(text.split("# properties = ", 1)[1].splitlines()[0])
     resources = job["resources"]
-    comment = "_".join([f"rule_{job['rule']}", *(["wildcards", *job["wildcards"].values()] if job["wildcards"] else [])]).replace("/", "_")
+    comment = "_".join(
+        [
+            f"rule_{job['rule']}",
+            *(["wildcards", *job["wildcards"].values()] if job["wildcards"] else []),
+        ]
+    ).replace("/", "_")
     options = [
         f"--job-name={PREFIX}{job['rule']}",
         f"--comment={comment}",
         f"--output={RECORDS}/%j.log",
         f"--cpus-per-task={resources.get('cpus_per_task', job['threads'])}",
     ]
-    options += [f"{option}{resources[name]}" for name, option in OPTIONS.items() if resources.get(name)]
+    options += [
+        f"{option}{resources[name]}" for name, option in OPTIONS.items() if resources.get(name)
+    ]
     options += shlex.split(str(resources.get("slurm_extra", "")))
     RECORDS.mkdir(parents=True, exist_ok=True)
     record = f"{shlex.quote(str(RECORDS.resolve()))}/$SLURM_JOB_ID"
     start = f"echo start $(date +%s.%N) gpu ${{CUDA_VISIBLE_DEVICES:-none}} {shlex.quote(comment)} >> {record}"
     end = f"trap 'echo end $? $(date +%s.%N) >> {record}' EXIT"
     shebang, _, body = text.partition("\n")
-    return _call(["sbatch", "--parsable", *options], script="\n".join([shebang, start, end, body])).strip().split(";")[0]
+    return (
+        _call(["sbatch", "--parsable", *options], script="\n".join([shebang, start, end, body]))
+        .strip()
+        .split(";")[0]
+    )
 
 
 def status(number: str) -> str:
@@ -107,13 +133,21 @@ def status(number: str) -> str:
         number: of the job.
     """
     try:
-        states = _call(["squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T"]).split()
+        states = _call(
+            ["squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T"]
+        ).split()
     except UserError as error:
         if "Invalid job id" not in str(error):
             return "running"
         states = []
     if states:
-        return "success" if states[0] == "COMPLETED" else "failed" if states[0] in FAILED else "running"
+        return (
+            "success"
+            if states[0] == "COMPLETED"
+            else "failed"
+            if states[0] in FAILED
+            else "running"
+        )
     record = RECORDS / number
     ended = record.read_text().splitlines()[-1:] if record.exists() else []
     return "success" if ended and ended[0].startswith("end 0 ") else "failed"
@@ -148,11 +182,16 @@ def at_work(folder: Path, names: Collection[str]) -> list[Job]:
         UserError: SLURM does not answer.
     """
     found = ((job, job.comment.partition("_wildcards_")[2]) for job in queued_jobs(folder))
-    return [job for job, wildcards in found if not wildcards or any(f"{wildcards}_".startswith(f"{name}_") for name in names)]
+    return [
+        job
+        for job, wildcards in found
+        if not wildcards or any(f"{wildcards}_".startswith(f"{name}_") for name in names)
+    ]
 
 
 def begin(folder: Path, names: Collection[str], submits: bool) -> None:
-    """Note that a run begins, unless an earlier one was killed and what it left has not been settled.
+    """Note that a run begins, unless an earlier one was killed and what it left has not been
+    settled.
 
     Arguments:
         folder: from which Snakemake was called.
@@ -164,10 +203,16 @@ def begin(folder: Path, names: Collection[str], submits: bool) -> None:
     """
     killed = [name for name in names if (folder / RUNS / name).exists()]
     if killed:
-        raise UserError(f"results/{killed[0]}: its last run on SLURM was killed; end what that left as docs/cluster.md says")
+        raise UserError(
+            f"results/{killed[0]}: its last run on SLURM was killed; end what that left as "
+            "docs/cluster.md says"
+        )
     others = " ".join(job.number for job in (at_work(folder, names) if submits else []))
     if others:
-        raise UserError(f"SLURM jobs {others}: of another run in this folder; wait for them, or end them as docs/cluster.md says")
+        raise UserError(
+            f"SLURM jobs {others}: of another run in this folder; wait for them, or end them as "
+            "docs/cluster.md says"
+        )
     for name in names if submits else ():
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
         (folder / RUNS / name).touch()
@@ -192,8 +237,8 @@ def was_killed(folder: Path) -> bool:
 def cancel_jobs(folder: Path) -> list[Job]:
     """Cancel our jobs that work in a folder and return once none is left.
 
-    To be called when the run that submitted them is dead: a run to come would start the same jobs beside them. What they
-    lose is bounded by the checkpoints of the trainings.
+    To be called when the run that submitted them is dead: a run to come would start the same jobs
+    beside them. What they lose is bounded by the checkpoints of the trainings.
 
     Arguments:
         folder: from which Snakemake was called.
@@ -213,7 +258,8 @@ def cancel_jobs(folder: Path) -> list[Job]:
 
 
 def settle(folder: Path, words: Sequence[str]) -> list[str]:
-    """End what a killed run left in the queue and in the results, so that another may begin; a machine without SLURM has nothing.
+    """End what a killed run left in the queue and in the results, so that another may begin; a
+    machine without SLURM has nothing.
 
     Arguments:
         folder: from which Snakemake was called.
@@ -228,14 +274,17 @@ def settle(folder: Path, words: Sequence[str]) -> list[str]:
     jobs = cancel_jobs(folder) if shutil.which("squeue") else []
     lines = [f"cancelled job {job.number}, {job.state.lower()}: {job.comment}" for job in jobs]
     removed = discard_unrecorded(folder, words)
-    return lines + [f"removed {path}: made after the run was dead, by parameters that nobody wrote down" for path in removed]
+    return lines + [
+        f"removed {path}: made after the run was dead, by parameters that nobody wrote down"
+        for path in removed
+    ]
 
 
 def discard_unrecorded(folder: Path, words: Sequence[str]) -> list[Path]:
     """Remove the results of jobs that ended after their run was dead, and return their paths.
 
-    Nobody wrote down with which parameters they were made, so Snakemake would keep them whatever changes later. What is
-    older than the run is not touched.
+    Nobody wrote down with which parameters they were made, so Snakemake would keep them whatever
+    changes later. What is older than the run is not touched.
 
     Arguments:
         folder: from which Snakemake was called.
@@ -249,7 +298,9 @@ def discard_unrecorded(folder: Path, words: Sequence[str]) -> list[Path]:
         return []
     begun = min(run.stat().st_mtime for run in runs)
     found: list[Path] = []
-    for line in _call([sys.executable, "-m", "snakemake", "--summary", *words], folder=folder).splitlines():
+    for line in _call(
+        [sys.executable, "-m", "snakemake", "--summary", *words], folder=folder
+    ).splitlines():
         name, date, _, log, *_ = f"{line}\t\t\t".split("\t")
         unrecorded = log == "-" and date != "-"  # every rule has a log
         if unrecorded and (folder / name).stat().st_mtime >= begun:
@@ -267,14 +318,29 @@ def _call(command: Sequence[str], script: str | None = None, folder: Path | None
         UserError: it is missing or fails.
     """
     try:
-        done = subprocess.run(command, input=script, cwd=folder, capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS)
+        done = subprocess.run(
+            command,
+            input=script,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=TIMEOUT_SECONDS,
+        )
     except FileNotFoundError as error:
-        raise UserError(f"{command[0]}: not found; run on a machine that submits to SLURM, or choose another --workflow-profile") from error
+        raise UserError(
+            f"{command[0]}: not found; run on a machine that submits to SLURM, or choose another "
+            "--workflow-profile"
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{command[0]}: no answer within {TIMEOUT_SECONDS} s; see whether SLURM is up") from error
+        raise UserError(
+            f"{command[0]}: no answer within {TIMEOUT_SECONDS} s; see whether SLURM is up"
+        ) from error
     except subprocess.CalledProcessError as error:
         reason = " ".join(error.stderr.split()) or f"exit status {error.returncode}"
-        raise UserError(f"{command[0]}: {reason}; see docs/cluster.md on what is asked of SLURM") from error
+        raise UserError(
+            f"{command[0]}: {reason}; see docs/cluster.md on what is asked of SLURM"
+        ) from error
     return done.stdout
 
 

@@ -1,4 +1,5 @@
-"""Run a training in several processes of this machine as `torchrun` does, without its report on how they ended.
+"""Run a training in several processes of this machine as `torchrun` does, without its report on how
+they ended.
 
 python -m brnf.workflow.torchrun 2 brnf.stages.train_brnf --help
 """
@@ -17,14 +18,17 @@ __all__ = ["train_together"]
 
 
 def train_together(processes: int, module: str, words: Sequence[str]) -> int:
-    """Run a module in several processes that find each other, end all when one fails, and return the exit status.
+    """Run a module in several processes that find each other, end all when one fails, and return
+    the exit status.
 
     Arguments:
         processes: how many.
         module: with a ``__main__``.
         words: its command line.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process tells its own mistakes in one line
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # each process tells its own mistakes in one line
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -31,11 +31,17 @@ def test_sipe_shapes(sipe: CamNetwork) -> None:
 
 
 def test_sipe_last_stage_has_stride_one_and_no_dilation(sipe: CamNetwork) -> None:
-    convolutions = [module for name, module in sipe.backbone.network.named_modules() if "layer4" in name and isinstance(module, nn.Conv2d)]
+    convolutions = [
+        module
+        for name, module in sipe.backbone.network.named_modules()
+        if "layer4" in name and isinstance(module, nn.Conv2d)
+    ]
     assert len(convolutions) == 10
     assert all(conv.stride == (1, 1) and conv.dilation == (1, 1) for conv in convolutions)
     strides = [
-        module.stride for name, module in sipe.backbone.network.named_modules() if "layer3" in name and isinstance(module, nn.Conv2d)
+        module.stride
+        for name, module in sipe.backbone.network.named_modules()
+        if "layer3" in name and isinstance(module, nn.Conv2d)
     ]
     assert (2, 2) in strides
 
@@ -49,8 +55,12 @@ def test_gradients_stop_after_stage_two(sipe: CamNetwork) -> None:
     # BatchNorm's scale and shift among them, as in SIPE's code; its statistics stay.
     assert learning == {name for name in parameters if name.startswith(("layer3.", "layer4."))}
     assert len(learning) == 87 and {"layer3.0.bn1.weight", "layer4.2.bn3.bias"} < learning
-    assert not any(module.training for module in sipe.backbone.modules() if isinstance(module, nn.BatchNorm2d))
-    assert all(side.weight.grad is None for side in sipe.sides)  # the classifier's loss does not reach the side branches
+    assert not any(
+        module.training for module in sipe.backbone.modules() if isinstance(module, nn.BatchNorm2d)
+    )
+    assert all(
+        side.weight.grad is None for side in sipe.sides
+    )  # the classifier's loss does not reach the side branches
 
 
 def trained_by_the_features(network: CamNetwork) -> set[str]:
@@ -101,7 +111,11 @@ def test_features_are_four_unit_blocks_where_nothing_is_interpolated() -> None:
 
 @pytest.mark.parametrize(("stride", "grid"), [(8, (13, 17)), (16, (7, 9)), (32, (4, 5))])
 def test_dilated_strides(stride: int, grid: tuple[int, int]) -> None:
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", stride=stride, dilated=True, trainable_stages=4))
+    backbone = build_backbone(
+        BackboneOptions(
+            "tf_efficientnet_lite0", "none", stride=stride, dilated=True, trainable_stages=4
+        )
+    )
     with torch.no_grad():
         stages = backbone(torch.zeros(1, 3, 97, 130))
     assert backbone.channels == (24, 40, 112, 320)
@@ -110,8 +124,12 @@ def test_dilated_strides(stride: int, grid: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("stages", [0, 1, 2, 3, 4])
 def test_trainable_stages_of_a_network_with_other_names(stages: int) -> None:
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", dilated=True, trainable_stages=stages))
-    first = {0: 99, 1: 5, 2: 3, 3: 2, 4: 1}[stages]  # blocks.5-6 are stage 4, 3-4 stage 3, 2 stage 2, 1 stage 1
+    backbone = build_backbone(
+        BackboneOptions("tf_efficientnet_lite0", "none", dilated=True, trainable_stages=stages)
+    )
+    first = {0: 99, 1: 5, 2: 3, 3: 2, 4: 1}[
+        stages
+    ]  # blocks.5-6 are stage 4, 3-4 stage 3, 2 stage 2, 1 stage 1
     for name, parameter in backbone.network.named_parameters():
         block = int(name.split(".")[1]) if name.startswith("blocks") else 0
         assert parameter.requires_grad == (block >= first and "bn" not in name), name
@@ -123,25 +141,39 @@ def test_packaged_weights_give_the_packages_own_logits() -> None:
 
     from brnf.backbones.weights import _in_order
 
-    own = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(packaged_file("efficientnet_lite0"))).eval()
+    own = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=str(packaged_file("efficientnet_lite0"))
+    ).eval()
     ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     ours.load_state_dict(_in_order("tf_efficientnet_lite0", "efficientnet_lite0"), strict=False)
-    images = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)).float()
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "efficientnet_lite0", dilated=True))
+    images = torch.randint(
+        0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)
+    ).float()
+    backbone = build_backbone(
+        BackboneOptions("tf_efficientnet_lite0", "efficientnet_lite0", dilated=True)
+    )
     prepared = backbone.normalise(images)
     with torch.no_grad():
         # Both pad in their own way, for which a library may choose another kernel. Logits of up to
         # 7 in float32 are 9e-6 off those in float64.
         logits = own((images - 127) / 128)
         torch.testing.assert_close(ours(prepared.contiguous()), logits, atol=1e-4, rtol=0)
-        torch.testing.assert_close(backbone(prepared)[0], ours.forward_intermediates(prepared)[1][1], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            backbone(prepared)[0], ours.forward_intermediates(prepared)[1][1], atol=1e-3, rtol=1e-3
+        )
 
 
 def test_weights_from_a_file(tmp_path) -> None:
     source = build_backbone(SIPE)
     file = tmp_path / "resnet50.pth"
     torch.save(
-        {"state_dict": {f"module.{key}": value for key, value in source.network.state_dict().items()} | {"fc.weight": torch.zeros(1)}}, file
+        {
+            "state_dict": {
+                f"module.{key}": value for key, value in source.network.state_dict().items()
+            }
+            | {"fc.weight": torch.zeros(1)}
+        },
+        file,
     )
     loaded = build_backbone(BackboneOptions("resnet50", str(file)))
     assert torch.equal(loaded.network.layer1[0].conv1.weight, source.network.layer1[0].conv1.weight)
@@ -180,9 +212,15 @@ def kazuto_name(name: str) -> str:
 @pytest.mark.parametrize("wrapper", ["", "base.", "scale."])
 def test_names_of_the_pytorch_deeplab_are_understood(tmp_path, wrapper: str) -> None:
     source = build_backbone(replace(SIPE, name="resnet26"))
-    state = {name: value for name, value in source.network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: value
+        for name, value in source.network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert kazuto_name("layer1.0.conv1.weight") == "layer2.block1.reduce.conv.weight"
-    renamed = {wrapper + kazuto_name(name): value for name, value in state.items()} | {f"{wrapper}aspp.stages.c0.bias": torch.zeros(2)}
+    renamed = {wrapper + kazuto_name(name): value for name, value in state.items()} | {
+        f"{wrapper}aspp.stages.c0.bias": torch.zeros(2)
+    }
     assert len(renamed) == len(state) + 1
     file = tmp_path / "coco.pth"
     torch.save(renamed, file)
@@ -191,33 +229,48 @@ def test_names_of_the_pytorch_deeplab_are_understood(tmp_path, wrapper: str) -> 
     loaded = build_backbone(replace(SIPE, name="resnet26", weights=f"caffe:{file}"))
     for name, value in loaded.network.state_dict().items():
         if not name.endswith("num_batches_tracked"):
-            assert torch.equal(value, state[name].flip(1) if name == "conv1.weight" else state[name]), name
+            assert torch.equal(
+                value, state[name].flip(1) if name == "conv1.weight" else state[name]
+            ), name
 
 
 @pytest.mark.parametrize("wrapper", ["backbone.", "module.", "module.backbone."])
 def test_names_behind_a_wrapper_are_understood(tmp_path, wrapper: str) -> None:
     source = build_backbone(SMALL)
     state = {f"{wrapper}{name}": value for name, value in source.network.state_dict().items()}
-    torch.save(state | {"classifier.0.weight": torch.zeros(1), "layer5.conv2d_list.0.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    torch.save(
+        state
+        | {"classifier.0.weight": torch.zeros(1), "layer5.conv2d_list.0.weight": torch.zeros(1)},
+        tmp_path / "weights.pth",
+    )
     loaded = build_backbone(replace(SMALL, weights=str(tmp_path / "weights.pth")))
-    assert all(torch.equal(value, loaded.network.state_dict()[name]) for name, value in source.network.state_dict().items())
+    assert all(
+        torch.equal(value, loaded.network.state_dict()[name])
+        for name, value in source.network.state_dict().items()
+    )
 
 
 def test_caffe_weights_see_what_they_were_trained_on(tmp_path) -> None:
-    """The first convolution gives what Caffe computes on blue-first pixels with the mean subtracted."""
+    """The first convolution gives what Caffe computes on blue-first pixels with the mean
+    subtracted.
+    """
     source = build_backbone(SMALL)
     torch.save(source.network.state_dict(), tmp_path / "weights.pth")
     loaded = build_backbone(replace(SMALL, weights=f"caffe:{tmp_path / 'weights.pth'}"))
     rgb = torch.randint(0, 256, (1, 3, 32, 32)).float()
     caffe = rgb.flip(1) - torch.tensor([104.008, 116.669, 122.675]).view(1, 3, 1, 1)
     expected = nn.functional.conv2d(caffe, source.network.conv1.weight, stride=2, padding=3)
-    torch.testing.assert_close(loaded.network.conv1(loaded.normalise(rgb)), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        loaded.network.conv1(loaded.normalise(rgb)), expected, atol=1e-3, rtol=1e-4
+    )
 
 
 def test_weights_of_a_deeper_network_are_refused(tmp_path) -> None:
     file = tmp_path / "deeper.pth"
     torch.save(build_backbone(replace(SMALL, name="resnet34")).network.state_dict(), file)
-    with pytest.raises(UserError, match=r"deeper\.pth has layer1\.2\..*, which resnet18 lacks \(\d+ such\)") as caught:
+    with pytest.raises(
+        UserError, match=r"deeper\.pth has layer1\.2\..*, which resnet18 lacks \(\d+ such\)"
+    ) as caught:
         build_backbone(replace(SMALL, weights=str(file)))
     assert "\n" not in str(caught.value)
 

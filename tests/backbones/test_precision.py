@@ -28,10 +28,16 @@ def test_which_layers_are_kept(layer: nn.Conv2d, kept: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = network(values)
         assert found.dtype == (torch.float32 if kept else torch.bfloat16)
-        assert torch.equal(network(values.bfloat16()), network(values.bfloat16().float())), "what comes from a rounding layer is taken"
-    assert torch.equal(network(values), layer(values)) and torch.equal(copy.deepcopy(network)(values), layer(values))
+        assert torch.equal(network(values.bfloat16()), network(values.bfloat16().float())), (
+            "what comes from a rounding layer is taken"
+        )
+    assert torch.equal(network(values), layer(values)) and torch.equal(
+        copy.deepcopy(network)(values), layer(values)
+    )
     assert not kept or torch.equal(found, layer(values))
-    assert repr(network[0]) == repr(layer) and list(network.state_dict()) == [f"0.{name}" for name in layer.state_dict()]
+    assert repr(network[0]) == repr(layer) and list(network.state_dict()) == [
+        f"0.{name}" for name in layer.state_dict()
+    ]
 
 
 def test_gradients_reach_a_kept_layer_and_what_is_before_it() -> None:
@@ -39,7 +45,10 @@ def test_gradients_reach_a_kept_layer_and_what_is_before_it() -> None:
     keep_small_sums_in_float32(network)
     with torch.autocast("cpu", torch.bfloat16):
         network(torch.randn(1, 4, 5, 5)).sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in network.parameters()
+    )
 
 
 def test_a_backbones_depthwise_convolutions_are_kept_with_and_without_norms() -> None:
@@ -48,10 +57,19 @@ def test_a_backbones_depthwise_convolutions_are_kept_with_and_without_norms() ->
     for _ in range(2):
         seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
 
-        def note(module: nn.Conv2d, _: object, output: torch.Tensor, seen: dict[bool, set[torch.dtype]] = seen) -> None:
+        def note(
+            module: nn.Conv2d,
+            _: object,
+            output: torch.Tensor,
+            seen: dict[bool, set[torch.dtype]] = seen,
+        ) -> None:
             seen[module.groups > 1 or module.in_channels == 3].add(output.dtype)
 
-        hooks = [module.register_forward_hook(note) for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+        hooks = [
+            module.register_forward_hook(note)
+            for module in backbone.modules()
+            if isinstance(module, nn.Conv2d)
+        ]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             backbone(images)
         assert seen == {True: {torch.float32}, False: {torch.bfloat16}}

@@ -1,4 +1,6 @@
-"""CLIP-ES against plain rewritings: tokens and attention, Grad-CAM, boxes and the walk, prompts, weights."""
+"""CLIP-ES against plain rewritings: tokens and attention, Grad-CAM, boxes and the walk, prompts,
+weights.
+"""
 
 from pathlib import Path
 
@@ -10,13 +12,23 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brnf.base.clip_es import RefinementOptions, attention_walk, box_mask, clip_maps, gradient_maps, refined_map, unit_range
+from brnf.base.clip_es import (
+    RefinementOptions,
+    attention_walk,
+    box_mask,
+    clip_maps,
+    gradient_maps,
+    refined_map,
+    unit_range,
+)
 from brnf.base.clip_model import Clip, _state, finish_block, load_clip
 from brnf.config.words import ClipWords, prompts, read_words
 from brnf.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "config" / "clip_es"
-IMAGE = torch.randint(0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+IMAGE = torch.randint(
+    0, 256, (3, 64, 64), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +38,11 @@ def clip(tiny_clip: tuple[str, Path]) -> Clip:
 
 def test_the_default_architecture_has_quick_gelu() -> None:
     config = open_clip.get_model_config("ViT-B-16-quickgelu")
-    assert config["quick_gelu"] and config["vision_cfg"]["patch_size"] == 16 and config["vision_cfg"]["layers"] == 12
+    assert (
+        config["quick_gelu"]
+        and config["vision_cfg"]["patch_size"] == 16
+        and config["vision_cfg"]["layers"] == 12
+    )
 
 
 def test_all_blocks_together_are_clips_own_transformer(clip: Clip) -> None:
@@ -34,11 +50,13 @@ def test_all_blocks_together_are_clips_own_transformer(clip: Clip) -> None:
     block = clip.visual.transformer.resblocks[-1]
     with torch.no_grad():
         tokens, _ = finish_block(block, encoded.tokens, block.ln_1(encoded.tokens))
-        colours = (IMAGE[None] / 255 - torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1)) / torch.tensor(
-            open_clip.OPENAI_DATASET_STD
-        ).view(1, 3, 1, 1)
+        colours = (
+            IMAGE[None] / 255 - torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1)
+        ) / torch.tensor(open_clip.OPENAI_DATASET_STD).view(1, 3, 1, 1)
         expected = clip.model.encode_image(colours)  # pooled from the class token
-        torch.testing.assert_close(clip.visual.ln_post(tokens)[:, 0] @ clip.visual.proj, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            clip.visual.ln_post(tokens)[:, 0] @ clip.visual.proj, expected, atol=1e-4, rtol=1e-4
+        )
         patches = (clip.visual.ln_post(tokens)[0, 1:].mean(0) @ clip.visual.proj)[None]
     torch.testing.assert_close(clip.image_direction(tokens), patches / patches.norm())
 
@@ -52,7 +70,10 @@ def test_attention_is_what_multi_head_attention_says(clip: Clip) -> None:
         _, found = finish_block(block, encoded.tokens, normalised)
         weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
         query, key, _ = (normalised[0] @ weight.T + bias).chunk(3, dim=1)
-        heads = [(query[:, part] @ key[:, part].T / 4).softmax(1) for part in (slice(0, 16), slice(16, 32))]  # two heads of 16 dimensions
+        heads = [
+            (query[:, part] @ key[:, part].T / 4).softmax(1)
+            for part in (slice(0, 16), slice(16, 32))
+        ]  # two heads of 16 dimensions
     torch.testing.assert_close(found[0], (heads[0] + heads[1]) / 2, atol=1e-5, rtol=1e-4)
     assert found.std() > 0.01
     for attention in encoded.attention:
@@ -71,9 +92,14 @@ def test_other_sizes_stretch_the_positions(clip: Clip) -> None:
 
 
 def test_gradient_maps_equal_differences_of_the_probabilities(clip: Clip) -> None:
-    """Move every channel of the activation a little at all patches at once: the probability follows the channel's weight."""
+    """Move every channel of the activation a little at all patches at once: the probability follows
+    the channel's weight.
+    """
     encoded = clip.encode(IMAGE)
-    classes, background = clip.directions(["a cat", "a dog"]), clip.directions(["grass", "sky", "sea"])
+    classes, background = (
+        clip.directions(["a cat", "a dog"]),
+        clip.directions(["grass", "sky", "sea"]),
+    )
     maps, _ = gradient_maps(clip, encoded, classes, background)
     block = clip.visual.transformer.resblocks[-1]
 
@@ -81,7 +107,9 @@ def test_gradient_maps_equal_differences_of_the_probabilities(clip: Clip) -> Non
         tokens, _ = finish_block(block, encoded.tokens, activation)
         direction = clip.visual.ln_post(tokens)[0, 1:].mean(0) @ clip.visual.proj
         direction = direction / direction.norm()
-        logits = clip.model.logit_scale.exp() * torch.stack([direction @ text for text in torch.cat([classes, background])])
+        logits = clip.model.logit_scale.exp() * torch.stack(
+            [direction @ text for text in torch.cat([classes, background])]
+        )
         return logits.softmax(0)[place]
 
     with torch.no_grad():
@@ -91,7 +119,10 @@ def test_gradient_maps_equal_differences_of_the_probabilities(clip: Clip) -> Non
             for channel in range(32):
                 step = torch.zeros_like(activation)
                 step[0, 1:, channel] = 1e-2
-                ahead, behind = probability(activation + step, place), probability(activation - step, place)
+                ahead, behind = (
+                    probability(activation + step, place),
+                    probability(activation - step, place),
+                )
                 weights.append((ahead - behind) / 2e-2 / 16)  # the mean over 16 patches
             plain = (activation[0, 1:] @ torch.stack(weights)).relu().view(4, 4)
             plain = (plain - plain.min()) / (plain.max() - plain.min() + 1e-7)
@@ -108,7 +139,9 @@ def plain_walk(attention: list[np.ndarray], last: int) -> np.ndarray:
             steps[:, j] /= steps[:, j].sum()
         for i in range(size):
             steps[i] /= steps[i].sum()
-    symmetric = np.array([[(steps[i, j] + steps[j, i]) / 2 for j in range(size)] for i in range(size)])
+    symmetric = np.array(
+        [[(steps[i, j] + steps[j, i]) / 2 for j in range(size)] for i in range(size)]
+    )
     return symmetric @ symmetric
 
 
@@ -140,7 +173,10 @@ def plain_boxes(values: np.ndarray, threshold: float) -> np.ndarray:
                     seen[other] = True
                     waiting.append(other)
         rows, columns = zip(*region, strict=True)
-        bottom, right = min(max(rows) + 1, above.shape[0] - 1), min(max(columns) + 1, above.shape[1] - 1)
+        bottom, right = (
+            min(max(rows) + 1, above.shape[0] - 1),
+            min(max(columns) + 1, above.shape[1] - 1),
+        )
         mask[min(rows) : bottom, min(columns) : right] = True
     return mask
 
@@ -148,7 +184,9 @@ def plain_boxes(values: np.ndarray, threshold: float) -> np.ndarray:
 @given(st.integers(0, 500), st.sampled_from([0.0, 0.4, 0.7]))
 def test_boxes_surround_every_region(seed: int, threshold: float) -> None:
     values = np.random.default_rng(seed).random((6, 7)) ** 3
-    np.testing.assert_array_equal(box_mask(torch.from_numpy(values), threshold).numpy(), plain_boxes(values, threshold))
+    np.testing.assert_array_equal(
+        box_mask(torch.from_numpy(values), threshold).numpy(), plain_boxes(values, threshold)
+    )
 
 
 def test_maps_are_compared_in_whole_steps() -> None:
@@ -167,7 +205,9 @@ def test_a_map_flows_out_of_its_boxes_only() -> None:
     expected = (plain - plain.min()) / (plain.max() - plain.min())
     torch.testing.assert_close(refined_map(values, walk, 0.4), expected)
     assert refined_map(torch.zeros(2, 4), walk, 0.4).tolist() == [[0, 0, 0, 0]] * 2
-    assert unit_range(torch.tensor([[[2.0, 4.0], [3.0, 2.0]]])).flatten().tolist() == pytest.approx([0, 1, 0.5, 0])
+    assert unit_range(torch.tensor([[[2.0, 4.0], [3.0, 2.0]]])).flatten().tolist() == pytest.approx(
+        [0, 1, 0.5, 0]
+    )
 
 
 def test_both_maps_of_an_image(clip: Clip) -> None:
@@ -180,7 +220,9 @@ def test_both_maps_of_an_image(clip: Clip) -> None:
     refined = torch.stack([refined_map(grid, walk, 0.4) for grid in grids])
     for found, grid in ((maps.classifier, grids), (maps.prototype, refined)):
         assert found.shape == (3, 64, 48)
-        torch.testing.assert_close(found[1:], F.interpolate(grid[None], (64, 48), mode="bilinear")[0])
+        torch.testing.assert_close(
+            found[1:], F.interpolate(grid[None], (64, 48), mode="bilinear")[0]
+        )
         torch.testing.assert_close(found[0], 1 - found[1:].amax(0))
     nothing = clip_maps(clip, IMAGE, classes[:0], background, (8, 8), options)
     assert nothing.prototype.shape == (1, 8, 8) and nothing.classifier.min() == 1
@@ -193,7 +235,9 @@ def test_prompts_take_the_words_of_ambiguous_classes() -> None:
         prompts("a thing", ["bird"], words)
 
 
-@pytest.mark.parametrize(("name", "count", "asked"), [("voc", 25, "person"), ("coco", 23, "baseball glove")])
+@pytest.mark.parametrize(
+    ("name", "count", "asked"), [("voc", 25, "person"), ("coco", 23, "baseball glove")]
+)
 def test_the_word_lists_can_be_read(name: str, count: int, asked: str) -> None:
     words = read_words(CONFIG / f"{name}.yaml")
     assert asked in words.names and len(set(words.background)) == len(words.background) == count
@@ -223,13 +267,20 @@ def test_missing_words_are_one_line(tmp_path: Path) -> None:
         read_words(tmp_path / "none.yaml")
 
 
-def test_weights_come_from_the_file(tiny_clip: tuple[str, Path], clip: Clip, tmp_path: Path) -> None:
+def test_weights_come_from_the_file(
+    tiny_clip: tuple[str, Path], clip: Clip, tmp_path: Path
+) -> None:
     state = torch.load(tiny_clip[1], weights_only=True)
-    torch.save({"state_dict": {f"module.{key}": value.half() for key, value in state.items()}}, tmp_path / "half.pt")
+    torch.save(
+        {"state_dict": {f"module.{key}": value.half() for key, value in state.items()}},
+        tmp_path / "half.pt",
+    )
     other = load_clip(tiny_clip[0], str(tmp_path / "half.pt"), torch.device("cpu"))
     for name, parameter in clip.model.named_parameters():
         assert torch.equal(parameter, state[name])
-    torch.testing.assert_close(other.directions(["a cat"]), clip.directions(["a cat"]), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        other.directions(["a cat"]), clip.directions(["a cat"]), atol=1e-2, rtol=1e-2
+    )
 
 
 def test_what_cannot_be_loaded_is_one_line(tiny_clip: tuple[str, Path], tmp_path: Path) -> None:
@@ -254,5 +305,7 @@ def test_openais_own_archive_is_read(tmp_path: Path) -> None:
     model.register_buffer("context_length", torch.tensor(77))
     torch.jit.save(torch.jit.script(model), tmp_path / "archive.pt")
     state = _state(tmp_path / "archive.pt")
-    assert set(state) == {"weight", "bias"} and all(value.dtype == torch.float32 for value in state.values())
+    assert set(state) == {"weight", "bias"} and all(
+        value.dtype == torch.float32 for value in state.values()
+    )
     torch.testing.assert_close(state["weight"], model.weight.float())

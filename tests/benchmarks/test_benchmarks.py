@@ -1,4 +1,6 @@
-"""Every benchmark asserts that both sides agree; at a tiny size that is a test. No time is judged here."""
+"""Every benchmark asserts that both sides agree; at a tiny size that is a test. No time is judged
+here.
+"""
 
 import time
 from importlib import import_module
@@ -26,7 +28,11 @@ def test_both_sides_agree(loop: str) -> None:
 
 def test_contenders_take_turns() -> None:
     order: list[str] = []
-    timings = interleave({name: lambda name=name: order.append(name) for name in ("a", "b")}, Repeats(3, 0), time.perf_counter)  # type: ignore[misc]
+    timings = interleave(
+        {name: lambda name=name: order.append(name) for name in ("a", "b")},
+        Repeats(3, 0),
+        time.perf_counter,
+    )  # type: ignore[misc]
     assert order == ["a", "b"] * 4  # the first turn is not timed
     assert all(len(timing.seconds) == 3 for timing in timings.values())
 
@@ -51,14 +57,26 @@ def test_short_runs_are_repeated_as_long_as_there_is_time(
 def test_table_counts_goals_and_takes_ratios_of_neighbouring_runs() -> None:
     ours, reference = Timing((1.0, 2.0, 1.0)), Timing((4.0, 4.0, 6.0))
     goals = (at_least(3, 4.0), at_least(5, 4.0))
-    lines = table([Row("loop", "size", ours, reference, "GEMM", Timing((0.5, 1.0, 0.5)), goals)]).splitlines()
-    assert "| 4.0 (2.0 to 6.0) |" in " ".join(lines[2].split()) and "| GEMM 500 ms | 0.50" in " ".join(lines[2].split())
+    lines = table(
+        [Row("loop", "size", ours, reference, "GEMM", Timing((0.5, 1.0, 0.5)), goals)]
+    ).splitlines()
+    assert "| 4.0 (2.0 to 6.0) |" in " ".join(
+        lines[2].split()
+    ) and "| GEMM 500 ms | 0.50" in " ".join(lines[2].split())
     assert "≥ 3×; ≥ 5×" in lines[2] and "yes, NO" in lines[2]
     assert lines[-1] == "goals: 1 met, 1 missed"
 
 
 def test_a_share_of_the_work_counts_for_the_whole() -> None:
-    row = compare("loop", "size", lambda: None, lambda: None, Repeats(1, 0), reference_share=0.5, goals=[Goal("g", True)])
+    row = compare(
+        "loop",
+        "size",
+        lambda: None,
+        lambda: None,
+        Repeats(1, 0),
+        reference_share=0.5,
+        goals=[Goal("g", True)],
+    )
     assert table([row]).splitlines()[-1] == "goals: 1 met, 0 missed"
     assert Timing((2.0,)).divided(0.5).seconds == (4.0,)
 
@@ -77,7 +95,9 @@ def test_a_large_store_is_written_read_and_trained_on(tmp_path: Path) -> None:
 
 
 def test_rates_are_those_of_the_last_fifth_over_the_first() -> None:
-    phase = large_store.Phase("append", 100, 40.0, (1.0, 1.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 2.0, 2.0), 1000)
+    phase = large_store.Phase(
+        "append", 100, 40.0, (1.0, 1.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 2.0, 2.0), 1000
+    )
     assert phase.rate_kept() == 0.5 and phase.cells()[-1] == "NO"
     assert large_store.Phase("append", 100, 2.0, (1.0, 1.0), 3000).cells()[-1] == "NO"
     assert large_store.Phase("append", 100, 2.0, (1.0, 1.0), 1000).cells()[-1] == "yes"
@@ -90,13 +110,22 @@ def test_a_constant_part_is_on_the_line_and_a_quadratic_one_is_not() -> None:
     rows = [("linear", size, 3 + size / 10, 500.0) for size in (24, 96, 384)] + [
         ("greedy", size, float(size), size * 9.0) for size in (24, 96, 384)
     ]
-    lines = scaling_table(pd.DataFrame(rows, columns=["stage", "images", "seconds", "peak_mb"])).splitlines()
+    lines = scaling_table(
+        pd.DataFrame(rows, columns=["stage", "images", "seconds", "peak_mb"])
+    ).splitlines()
     assert "yes, yes" in lines[2] and "| 100 " in lines[2] and "yes, NO" in lines[3]
 
 
 def test_a_disturbed_run_of_three_changes_no_line_of_the_table() -> None:
     calm = [(stage, size, 3 + size / 10, 500.0) for size in (24, 96, 384) for stage in ("a", "b")]
-    disturbed = [("a", 24, 100.0, 900.0), ("a", 24, 2.0, 500.0), ("b", 24, 5.4, 500.0), ("b", 24, 5.4, 500.0)]
+    disturbed = [
+        ("a", 24, 100.0, 900.0),
+        ("a", 24, 2.0, 500.0),
+        ("b", 24, 5.4, 500.0),
+        ("b", 24, 5.4, 500.0),
+    ]
     columns = ["stage", "images", "seconds", "peak_mb"]
-    first, second = (scaling_table(pd.DataFrame(rows, columns=columns)) for rows in (calm, disturbed + calm))
+    first, second = (
+        scaling_table(pd.DataFrame(rows, columns=columns)) for rows in (calm, disturbed + calm)
+    )
     assert first == second

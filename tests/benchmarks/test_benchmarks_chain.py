@@ -1,4 +1,6 @@
-"""The chain over a finished run of two rendered handfuls of scenes: both sides of every stage run and agree; no time is judged."""
+"""The chain over a finished run of two rendered handfuls of scenes: both sides of every stage run
+and agree; no time is judged.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,21 +59,36 @@ class Workflow:
         return self.results / model / "seed0" / path
 
     def shards(self, split: str) -> list[tuple[str, Path]]:
-        return [(f"{split}/{path.stem}", path) for path in sorted((self.index / "shards" / split).glob("*.csv"))]
+        return [
+            (f"{split}/{path.stem}", path)
+            for path in sorted((self.index / "shards" / split).glob("*.csv"))
+        ]
 
     def data(self) -> None:
         self.results.mkdir(parents=True)
         (self.results / "config.yaml").write_text(self.experiment.yaml())
-        render_scenes.run(render_scenes.Outputs(self.results / "data"), self.options(render_scenes), QUIET)
+        render_scenes.run(
+            render_scenes.Outputs(self.results / "data"), self.options(render_scenes), QUIET
+        )
         options = self.options(index_images, splits=("train", "val"))
-        index_images.run(index_images.Inputs(self.results / "data"), index_images.Outputs(self.index), options, QUIET)
+        index_images.run(
+            index_images.Inputs(self.results / "data"),
+            index_images.Outputs(self.index),
+            options,
+            QUIET,
+        )
 
     def network(self, model: str) -> None:
-        network, history = self.of(model, "network/network.pt"), self.of(model, "network/history.csv")
+        network, history = (
+            self.of(model, "network/network.pt"),
+            self.of(model, "network/history.csv"),
+        )
         network.parent.mkdir(parents=True)
         if model == "base":
             options = self.options(train_base, split="train", method="sipe")
-            train_base.run(train_base.Inputs(self.index), train_base.Outputs(network, history), options, QUIET)
+            train_base.run(
+                train_base.Inputs(self.index), train_base.Outputs(network, history), options, QUIET
+            )
             return
         seeds = tuple(self.of("base", f"denoised/{shard}.h5") for shard, _ in self.shards("train"))
         inputs = train_brnf.Inputs(self.index, self.of("base", "network/network.pt"), seeds)
@@ -79,20 +96,42 @@ class Workflow:
         train_brnf.run(inputs, train_brnf.Outputs(network, history), options, QUIET)
 
     def denoised(self, model: str) -> None:
-        network, flow, product = self.of(model, "network/network.pt"), self.of(model, "flow/flow.pt"), self.experiment.seed_map(model)
-        files = {folder: {shard: self.of(model, f"{folder}/{shard}.h5") for shard, _ in self.shards("train")} for folder in FOLDERS}
+        network, flow, product = (
+            self.of(model, "network/network.pt"),
+            self.of(model, "flow/flow.pt"),
+            self.experiment.seed_map(model),
+        )
+        files = {
+            folder: {
+                shard: self.of(model, f"{folder}/{shard}.h5") for shard, _ in self.shards("train")
+            }
+            for folder in FOLDERS
+        }
         for shard, images in self.shards("train"):
             for found in files.values():
                 found[shard].parent.mkdir(parents=True, exist_ok=True)
             cams, pixels = files["cams"][shard], files["pixels"][shard]
             compute_cams.run(
-                compute_cams.Inputs(self.index, network, images), compute_cams.Outputs(cams), self.options(compute_cams, model), QUIET
+                compute_cams.Inputs(self.index, network, images),
+                compute_cams.Outputs(cams),
+                self.options(compute_cams, model),
+                QUIET,
             )
             inputs = store_pixels.Inputs(self.index, network, cams, images)
-            store_pixels.run(inputs, store_pixels.Outputs(pixels), self.options(store_pixels, model, product=product), QUIET)
+            store_pixels.run(
+                inputs,
+                store_pixels.Outputs(pixels),
+                self.options(store_pixels, model, product=product),
+                QUIET,
+            )
         flow.parent.mkdir()
         outputs = train_flow.Outputs(flow, flow.with_name("history.csv"))
-        train_flow.run(train_flow.Inputs(tuple(files["pixels"].values())), outputs, self.options(train_flow, model), QUIET)
+        train_flow.run(
+            train_flow.Inputs(tuple(files["pixels"].values())),
+            outputs,
+            self.options(train_flow, model),
+            QUIET,
+        )
         for shard, denoised in files["denoised"].items():
             read = denoise_seeds.Inputs(files["pixels"][shard], files["cams"][shard], flow)
             options = self.options(denoise_seeds, model, product=product)
@@ -103,13 +142,20 @@ class Workflow:
         masks = tuple(self.of(model, f"pseudo_labels/{shard}") for shard, _ in self.shards("train"))
         for (shard, images), folder in zip(self.shards("train"), masks, strict=True):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            inputs = make_pseudo_labels.Inputs(self.index, images, self.of(model, f"denoised/{shard}.h5"))
+            inputs = make_pseudo_labels.Inputs(
+                self.index, images, self.of(model, f"denoised/{shard}.h5")
+            )
             outputs = make_pseudo_labels.Outputs(folder, folder.with_suffix(".h5"))
-            make_pseudo_labels.run(inputs, outputs, self.options(make_pseudo_labels, model, product="seeds"), QUIET)
+            make_pseudo_labels.run(
+                inputs, outputs, self.options(make_pseudo_labels, model, product="seeds"), QUIET
+            )
         network.parent.mkdir()
         written = train_segmentation.Outputs(network, network.with_name("history.csv"))
         train_segmentation.run(
-            train_segmentation.Inputs(self.index, masks), written, self.options(train_segmentation, model, split="train"), QUIET
+            train_segmentation.Inputs(self.index, masks),
+            written,
+            self.options(train_segmentation, model, split="train"),
+            QUIET,
         )
         for shard, images in self.shards("val"):
             folder = self.of(model, f"predictions/{shard}")
@@ -171,8 +217,13 @@ def test_the_whole_is_scaled_phase_by_phase(finished: FinishedRun) -> None:
     assert finished.factors("train_brnf") == {STEPS: 6 / 3, REST: 8 / 4}
     assert finished.factors("compute_cams")[REST] >= 2 * 8 / 4
     assert set(finished.factors("evaluate")) == {MAPS, MASKS, REST}
-    assert Spent({STEPS: 1.0, REST: 0.5}, {(STEPS, "dense CRF"): 0.25}).whole({STEPS: 4.0, REST: 2.0}) == 5.0
-    assert Spent({STEPS: 1.0}, {(STEPS, "dense CRF"): 0.25}).whole_loops({STEPS: 4.0}) == {"dense CRF": 1.0}
+    assert (
+        Spent({STEPS: 1.0, REST: 0.5}, {(STEPS, "dense CRF"): 0.25}).whole({STEPS: 4.0, REST: 2.0})
+        == 5.0
+    )
+    assert Spent({STEPS: 1.0}, {(STEPS, "dense CRF"): 0.25}).whole_loops({STEPS: 4.0}) == {
+        "dense CRF": 1.0
+    }
 
 
 def test_phases_and_loops_are_told_apart() -> None:
@@ -194,13 +245,30 @@ def row(stage: str, ours: float, research: float, **loops: float) -> StageRow:
 
 
 def test_bound_and_total_follow_from_the_shares() -> None:
-    # 60 s of 100 s can be halved, so 70 s are left: the bound is 10 / 7, and 80 s reach 0.875 of it.
-    rows = [row("make_pseudo_labels", 40.0, 80.0, dense_CRF=60.0), row("train_segmentation", 40.0, 20.0)]
+    # 60 s of 100 s can be halved, so 70 s are left: the bound is 10 / 7, and 80 s reach 0.875 of
+    # it.
+    rows = [
+        row("make_pseudo_labels", 40.0, 80.0, dense_CRF=60.0),
+        row("train_segmentation", 40.0, 20.0),
+    ]
     text = chain_table(rows)
-    assert "ratio 1.25, Amdahl bound 1.43" in text and "reached: 0.88 of the bound, goal ≥ 0.9 of the bound: MISSED" in text
+    assert (
+        "ratio 1.25, Amdahl bound 1.43" in text
+        and "reached: 0.88 of the bound, goal ≥ 0.9 of the bound: MISSED" in text
+    )
     line = next(line for line in text.splitlines() if line.startswith("| make_pseudo_labels"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[2:11] == ["40 s", "80 s", "2.00 (2.00 to 2.00)", "1", "2", "80.0%", "75.0%", "1.60", ""]
+    assert cells[2:11] == [
+        "40 s",
+        "80 s",
+        "2.00 (2.00 to 2.00)",
+        "1",
+        "2",
+        "80.0%",
+        "75.0%",
+        "1.60",
+        "",
+    ]
     assert "| dense CRF" in text and text.count("60.0%") == 1
     other = replace(rows[0], stage=SEEING, research=Timing((180.0,)))
     with pytest.raises(StopIteration):
@@ -219,11 +287,16 @@ def test_times_of_the_finished_run_stand_beside(finished: FinishedRun, tmp_path:
     assert (found.seconds, found.peak_mb) == (5.0, 300.0)
 
 
-def test_the_command_prints_one_table_and_leaves_the_run_alone(results: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_one_table_and_leaves_the_run_alone(
+    results: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = dict(states(results))
     run(results, results / "data", share=0.5, repeats=1, stages=("make_pseudo_labels", "evaluate"))
     printed = capfd.readouterr().out
-    assert printed.count("| make_pseudo_labels") == printed.count("| evaluate") == 1 and "Amdahl bound" in printed
+    assert (
+        printed.count("| make_pseudo_labels") == printed.count("| evaluate") == 1
+        and "Amdahl bound" in printed
+    )
     assert dict(states(results)) == before
 
 

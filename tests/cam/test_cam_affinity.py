@@ -22,13 +22,18 @@ def plain_propagate(maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
             weights[i, j] = max(0.0, float(F.cosine_similarity(f[:, i], f[:, j], dim=0)))
     weights = weights / (weights.sum(0) + 1e-5)
     for _ in range(2):
-        flat = torch.stack([sum(flat[:, i] * weights[i, j] for i in range(count)) for j in range(count)], 1)
+        flat = torch.stack(
+            [sum(flat[:, i] * weights[i, j] for i in range(count)) for j in range(count)], 1
+        )
     return flat.view_as(maps)
 
 
 def test_propagation_equals_loops() -> None:
     generator = torch.Generator().manual_seed(0)
-    maps, features = torch.rand(2, 3, 2, 3, generator=generator), torch.randn(2, 5, 2, 3, generator=generator)
+    maps, features = (
+        torch.rand(2, 3, 2, 3, generator=generator),
+        torch.randn(2, 5, 2, 3, generator=generator),
+    )
     expected = torch.stack([plain_propagate(*pair) for pair in zip(maps, features, strict=True)])
     torch.testing.assert_close(propagate(maps, features), expected, atol=1e-5, rtol=1e-4)
 
@@ -48,24 +53,42 @@ def network() -> CamNetwork:
 
 
 def test_similarity_is_measured_on_the_small_image_and_the_last_stage(network: CamNetwork) -> None:
-    images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     colours = network.backbone.normalise(images)
     last = network.backbone(colours)[3]
-    assert network.affinity is not None and network.affinity.weight.shape[:2] == (last.shape[1], 3 + last.shape[1])
-    joined = torch.cat([F.interpolate(colours, last.shape[2:], mode="bilinear", align_corners=True), last], 1)
+    assert network.affinity is not None and network.affinity.weight.shape[:2] == (
+        last.shape[1],
+        3 + last.shape[1],
+    )
+    joined = torch.cat(
+        [F.interpolate(colours, last.shape[2:], mode="bilinear", align_corners=True), last], 1
+    )
     expected = torch.einsum("os,nshw->nohw", network.affinity.weight[:, :, 0, 0], joined)
     torch.testing.assert_close(network(images).affinity, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_maps_teach_backbone_classifier_and_affinity(network: CamNetwork) -> None:
-    images = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
     output = network(images)
     detached = CamOutput(output.logits.detach(), output.features, output.semantic, output.affinity)
-    maps = training_maps(detached, torch.ones(1, 2), torch.ones(1, 1, 4, 4, dtype=torch.bool), MapRules())
+    maps = training_maps(
+        detached, torch.ones(1, 2), torch.ones(1, 1, 4, 4, dtype=torch.bool), MapRules()
+    )
     network.zero_grad()
     maps.classifier.square().sum().backward()  # through the affinity alone
-    assert network.affinity is not None and network.affinity.weight.grad.any() and network.classifier.weight.grad is None
-    assert any(parameter.grad is not None and parameter.grad.any() for parameter in network.backbone_parameters())
+    assert (
+        network.affinity is not None
+        and network.affinity.weight.grad.any()
+        and network.classifier.weight.grad is None
+    )
+    assert any(
+        parameter.grad is not None and parameter.grad.any()
+        for parameter in network.backbone_parameters()
+    )
     assert all(side.weight.grad is None for side in network.sides)
     assert any(parameter is network.affinity.weight for parameter in network.head_parameters())
 
@@ -78,14 +101,25 @@ def test_the_affinity_is_saved_with_the_network(network: CamNetwork) -> None:
 
 
 def test_inference_propagates_the_sum_of_image_and_mirror(network: CamNetwork) -> None:
-    image = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    image = torch.randint(
+        0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(2), dtype=torch.uint8
+    )
     labels, present = torch.tensor([0.0, 1.0]), torch.tensor([[True, False, True]])
     with torch.inference_mode():
         maps = multi_scale_maps(network, image, labels, (64, 96), MapOptions((1.0,), "structure"))
         one, two = network(image[None]), network(image.flip(-1)[None])
-        logits, features = (a + b.flip(-1) for a, b in ((one.logits, two.logits), (one.features, two.features)))
-        refined = plain_propagate(classifier_maps(logits, labels[None])[0], (one.affinity + two.affinity.flip(-1))[0])[None]
+        logits, features = (
+            a + b.flip(-1) for a, b in ((one.logits, two.logits), (one.features, two.features))
+        )
+        refined = plain_propagate(
+            classifier_maps(logits, labels[None])[0], (one.affinity + two.affinity.flip(-1))[0]
+        )[None]
         centres = prototypes(features, plain_seeds(refined, present))
-        for found, grid in ((maps.classifier, refined), (maps.prototype, prototype_maps(features, centres))):
+        for found, grid in (
+            (maps.classifier, refined),
+            (maps.prototype, prototype_maps(features, centres)),
+        ):
             large = F.interpolate(grid[:, [0, 2]], (64, 96), mode="bilinear")[0]
-            torch.testing.assert_close(found, large / (large.amax((1, 2), keepdim=True) + 1e-5), atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(
+                found, large / (large.amax((1, 2), keepdim=True) + 1e-5), atol=1e-3, rtol=1e-3
+            )

@@ -14,10 +14,20 @@ def loop_info_nce(anchors, anchor_classes, bank, bank_classes, temperature):
     """Return InfoNCE written as docs/method.md section 7 prints it."""
     losses = []
     for anchor, own in zip(anchors, anchor_classes, strict=True):
-        negatives = [math.exp(float(anchor @ n) / temperature) for n, c in zip(bank, bank_classes, strict=True) if c != own]
-        positives = [math.exp(float(anchor @ p) / temperature) for p, c in zip(bank, bank_classes, strict=True) if c == own]
+        negatives = [
+            math.exp(float(anchor @ n) / temperature)
+            for n, c in zip(bank, bank_classes, strict=True)
+            if c != own
+        ]
+        positives = [
+            math.exp(float(anchor @ p) / temperature)
+            for p, c in zip(bank, bank_classes, strict=True)
+            if c == own
+        ]
         if positives and negatives:
-            losses.append(sum(-math.log(p / (p + sum(negatives))) for p in positives) / len(positives))
+            losses.append(
+                sum(-math.log(p / (p + sum(negatives))) for p in positives) / len(positives)
+            )
     return sum(losses) / len(losses) if losses else 0.0
 
 
@@ -30,7 +40,11 @@ def test_info_nce_equals_the_loop(seed: int, temperature: float) -> None:
     anchor_classes = torch.randint(0, 3, (5,), generator=generator)
     bank_classes = torch.randint(0, 3, (9,), generator=generator)
     loss = info_nce(anchors, anchor_classes, bank, bank_classes, temperature)
-    assert math.isclose(float(loss), loop_info_nce(anchors, anchor_classes, bank, bank_classes, temperature), rel_tol=1e-9)
+    assert math.isclose(
+        float(loss),
+        loop_info_nce(anchors, anchor_classes, bank, bank_classes, temperature),
+        rel_tol=1e-9,
+    )
 
 
 def test_info_nce_without_positives_has_no_gradient() -> None:

@@ -1,4 +1,6 @@
-"""What the CAM networks are trained on: order, kept backbone outputs, the fitted classifier, aligned seeds."""
+"""What the CAM networks are trained on: order, kept backbone outputs, the fitted classifier,
+aligned seeds.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,15 +55,28 @@ def seed_maps(index: Index, path: Path) -> MapReader:
         for record in index.images:
             inside = np.zeros((48, 64), np.float32)
             inside[:, slice(0, 32) if record.labels == (1,) else slice(32, 64)] = 1
-            writer.write(record.id, np.array(record.labels), {"seeds": np.stack([1 - inside, inside])})
+            writer.write(
+                record.id, np.array(record.labels), {"seeds": np.stack([1 - inside, inside])}
+            )
     return MapReader([path], "seeds")
 
 
-def make_source(network: CamNetwork, index: Index, seeds: MapReader | None, options: CropOptions, folder: Path, workers: int = 0):
-    return TrainingSource(network, index, seeds, options, folder, CPU, Runtime(progress="none", workers=workers))
+def make_source(
+    network: CamNetwork,
+    index: Index,
+    seeds: MapReader | None,
+    options: CropOptions,
+    folder: Path,
+    workers: int = 0,
+):
+    return TrainingSource(
+        network, index, seeds, options, folder, CPU, Runtime(progress="none", workers=workers)
+    )
 
 
-def test_kept_outputs_are_those_of_the_whole_image(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+def test_kept_outputs_are_those_of_the_whole_image(
+    network: CamNetwork, index: Index, tmp_path: Path
+) -> None:
     seeds = seed_maps(index, tmp_path / "seeds.h5")
     with make_source(network, index, seeds, WHOLE, tmp_path / "network") as source:
         kept = list(source.whole_images())
@@ -72,7 +87,9 @@ def test_kept_outputs_are_those_of_the_whole_image(network: CamNetwork, index: I
     assert sum(len(batch.labels) for batch in kept) == 10  # each image and its mirror
     for batch, other, outputs in zip(kept, fresh, stages, strict=True):
         expected = (*outputs, other.labels, other.valid, other.seeds)
-        for ours, theirs in zip((*batch.pixels, batch.labels, batch.valid, batch.seeds), expected, strict=True):
+        for ours, theirs in zip(
+            (*batch.pixels, batch.labels, batch.valid, batch.seeds), expected, strict=True
+        ):
             assert torch.equal(ours, theirs)
     assert not list((tmp_path / "network").iterdir())  # the temporary file is gone
 
@@ -83,20 +100,28 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
     runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     asked: list[int] = []
     stages = network.stages
-    monkeypatch.setattr(network, "stages", lambda images: (asked.append(len(images)), stages(images))[1])
+    monkeypatch.setattr(
+        network, "stages", lambda images: (asked.append(len(images)), stages(images))[1]
+    )
 
     def labels(seeds: MapReader | None = None, **changes: int) -> list[list[float]]:
         options = CropOptions(**{**WHOLE.__dict__, **changes})
-        with TrainingSource(network, index, seeds, options, tmp_path / "network", CPU, runtime) as source:
+        with TrainingSource(
+            network, index, seeds, options, tmp_path / "network", CPU, runtime
+        ) as source:
             return [first_values(batch) for batch in source.batches(4)]
 
     first = labels()
     assert sum(asked) == 10
     assert labels(seed_maps(index, tmp_path / "seeds.h5")) == first and sum(asked) == 10
-    assert labels(seed=4) != first and sum(asked) == 10, "the seed decides the order, not the features"
+    assert labels(seed=4) != first and sum(asked) == 10, (
+        "the seed decides the order, not the features"
+    )
     labels(crop=48, resize_low=48, resize_high=48)
     assert sum(asked) == 20
-    assert len(list((tmp_path / "kept").iterdir())) == 2 and not list((tmp_path / "network").iterdir())
+    assert len(list((tmp_path / "kept").iterdir())) == 2 and not list(
+        (tmp_path / "network").iterdir()
+    )
     with torch.no_grad():
         next(network.backbone.parameters()).add_(1)
     labels()
@@ -105,39 +130,55 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
         next(network.backbone.parameters()).sub_(1)
 
 
-def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(
+    network: CamNetwork, index: Index, tmp_path: Path
+) -> None:
     runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     seeds = seed_maps(index, tmp_path / "seeds.h5")  # of any pixel they sum to 1
     for seed in range(3):
         options = CropOptions(**{**WHOLE.__dict__, "seed": seed})
-        with TrainingSource(network, index, seeds, options, tmp_path / "network", CPU, runtime) as source:
+        with TrainingSource(
+            network, index, seeds, options, tmp_path / "network", CPU, runtime
+        ) as source:
             for batch in source.whole_images():
-                assert batch.seeds is not None and not batch.valid.all(), "an image that fills its square shows nothing"
+                assert batch.seeds is not None and not batch.valid.all(), (
+                    "an image that fills its square shows nothing"
+                )
                 # Sums in float32; many are one half, which may be rounded, and none is near it.
                 shown = batch.seeds.sum(1, keepdim=True)
                 assert torch.equal(shown > 0.5 - 1e-4, batch.valid)
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_another_stride_or_number_of_classes_keeps_other_outputs(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+def test_another_stride_or_number_of_classes_keeps_other_outputs(
+    network: CamNetwork, index: Index, tmp_path: Path
+) -> None:
     runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     more = replace(index, classes=(*index.classes, "another"))
     others = [replace(BACKBONE, stride=stride, dilated=dilated) for stride, dilated in STRIDES]
     strides = [CamNetwork(build_backbone(other), 2, (8, 8, 8, 8)) for other in others]
     for source_network, source_index in [*((one, index) for one in strides), (network, more)]:
-        source_network.backbone.load_state_dict(network.backbone.state_dict())  # strides are no weights
-        with TrainingSource(source_network, source_index, None, WHOLE, tmp_path / "network", CPU, runtime) as source:
+        source_network.backbone.load_state_dict(
+            network.backbone.state_dict()
+        )  # strides are no weights
+        with TrainingSource(
+            source_network, source_index, None, WHOLE, tmp_path / "network", CPU, runtime
+        ) as source:
             batch = next(source.whole_images())
             with torch.inference_mode():
                 pixels = next(iter(source._whole_loader())).pixels
                 assert isinstance(pixels, torch.Tensor)
                 expected = source_network.stages(pixels)
         assert batch.labels.shape[1] == len(source_index.classes)
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.pixels, expected, strict=True))
+        assert all(
+            torch.equal(ours, theirs) for ours, theirs in zip(batch.pixels, expected, strict=True)
+        )
     assert len(list((tmp_path / "kept").iterdir())) == len(STRIDES) + 1
 
 
-def test_every_image_comes_once_an_epoch_in_a_new_order(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+def test_every_image_comes_once_an_epoch_in_a_new_order(
+    network: CamNetwork, index: Index, tmp_path: Path
+) -> None:
     options = CropOptions(batch_size=5, resize_low=64, resize_high=64, crop=64, cache=True, seed=0)
     with make_source(network, index, None, options, tmp_path / "a") as source:
         epochs = [batch.labels[:, 0].tolist() for batch in source.batches(4)]
@@ -147,7 +188,9 @@ def test_every_image_comes_once_an_epoch_in_a_new_order(network: CamNetwork, ind
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_batches_that_are_done_are_left_out(network: CamNetwork, index: Index, tmp_path: Path, cache: bool) -> None:
+def test_batches_that_are_done_are_left_out(
+    network: CamNetwork, index: Index, tmp_path: Path, cache: bool
+) -> None:
     options = CropOptions(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=cache, seed=3)
     with make_source(network, index, None, options, tmp_path / "d") as source:
         whole = [first_values(batch) for batch in source.batches(7)]  # two an epoch
@@ -161,9 +204,13 @@ def first_values(batch: Batch) -> list[float]:
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_seeds_move_with_the_image(network: CamNetwork, index: Index, tmp_path: Path, cache: bool) -> None:
+def test_seeds_move_with_the_image(
+    network: CamNetwork, index: Index, tmp_path: Path, cache: bool
+) -> None:
     options = CropOptions(batch_size=5, resize_low=64, resize_high=64, crop=64, cache=False, seed=1)
-    with make_source(network, index, seed_maps(index, tmp_path / "seeds.h5"), options, tmp_path / "b") as source:
+    with make_source(
+        network, index, seed_maps(index, tmp_path / "seeds.h5"), options, tmp_path / "b"
+    ) as source:
         batches = list(source.whole_images()) if cache else list(source.batches(6))
     for batch in batches:
         bright = batch.pixels.float().mean(1)
@@ -171,7 +218,12 @@ def test_seeds_move_with_the_image(network: CamNetwork, index: Index, tmp_path: 
             label = int(batch.labels[n].argmax()) + 1
             inside = torch.nn.functional.avg_pool2d((bright[n] > 190).float()[None], 16)[0]
             assert batch.valid[n, 0].any()
-            torch.testing.assert_close(batch.seeds[n, label][batch.valid[n, 0]], inside[batch.valid[n, 0]], atol=0.3, rtol=0)
+            torch.testing.assert_close(
+                batch.seeds[n, label][batch.valid[n, 0]],
+                inside[batch.valid[n, 0]],
+                atol=0.3,
+                rtol=0,
+            )
             assert not batch.seeds[n, 3 - label].any()  # the other class is not of this image
 
 
@@ -184,30 +236,47 @@ def test_workers_change_nothing(network: CamNetwork, index: Index, tmp_path: Pat
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
-def test_fitted_classifier_is_the_optimum_that_scikit_learn_finds(network: CamNetwork, index: Index, tmp_path: Path) -> None:
+def test_fitted_classifier_is_the_optimum_that_scikit_learn_finds(
+    network: CamNetwork, index: Index, tmp_path: Path
+) -> None:
     penalty = 0.01
     with make_source(network, index, None, WHOLE, tmp_path / "c") as source:
         fit_classifier(network, source, penalty)
         batches = list(source.whole_images())
-    pooled = torch.cat([(b.pixels[3] * b.valid).sum((2, 3)) / b.valid.sum((2, 3)) for b in batches]).double().numpy()
+    pooled = (
+        torch.cat([(b.pixels[3] * b.valid).sum((2, 3)) / b.valid.sum((2, 3)) for b in batches])
+        .double()
+        .numpy()
+    )
     labels = torch.cat([b.labels for b in batches]).numpy()
-    # Our loss averages over images and classes: sum / (n * C) + penalty |w|^2, scikit-learn's is sum + |w|^2 / (2 c).
+    # Our loss averages over images and classes: sum / (n * C) + penalty |w|^2, scikit-learn's is
+    # sum + |w|^2 / (2 c).
     for k in range(2):
-        reference = LogisticRegression(C=1 / (2 * penalty * labels.size), fit_intercept=False, tol=1e-8, max_iter=10_000)
+        reference = LogisticRegression(
+            C=1 / (2 * penalty * labels.size), fit_intercept=False, tol=1e-8, max_iter=10_000
+        )
         reference.fit(pooled, labels[:, k])
-        np.testing.assert_allclose(network.classifier.weight[k, :, 0, 0].detach().numpy(), reference.coef_[0], atol=2e-3)
+        np.testing.assert_allclose(
+            network.classifier.weight[k, :, 0, 0].detach().numpy(), reference.coef_[0], atol=2e-3
+        )
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [({"crop": 60}, "multiple of 16"), ({"resize_low": 48}, "must be equal")],
 )
-def test_contradictions_are_one_line(network: CamNetwork, index: Index, tmp_path: Path, changes: dict[str, int], word: str) -> None:
+def test_contradictions_are_one_line(
+    network: CamNetwork, index: Index, tmp_path: Path, changes: dict[str, int], word: str
+) -> None:
     with pytest.raises(UserError, match=word):
         make_source(network, index, None, CropOptions(**{**WHOLE.__dict__, **changes}), tmp_path)
 
 
 def test_only_a_frozen_backbone_is_kept(index: Index, tmp_path: Path) -> None:
-    learning = CamNetwork(build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)), 2, (8, 8, 8, 8))
+    learning = CamNetwork(
+        build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)),
+        2,
+        (8, 8, 8, 8),
+    )
     with pytest.raises(UserError, match="frozen"):
         make_source(learning, index, None, WHOLE, tmp_path)

@@ -29,7 +29,9 @@ def taught_by(term: str, detached: bool) -> set[str]:
     terms = objective(network(images), LABELS, VALID, SEEDS, True)
     terms[term].backward()
     named = network.named_parameters()
-    return {name.split(".")[0] for name, value in named if value.grad is not None and value.grad.any()}
+    return {
+        name.split(".")[0] for name, value in named if value.grad is not None and value.grad.any()
+    }
 
 
 @pytest.mark.parametrize("term", ["guidance", "contrast"])

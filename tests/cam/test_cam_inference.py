@@ -25,11 +25,15 @@ class Toy(nn.Module):
         return CamOutput(maps[:, :-6], maps[:, -6:], maps[:, -6:])
 
 
-IMAGE = torch.randint(0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+IMAGE = torch.randint(
+    0, 256, (3, 64, 96), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+)
 LABELS = torch.tensor([1.0, 0.0, 1.0])
 
 
-def plain_maps(network: nn.Module, scales: tuple[float, ...], size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_maps(
+    network: nn.Module, scales: tuple[float, ...], size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Walk through section 2's inference with loops over classes and pixels."""
     classifier, prototype = torch.zeros(2, *size), torch.zeros(3, *size)
     for scale in scales:
@@ -42,18 +46,28 @@ def plain_maps(network: nn.Module, scales: tuple[float, ...], size: tuple[int, i
         flat, f = a.flatten(1), F.normalize(v.flatten(1).T, dim=1)
         similarity = (f @ f.T).relu()
         intersection = flat @ similarity.T
-        overlap = intersection / (similarity.sum(1) + flat.sum(1, keepdim=True) - intersection + 1e-5)
+        overlap = intersection / (
+            similarity.sum(1) + flat.sum(1, keepdim=True) - intersection + 1e-5
+        )
         overlap[0] *= 0.5
         winner = overlap.argmax(0)
         for channel, k in enumerate((0, 1, 3)):
             pixels = winner == k
             if pixels.any():
                 centre = v.flatten(1)[:, pixels].mean(1)
-                activation = F.cosine_similarity(v.flatten(1), centre[:, None], dim=0).relu().view(v.shape[1:])
-                prototype[channel] += F.interpolate(activation[None, None], size, mode="bilinear")[0, 0]
+                activation = (
+                    F.cosine_similarity(v.flatten(1), centre[:, None], dim=0)
+                    .relu()
+                    .view(v.shape[1:])
+                )
+                prototype[channel] += F.interpolate(activation[None, None], size, mode="bilinear")[
+                    0, 0
+                ]
         classifier += F.interpolate(cam.relu()[[0, 2]][None], size, mode="bilinear")[0]
     classifier = classifier / (classifier.amax((1, 2), keepdim=True) + 1e-5)
-    return torch.cat([1 - classifier.amax(0, keepdim=True), classifier]), prototype / (prototype.amax((1, 2), keepdim=True) + 1e-5)
+    return torch.cat([1 - classifier.amax(0, keepdim=True), classifier]), prototype / (
+        prototype.amax((1, 2), keepdim=True) + 1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.7, 1.0, 1.5])
@@ -82,7 +96,9 @@ def test_the_mirrored_image_has_mirrored_maps() -> None:
     mirrored = multi_scale_maps(Toy(), IMAGE.flip(-1), LABELS, (64, 96), options)
     torch.testing.assert_close(mirrored.prototype.flip(-1), maps.prototype)
     torch.testing.assert_close(mirrored.classifier.flip(-1), maps.classifier)
-    torch.testing.assert_close(pixel_features(Toy(), IMAGE.flip(-1)).flip(-1), pixel_features(Toy(), IMAGE))
+    torch.testing.assert_close(
+        pixel_features(Toy(), IMAGE.flip(-1)).flip(-1), pixel_features(Toy(), IMAGE)
+    )
 
 
 def test_an_image_without_labels_is_background() -> None:

@@ -25,7 +25,9 @@ class Largest(TorchDispatchMode):
 
     numbers, shape = 0, torch.Size()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         for value in tree_leaves(result):
             if isinstance(value, torch.Tensor) and value.numel() > self.numbers:
@@ -40,7 +42,9 @@ def largest(compute: Callable[[], Any]) -> Largest:
 
 
 def test_the_watch_sees_what_it_is_made_for() -> None:
-    seen = largest(lambda: torch.zeros(PIXELS, DIMENSION)[:, None] - torch.zeros(CLASSES, DIMENSION))
+    seen = largest(
+        lambda: torch.zeros(PIXELS, DIMENSION)[:, None] - torch.zeros(CLASSES, DIMENSION)
+    )
     assert seen.shape == (PIXELS, CLASSES, DIMENSION)
 
 
@@ -49,8 +53,14 @@ def batch() -> tuple[CamOutput, torch.Tensor, torch.Tensor, torch.Tensor]:
     labels = torch.zeros(IMAGES, CLASSES - 1)
     for image in range(IMAGES):
         labels[image, [image, 10 + image, 79]] = 1
-    parts = (torch.randn(IMAGES, channels, SIDE, SIDE, requires_grad=True) for channels in (CLASSES - 1, DIMENSION, 32))
-    seeds = torch.rand(IMAGES, CLASSES, SIDE, SIDE) * torch.cat([torch.ones(IMAGES, 1), labels], 1)[:, :, None, None]
+    parts = (
+        torch.randn(IMAGES, channels, SIDE, SIDE, requires_grad=True)
+        for channels in (CLASSES - 1, DIMENSION, 32)
+    )
+    seeds = (
+        torch.rand(IMAGES, CLASSES, SIDE, SIDE)
+        * torch.cat([torch.ones(IMAGES, 1), labels], 1)[:, :, None, None]
+    )
     return CamOutput(*parts), labels, torch.ones(IMAGES, 1, SIDE, SIDE, dtype=torch.bool), seeds
 
 
@@ -66,19 +76,31 @@ def test_losses_of_the_base(rule: Any) -> None:
 
 
 def test_losses_of_brnf() -> None:
-    """The largest are the features of the batch's regions, which grow with the labels of its images and not with K."""
+    """The largest are the features of the batch's regions, which grow with the labels of its images
+    and not with K.
+    """
     output, labels, valid, seeds = batch()
-    flow = OnlineFlow(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32), OnlineOptions(refit_rows=64))
-    objective = BrnfObjective(BrnfOptions(tau_high=0.5), MapRules(), flow, ContrastBank(CLASSES, DIMENSION, 4, 2))
+    flow = OnlineFlow(
+        DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32), OnlineOptions(refit_rows=64)
+    )
+    objective = BrnfObjective(
+        BrnfOptions(tau_high=0.5), MapRules(), flow, ContrastBank(CLASSES, DIMENSION, 4, 2)
+    )
     seen = largest(lambda: backward(objective(output, labels, valid, seeds, use_flow=True)))
     regions = int(labels.sum()) + IMAGES
-    assert seen.numbers <= regions * DIMENSION * SIDE * SIDE < PIXELS * CLASSES * DIMENSION // 10, seen.shape
+    assert seen.numbers <= regions * DIMENSION * SIDE * SIDE < PIXELS * CLASSES * DIMENSION // 10, (
+        seen.shape
+    )
 
 
 def test_mixture_of_the_flow() -> None:
     flow = FlowDensity(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32))
     features, codes = torch.randn(PIXELS, DIMENSION), torch.arange(PIXELS) % CLASSES
-    seen = largest(lambda: mixture_loss(flow.class_log_prob(features, torch.zeros_like(features)), codes).backward())
+    seen = largest(
+        lambda: mixture_loss(
+            flow.class_log_prob(features, torch.zeros_like(features)), codes
+        ).backward()
+    )
     assert seen.numbers <= PIXELS * max(CLASSES, DIMENSION), seen.shape
     assert largest(lambda: flow.log_prob(features)).numbers <= PIXELS * max(CLASSES, DIMENSION)
 

@@ -6,7 +6,14 @@ import torch.nn.functional as F
 
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules, base_loss, masked_difference, training_maps
+from brnf.cam.objective import (
+    BrnfObjective,
+    BrnfOptions,
+    MapRules,
+    base_loss,
+    masked_difference,
+    training_maps,
+)
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 
@@ -27,7 +34,9 @@ def make_output(seed: int = 0) -> tuple[CamOutput, torch.Tensor]:
 def make_objective(**changes: object) -> BrnfObjective:
     options = BrnfOptions(**changes)  # type: ignore[arg-type]
     flow = (
-        OnlineFlow(DIMENSION, CLASSES + 1, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64))
+        OnlineFlow(
+            DIMENSION, CLASSES + 1, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64)
+        )
         if options.ccnf or options.fscl
         else None
     )
@@ -48,7 +57,9 @@ def test_padding_does_not_move_prototypes() -> None:
     maps = training_maps(output, LABELS, valid, MapRules("plain"))
     changed = output.features.detach().clone()
     changed[1, :, :, 3:] = 100.0
-    again = training_maps(CamOutput(output.logits, changed, output.semantic), LABELS, valid, MapRules("plain"))
+    again = training_maps(
+        CamOutput(output.logits, changed, output.semantic), LABELS, valid, MapRules("plain")
+    )
     torch.testing.assert_close(again.prototype, maps.prototype)
 
 
@@ -65,7 +76,10 @@ def test_guidance_leaves_the_padding_out() -> None:
 
 
 def test_masked_difference_by_hand() -> None:
-    maps, targets = torch.tensor([[[[1.0, 5.0]], [[0.0, 9.0]]]]), torch.tensor([[[[0.5, 0.0]], [[1.0, 0.0]]]])
+    maps, targets = (
+        torch.tensor([[[[1.0, 5.0]], [[0.0, 9.0]]]]),
+        torch.tensor([[[[0.5, 0.0]], [[1.0, 0.0]]]]),
+    )
     counts = torch.tensor([[[[True, False]], [[True, False]]]])
     assert masked_difference(maps, targets, counts).item() == pytest.approx(0.75)
 
@@ -78,7 +92,9 @@ def test_base_loss_averages_over_all_maps_and_the_padding() -> None:
     divided = maps.cosine / (maps.cosine.amax((2, 3), keepdim=True) + 1e-5)
     total = (maps.classifier - divided).abs().sum()
     torch.testing.assert_close(terms["consistency"], total / divided.numel())
-    torch.testing.assert_close(terms["classification"], F.multilabel_soft_margin_loss(output.logits.mean((2, 3)), LABELS))
+    torch.testing.assert_close(
+        terms["classification"], F.multilabel_soft_margin_loss(output.logits.mean((2, 3)), LABELS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +148,9 @@ def test_labels_of_the_flow_come_from_the_chosen_maps(source: str) -> None:
     seeds[:, 0] = 1
     objective = make_objective(labels_from=source)
     seen = {}
-    objective.flow.update = lambda features, codes, allowed: seen.update(codes=codes, rows=len(features)) or 0.0
+    objective.flow.update = lambda features, codes, allowed: (
+        seen.update(codes=codes, rows=len(features)) or 0.0
+    )
     objective(output, LABELS, valid, seeds, False)
     assert seen["rows"] == 20 + 12  # padding never reaches the flow
     maps = training_maps(output, LABELS, valid, MapRules())
@@ -151,4 +169,6 @@ def test_guidance_and_contrast_reach_the_features() -> None:
     terms["contrast"].backward(retain_graph=True)
     assert output.features.grad.any()
     terms["guidance"].backward()
-    assert output.logits.grad is None  # seeds are one-hot: the classifier is not pulled through them
+    assert (
+        output.logits.grad is None
+    )  # seeds are one-hot: the classifier is not pulled through them

@@ -1,4 +1,6 @@
-"""The configuration: defaults, reading of nested strings, one-line errors, and experiments that do not leak into each other."""
+"""The configuration: defaults, reading of nested strings, one-line errors, and experiments that do
+not leak into each other.
+"""
 
 from copy import deepcopy
 from pathlib import Path
@@ -16,7 +18,10 @@ from brnf.config.studies import ABLATION
 from brnf.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "config"
-SCENES: dict[str, Any] = {"name": "x", "dataset": {"kind": "scenes", "train": "train", "seeds": "train"}}
+SCENES: dict[str, Any] = {
+    "name": "x",
+    "dataset": {"kind": "scenes", "train": "train", "seeds": "train"},
+}
 
 
 def settings_of(**changes: Any) -> dict[str, Any]:
@@ -98,7 +103,9 @@ def test_voc12_changes_no_setting_of_the_method(tmp_path: Path) -> None:
     default = complete({"name": "voc12", "dataset": {}}, load_schema())
     changed = {key for key in settings if settings[key] != default[key]}
     assert changed <= {"protocol", "dataset", "shards", "workers", "threads"}
-    assert {key for key in settings["dataset"] if settings["dataset"][key] != default["dataset"][key]} == {"root"}
+    assert {
+        key for key in settings["dataset"] if settings["dataset"][key] != default["dataset"][key]
+    } == {"root"}
 
 
 def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -> None:
@@ -112,7 +119,11 @@ def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -
         *("protocol", "dataset", "shards", "workers", "threads"),
         *("pseudo_labels", "segmentation"),  # see tests/reference/test_reference_settings.py
     }
-    assert settings["dataset"] == default["dataset"] | {"kind": "coco", "root": str(tmp_path), "train": "train"}
+    assert settings["dataset"] == default["dataset"] | {
+        "kind": "coco",
+        "root": str(tmp_path),
+        "train": "train",
+    }
 
 
 @pytest.mark.parametrize(
@@ -129,20 +140,28 @@ def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -
         ({"seeds": ["0", "1"]}, "seeds", [0, 1]),
         ({"flow": {"temperature": "12.5"}}, "flow.temperature", 12.5),
         ({"flow": {"temperature": "auto"}}, "flow.temperature", "auto"),
-        ({"dataset": {"classes": ["1", "true"]}}, "dataset.classes", ["1", "true"]),  # strings stay strings
+        (
+            {"dataset": {"classes": ["1", "true"]}},
+            "dataset.classes",
+            ["1", "true"],
+        ),  # strings stay strings
         ({"flow": None}, "flow.blocks", 8),  # an empty section of a file
         ({"brnf": {"flow": {"blocks": "3"}}}, "brnf.flow", {"blocks": 3}),
         ({"variants": {"light": {"lambda_cal": "2"}}}, "variants.light.lambda_cal", 2.0),
     ],
 )
-def test_nested_strings_are_read_by_the_schema(given_: dict[str, Any], path: str, value: Any) -> None:
+def test_nested_strings_are_read_by_the_schema(
+    given_: dict[str, Any], path: str, value: Any
+) -> None:
     found = at(settings_of(**given_), path)
     assert found == value and type(found) is type(value)
 
 
 @given(st.floats(min_value=0, max_value=1))
 def test_reading_a_number_gives_the_number(value: float) -> None:
-    assert reread({"bsdnf": {"base": {"xi": repr(value)}}}, load_schema()) == {"bsdnf": {"base": {"xi": value}}}
+    assert reread({"bsdnf": {"base": {"xi": repr(value)}}}, load_schema()) == {
+        "bsdnf": {"base": {"xi": value}}
+    }
 
 
 @pytest.mark.parametrize(
@@ -153,68 +172,161 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"bsdnf": {"final": {"xi": 1.5}}}, ["bsdnf.final.xi: is 1.5, must be at most 1"]),
         (
             {"bsdnf": {"final": {"rule": "quantil"}}},
-            ["bsdnf.final.rule", "one of quantile, likelihood, posterior, ratio", "did you mean 'quantile'?"],
+            [
+                "bsdnf.final.rule",
+                "one of quantile, likelihood, posterior, ratio",
+                "did you mean 'quantile'?",
+            ],
         ),
         ({"base": {"epochs": 2.5}}, ["base.epochs: is 2.5, must be an integer"]),
         ({"base": {"epochs": "many"}}, ["base.epochs: is 'many', must be an integer"]),
         ({"base": {"epochs": True}}, ["base.epochs: is true, must be an integer"]),
-        ({"base": {"learning_rate": float("nan")}}, ["base.learning_rate: is nan, must be a finite number"]),
-        ({"base": {"learning_rate": "inf"}}, ["base.learning_rate: is inf, must be a finite number"]),
+        (
+            {"base": {"learning_rate": float("nan")}},
+            ["base.learning_rate: is nan, must be a finite number"],
+        ),
+        (
+            {"base": {"learning_rate": "inf"}},
+            ["base.learning_rate: is inf, must be a finite number"],
+        ),
         ({"base": 3}, ["base: is 3, must be a section of keys"]),
         ({"brnf": {"ccnf": "perhaps"}}, ["brnf.ccnf: is 'perhaps', must be true or false"]),
         ({"seeds": []}, ["seeds: is [], must be at least 1 long"]),
         ({"seeds": [1, 1]}, ["seeds: is [1, 1], must be without repetition"]),
         ({"cam": {"scales": [1.0, -1]}}, ["cam.scales.1: is -1.0, must be greater than 0"]),
-        ({"flow": {"temperature": "hot"}}, ["flow.temperature: is 'hot', must be auto or a number"]),
-        ({"flow": {"tau": {"low": 0.8}}}, ["flow.tau.low: is 0.8, must not exceed flow.tau.high (0.7)"]),
-        ({"base": {"resize_low": 700}}, ["base.resize_low: is 700, must not exceed base.resize_high (640)"]),
-        ({"models": ["base", "mine"]}, ["models: unknown model 'mine'; known: base, base_long, only_guidance"]),
-        ({"variants": {"mine": {"ccfn": False}}}, ["variants.mine.ccfn: unknown key; did you mean 'ccnf'?"]),
+        (
+            {"flow": {"temperature": "hot"}},
+            ["flow.temperature: is 'hot', must be auto or a number"],
+        ),
+        (
+            {"flow": {"tau": {"low": 0.8}}},
+            ["flow.tau.low: is 0.8, must not exceed flow.tau.high (0.7)"],
+        ),
+        (
+            {"base": {"resize_low": 700}},
+            ["base.resize_low: is 700, must not exceed base.resize_high (640)"],
+        ),
+        (
+            {"models": ["base", "mine"]},
+            ["models: unknown model 'mine'; known: base, base_long, only_guidance"],
+        ),
+        (
+            {"variants": {"mine": {"ccfn": False}}},
+            ["variants.mine.ccfn: unknown key; did you mean 'ccnf'?"],
+        ),
         ({"variants": {"base": {}}}, ["variants.base: is the name of a model"]),
-        ({"variants": {"mine": {"flow": {"blocks": 0}}}}, ["variants.mine.flow.blocks: is 0, must be at least 1"]),
-        ({"brnf": {"flow": {"block": 2}}}, ["brnf.flow.block: unknown key; did you mean 'blocks'?"]),
-        ({"dataset": {"seeds": "train_aug"}}, ["dataset.seeds: is 'train_aug', must be train or val"]),
+        (
+            {"variants": {"mine": {"flow": {"blocks": 0}}}},
+            ["variants.mine.flow.blocks: is 0, must be at least 1"],
+        ),
+        (
+            {"brnf": {"flow": {"block": 2}}},
+            ["brnf.flow.block: unknown key; did you mean 'blocks'?"],
+        ),
+        (
+            {"dataset": {"seeds": "train_aug"}},
+            ["dataset.seeds: is 'train_aug', must be train or val"],
+        ),
         ({"dataset": {"kind": "voc", "root": "nowhere"}}, ["dataset.root: no folder 'nowhere'"]),
         ({"dataset": {"kind": "voc"}}, ["dataset.root: missing"]),
-        ({"dataset": {"kind": "coco", "root": "nowhere"}}, ["dataset.root: no folder 'nowhere/annotations'", "annotations, train2014"]),
+        (
+            {"dataset": {"kind": "coco", "root": "nowhere"}},
+            ["dataset.root: no folder 'nowhere/annotations'", "annotations, train2014"],
+        ),
         ({"dataset": {"kind": "coco"}}, ["dataset.root: missing"]),
-        ({"dataset": {"test": "test"}}, ["dataset.test: is 'test', must be null: scenes have no split without ground truth"]),
-        ({"dataset": {"kind": "voc", "root": ".", "test": "val"}}, ["dataset.test: is 'val', which has ground truth"]),
-        ({"download": {"coco14": {"archives": []}}}, ["download.coco14.archives: is [], must be at least 1 long"]),
-        ({"download": {"voc12": {"archives": [{"address": "http://a/b.zip", "md5": "12"}]}}}, ["download.voc12.archives.0.md5: is '12'"]),
+        (
+            {"dataset": {"test": "test"}},
+            ["dataset.test: is 'test', must be null: scenes have no split without ground truth"],
+        ),
+        (
+            {"dataset": {"kind": "voc", "root": ".", "test": "val"}},
+            ["dataset.test: is 'val', which has ground truth"],
+        ),
+        (
+            {"download": {"coco14": {"archives": []}}},
+            ["download.coco14.archives: is [], must be at least 1 long"],
+        ),
+        (
+            {"download": {"voc12": {"archives": [{"address": "http://a/b.zip", "md5": "12"}]}}},
+            ["download.voc12.archives.0.md5: is '12'"],
+        ),
         ({"dataset": {"kind": "table", "table": "no.csv"}}, ["dataset.table: no file 'no.csv'"]),
         ({"backbone": {"weights": "no.pth"}}, ["backbone.weights: no file 'no.pth'"]),
         (
             {"backbone": {"weights": "imagenet"}},
-            ["backbone.weights: 'imagenet' does not say which", "resnet50.a1_in1k", "(the code bases': resnet50.tv_in1k)"],
+            [
+                "backbone.weights: 'imagenet' does not say which",
+                "resnet50.a1_in1k",
+                "(the code bases': resnet50.tv_in1k)",
+            ],
         ),
-        ({"segmentation": {"weights": "imagenet"}}, ["segmentation.weights: 'imagenet' does not say which", "resnet101.tv_in1k"]),
+        (
+            {"segmentation": {"weights": "imagenet"}},
+            ["segmentation.weights: 'imagenet' does not say which", "resnet101.tv_in1k"],
+        ),
         (
             {"backbone": {"name": "resnet34"}},
-            ["backbone.weights: 'resnet50.tv_in1k' belongs to resnet50, not resnet34; name one of", "resnet34.tv_in1k"],
+            [
+                "backbone.weights: 'resnet50.tv_in1k' belongs to resnet50, not resnet34; name one "
+                "of",
+                "resnet34.tv_in1k",
+            ],
         ),
-        ({"backbone": {"weights": "imagenet", "name": "no such net"}}, ["timm has none for no such net; give a file, or none"]),
+        (
+            {"backbone": {"weights": "imagenet", "name": "no such net"}},
+            ["timm has none for no such net; give a file, or none"],
+        ),
         (
             {"segmentation": {"weights": "efficientnet_lite0"}},
-            ["segmentation.weights: 'efficientnet_lite0' belongs to tf_efficientnet_lite0, not resnet101"],
+            [
+                "segmentation.weights: 'efficientnet_lite0' belongs to tf_efficientnet_lite0, not "
+                "resnet101"
+            ],
         ),
-        ({"backbone": {"weights": "weights.v2"}}, ["backbone.weights: 'weights.v2' belongs to weights, not resnet50"]),
+        (
+            {"backbone": {"weights": "weights.v2"}},
+            ["backbone.weights: 'weights.v2' belongs to weights, not resnet50"],
+        ),
         (
             {"base": {"method": "clip_es", "clip_es": {"weights": "clip/ViT-B-16.pt"}}},
             ["base.clip_es.weights: no file 'clip/ViT-B-16.pt' that can be read"],
         ),
-        ({"protocol": "paper"}, ["protocol: is paper, but", "keys differ from the paper's setting (config/voc12.yaml): dataset.kind"]),
-        ({"dataset": {"kind": "voc", "root": "."}, "protocol": "scenes"}, ["protocol: is scenes, but dataset.kind is voc"]),
+        (
+            {"protocol": "paper"},
+            [
+                "protocol: is paper, but",
+                "keys differ from the paper's setting (config/voc12.yaml): dataset.kind",
+            ],
+        ),
+        (
+            {"dataset": {"kind": "voc", "root": "."}, "protocol": "scenes"},
+            ["protocol: is scenes, but dataset.kind is voc"],
+        ),
         ({"segmentation": {"weights": "caffe:no.pth"}}, ["segmentation.weights: no file 'no.pth'"]),
-        ({"segmentation": {"head": "aspp", "batch_size": 1}}, ["segmentation.batch_size: is 1, must be at least 2 for the head aspp"]),
-        ({"companions": {"y": {"flow": {"blocks": 0}}}}, ["companions.y: flow.blocks: is 0, must be at least 1"]),
+        (
+            {"segmentation": {"head": "aspp", "batch_size": 1}},
+            ["segmentation.batch_size: is 1, must be at least 2 for the head aspp"],
+        ),
+        (
+            {"companions": {"y": {"flow": {"blocks": 0}}}},
+            ["companions.y: flow.blocks: is 0, must be at least 1"],
+        ),
         ({"companions": {"y": {"threads": 2}}}, ["companions.y.threads: cannot differ"]),
         ({"companions": {"x": {}}}, ["companions.x: has the name of the experiment itself"]),
         ({"device": "cuda 1"}, ["device: is 'cuda 1', must be auto, cpu, cuda or cuda:1"]),
-        ({"device": "cuda:1", "devices": 2}, ["device: is 'cuda:1', must be auto or cpu where a training has 2 devices"]),
-        ({"device": "cuda", "devices": 2}, ["device: is 'cuda', must be auto or cpu where a training has 2 devices"]),
+        (
+            {"device": "cuda:1", "devices": 2},
+            ["device: is 'cuda:1', must be auto or cpu where a training has 2 devices"],
+        ),
+        (
+            {"device": "cuda", "devices": 2},
+            ["device: is 'cuda', must be auto or cpu where a training has 2 devices"],
+        ),
         ({"devices": 3}, ["base.batch_size: is 16, must be divisible by devices (3)"]),
-        ({"devices": 2, "variants": {"odd": {"batch_size": 3}}}, ["variants.odd.batch_size: is 3, must be divisible by devices (2)"]),
+        (
+            {"devices": 2, "variants": {"odd": {"batch_size": 3}}},
+            ["variants.odd.batch_size: is 3, must be divisible by devices (2)"],
+        ),
         (
             {
                 "devices": 8,
@@ -230,7 +342,9 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ({"name": "a/b"}, ["name: is 'a/b', must be letters, digits"]),
     ],
 )
-def test_mistakes_are_one_line_that_names_the_key(changes: dict[str, Any], fragments: list[str]) -> None:
+def test_mistakes_are_one_line_that_names_the_key(
+    changes: dict[str, Any], fragments: list[str]
+) -> None:
     message = message_of(merged(SCENES, changes))
     assert message.startswith("configuration: ") and "\n" not in message
     for fragment in fragments:
@@ -243,17 +357,29 @@ def test_missing_keys_are_named() -> None:
 
 
 def test_reading_changes_neither_the_given_configuration_nor_the_schema() -> None:
-    config = merged(SCENES, {"variants": {"v": {"lambda_cal": "2"}}, "companions": {"y": {"flow": {"steps": "3"}}}})
+    config = merged(
+        SCENES,
+        {"variants": {"v": {"lambda_cal": "2"}}, "companions": {"y": {"flow": {"steps": "3"}}}},
+    )
     before, schema = deepcopy(config), deepcopy(load_schema())
     read_experiments(config)
     assert config == before and load_schema() == schema
 
 
 def test_companions_differ_by_their_overrides_only() -> None:
-    config = merged(SCENES, {"flow": {"blocks": 3}, "companions": {"y": {"scenes": {"rho": "1"}, "products": ["cam_classifier"]}}})
+    config = merged(
+        SCENES,
+        {
+            "flow": {"blocks": 3},
+            "companions": {"y": {"scenes": {"rho": "1"}, "products": ["cam_classifier"]}},
+        },
+    )
     main, companion = read_experiments(config).values()
     assert (main.name, companion.name) == ("x", "y")
-    assert companion.settings["flow"] == main.settings["flow"] and companion.settings["flow"]["blocks"] == 3
+    assert (
+        companion.settings["flow"] == main.settings["flow"]
+        and companion.settings["flow"]["blocks"] == 3
+    )
     assert (main.settings["scenes"]["rho"], companion.settings["scenes"]["rho"]) == (0.9, 1.0)
     differing = {key for key in main.settings if main.settings[key] != companion.settings[key]}
     assert differing == {"name", "scenes", "products", "companions"}
@@ -266,19 +392,34 @@ def test_variants_override_the_section_brnf_and_its_flow() -> None:
         "models": ["base", "v"],
     }
     experiment = read_experiments(merged(SCENES, changes))["x"]
-    assert experiment.network("v")["lambda_cal"] == 9 and not experiment.denoises("v") and experiment.denoises("brnf")
+    assert (
+        experiment.network("v")["lambda_cal"] == 9
+        and not experiment.denoises("v")
+        and experiment.denoises("brnf")
+    )
     assert (experiment.online_flow("v")["blocks"], experiment.online_flow("v")["hidden"]) == (2, 7)
-    assert (experiment.online_flow("brnf")["blocks"], experiment.online_flow("brnf")["hidden"]) == (2, 256)
+    assert (experiment.online_flow("brnf")["blocks"], experiment.online_flow("brnf")["hidden"]) == (
+        2,
+        256,
+    )
     assert experiment.seeds_of("base", denoised=True) == ("denoised", "seeds")
     assert experiment.seeds_of("base", denoised=False) == ("cams", "prototype")
 
 
 def test_base_long_is_the_base_trained_for_as_long_as_both() -> None:
     experiment = read_experiments(
-        merged(SCENES, {"base": {"steps": 30, "learning_rate": 0.5}, "brnf": {"steps": 40, "learning_rate": 0.1}})
+        merged(
+            SCENES,
+            {
+                "base": {"steps": 30, "learning_rate": 0.5},
+                "brnf": {"steps": 40, "learning_rate": 0.1},
+            },
+        )
     )["x"]
     assert experiment.network("base_long") == {**experiment.network("base"), "steps": 70}
-    in_epochs = read_experiments(merged(SCENES, {"base": {"epochs": 3}, "brnf": {"epochs": 4}}))["x"].network("base_long")
+    in_epochs = read_experiments(merged(SCENES, {"base": {"epochs": 3}, "brnf": {"epochs": 4}}))[
+        "x"
+    ].network("base_long")
     assert (in_epochs["epochs"], in_epochs["steps"]) == (7, None)
     with pytest.raises(UserError, match=r"^configuration: base.steps: .*set both$"):
         read_experiments(merged(SCENES, {"base": {"steps": 30}}))["x"].network("base_long")
@@ -299,7 +440,8 @@ def test_every_network_of_the_ablation_differs_from_the_full_one_by_switches_onl
 
 def test_record_leaves_out_what_changes_no_result() -> None:
     one, two = (
-        read_experiments(merged(SCENES, {"device": device, "threads": threads}))["x"] for device, threads in (("cpu", 1), ("auto", 2))
+        read_experiments(merged(SCENES, {"device": device, "threads": threads}))["x"]
+        for device, threads in (("cpu", 1), ("auto", 2))
     )
     assert one.yaml() == two.yaml()
     assert yaml.safe_load(one.yaml())["flow"] == one.settings["flow"]
@@ -312,22 +454,43 @@ def test_shipped_configurations_are_valid(file: Path, tmp_path: Path) -> None:
     (tmp_path / "images.csv").touch()
     (tmp_path / "annotations").mkdir()
     root = {"root": str(tmp_path)}
-    config["dataset"] |= {"voc": root, "coco": root, "table": {"table": str(tmp_path / "images.csv")}}.get(
-        config["dataset"].get("kind"), {}
-    )
+    config["dataset"] |= {
+        "voc": root,
+        "coco": root,
+        "table": {"table": str(tmp_path / "images.csv")},
+    }.get(config["dataset"].get("kind"), {})
     assert file.stem in read_experiments(config)
 
 
 @pytest.mark.parametrize("experiment", ["custom", "voc12", "coco14"])
 def test_settings_for_a_cpu_fit_the_shipped_configurations(experiment: str, tmp_path: Path) -> None:
-    config = merged(*(yaml.safe_load((CONFIG / file).read_text()) for file in (f"{experiment}.yaml", "machines/cpu.yaml")))
+    config = merged(
+        *(
+            yaml.safe_load((CONFIG / file).read_text())
+            for file in (f"{experiment}.yaml", "machines/cpu.yaml")
+        )
+    )
     (tmp_path / "images.csv").touch()
     (tmp_path / "annotations").mkdir()
-    config["dataset"] |= {"table": str(tmp_path / "images.csv")} if experiment == "custom" else {"root": str(tmp_path)}
+    config["dataset"] |= (
+        {"table": str(tmp_path / "images.csv")}
+        if experiment == "custom"
+        else {"root": str(tmp_path)}
+    )
     settings = read_experiments(config)[experiment].settings
-    assert settings["backbone"]["name"] == settings["segmentation"]["backbone"] == "tf_efficientnet_lite0"
-    assert (settings["base"]["steps"], settings["brnf"]["steps"], settings["brnf"]["epochs"]) == (0, None, 10)
+    assert (
+        settings["backbone"]["name"]
+        == settings["segmentation"]["backbone"]
+        == "tf_efficientnet_lite0"
+    )
+    assert (settings["base"]["steps"], settings["brnf"]["steps"], settings["brnf"]["epochs"]) == (
+        0,
+        None,
+        10,
+    )
 
 
 def test_root_of_the_photographs_is_asked_for() -> None:
-    assert "dataset.root: missing" in message_of(yaml.safe_load((CONFIG / "voc-animals.yaml").read_text()))
+    assert "dataset.root: missing" in message_of(
+        yaml.safe_load((CONFIG / "voc-animals.yaml").read_text())
+    )

@@ -1,4 +1,6 @@
-"""The protocol: paper is what differs in nothing that a number depends on, key by key of the schema."""
+"""The protocol: paper is what differs in nothing that a number depends on, key by key of the
+schema.
+"""
 
 import fnmatch
 from collections.abc import Callable
@@ -36,7 +38,9 @@ Read = Callable[..., Experiment]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Return a function that reads files of config over a data set that is there, with what differs."""
+    """Return a function that reads files of config over a data set that is there, with what
+    differs.
+    """
     (tmp_path / "annotations").mkdir()
 
     def read(*files: str, **changes: Any) -> Experiment:
@@ -85,7 +89,9 @@ def test_the_papers_configurations_are_paper(read: Read, files: list[str]) -> No
     found = read(*files)
     assert found.settings["protocol"] == "paper" and differences(found.settings) == []
     assert read(*files, protocol="paper").settings["protocol"] == "paper"
-    assert read(*files, protocol="bench").settings["protocol"] == "bench", "a label that claims less is anybody's right"
+    assert read(*files, protocol="bench").settings["protocol"] == "bench", (
+        "a label that claims less is anybody's right"
+    )
 
 
 @pytest.mark.parametrize("name", ["voc12", "coco14"])
@@ -93,12 +99,19 @@ def test_the_papers_configurations_are_paper(read: Read, files: list[str]) -> No
 def test_every_compared_key_makes_it_something_else(read: Read, name: str, key: str) -> None:
     settings = read(f"{name}.yaml").settings
     value = value_of(settings, key)
-    changed = with_value({**settings, "protocol": "auto"}, key, other := another(value, dict(PARTS[key])))
+    changed = with_value(
+        {**settings, "protocol": "auto"}, key, other := another(value, dict(PARTS[key]))
+    )
     assert protocol_of(changed) == ("scenes" if changed["dataset"]["kind"] == "scenes" else "bench")
     if key not in ("dataset.kind", "base.method"):  # these decide what it is compared with
-        assert [(found.key, found.paper, found.here) for found in differences(changed)] == [(key, value, other)]
+        assert [(found.key, found.paper, found.here) for found in differences(changed)] == [
+            (key, value, other)
+        ]
         claim = false_claim({**changed, "protocol": "paper"})
-        assert claim == f"is paper, but 1 key differs from the paper's setting (config/{name}.yaml): {key}; set it to auto"
+        assert (
+            claim
+            == f"is paper, but 1 key differs from the paper's setting (config/{name}.yaml): {key}; set it to auto"
+        )
 
 
 @pytest.mark.parametrize("key", [key for key in PARTS if key not in (*COMPARED, "protocol")])
@@ -110,7 +123,9 @@ def test_every_other_key_leaves_it_paper_and_reaches_no_number(read: Read, key: 
         return  # it reaches the stages, and tells them what to keep beside the masks
     for stage in MAKERS.split():
         for model in ("base", "brnf") if stage != "train_brnf" else ("brnf",):
-            before, after = (stage_options(stage, Experiment(one), model, {}) for one in (settings, changed))
+            before, after = (
+                stage_options(stage, Experiment(one), model, {}) for one in (settings, changed)
+            )
             assert before == after, stage
 
 
@@ -122,40 +137,69 @@ def test_every_pattern_names_a_key() -> None:
 def test_what_auto_finds(read: Read) -> None:
     assert read("voc-animals.yaml", protocol="auto").settings["protocol"] == "bench"
     assert read("demo.yaml", protocol="auto", companions={}).settings["protocol"] == "scenes"
-    assert read("voc12.yaml", base={"method": "import", "import": {"folder": "."}}).settings["protocol"] == "bench"
-    assert read("voc12.yaml", seeds=[3, 4], models=["base"], shards=2, dataset={"test": "test"}).settings["protocol"] == "paper"
+    assert (
+        read("voc12.yaml", base={"method": "import", "import": {"folder": "."}}).settings[
+            "protocol"
+        ]
+        == "bench"
+    )
+    assert (
+        read(
+            "voc12.yaml", seeds=[3, 4], models=["base"], shards=2, dataset={"test": "test"}
+        ).settings["protocol"]
+        == "paper"
+    )
 
 
 def test_a_claim_that_is_not_true_is_refused_in_one_line(read: Read) -> None:
     with pytest.raises(UserError) as caught:
         read("voc12.yaml", protocol="paper", flow={"steps": 5}, bsdnf={"final": {"xi": 0.5}})
     assert str(caught.value) == (
-        "configuration: protocol: is paper, but 2 keys differ from the paper's setting (config/voc12.yaml):"
+        "configuration: protocol: is paper, but 2 keys differ from the paper's setting "
+        "(config/voc12.yaml):"
         " flow.steps, bsdnf.final.xi; set it to auto"
     )
-    with pytest.raises(UserError, match=r"^configuration: companions\.y: protocol: is paper, but 1 key differs .*: flow\.steps; "):
+    with pytest.raises(
+        UserError,
+        match=r"^configuration: companions\.y: protocol: is paper, but 1 key differs .*: flow\.steps; ",
+    ):
         read("voc12.yaml", protocol="paper", companions={"y": {"flow": {"steps": 5}}})
-    with pytest.raises(UserError, match=r"is paper, but [0-9]+ keys differ .*dataset\.kind, .*, \.\.\.; set it to auto$"):
+    with pytest.raises(
+        UserError,
+        match=r"is paper, but [0-9]+ keys differ .*dataset\.kind, .*, \.\.\.; set it to auto$",
+    ):
         read("demo.yaml", protocol="paper", companions={})
 
 
 def test_a_companion_has_a_protocol_of_its_own(tmp_path: Path) -> None:
     config = yaml.safe_load((CONFIG / "voc12.yaml").read_text())
-    config = merged(config, {"dataset": {"root": str(tmp_path)}, "companions": {"y": {"flow": {"steps": 5}}}})
-    assert [found.settings["protocol"] for found in read_experiments(config).values()] == ["paper", "bench"]
+    config = merged(
+        config, {"dataset": {"root": str(tmp_path)}, "companions": {"y": {"flow": {"steps": 5}}}}
+    )
+    assert [found.settings["protocol"] for found in read_experiments(config).values()] == [
+        "paper",
+        "bench",
+    ]
 
 
 def test_a_point_of_a_study_keeps_the_label_of_its_experiment(read: Read) -> None:
     experiment = read("voc12.yaml")
     point = experiment.at("brnf@xi-0.8")
-    assert point.settings["bsdnf"] != experiment.settings["bsdnf"] and point.settings["protocol"] == "paper"
+    assert (
+        point.settings["bsdnf"] != experiment.settings["bsdnf"]
+        and point.settings["protocol"] == "paper"
+    )
 
 
-def test_the_published_file_is_the_papers_weights(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_file_is_the_papers_weights(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tag = value_of(read("voc12.yaml").settings, "backbone.weights")
     file = tmp_path / "resnet50.pth"
     file.write_bytes(b"numbers")
-    assert [one.key for one in differences(read("voc12.yaml", backbone={"weights": str(file)}).settings)] == ["backbone.weights"]
+    assert [
+        one.key for one in differences(read("voc12.yaml", backbone={"weights": str(file)}).settings)
+    ] == ["backbone.weights"]
     monkeypatch.setitem(PUBLISHED, tag, (file_digest(file)[:8],))
     monkeypatch.setitem(PUBLISHED, "ViT-B-16-quickgelu/openai", (file_digest(file),))
     clip = {"method": "clip_es", "clip_es": {"weights": str(file)}}
@@ -164,5 +208,7 @@ def test_the_published_file_is_the_papers_weights(read: Read, tmp_path: Path, mo
 
 
 def test_a_record_that_lacks_keys_differs_in_those_it_has() -> None:
-    assert [found.key for found in differences({"flow": {"steps": 3}, "backbone": 7, "cam": None})] == ["flow.steps"]
+    assert [
+        found.key for found in differences({"flow": {"steps": 3}, "backbone": 7, "cam": None})
+    ] == ["flow.steps"]
     assert differences(complete({"name": "x", "dataset": {}}, load_schema())) == differences({})

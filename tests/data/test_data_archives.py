@@ -24,18 +24,28 @@ def write_zip(path: Path, members: dict[str, bytes], mode: int = 0) -> Path:
     return path
 
 
-def write_tar(path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE, compression: str = "") -> Path:
+def write_tar(
+    path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE, compression: str = ""
+) -> Path:
     with tarfile.open(path, f"w:{compression}") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
-            member.type, member.size, member.mode = kind, len(content) if kind == tarfile.REGTYPE else 0, 0o4777
+            member.type, member.size, member.mode = (
+                kind,
+                len(content) if kind == tarfile.REGTYPE else 0,
+                0o4777,
+            )
             member.linkname = "train/a.txt" if kind == tarfile.LNKTYPE else "../../outside"
             archive.addfile(member, io.BytesIO(content))
     return path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def refused(archive: Path, most_bytes: int = 10**6) -> str:
@@ -48,7 +58,9 @@ def refused(archive: Path, most_bytes: int = 10**6) -> str:
 
 @pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
 def test_tar(tmp_path: Path, compression: str) -> None:
-    extract_archive(write_tar(tmp_path / "a.tar", FILES, compression=compression), tmp_path / "target")
+    extract_archive(
+        write_tar(tmp_path / "a.tar", FILES, compression=compression), tmp_path / "target"
+    )
     assert contents(tmp_path / "target") == FILES
     (tmp_path / "own").touch()  # the user's umask counts, not the archive's 4777
     extracted = tmp_path / "target" / "train" / "a.txt"
@@ -63,19 +75,29 @@ def test_zip_replaces_an_older_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])
-@pytest.mark.parametrize("name", ["../outside", "train/../../outside", "/outside", "..\\outside", "C:\\outside", "a/.."])
-def test_names_that_leave_the_folder(tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path], name: str) -> None:
-    assert "no ordinary file" in refused(write(tmp_path / "a.archive", {"train/a.txt": b"one", name: b"evil"}))
+@pytest.mark.parametrize(
+    "name", ["../outside", "train/../../outside", "/outside", "..\\outside", "C:\\outside", "a/.."]
+)
+def test_names_that_leave_the_folder(
+    tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path], name: str
+) -> None:
+    assert "no ordinary file" in refused(
+        write(tmp_path / "a.archive", {"train/a.txt": b"one", name: b"evil"})
+    )
     assert not (tmp_path.parent / "outside").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+)
 def test_links_and_devices(tmp_path: Path, kind: bytes) -> None:
     assert "'x' is no ordinary file" in refused(write_tar(tmp_path / "a.tar", {"x": b""}, kind))
 
 
 def test_a_link_in_a_zip(tmp_path: Path) -> None:
-    assert "'x' is no ordinary file" in refused(write_zip(tmp_path / "a.zip", {"x": b"/etc/passwd"}, mode=0o120777))
+    assert "'x' is no ordinary file" in refused(
+        write_zip(tmp_path / "a.zip", {"x": b"/etc/passwd"}, mode=0o120777)
+    )
 
 
 def test_sizes(tmp_path: Path) -> None:
@@ -89,7 +111,12 @@ def test_sizes(tmp_path: Path) -> None:
 def test_damage(tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path]) -> None:
     path = write(tmp_path / "a.archive", FILES)
     content = path.read_bytes()
-    for damaged in (content[: len(content) // 3], b"", b"junk" * 100, content[:30] + b"\xff" * 30 + content[60:]):
+    for damaged in (
+        content[: len(content) // 3],
+        b"",
+        b"junk" * 100,
+        content[:30] + b"\xff" * 30 + content[60:],
+    ):
         path.write_bytes(damaged)
         assert "a.archive" in refused(path)
     path.unlink()

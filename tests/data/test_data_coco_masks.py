@@ -31,11 +31,15 @@ from brnf.stages import index_images
 from brnf.stages.draw_masks import Inputs, Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")
-REGIONS = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(lambda shape: arrays.arrays(np.bool_, shape))
+REGIONS = st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
+    lambda shape: arrays.arrays(np.bool_, shape)
+)
 
 
 def lengths_of(region: np.ndarray) -> list[int]:
-    """Count runs of equal pixels column by column, the first of background, by walking through the pixels."""
+    """Count runs of equal pixels column by column, the first of background, by walking through the
+    pixels.
+    """
     runs, value = [0], False
     for pixel in region.T.reshape(-1).tolist():
         if pixel != value:
@@ -74,7 +78,11 @@ def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
 
 def test_later_annotations_lie_over_earlier_and_crowds_under_all() -> None:
     crowd = CocoShape(3, 9, True, {"size": [4, 6], "counts": [0, 24]})
-    shapes = [CocoShape(1, 5, False, box(0, 0, 4, 4)), CocoShape(2, 7, False, box(2, 0, 5, 2)), crowd]
+    shapes = [
+        CocoShape(1, 5, False, box(0, 0, 4, 4)),
+        CocoShape(2, 7, False, box(2, 0, 5, 2)),
+        crowd,
+    ]
     first = [[5, 5, 7, 7, 7, 0], [5, 5, 7, 7, 7, 0], [5, 5, 5, 5, 0, 0], [5, 5, 5, 5, 0, 0]]
     plain = Drawing("later_on_top", "background")
     assert draw_mask(shapes, (4, 6), plain).tolist() == first
@@ -105,7 +113,9 @@ def test_smaller_annotations_lie_over_larger_by_the_area_of_the_file() -> None:
 SIDES = st.tuples(st.integers(0, 5), st.integers(0, 5)).map(sorted)
 SHAPES = st.lists(
     st.builds(
-        lambda value, crowd, across, down, area: CocoShape(0, value, crowd, box(across[0], down[0], across[1], down[1]), area),
+        lambda value, crowd, across, down, area: CocoShape(
+            0, value, crowd, box(across[0], down[0], across[1], down[1]), area
+        ),
         st.integers(1, 4),
         st.booleans(),
         SIDES,
@@ -121,7 +131,9 @@ SHAPES = st.lists(
     st.sampled_from(["smallest_on_top", "later_on_top"]),
     st.sampled_from(["object", "background", "ignore"]),
 )
-def test_visible_values_are_those_of_the_mask(shapes: list[CocoShape], overlap: Overlap, crowds: Crowds) -> None:
+def test_visible_values_are_those_of_the_mask(
+    shapes: list[CocoShape], overlap: Overlap, crowds: Crowds
+) -> None:
     """Boxes without an inside are among them."""
     drawing = Drawing(overlap, crowds)
     drawn = set(draw_mask(shapes, (5, 5), drawing).ravel().tolist())
@@ -151,7 +163,9 @@ def test_visible_values_are_those_of_the_mask(shapes: list[CocoShape], overlap: 
 )
 def test_damaged_outlines_name_the_annotation(outline: Any, problem: str) -> None:
     for read in (draw_mask, visible_values):
-        with pytest.raises(ValueError, match=rf"^annotation 12 is damaged \([^\n]*{problem}[^\n]*\)$"):
+        with pytest.raises(
+            ValueError, match=rf"^annotation 12 is damaged \([^\n]*{problem}[^\n]*\)$"
+        ):
             read([CocoShape(12, 1, False, outline, 1.0)], (4, 5), Drawing())
 
 
@@ -178,7 +192,9 @@ def drawn(
         ("later_on_top", [0, 1, 1, 1, 3, 3, 3, 3]),
     ],
 )
-def test_the_stage_writes_palette_masks_of_a_shard(coco_tree: Path, tmp_path: Path, overlap: Overlap, row: list[int]) -> None:
+def test_the_stage_writes_palette_masks_of_a_shard(
+    coco_tree: Path, tmp_path: Path, overlap: Overlap, row: list[int]
+) -> None:
     folder = drawn(coco_tree, tmp_path, "train", overlap)
     masks = {path.stem: read_mask(path, (1, 2, 3)) for path in folder.glob("*.png")}
     assert set(masks) == {"a", "b", "c"} and masks["a"].shape == (6, 8)
@@ -187,7 +203,9 @@ def test_the_stage_writes_palette_masks_of_a_shard(coco_tree: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("crowds", "value"), [("object", 2), ("background", 0), ("ignore", 255)])
-def test_crowds_are_what_the_option_says(coco_tree: Path, tmp_path: Path, crowds: Crowds, value: int) -> None:
+def test_crowds_are_what_the_option_says(
+    coco_tree: Path, tmp_path: Path, crowds: Crowds, value: int
+) -> None:
     mask = read_mask(drawn(coco_tree, tmp_path, "val", crowds=crowds) / "e.png", (1, 2, 3))
     assert mask[0, 6] == value and mask[2, 4] == 1 and mask[0, 0] == 0
 
@@ -195,23 +213,33 @@ def test_crowds_are_what_the_option_says(coco_tree: Path, tmp_path: Path, crowds
 def test_a_damaged_outline_is_one_line_and_leaves_nothing(coco_tree: Path, tmp_path: Path) -> None:
     path = coco_tree / "annotations" / "instances_val2014.json"
     path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
-    with pytest.raises(UserError, match=r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"):
+    with pytest.raises(
+        UserError,
+        match=r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$",
+    ):
         drawn(coco_tree, tmp_path, "val")
     assert not (tmp_path / "object").exists()
 
 
 def test_masks_agree_with_the_librarys_own_reader(tmp_path: Path) -> None:
-    """Draw the annotations of 83 images as pycocotools' class COCO does, which knows nothing of this reader."""
+    """Draw the annotations of 83 images as pycocotools' class COCO does, which knows nothing of
+    this reader.
+    """
     write_coco(tmp_path, "train", TRAIN.scaled(0.001))
     with contextlib.redirect_stdout(io.StringIO()):
         reference = COCO(str(tmp_path / "annotations" / "instances_train2014.json"))
     names = {image["id"]: Path(image["file_name"]).stem for image in reference.imgs.values()}
     rank = {category: number for number, category in enumerate(sorted(reference.cats), 1)}
-    found = {name: (size, shapes) for name, size, shapes in read_shapes(tmp_path, "train", list(names.values()))}
+    found = {
+        name: (size, shapes)
+        for name, size, shapes in read_shapes(tmp_path, "train", list(names.values()))
+    }
     for image, name in names.items():
         size, shapes = found[name]
         expected = np.zeros(size, np.uint8)
         for annotation in reference.imgToAnns[image]:
             if not annotation["iscrowd"]:
                 expected[reference.annToMask(annotation) > 0] = rank[annotation["category_id"]]
-        assert np.array_equal(draw_mask(shapes, size, Drawing("later_on_top", "background")), expected), name
+        assert np.array_equal(
+            draw_mask(shapes, size, Drawing("later_on_top", "background")), expected
+        ), name

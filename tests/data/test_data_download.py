@@ -44,7 +44,10 @@ def test_broken_transfers_resume_where_they_ended(server: Server, tmp_path: Path
 
 def test_a_later_call_resumes_what_an_earlier_one_gave_up(server: Server, tmp_path: Path) -> None:
     server.break_after, server.breaks = 1000, 5
-    with pytest.raises(UserError, match=r"a\.zip: broke off after 5000 bytes \(1000 of 6240 bytes came\); run it again to resume$"):
+    with pytest.raises(
+        UserError,
+        match=r"a\.zip: broke off after 5000 bytes \(1000 of 6240 bytes came\); run it again to resume$",
+    ):
         fetched(server, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".a.zip.part"]
     assert fetched(server, tmp_path).read_bytes() == CONTENT
@@ -52,7 +55,9 @@ def test_a_later_call_resumes_what_an_earlier_one_gave_up(server: Server, tmp_pa
 
 
 @pytest.mark.parametrize("begun", [CONTENT, CONTENT[:-1], CONTENT + b"more"])
-def test_whatever_was_left_ends_in_the_right_file(server: Server, tmp_path: Path, begun: bytes) -> None:
+def test_whatever_was_left_ends_in_the_right_file(
+    server: Server, tmp_path: Path, begun: bytes
+) -> None:
     (tmp_path / ".a.zip.part").write_bytes(begun)
     assert fetched(server, tmp_path).read_bytes() == CONTENT
 
@@ -63,7 +68,9 @@ def test_servers_without_ranges_begin_again(server: Server, tmp_path: Path) -> N
 
 
 def test_a_wrong_checksum_is_one_line_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"^http[^\n]*/a\.zip: its md5 is {MD5} and must be {'0' * 32}; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=rf"^http[^\n]*/a\.zip: its md5 is {MD5} and must be {'0' * 32}; [^\n]+$"
+    ):
         fetched(server, tmp_path, "0" * 32)
     assert not list(tmp_path.iterdir())
 
@@ -72,28 +79,47 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(server: Server, tmp_pat
 def test_refusals_say_what_to_do(server: Server, tmp_path: Path, status: int, asked: int) -> None:
     server.status = status
     with pytest.raises(
-        UserError, match=rf"a\.zip: the server answers {status} [^\n]*; fetch it in another way and put it at [^\n]*a\.zip$"
+        UserError,
+        match=rf"a\.zip: the server answers {status} [^\n]*; fetch it in another way and put it at [^\n]*a\.zip$",
     ):
         fetched(server, tmp_path)
     assert len(server.asked) == asked and not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told_before_the_transfer(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_before_the_transfer(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(UserError, match=r"10240 bytes are to come and 100 are free; free space [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"10240 bytes are to come and 100 are free; free space [^\n]+$"
+    ):
         fetched(server, tmp_path)
 
 
-@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://server/a.zip", "http://server/", "http:///a.zip", "a.zip", "http://s/.."])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file:///etc/passwd",
+        "ftp://server/a.zip",
+        "http://server/",
+        "http:///a.zip",
+        "a.zip",
+        "http://s/..",
+    ],
+)
 def test_addresses_are_of_http_and_name_a_file(address: str) -> None:
     with pytest.raises(UserError, match=r": no address of an archive; [^\n]+$"):
         archive_name(address)
 
 
-def obtain(server: Server, folder: Path, files: dict[str, bytes], md5s: tuple[str, ...] | None = None) -> None:
+def obtain(
+    server: Server, folder: Path, files: dict[str, bytes], md5s: tuple[str, ...] | None = None
+) -> None:
     server.files = files
     right = tuple(hashlib.md5(content).hexdigest() for content in files.values())
-    options = Options(tuple(server.address(name) for name in files), right if md5s is None else md5s)
+    options = Options(
+        tuple(server.address(name) for name in files), right if md5s is None else md5s
+    )
     run(Inputs(folder), Outputs(folder / "set.json"), options, QUIET)
 
 
@@ -109,11 +135,19 @@ def shown(folder: Path) -> list[str]:
 
 def test_archives_are_unpacked_into_one_folder_and_removed(server: Server, tmp_path: Path) -> None:
     obtain(server, tmp_path, SET)
-    assert shown(tmp_path) == ["annotations/x.json", "set.json", "train2014/a.jpg", "train2014/b.jpg", "train2014/c.jpg"]
+    assert shown(tmp_path) == [
+        "annotations/x.json",
+        "set.json",
+        "train2014/a.jpg",
+        "train2014/b.jpg",
+        "train2014/c.jpg",
+    ]
     assert [entry["files"] for entry in json.loads((tmp_path / "set.json").read_text())] == [2, 2]
 
 
-def test_archives_that_were_unpacked_before_are_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_archives_that_were_unpacked_before_are_not_fetched_again(
+    server: Server, tmp_path: Path
+) -> None:
     wrong = (hashlib.md5(SET["photographs.zip"]).hexdigest(), "0" * 32)
     with pytest.raises(UserError, match=r"labels\.tar: its md5 is [^\n]+$"):
         obtain(server, tmp_path, SET, wrong)

@@ -43,7 +43,11 @@ def test_exif_orientation_turns_pixels_and_size_alike(tmp_path: Path, orientatio
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     value = 255 if mode == "1" else 200
     gray = Image.fromarray(np.full((4, 5), value, np.uint8))
-    image = Image.fromarray(np.full((4, 5), value * 257, np.uint16)) if mode == "I;16" else gray.convert(mode)
+    image = (
+        Image.fromarray(np.full((4, 5), value * 257, np.uint16))
+        if mode == "I;16"
+        else gray.convert(mode)
+    )
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
     image.save(path)
     pixels = read_image(path)
@@ -78,7 +82,9 @@ def test_bad_images_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_shrinking_averages_and_does_not_alias() -> None:
     stripes = np.zeros((8, 8, 3), np.uint8)
     stripes[:, ::4] = 200
-    assert (resize_image(stripes, (2, 2)) == 50).all()  # a bilinear resize looks at columns 1, 2, 5, 6 only and sees nothing
+    assert (
+        resize_image(stripes, (2, 2)) == 50
+    ).all()  # a bilinear resize looks at columns 1, 2, 5, 6 only and sees nothing
     blocks = PIXELS[:6, :8].astype(float).reshape(3, 2, 4, 2, 3).mean((1, 3))
     assert np.abs(resize_image(np.ascontiguousarray(PIXELS[:6, :8]), (3, 4)) - blocks).max() <= 1
 

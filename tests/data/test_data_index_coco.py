@@ -29,27 +29,45 @@ def test_the_index_of_coco(coco_tree: Path, tmp_path: Path) -> None:
     folder = build(coco_tree, tmp_path / "index", Options("coco", shards=2, crowds="background"))
     index = Index.of_split(folder, "train")
     assert index.classes == ("person", "traffic light", "toothbrush")
-    assert [(image.id, image.height, image.width, image.labels) for image in index.images] == [("a", 6, 8, (1, 3)), ("b", 4, 4, (2,))]
-    assert index.images[0].path == coco_tree / "train2014" / "a.jpg" and images(folder, "val") == ["e"]
+    assert [(image.id, image.height, image.width, image.labels) for image in index.images] == [
+        ("a", 6, 8, (1, 3)),
+        ("b", 4, 4, (2,)),
+    ]
+    assert index.images[0].path == coco_tree / "train2014" / "a.jpg" and images(folder, "val") == [
+        "e"
+    ]
     summary = (folder / "summary.md").read_text()
-    assert "| images | 2 | 1 |" in summary and "| left out: no label | 2 | 0 |" in summary and "| with a mask | 2 | 1 |" in summary
+    assert (
+        "| images | 2 | 1 |" in summary
+        and "| left out: no label | 2 | 0 |" in summary
+        and "| with a mask | 2 | 1 |" in summary
+    )
 
 
-def test_masks_are_known_by_the_annotations_they_are_drawn_from(coco_tree: Path, tmp_path: Path) -> None:
+def test_masks_are_known_by_the_annotations_they_are_drawn_from(
+    coco_tree: Path, tmp_path: Path
+) -> None:
     """Another outline changes the list of masks of its split, and nothing that training reads.
 
     Labels, too, stay the same as long as the same classes can be seen.
     """
     build(coco_tree, tmp_path / "index", Options("coco"))
     before = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*.csv")}
-    assert all(mask.mask is None and mask.digest for mask in read_masks(tmp_path / "index", "train").values())
+    assert all(
+        mask.mask is None and mask.digest
+        for mask in read_masks(tmp_path / "index", "train").values()
+    )
     path = coco_tree / "annotations" / "instances_train2014.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["segmentation"] = [[0, 0, 5, 1, 5, 4]]
     path.write_text(json.dumps(content))
     assert data_state(tmp_path / "index") != FIRST
     build(coco_tree, tmp_path / "index", Options("coco"))
-    assert {path.relative_to(tmp_path / "index").as_posix() for path in before if path.read_bytes() != before[path]} == {"masks/train.csv"}
+    assert {
+        path.relative_to(tmp_path / "index").as_posix()
+        for path in before
+        if path.read_bytes() != before[path]
+    } == {"masks/train.csv"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +82,9 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(coco_tree: Path,
         ),
     ],
 )
-def test_labels_follow_what_is_drawn(coco_tree: Path, tmp_path: Path, options: Options, labels: dict[str, tuple[int, ...]]) -> None:
+def test_labels_follow_what_is_drawn(
+    coco_tree: Path, tmp_path: Path, options: Options, labels: dict[str, tuple[int, ...]]
+) -> None:
     """A toothbrush that comes last covers b and its traffic light."""
     path = coco_tree / "annotations" / "instances_train2014.json"
     content = json.loads(path.read_text())
@@ -85,9 +105,13 @@ def test_a_damaged_outline_is_one_line(coco_tree: Path, tmp_path: Path) -> None:
     build(coco_tree, tmp_path / "index", Options("coco", labels_from="annotations"))
 
 
-def test_a_photograph_of_another_size_than_its_annotations_is_bad(coco_tree: Path, tmp_path: Path) -> None:
+def test_a_photograph_of_another_size_than_its_annotations_is_bad(
+    coco_tree: Path, tmp_path: Path
+) -> None:
     Image.new("RGB", (6, 8)).save(coco_tree / "train2014" / "a.jpg")
-    with pytest.raises(UserError, match=r"a\.jpg: is 6x8 pixels, its annotations are of 8x6; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"a\.jpg: is 6x8 pixels, its annotations are of 8x6; [^\n]+$"
+    ):
         build(coco_tree, tmp_path / "index", Options("coco"))
 
 
@@ -105,12 +129,19 @@ def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path:
     folder = build(coco_tree, tmp_path / "index", options)
     assert images(folder, "train") == ["a"] and list(read_masks(folder, "train")) == ["a"]
     summary = (folder / "summary.md").read_text()
-    assert "1 bad images were left out (skip_bad: true):" in summary and "\n- b: " in summary and "b.jpg: image cannot be read" in summary
+    assert (
+        "1 bad images were left out (skip_bad: true):" in summary
+        and "\n- b: " in summary
+        and "b.jpg: image cannot be read" in summary
+    )
     assert data_state(folder) == FIRST
     (coco_tree / "train2014" / "b.jpg").write_bytes(whole)
     assert data_state(folder) != FIRST
     build(coco_tree, folder, options)
-    assert images(folder, "train") == ["a", "b"] and "No problem found." in (folder / "summary.md").read_text()
+    assert (
+        images(folder, "train") == ["a", "b"]
+        and "No problem found." in (folder / "summary.md").read_text()
+    )
 
 
 def test_a_missing_image_that_comes_back_is_noticed(coco_tree: Path, tmp_path: Path) -> None:
@@ -129,8 +160,15 @@ def test_a_split_of_bad_images_stops_all_the_same(coco_tree: Path, tmp_path: Pat
 
 def test_a_hundredth_of_coco_is_indexed_whole(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco", "train", TRAIN.scaled(0.01))
-    folder = build(tmp_path / "coco", tmp_path / "index", Options("coco", ("train",), shards=4, verify=False))
+    folder = build(
+        tmp_path / "coco", tmp_path / "index", Options("coco", ("train",), shards=4, verify=False)
+    )
     index = Index.of_split(folder, "train")
     assert len(index.images) == 821 and len(index.classes) == 80
-    assert sorted(path.stem for path in (folder / "shards" / "train").iterdir()) == ["0", "1", "2", "3"]
+    assert sorted(path.stem for path in (folder / "shards" / "train").iterdir()) == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
     assert max(label for image in index.images for label in image.labels) == 80

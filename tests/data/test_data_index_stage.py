@@ -33,7 +33,11 @@ def build(root: Path, folder: Path, options: Options) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_index_of_a_subset(voc_tree: Path, tmp_path: Path) -> None:
@@ -41,7 +45,10 @@ def test_the_index_of_a_subset(voc_tree: Path, tmp_path: Path) -> None:
     index = Index.of_split(folder, "train_aug")
     assert index.classes == ("dog", "cat") and index.mask_values == (12, 8)
     images = {
-        split: [(image.id, image.height, image.width, image.labels) for image in Index.of_split(folder, split).images]
+        split: [
+            (image.id, image.height, image.width, image.labels)
+            for image in Index.of_split(folder, split).images
+        ]
         for split in ("train", "train_aug", "val")
     }
     a1, c1 = ("a1", 10, 12, (1, 2)), ("c1", 6, 7, (2,))
@@ -51,19 +58,34 @@ def test_the_index_of_a_subset(voc_tree: Path, tmp_path: Path) -> None:
     assert found is not None
     mask = read_mask(found, index.mask_values, size=(10, 12))
     assert set(np.unique(mask)) == {0, 1, 2, 255} and mask[3, 4] == 2 and mask[8, 1] == 1
-    # The person fills b1's label list but is no class here: nothing of it reaches the images' list, its pixels are ignored.
-    assert set(np.unique(read_mask(voc_tree / "VOCdevkit/VOC2012/SegmentationClass/a2.png", index.mask_values))) == {255}
+    # The person fills b1's label list but is no class here: nothing of it reaches the images' list,
+    # its pixels are ignored.
+    assert set(
+        np.unique(
+            read_mask(voc_tree / "VOCdevkit/VOC2012/SegmentationClass/a2.png", index.mask_values)
+        )
+    ) == {255}
     summary = (folder / "summary.md").read_text()
-    assert "| images | 1 | 2 | 1 |" in summary and "| left out: none of the classes | 1 | 1 | 0 |" in summary
+    assert (
+        "| images | 1 | 2 | 1 |" in summary
+        and "| left out: none of the classes | 1 | 1 | 0 |" in summary
+    )
 
 
 def test_shards_hold_every_image_once_where_its_hash_says(voc_tree: Path, tmp_path: Path) -> None:
     folder = build(voc_tree, tmp_path / "index", replace(ANIMALS, classes=()))
     for split in ("train", "train_aug", "val"):
-        lists = {int(path.stem): Index.of_list(folder, path).images for path in (folder / "shards" / split).glob("*.csv")}
+        lists = {
+            int(path.stem): Index.of_list(folder, path).images
+            for path in (folder / "shards" / split).glob("*.csv")
+        }
         images = [image for shard in lists.values() for image in shard]
-        assert sorted(images, key=lambda image: image.id) == list(Index.of_split(folder, split).images)
-        assert all(shard_of(image.id, 3) == shard for shard, images in lists.items() for image in images)
+        assert sorted(images, key=lambda image: image.id) == list(
+            Index.of_split(folder, split).images
+        )
+        assert all(
+            shard_of(image.id, 3) == shard for shard, images in lists.items() for image in images
+        )
         assert all(lists.values())
 
 
@@ -80,16 +102,26 @@ def test_only_the_lists_change_that_hold_what_changed(voc_tree: Path, tmp_path: 
     write_palette_png(data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8))
     assert changed(voc_tree, tmp_path / "index", first) == {"masks/val.csv"}
     (data / "SegmentationClass" / "a1.png").unlink()  # now its SBD mask
-    assert changed(voc_tree, tmp_path / "index", first) == {"masks/val.csv", "masks/train.csv", "masks/train_aug.csv"}
+    assert changed(voc_tree, tmp_path / "index", first) == {
+        "masks/val.csv",
+        "masks/train.csv",
+        "masks/train_aug.csv",
+    }
     before = contents(tmp_path / "index")
     Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(data / "JPEGImages" / "c1.jpg")
-    assert changed(voc_tree, tmp_path / "index", before) == {"splits/train_aug.csv", f"shards/train_aug/{shard_of('c1', 3)}.csv"}
+    assert changed(voc_tree, tmp_path / "index", before) == {
+        "splits/train_aug.csv",
+        f"shards/train_aug/{shard_of('c1', 3)}.csv",
+    }
     before = contents(tmp_path / "index")
     for name in ("JPEGImages/b1.jpg", "Annotations/b1.xml", "SegmentationClass/b1.png"):
         shutil.copy(data / name, data / name.replace("b1", "b2"))
     with (data / "ImageSets" / "Segmentation" / "val.txt").open("a") as file:
         file.write("b2\n")
-    lists = {f"{folder}/val.csv" for folder in ("splits", "masks")} | {f"shards/val/{shard_of('b2', 3)}.csv", "summary.md"}
+    lists = {f"{folder}/val.csv" for folder in ("splits", "masks")} | {
+        f"shards/val/{shard_of('b2', 3)}.csv",
+        "summary.md",
+    }
     assert changed(voc_tree, tmp_path / "index", before) == lists
 
 
@@ -122,12 +154,20 @@ def test_the_state_of_the_data_follows_contents_and_not_times(
     before = (tmp_path / "index.files.csv").read_text()
     assert data_state(index) == FIRST
     after = (tmp_path / "index.files.csv").read_text()
-    assert before != after and data_state(index) == FIRST and (tmp_path / "index.files.csv").read_text() == after
+    assert (
+        before != after
+        and data_state(index) == FIRST
+        and (tmp_path / "index.files.csv").read_text() == after
+    )
     states = [FIRST]
     for change in (
-        lambda: write_palette_png(data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8)),
+        lambda: write_palette_png(
+            data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8)
+        ),
         lambda: Image.fromarray(np.ones((6, 7, 3), np.uint8)).save(data / "JPEGImages" / "c1.jpg"),
-        lambda: (data / "Annotations" / "a1.xml").write_text("<annotation><object><name>cat</name></object></annotation>"),
+        lambda: (data / "Annotations" / "a1.xml").write_text(
+            "<annotation><object><name>cat</name></object></annotation>"
+        ),
         lambda: (data / "ImageSets" / "Segmentation" / "train.txt").write_text("a1\n"),
         lambda: (data / "SegmentationClassAug" / "a1.png").unlink(),
     ):
@@ -159,21 +199,36 @@ def test_what_was_decoded_once_is_decoded_again_only_when_it_changes(
 
 def test_a_damaged_table_of_contents_is_as_good_as_none(voc_tree: Path, tmp_path: Path) -> None:
     build(voc_tree, tmp_path / "index", ANIMALS)
-    for text in ("", "path\n", "path,size,modified,digest,decoded\nx,1\n", "path,size,modified,digest,decoded\nx,a,1,y,True\n"):
+    for text in (
+        "",
+        "path\n",
+        "path,size,modified,digest,decoded\nx,1\n",
+        "path,size,modified,digest,decoded\nx,a,1,y,True\n",
+    ):
         (tmp_path / "index.files.csv").write_text(text)
-        assert Contents.beside(tmp_path / "index").seen == {} and data_state(tmp_path / "index") != FIRST
+        assert (
+            Contents.beside(tmp_path / "index").seen == {}
+            and data_state(tmp_path / "index") != FIRST
+        )
 
 
-@pytest.mark.parametrize("text", ["", "id,path\na,b\n", "id,path,width,height,labels,digest\na,b,c,4,1,x\n"])
+@pytest.mark.parametrize(
+    "text", ["", "id,path\na,b\n", "id,path,width,height,labels,digest\na,b,c,4,1,x\n"]
+)
 def test_a_damaged_list_is_one_line(voc_tree: Path, tmp_path: Path, text: str) -> None:
     folder = build(voc_tree, tmp_path / "index", ANIMALS)
     for path in (folder / "splits" / "val.csv", folder / "classes.csv"):
         kept = path.read_text()
         path.write_text(text)
-        with pytest.raises(UserError, match=rf"index: missing or damaged part {path.name} of the image index [^\n]*; [^\n]+$"):
+        with pytest.raises(
+            UserError,
+            match=rf"index: missing or damaged part {path.name} of the image index [^\n]*; [^\n]+$",
+        ):
             Index.of_split(folder, "val")
         path.write_text(kept)
-    with pytest.raises(UserError, match=r"^split 'test' holds no image; the data set has: train, train_aug, val$"):
+    with pytest.raises(
+        UserError, match=r"^split 'test' holds no image; the data set has: train, train_aug, val$"
+    ):
         Index.of_split(folder, "test")
 
 
@@ -187,7 +242,10 @@ def test_scenes_carry_their_contexts(tmp_path: Path) -> None:
         assert len(index.classes) == 6 and list(masks) == [image.id for image in index.images]
         for image in index.images:
             mask, context = masks[image.id].mask, masks[image.id].context
-            assert mask is not None and tuple(np.unique(read_mask(mask, index.mask_values)))[1:] == image.labels
+            assert (
+                mask is not None
+                and tuple(np.unique(read_mask(mask, index.mask_values)))[1:] == image.labels
+            )
             assert context is not None and context.match(f"ContextClass/{image.id}.png")
 
 
@@ -197,7 +255,12 @@ def test_a_table_with_a_turned_photograph(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 9, 3), np.uint8)).save(tmp_path / "one.jpg", exif=exif)
     write_palette_png(tmp_path / "mask.png", np.zeros((9, 4), np.uint8))
     (tmp_path / "own.csv").write_text("image,labels,mask\none.jpg,cat,mask.png\n")
-    run(Inputs(table=tmp_path / "own.csv"), Outputs(tmp_path / "index"), Options(kind="table"), QUIET)
+    run(
+        Inputs(table=tmp_path / "own.csv"),
+        Outputs(tmp_path / "index"),
+        Options(kind="table"),
+        QUIET,
+    )
     (image,) = Index.of_split(tmp_path / "index", "train").images
     assert (image.height, image.width, image.labels) == (9, 4, (1,))
 
@@ -233,10 +296,14 @@ def test_damaged_files_stop_the_stage_with_one_line_and_no_output(
     damage(voc_tree / "VOCdevkit" / "VOC2012", what)
     with pytest.raises(UserError, match=rf"{found}[^\n]*; [^\n]+$"):
         build(voc_tree, tmp_path / "out" / "index", replace(ANIMALS, verify=verify))
-    assert not list((tmp_path / "out").glob("[!.]*")) and not list((tmp_path / "out").glob("*.part"))
+    assert not list((tmp_path / "out").glob("[!.]*")) and not list(
+        (tmp_path / "out").glob("*.part")
+    )
 
 
-def test_several_bad_images_are_counted_and_the_first_is_named(voc_tree: Path, tmp_path: Path) -> None:
+def test_several_bad_images_are_counted_and_the_first_is_named(
+    voc_tree: Path, tmp_path: Path
+) -> None:
     for name in ("a1", "b1"):
         (voc_tree / "VOCdevkit/VOC2012/JPEGImages" / f"{name}.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"a1\.jpg: [^\n]*\(2 bad images in all\)$"):
@@ -278,6 +345,12 @@ def test_the_command_line_ends_in_one_line_without_torch(tmp_path: Path) -> None
         "--verify",
         "False",
     ]
-    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2 and done.stdout.strip() == "False"
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "expected [VOCdevkit/]VOC2012/" in done.stderr
+    assert (
+        done.stderr.startswith("error: ")
+        and done.stderr.count("\n") == 1
+        and "expected [VOCdevkit/]VOC2012/" in done.stderr
+    )

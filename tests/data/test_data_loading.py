@@ -104,7 +104,10 @@ def test_a_mistake_arrives_as_it_was_raised(workers: int) -> None:
 
 
 def test_a_killed_process_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^a loading process was lost \(DataLoader worker [^\n]+\); run again, [^\n]+$"):
+    with pytest.raises(
+        UserError,
+        match=r"^a loading process was lost \(DataLoader worker [^\n]+\); run again, [^\n]+$",
+    ):
         list(BatchLoader(Numbers(kill), list, 1, batch_size=6))
 
 

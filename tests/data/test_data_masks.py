@@ -64,7 +64,9 @@ def test_a_subset_is_renumbered_and_the_rest_ignored(values: list[int]) -> None:
 def test_bad_masks_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     write_palette_png(path, LABELS)
-    with pytest.raises(UserError, match=r"mask\.png: the mask is 3x2 pixels, its image 4x2; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"mask\.png: the mask is 3x2 pixels, its image 4x2; [^\n]+$"
+    ):
         read_mask(path, (1,), size=(2, 4))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match=r"mask\.png: mask cannot be read [^\n]+$"):

@@ -17,7 +17,19 @@ from brnf.data.table import list_table
 from brnf.data.voc import list_voc, read_object_names
 from brnf.errors import UserError
 
-LEADING_OUT = ("../a1", "/etc/passwd", "..", "a/../../b", "a1/../a2", "~root", "C:a", "a\\b", "-rf", ".hidden", "a" * 201)
+LEADING_OUT = (
+    "../a1",
+    "/etc/passwd",
+    "..",
+    "a/../../b",
+    "a1/../a2",
+    "~root",
+    "C:a",
+    "a\\b",
+    "-rf",
+    ".hidden",
+    "a" * 201,
+)
 
 
 def list_of(voc_tree: Path, split: str = "train") -> Path:
@@ -27,7 +39,9 @@ def list_of(voc_tree: Path, split: str = "train") -> Path:
 @pytest.mark.parametrize("name", [*LEADING_OUT, "a\0b", "é", "a b"])
 def test_no_id_holds_what_could_lead_out(name: str) -> None:
     assert not is_safe_id(name)
-    assert all(map(is_safe_id, ("2007_000032", "COCO_train2014_000000000009", "photo-1.2", "a" * 200)))
+    assert all(
+        map(is_safe_id, ("2007_000032", "COCO_train2014_000000000009", "photo-1.2", "a" * 200))
+    )
 
 
 @pytest.mark.parametrize("name", LEADING_OUT)
@@ -68,7 +82,11 @@ def test_an_own_table_leads_where_its_owner_says_and_its_ids_nowhere(tmp_path: P
         (entry,) = list_table(table).entries
         assert entry.id == "photo" and entry.image.samefile(tmp_path / "photo.png")
     Image.new("RGB", (3, 2)).save(tmp_path / "-rf.png")
-    for path, wrong in (("../-rf.png", "cannot be an id"), ("../photo.png\0", "is missing"), ("x" * 5000, "is missing")):
+    for path, wrong in (
+        ("../-rf.png", "cannot be an id"),
+        ("../photo.png\0", "is missing"),
+        ("x" * 5000, "is missing"),
+    ):
         table.write_text(f"image,labels\n{path},cat\n")
         with pytest.raises(UserError, match=wrong):
             list_table(table)
@@ -89,7 +107,9 @@ def read_any_mask(path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [read_image, image_size, read_any_mask, read_object_names])
-def test_what_is_no_ordinary_file_is_not_opened(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_what_is_no_ordinary_file_is_not_opened(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
     """A pipe would wait for ever, a device never end."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
@@ -119,6 +139,10 @@ def test_an_index_with_a_leading_out_id_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("index,name,mask_value\n1,cat,1\n")
     (tmp_path / "root.txt").write_text("data\n")
     (tmp_path / "splits").mkdir()
-    (tmp_path / "splits" / "train.csv").write_text("id,path,width,height,labels,digest\n../../x,a.jpg,3,4,1,0a\n")
-    with pytest.raises(UserError, match=r"damaged part train\.csv of the image index \(\.\./\.\./x: no id"):
+    (tmp_path / "splits" / "train.csv").write_text(
+        "id,path,width,height,labels,digest\n../../x,a.jpg,3,4,1,0a\n"
+    )
+    with pytest.raises(
+        UserError, match=r"damaged part train\.csv of the image index \(\.\./\.\./x: no id"
+    ):
         Index.of_split(tmp_path, "train")

@@ -21,7 +21,11 @@ def write(folder: Path, **options: float) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_equal_options_give_equal_bytes_and_more_scenes_change_none(tmp_path: Path) -> None:
@@ -38,14 +42,20 @@ def test_equal_options_give_equal_bytes_and_more_scenes_change_none(tmp_path: Pa
 def test_the_layout_is_that_of_voc(tmp_path: Path) -> None:
     root = write(tmp_path / "scenes")
     classes = (root / "classes.txt").read_text().split()
-    ids = [name for split in ("train", "val") for name in (root / "ImageSets/Segmentation" / f"{split}.txt").read_text().split()]
+    ids = [
+        name
+        for split in ("train", "val")
+        for name in (root / "ImageSets/Segmentation" / f"{split}.txt").read_text().split()
+    ]
     assert len(ids) == 5 and len(classes) == 6
     for name in ids:
         with Image.open(root / "SegmentationClass" / f"{name}.png") as image:
             assert image.mode == "P"
             assert image.getpalette()[:21] == colour_map()[:7].ravel().tolist()
             present = set(np.unique(np.array(image))) - {0}
-        assert {classes[label - 1] for label in present} == read_object_names(root / "Annotations" / f"{name}.xml")
+        assert {classes[label - 1] for label in present} == read_object_names(
+            root / "Annotations" / f"{name}.xml"
+        )
         with Image.open(root / "JPEGImages" / f"{name}.jpg") as image:
             assert image.size == (64, 64) and image.mode == "RGB"
 
@@ -57,12 +67,16 @@ def test_validation_scenes_have_their_own_bias(tmp_path: Path) -> None:
         return np.array(Image.open(root / folder / f"{name}.png"))
 
     for number in range(6):
-        objects, contexts = (read(folder, f"train_{number:05d}") for folder in ("SegmentationClass", "ContextClass"))
+        objects, contexts = (
+            read(folder, f"train_{number:05d}") for folder in ("SegmentationClass", "ContextClass")
+        )
         assert set(np.unique(contexts)) - {0} == set(np.unique(objects)) - {0}
     assert not any(read("ContextClass", f"val_{number:05d}").any() for number in range(4))
 
 
-@pytest.mark.parametrize(("key", "value"), [("rho", 1.5), ("val_nu", -0.1), ("train", 0), ("size", 8)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("rho", 1.5), ("val_nu", -0.1), ("train", 0), ("size", 8)]
+)
 def test_bad_options_are_one_line_and_write_nothing(tmp_path: Path, key: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"^scenes\.{key}: [^\n]*; choose [^\n]*$"):
         write(tmp_path / "scenes", **{key: value})

@@ -11,7 +11,15 @@ from brnf.errors import UserError
 
 def table(folder: Path, text: str) -> Path:
     (folder / "pictures").mkdir(exist_ok=True)
-    for name in ("one.jpg", "two.png", "three.jpg", "bad name.jpg", "bad_name.jpg", "-one.jpg", "mask.png"):
+    for name in (
+        "one.jpg",
+        "two.png",
+        "three.jpg",
+        "bad name.jpg",
+        "bad_name.jpg",
+        "-one.jpg",
+        "mask.png",
+    ):
         (folder / "pictures" / name).touch()
     (folder / "two").mkdir(exist_ok=True)
     (folder / "two" / "one.png").touch()
@@ -29,7 +37,11 @@ def test_rows_become_entries(tmp_path: Path) -> None:
     assert listing.classes == ("cat", "dog", "owl") and listing.mask_values == (1, 2, 3)
     assert listing.splits == ("test", "train", "val")
     one, three, two = listing.entries
-    assert (one.id, one.image, one.mask) == ("one", tmp_path / "pictures/one.jpg", tmp_path / "pictures/mask.png")
+    assert (one.id, one.image, one.mask) == (
+        "one",
+        tmp_path / "pictures/one.jpg",
+        tmp_path / "pictures/mask.png",
+    )
     assert one.labels == {"cat", "dog"} and two.labels == {"cat", "owl"} and three.labels is None
     assert two.splits == ("train", "val") and two.mask is None
     only = list_table(table(tmp_path, text), splits=("val",), classes=("owl", "dog", "cat"))
@@ -40,11 +52,18 @@ def test_relative_paths_stay_relative(tmp_path: Path, monkeypatch: pytest.Monkey
     table(tmp_path, "image,labels\npictures/one.jpg,cat\n")
     monkeypatch.chdir(tmp_path.parent)
     (entry,) = list_table(Path(tmp_path.name) / "own.csv").entries
-    assert entry.image == Path(tmp_path.name) / "pictures" / "one.jpg" and entry.splits == ("train",)
+    assert entry.image == Path(tmp_path.name) / "pictures" / "one.jpg" and entry.splits == (
+        "train",
+    )
 
 
 def test_names_that_people_give_become_ids(tmp_path: Path) -> None:
-    names = {"Müller (3).jpg": "M_ller_3_", "bad name.jpg": "bad_name", "a;b.jpg": "a_b", "..x y.jpg": None}
+    names = {
+        "Müller (3).jpg": "M_ller_3_",
+        "bad name.jpg": "bad_name",
+        "a;b.jpg": "a_b",
+        "..x y.jpg": None,
+    }
     for name in names:
         table(tmp_path, f'image,labels\n"pictures/{name}",cat\n')
         (tmp_path / "pictures" / name).touch()
@@ -64,21 +83,35 @@ def test_names_that_people_give_become_ids(tmp_path: Path) -> None:
         ("image,labels,labels\n", "line 1: a column is there twice"),
         ("image,labels\n", "holds no image"),
         ("", "line 1: column 'image' is missing"),
-        ("image,labels\npictures/one.jpg,cat\npictures/gone.jpg,cat\n", "line 3: image .*gone.jpg is missing"),
+        (
+            "image,labels\npictures/one.jpg,cat\npictures/gone.jpg,cat\n",
+            "line 3: image .*gone.jpg is missing",
+        ),
         ("image,labels\n,cat\n", "line 2: image .* is missing"),
-        ("image,labels\npictures/one.jpg,cat\ntwo/one.png,cat\n", "line 3: id 'one' .* was used before"),
+        (
+            "image,labels\npictures/one.jpg,cat\ntwo/one.png,cat\n",
+            "line 3: id 'one' .* was used before",
+        ),
         ("image,labels\npictures/-one.jpg,cat\n", "line 2: file name '-one' cannot be an id"),
-        ("image,labels\npictures/bad name.jpg,cat\npictures/bad_name.jpg,cat\n", "line 3: id 'bad_name' .* was used before"),
+        (
+            "image,labels\npictures/bad name.jpg,cat\npictures/bad_name.jpg,cat\n",
+            "line 3: id 'bad_name' .* was used before",
+        ),
         ("image,labels\npictures/one.jpg,wolf\n", "line 2: label 'wolf' is not in dataset.classes"),
         ("image,labels\npictures/one.jpg,\n", "line 2: no label"),
         ("image,labels\npictures/one.jpg,cat,dog\n", "line 2: 3 cells under 2 columns"),
-        ("image,labels,mask\npictures/one.jpg,cat,gone.png\n", "line 2: mask .*gone.png is missing"),
+        (
+            "image,labels,mask\npictures/one.jpg,cat,gone.png\n",
+            "line 2: mask .*gone.png is missing",
+        ),
         ("image,labels,split\npictures/one.jpg,cat,\n", "line 2: split '' is no name"),
         ("image,labels,split\npictures/one.jpg,cat,../x\n", "line 2: split '../x' is no name"),
         ('image,labels\n"pictures/one.jpg,cat\n', "cannot be read as a CSV"),
     ],
 )
-def test_bad_tables_are_one_line_with_file_and_line(tmp_path: Path, text: str, problem: str) -> None:
+def test_bad_tables_are_one_line_with_file_and_line(
+    tmp_path: Path, text: str, problem: str
+) -> None:
     with pytest.raises(UserError, match=rf"own\.csv[:,] ?[^\n]*{problem}[^\n]*; [^\n]+$") as caught:
         list_table(table(tmp_path, text), classes=("cat", "dog"))
     assert "\n" not in str(caught.value)
@@ -87,14 +120,21 @@ def test_bad_tables_are_one_line_with_file_and_line(tmp_path: Path, text: str, p
 def test_missing_tables_and_splits_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.csv: cannot be read as a CSV [^\n]+$"):
         list_table(tmp_path / "gone.csv")
-    with pytest.raises(UserError, match=r"own\.csv: split 'val' holds no image; the table has: train$"):
+    with pytest.raises(
+        UserError, match=r"own\.csv: split 'val' holds no image; the table has: train$"
+    ):
         list_table(table(tmp_path, "image,labels\npictures/one.jpg,cat\n"), splits=("val",))
 
 
 def test_more_classes_than_a_byte_holds_are_one_line(tmp_path: Path) -> None:
-    path = table(tmp_path, "image,labels\npictures/one.jpg," + ";".join(f"c{number}" for number in range(255)) + "\n")
+    path = table(
+        tmp_path,
+        "image,labels\npictures/one.jpg," + ";".join(f"c{number}" for number in range(255)) + "\n",
+    )
     listing = list_table(path)
-    with pytest.raises(UserError, match=r"^dataset\.classes: 255 classes, and masks of one byte hold 254; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"^dataset\.classes: 255 classes, and masks of one byte hold 254; [^\n]+$"
+    ):
         select_classes(listing, ())
     most, _ = select_classes(listing, listing.classes[:-1])
     assert most.mask_values == tuple(range(1, 255))

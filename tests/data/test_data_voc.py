@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from brnf.data.entries import select_classes
-from brnf.data.voc import VOC_CLASSES, derive_train_aug, find_voc, list_voc, read_object_names, read_split
+from brnf.data.voc import (
+    VOC_CLASSES,
+    derive_train_aug,
+    find_voc,
+    list_voc,
+    read_object_names,
+    read_split,
+)
 from brnf.errors import UserError
 
 LISTS = Path(__file__).parent / "lists"
@@ -36,7 +43,9 @@ def test_train_aug_of_a_real_download_is_the_official_list(tmp_path: Path) -> No
 def test_the_root_may_be_given_at_three_heights(voc_tree: Path) -> None:
     folder = voc_tree / "VOCdevkit" / "VOC2012"
     assert find_voc(voc_tree) == find_voc(voc_tree / "VOCdevkit") == find_voc(folder) == folder
-    with pytest.raises(UserError, match=r"nowhere: no VOC 2012 here; expected [^\n]*JPEGImages[^\n]*$"):
+    with pytest.raises(
+        UserError, match=r"nowhere: no VOC 2012 here; expected [^\n]*JPEGImages[^\n]*$"
+    ):
         find_voc(voc_tree / "nowhere")
 
 
@@ -51,7 +60,12 @@ def test_labels_splits_and_masks(voc_tree: Path) -> None:
         "c1": ({"cat"}, ("train_aug",)),
     }
     folders = {entry.id: entry.mask.parent.name for entry in listing.entries if entry.mask}
-    assert folders == {"a1": "SegmentationClass", "a2": "SegmentationClass", "b1": "SegmentationClass", "c1": "SegmentationClassAug"}
+    assert folders == {
+        "a1": "SegmentationClass",
+        "a2": "SegmentationClass",
+        "b1": "SegmentationClass",
+        "c1": "SegmentationClassAug",
+    }
 
 
 def test_a_test_split_needs_no_labels(voc_tree: Path) -> None:
@@ -64,33 +78,50 @@ def test_a_test_split_needs_no_labels(voc_tree: Path) -> None:
 def test_a_class_subset_keeps_its_order_and_mask_values(voc_tree: Path) -> None:
     subset, left_out = select_classes(list_voc(voc_tree), ("dog", "cat"))
     assert subset.classes == ("dog", "cat") and subset.mask_values == (12, 8)
-    assert {entry.id: entry.labels for entry in subset.entries} == {"a1": {"cat", "dog"}, "b1": {"dog"}, "c1": {"cat"}}
+    assert {entry.id: entry.labels for entry in subset.entries} == {
+        "a1": {"cat", "dog"},
+        "b1": {"dog"},
+        "c1": {"cat"},
+    }
     assert left_out == {"train": 1, "train_aug": 1}
 
 
 def test_bad_subsets_are_one_line(voc_tree: Path) -> None:
     listing = list_voc(voc_tree)
-    with pytest.raises(UserError, match=r"^dataset\.classes: 'unicorn' is no class [^\n]*aeroplane[^\n]*$"):
+    with pytest.raises(
+        UserError, match=r"^dataset\.classes: 'unicorn' is no class [^\n]*aeroplane[^\n]*$"
+    ):
         select_classes(listing, ("cat", "unicorn"))
-    with pytest.raises(UserError, match=r"^dataset\.classes: 'cat' is given more than once; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"^dataset\.classes: 'cat' is given more than once; [^\n]+$"
+    ):
         select_classes(listing, ("cat", "cat"))
-    with pytest.raises(UserError, match=r"^split 'val': holds no image with a label of cat; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"^split 'val': holds no image with a label of cat; [^\n]+$"
+    ):
         select_classes(listing, ("cat",))
 
 
 def test_bad_splits_are_one_line(voc_tree: Path) -> None:
     folder = find_voc(voc_tree)
-    with pytest.raises(UserError, match=r"split 'minival' cannot be read; choose one of: test, train, train_aug, val$"):
+    with pytest.raises(
+        UserError,
+        match=r"split 'minival' cannot be read; choose one of: test, train, train_aug, val$",
+    ):
         read_split(folder, "minival")
     path = folder / "ImageSets/Segmentation/val.txt"
     path.write_text("\n \n")
     with pytest.raises(UserError, match=r"val\.txt: split 'val' is empty; [^\n]+$"):
         read_split(folder, "val")
     path.write_text("../../etc/passwd\n")
-    with pytest.raises(UserError, match=r"val\.txt: '\.\./\.\./etc/passwd' is no image id; [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"val\.txt: '\.\./\.\./etc/passwd' is no image id; [^\n]+$"
+    ):
         read_split(folder, "val")
     (folder / "SegmentationClassAug").rename(folder / "SBD")
-    with pytest.raises(UserError, match=r"SegmentationClassAug: missing, and train_aug needs [^\n]+$"):
+    with pytest.raises(
+        UserError, match=r"SegmentationClassAug: missing, and train_aug needs [^\n]+$"
+    ):
         read_split(folder, "train_aug")
     path.write_text("b1\n")
     assert list_voc(voc_tree).splits == ("train", "val")
@@ -98,18 +129,28 @@ def test_bad_splits_are_one_line(voc_tree: Path) -> None:
 
 def test_annotations_name_objects_not_parts(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    path.write_text("<annotation><object><part><name>head</name></part><name> d&amp;g </name></object><name>x</name></annotation>")
+    path.write_text(
+        "<annotation><object><part><name>head</name></part><name> d&amp;g "
+        "</name></object><name>x</name></annotation>"
+    )
     assert read_object_names(path) == {"d&g"}
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("<!DOCTYPE a [<!ENTITY b 'cat'>]><annotation><object><name>&b;</name></object></annotation>", "document type"),
+        (
+            "<!DOCTYPE a [<!ENTITY b "
+            "'cat'>]><annotation><object><name>&b;</name></object></annotation>",
+            "document type",
+        ),
         ("<annotation><object>", "cannot be read"),
         ("", "cannot be read"),
         ("<annotation/>", "names no object"),
-        ("<annotation><object><name>unicorn</name></object></annotation>", "unknown class 'unicorn'"),
+        (
+            "<annotation><object><name>unicorn</name></object></annotation>",
+            "unknown class 'unicorn'",
+        ),
     ],
 )
 def test_bad_annotations_are_one_line(voc_tree: Path, text: str, problem: str) -> None:

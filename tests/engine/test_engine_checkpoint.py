@@ -1,4 +1,6 @@
-"""Trainings that are stopped and run again end in the bytes of an unbroken one, or begin anew when anything is different."""
+"""Trainings that are stopped and run again end in the bytes of an unbroken one, or begin anew when
+anything is different.
+"""
 
 import os
 import signal
@@ -42,7 +44,12 @@ CAMS: dict[str, Any] = {
     "crop": 32,
     "steps": STEPS,
 }
-FROZEN: dict[str, Any] = {"trainable_stages": 0, "cache": True, "fit_classifier": True, "resize_high": 32}
+FROZEN: dict[str, Any] = {
+    "trainable_stages": 0,
+    "cache": True,
+    "fit_classifier": True,
+    "resize_high": 32,
+}
 
 
 class Stop(Exception):
@@ -68,32 +75,53 @@ class Training:
             train_segmentation: lambda: train_segmentation.Inputs(data, (data / "masks",)),
         }
         files = folder / "result.pt", folder / "history.csv"
-        self.stage.run(given[self.stage](), self.stage.Outputs(*files), replace(self.options, **changes), runtime)
+        self.stage.run(
+            given[self.stage](),
+            self.stage.Outputs(*files),
+            replace(self.options, **changes),
+            runtime,
+        )
         return [file.read_bytes() for file in files]
 
 
 TRAININGS = {
     "base": Training(train_base, CamTrainer, train_base.Options(**CAMS), {"weight_decay": 0.1}),
-    "sfc": Training(train_base, CamTrainer, train_base.Options(**CAMS, method="sfc"), {"sfc_lambda_scale": 0.1}),
+    "sfc": Training(
+        train_base, CamTrainer, train_base.Options(**CAMS, method="sfc"), {"sfc_lambda_scale": 0.1}
+    ),
     "brnf": Training(
         train_brnf,
         CamTrainer,
         train_brnf.Options(
-            **CAMS | FROZEN, seed_product="classifier", labels_from="seed", online_warmup=1, bank_region=4, bank_sampled=12, flow_blocks=2
+            **CAMS | FROZEN,
+            seed_product="classifier",
+            labels_from="seed",
+            online_warmup=1,
+            bank_region=4,
+            bank_sampled=12,
+            flow_blocks=2,
         ),
         {"lambda_cal": 1.0},
     ),
     "flow": Training(
         train_flow,
         FlowTrainer,
-        train_flow.Options(blocks=2, hidden=8, steps=STEPS, batch_rows=40, held_out=0.2, balanced=True),
+        train_flow.Options(
+            blocks=2, hidden=8, steps=STEPS, batch_rows=40, held_out=0.2, balanced=True
+        ),
         {"noise": 0.1},
     ),
     "boundaries": Training(
         train_boundaries,
         BoundaryTrainer,
         train_boundaries.Options(
-            split="train", backbone="tf_efficientnet_lite0", weights="none", steps=STEPS, batch_size=2, crop=32, training_radius=3
+            split="train",
+            backbone="tf_efficientnet_lite0",
+            weights="none",
+            steps=STEPS,
+            batch_size=2,
+            crop=32,
+            training_radius=3,
         ),
         {"learning_rate": 0.2},
     ),
@@ -117,21 +145,41 @@ TRAININGS = {
 
 
 def write_data(folder: Path, seed: int, images: int = 6) -> Path:
-    """Write what the trainings read: photographs with their index, seed maps, pixel features and pseudo-labels."""
+    """Write what the trainings read: photographs with their index, seed maps, pixel features and
+    pseudo-labels.
+    """
     random = np.random.default_rng(seed)
     (folder / "masks").mkdir(parents=True)
     records = []
-    with write_maps(folder / "seeds.h5") as maps, write_pixels(folder / "pixels.h5", 4, 3) as pixels:
+    with (
+        write_maps(folder / "seeds.h5") as maps,
+        write_pixels(folder / "pixels.h5", 4, 3) as pixels,
+    ):
         for number in range(images):
             name, label = str(number), 1 + number % 2
-            Image.fromarray(random.integers(0, 255, (32, 40, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+            Image.fromarray(random.integers(0, 255, (32, 40, 3), dtype=np.uint8)).save(
+                folder / f"{name}.png"
+            )
             records.append(ImageRecord(name, folder / f"{name}.png", 40, 32, (label,)))
             score = random.random((32, 40))
             maps.write(name, np.array([label]), {"classifier": np.stack([1 - score, score])})
-            Image.fromarray((label * (score > 0.5)).astype(np.uint8)).save(folder / "masks" / f"{name}.png")
+            Image.fromarray((label * (score > 0.5)).astype(np.uint8)).save(
+                folder / "masks" / f"{name}.png"
+            )
             flat, present = score[::4, ::4].ravel(), np.array([True, label == 1, label == 2])
             feature = random.normal(size=(flat.size, 4)) + label
-            pixels.append(PixelRows(name, (8, 10), present, feature, flat, 1 - flat, np.full(flat.size, label), np.arange(flat.size)))
+            pixels.append(
+                PixelRows(
+                    name,
+                    (8, 10),
+                    present,
+                    feature,
+                    flat,
+                    1 - flat,
+                    np.full(flat.size, label),
+                    np.arange(flat.size),
+                )
+            )
     Index(("red", "green"), (1, 2), tuple(records)).write(folder, "train")
     return folder
 
@@ -153,7 +201,9 @@ def training(request: pytest.FixtureRequest) -> Training:
 
 
 def stopped(training: Training, after: int, *arguments: Any, **changes: Any) -> int:
-    """Run a training that is stopped before the step that follows ``after``; return how many steps it took itself."""
+    """Run a training that is stopped before the step that follows ``after``; return how many steps
+    it took itself.
+    """
     taken, step = 0, training.trainer.step
 
     def counted(self: Any, batch: Any) -> Any:
@@ -189,14 +239,22 @@ def test_stopped_twice_it_ends_in_the_bytes_of_an_unbroken_training(
 
 
 def test_other_options_or_inputs_and_damage_begin_anew_with_one_line(
-    training: Training, data: Path, other_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    training: Training,
+    data: Path,
+    other_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def discards(reason: str, where: Path, **changes: Any) -> None:
         assert stopped(training, 1, tmp_path, data, EVERY_STEP) == 1
         capsys.readouterr()
         assert stopped(training, 1, tmp_path, where, SELDOM, **changes) == 1
         said = capsys.readouterr().err.splitlines()
-        assert len(said) == 1 and said[0].endswith(f"{reason}; the training starts anew") and "checkpoint.pt: " in said[0], said
+        assert (
+            len(said) == 1
+            and said[0].endswith(f"{reason}; the training starts anew")
+            and "checkpoint.pt: " in said[0]
+        ), said
         assert visible(tmp_path) == []
 
     discards("other options, inputs or code", data, **training.change)
@@ -230,7 +288,9 @@ def test_another_content_of_the_file_of_weights_begins_anew(
     says("made with other options, inputs or code; the training starts anew")
 
 
-def test_a_training_with_another_lambda_is_a_fresh_one_to_the_byte(data: Path, tmp_path: Path) -> None:
+def test_a_training_with_another_lambda_is_a_fresh_one_to_the_byte(
+    data: Path, tmp_path: Path
+) -> None:
     training = TRAININGS["brnf"]
     stopped(training, 4, tmp_path / "changed", data, EVERY_STEP)
     changed = training.run(tmp_path / "changed", data, SELDOM, lambda_cal=0.5)
@@ -238,12 +298,17 @@ def test_a_training_with_another_lambda_is_a_fresh_one_to_the_byte(data: Path, t
     assert changed != training.run(tmp_path / "fresh", data, SELDOM)
 
 
-def test_a_training_that_outlived_its_workflow_leaves_its_last_state(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_outlived_its_workflow_leaves_its_last_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = TRAININGS["flow"]
     monkeypatch.setenv(CONTROLLER, str(tmp_path / "gone"))
     whole = training.run(tmp_path / "out", data, SELDOM)
     assert "result.checkpoint.pt" in visible(tmp_path / "out")
-    for name in ("result.pt", "history.csv"):  # what Snakemake does with the outputs of a job that it does not believe
+    for name in (
+        "result.pt",
+        "history.csv",
+    ):  # what Snakemake does with the outputs of a job that it does not believe
         (tmp_path / "out" / name).unlink()
     monkeypatch.delenv(CONTROLLER)
     monkeypatch.setattr(FlowTrainer, "step", None)
@@ -272,11 +337,15 @@ class Counter:
 
 
 def count(trainer: Counter, checkpoint: Checkpoint) -> list[Any]:
-    take_steps("count", trainer, lambda done: range(done, 100), 10, checkpoint, SELDOM, lambda row: {})
+    take_steps(
+        "count", trainer, lambda done: range(done, 100), 10, checkpoint, SELDOM, lambda row: {}
+    )
     return trainer.history
 
 
-def test_sigterm_ends_after_the_step_with_a_checkpoint_and_the_random_numbers_go_on(tmp_path: Path) -> None:
+def test_sigterm_ends_after_the_step_with_a_checkpoint_and_the_random_numbers_go_on(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
     whole = count(Counter(), Checkpoint(tmp_path / "whole.pt", "a", CPU, 300))
     torch.manual_seed(0)
@@ -309,21 +378,34 @@ def test_checkpoints_keep_their_interval(tmp_path: Path, monkeypatch: pytest.Mon
     assert written == [120, 240, 360]
 
 
-def test_a_checkpoint_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("no folder")
     assert len(count(Counter(), Checkpoint(tmp_path / "file" / "x.pt", "a", CPU, 0))) == 10
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].startswith("warning: ") and said[0].endswith("the training goes on without a checkpoint")
+    assert (
+        len(said) == 1
+        and said[0].startswith("warning: ")
+        and said[0].endswith("the training goes on without a checkpoint")
+    )
 
 
-def test_a_file_that_is_no_checkpoint_is_discarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_checkpoint_is_discarded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = Checkpoint(tmp_path / "x.pt", "a", CPU, 0)
     torch.save({"weights": torch.zeros(2)}, checkpoint.path)
     assert not checkpoint.restore(Counter()) and not checkpoint.path.exists()
-    assert capsys.readouterr().err == f"{checkpoint.path}: not a checkpoint; the training starts anew\n"
+    assert (
+        capsys.readouterr().err
+        == f"{checkpoint.path}: not a checkpoint; the training starts anew\n"
+    )
 
 
-def test_the_stamp_follows_code_options_device_and_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stamp_follows_code_options_device_and_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, file = tmp_path / "folder", tmp_path / "file"
     folder.mkdir()
     (folder / "a").write_text("one")

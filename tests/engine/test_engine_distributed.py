@@ -1,4 +1,6 @@
-"""Trainings in two processes: the loss curve of one process with the same batches, one network, one flow, one bank."""
+"""Trainings in two processes: the loss curve of one process with the same batches, one network, one
+flow, one bank.
+"""
 
 import csv
 import json
@@ -25,7 +27,9 @@ from tests.engine.test_engine_checkpoint import CAMS, FROZEN, write_data
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-3
-"""Largest relative difference of a value of the history after these few steps: sums are taken in another order."""
+"""Largest relative difference of a value of the history after these few steps: sums are taken in
+another order.
+"""
 BATCHES = {**CAMS, "batch_size": 4, "steps": 8}
 BRNF: dict[str, Any] = {
     "seed_product": "classifier",
@@ -41,7 +45,9 @@ OPTIONS: dict[str, Any] = {
     "sfc": train_base.Options(**BATCHES, method="sfc"),
     "brnf": train_brnf.Options(**BATCHES, **BRNF, labels_from="prototype"),
     "brnf on kept features": train_brnf.Options(**BATCHES | FROZEN, **BRNF, labels_from="seed"),
-    "flow": train_flow.Options(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True),
+    "flow": train_flow.Options(
+        blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True
+    ),
     "segmentation": train_segmentation.Options(
         split="train",
         backbone="mobilenetv3_small_050",
@@ -133,7 +139,9 @@ for module, *words in json.loads(Path(sys.argv[1]).read_text()):
     sys.argv[1:] = words
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
-"""Trainings one after the other in the same processes: what they load takes several times as long as what they do."""
+"""Trainings one after the other in the same processes: what they load takes several times as long
+as what they do.
+"""
 
 
 def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
@@ -141,7 +149,14 @@ def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any
     options = replace(OPTIONS[case], **changes)
     inputs = {
         train_base.Options: ["--index", data],
-        train_brnf.Options: ["--index", data, "--base", data / "base.pt", "--seeds", data / "seeds.h5"],
+        train_brnf.Options: [
+            "--index",
+            data,
+            "--base",
+            data / "base.pt",
+            "--seeds",
+            data / "seeds.h5",
+        ],
         train_flow.Options: ["--pixels", data / "pixels.h5"],
         train_segmentation.Options: ["--index", data, "--masks", data / "masks"],
     }[type(options)]
@@ -155,7 +170,11 @@ def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any
 
 def launcher(processes: int) -> list[str]:
     """Return what stands before a module and its command line."""
-    return [sys.executable, "-m", *(["brnf.workflow.torchrun", str(processes)] if processes > 1 else [])]
+    return [
+        sys.executable,
+        "-m",
+        *(["brnf.workflow.torchrun", str(processes)] if processes > 1 else []),
+    ]
 
 
 def call(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
@@ -168,9 +187,17 @@ def train(case: str, data: Path, folder: Path, processes: int, **changes: Any) -
     temporary = folder.with_name(f"temporary of {folder.name}")
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    done = subprocess.run(call(case, data, folder, processes, **changes), cwd=ROOT, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        call(case, data, folder, processes, **changes),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
-    assert list(temporary.iterdir()) == [], "torchrun leaves a folder of logs unless it is told not to"
+    assert list(temporary.iterdir()) == [], (
+        "torchrun leaves a folder of logs unless it is told not to"
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "result.pt"]
     return done.stderr + done.stdout
 
@@ -178,7 +205,9 @@ def train(case: str, data: Path, folder: Path, processes: int, **changes: Any) -
 def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
     """Return the history and the weights of a training."""
     content = torch.load(folder / "result.pt", weights_only=True)
-    weights = next(value for name, value in content.items() if isinstance(value, dict) and "state" in name)
+    weights = next(
+        value for name, value in content.items() if isinstance(value, dict) and "state" in name
+    )
     with (folder / "history.csv").open() as file:
         return list(csv.DictReader(file)), weights
 
@@ -198,34 +227,51 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trainings")
     (folder / "all_in_turn.py").write_text(ALL_IN_TURN)
     for processes in (1, 2):
-        calls: dict[str, tuple[str, dict[str, Any]]] = {f"{case} by {processes}": (case, {}) for case in OPTIONS}
+        calls: dict[str, tuple[str, dict[str, Any]]] = {
+            f"{case} by {processes}": (case, {}) for case in OPTIONS
+        }
         if processes == 2:
             calls |= {f"whole {case}": (case, changes) for case, changes in BROKEN_OFF.items()}
-        lines = [words_of(case, data, folder / name, processes, **changes) for name, (case, changes) in calls.items()]
+        lines = [
+            words_of(case, data, folder / name, processes, **changes)
+            for name, (case, changes) in calls.items()
+        ]
         (folder / "lines.json").write_text(json.dumps(lines))
         for name in calls:
             (folder / name).mkdir()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
-        done = subprocess.run([*launcher(processes), "all_in_turn", folder / "lines.json"], cwd=ROOT, env=environment)
-        assert done.returncode == 0, "\n".join(path.read_text() for path in sorted(folder.glob("* said *")))
+        done = subprocess.run(
+            [*launcher(processes), "all_in_turn", folder / "lines.json"], cwd=ROOT, env=environment
+        )
+        assert done.returncode == 0, "\n".join(
+            path.read_text() for path in sorted(folder.glob("* said *"))
+        )
     return folder
 
 
 @pytest.mark.parametrize("case", list(OPTIONS))
 def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
-    (one, weights_of_one), (two, weights_of_two) = (result(results / f"{case} by {processes}") for processes in (1, 2))
+    (one, weights_of_one), (two, weights_of_two) = (
+        result(results / f"{case} by {processes}") for processes in (1, 2)
+    )
     assert len(one) == len(two) > 5 and one[0].keys() == two[0].keys()
     for name in one[0]:
         for ours, theirs in zip(two, one, strict=True):
             assert (ours[name] == "") == (theirs[name] == "")
             if ours[name]:
-                assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=TOLERANCE, abs=1e-6), f"{name} of step {ours['step']}"
+                assert float(ours[name]) == pytest.approx(
+                    float(theirs[name]), rel=TOLERANCE, abs=1e-6
+                ), f"{name} of step {ours['step']}"
     for name, values in weights_of_one.items():
         # On average: where a rectifier switches, rounding alone moves a single shift by 4e-4.
         difference = (weights_of_two[name].float() - values.float()).square().mean().sqrt()
         assert difference <= 2e-5 + 1e-2 * values.float().square().mean().sqrt(), name
     if case.startswith("brnf"):
-        assert float(two[-1]["contrast"]) > 0 and float(two[-1]["calibration"]) > 0 and np.isfinite(float(two[-1]["flow_nll"]))
+        assert (
+            float(two[-1]["contrast"]) > 0
+            and float(two[-1]["calibration"]) > 0
+            and np.isfinite(float(two[-1]["flow_nll"]))
+        )
     said = "".join((results / f"{case} by 2 said {rank}").read_text() for rank in (0, 1))
     last = max(int(match) for match in re.findall(r"(\d+)/\d+ steps", said))
     assert said.count(f"{last}/{last} steps") == 1, "only one of both speaks"
@@ -233,23 +279,36 @@ def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
 
 def test_a_lone_count_among_several_processes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing, pixel = torch.zeros(3, dtype=torch.bool), torch.tensor([False, True, False])
-    assert (distributed.mean_count(nothing), distributed.mean_count(pixel), distributed.mean_count(torch.ones(3))) == (1, 1, 3)
+    assert (
+        distributed.mean_count(nothing),
+        distributed.mean_count(pixel),
+        distributed.mean_count(torch.ones(3)),
+    ) == (1, 1, 3)
     monkeypatch.setattr(distributed, "processes", lambda: 2)
-    monkeypatch.setattr(distributed, "mean", lambda value: (value + 0) / 2)  # the other one has no pixel
-    assert (7.0 / distributed.mean_count(pixel) + 0.0) / 2 == 7.0, "the mean over both is the mean over their pixels"
+    monkeypatch.setattr(
+        distributed, "mean", lambda value: (value + 0) / 2
+    )  # the other one has no pixel
+    assert (7.0 / distributed.mean_count(pixel) + 0.0) / 2 == 7.0, (
+        "the mean over both is the mean over their pixels"
+    )
 
 
 def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
-    done = subprocess.run(call("base", data, tmp_path, 2, batch_size=3), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        call("base", data, tmp_path, 2, batch_size=3), cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size or devices"
+        "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size "
+        "or devices"
     ]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("script", "told"), [(ALONE, "only here"), (SLOW_TO_END, "all of them")])
-def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(script: str, told: str, tmp_path: Path) -> None:
+def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(
+    script: str, told: str, tmp_path: Path
+) -> None:
     (tmp_path / "script.py").write_text(script)
     words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "script", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -258,7 +317,9 @@ def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(script: str, told:
 
 
 @pytest.mark.parametrize("case", list(BROKEN_OFF))
-def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, results: Path, tmp_path: Path) -> None:
+def test_after_sigterm_they_go_on_to_the_same_bytes(
+    case: str, data: Path, results: Path, tmp_path: Path
+) -> None:
     (tmp_path / "held.py").write_text(HELD)
     words = words_of(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
@@ -279,7 +340,11 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(case: str, data: Path, resul
 
 
 def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:
-    launcher = subprocess.Popen(call("flow", data, tmp_path / "broken", 2, steps=10_000), cwd=ROOT, stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(
+        call("flow", data, tmp_path / "broken", 2, steps=10_000),
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
     checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
     while not checkpoint.exists() and launcher.poll() is None:
         time.sleep(0.01)

@@ -30,7 +30,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def job(count: int, visible: str | None = None) -> tuple[int, "subprocess.Popen[str]"]:
-        environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        environment = {
+            name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"
+        }
         if visible is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible
         command = [sys.executable, "-c", JOB, str(count), str(tmp_path / "locks")]
@@ -80,7 +82,10 @@ def test_a_single_gpu_needs_no_lock(tmp_path: Path) -> None:
 
 def test_processes_that_train_together_take_a_gpu_each(tmp_path: Path) -> None:
     together = {"LOCAL_WORLD_SIZE": "2"}
-    assert [claim_gpu(2, together | {"LOCAL_RANK": rank}, tmp_path / "locks") for rank in "01"] == [0, 1]
+    assert [claim_gpu(2, together | {"LOCAL_RANK": rank}, tmp_path / "locks") for rank in "01"] == [
+        0,
+        1,
+    ]
     assert not (tmp_path / "locks").exists(), "all that SLURM shows are this job's"
     with pytest.raises(UserError, match="2 devices finds 1 visible GPU; lower devices"):
         claim_gpu(1, together | {"LOCAL_RANK": "0"}, tmp_path)

@@ -14,7 +14,9 @@ SETTINGS = products._settings()
 
 @pytest.fixture(autouse=True)
 def as_torch_comes() -> Iterator[None]:
-    """Begin with torch's own products: a stage run by a test before may have switched them for good."""
+    """Begin with torch's own products: a stage run by a test before may have switched them for
+    good.
+    """
     before = SETTINGS.fp32_precision
     SETTINGS.fp32_precision = "none"
     yield
@@ -42,7 +44,10 @@ def _error(result: torch.Tensor, exact: torch.Tensor) -> float:
 def test_fast_products_are_those_of_float32(shape: tuple[int, int, int]) -> None:
     rows, inner, columns = shape
     generator = torch.Generator().manual_seed(rows)
-    left, right = torch.randn(rows, inner, generator=generator), torch.randn(inner, columns, generator=generator)
+    left, right = (
+        torch.randn(rows, inner, generator=generator),
+        torch.randn(inner, columns, generator=generator),
+    )
     bias = torch.randn(rows, 1, generator=generator)
     with fast_products():
         found = (left @ right, torch.addmm(bias, left, right))
@@ -55,7 +60,9 @@ def test_fast_products_are_those_of_float32(shape: tuple[int, int, int]) -> None
 
 def test_fast_convolutions_are_those_of_float32() -> None:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 64, 9, 11, generator=generator).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(2, 64, 9, 11, generator=generator).contiguous(
+        memory_format=torch.channels_last
+    )
     for window in (1, 3):
         weight = torch.randn(32, 64, window, window, generator=generator)
         with fast_products():
@@ -66,12 +73,16 @@ def test_fast_convolutions_are_those_of_float32() -> None:
 
 def test_products_are_torchs_own_again_after_an_error() -> None:
     with pytest.raises(ValueError, match="within"), fast_products():
-        assert SETTINGS.fp32_precision == (products.PERMISSION if products._stays_float32() else "none")
+        assert SETTINGS.fp32_precision == (
+            products.PERMISSION if products._stays_float32() else "none"
+        )
         raise ValueError("within")
     assert SETTINGS.fp32_precision == "none"
 
 
-def test_where_bfloat16_would_be_used_nothing_is_switched(monkeypatch: pytest.MonkeyPatch, untried: None) -> None:
+def test_where_bfloat16_would_be_used_nothing_is_switched(
+    monkeypatch: pytest.MonkeyPatch, untried: None
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     with fast_products():
         assert SETTINGS.fp32_precision == "none"
@@ -84,7 +95,9 @@ def test_a_stage_keeps_the_fast_products_where_they_are_those_of_float32() -> No
     assert SETTINGS.fp32_precision == (products.PERMISSION if products._stays_float32() else "none")
 
 
-def test_products_that_round_to_bfloat16_are_found_out(monkeypatch: pytest.MonkeyPatch, untried: None) -> None:
+def test_products_that_round_to_bfloat16_are_found_out(
+    monkeypatch: pytest.MonkeyPatch, untried: None
+) -> None:
     def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         if left.dtype == torch.float64:
             return product(left, right)

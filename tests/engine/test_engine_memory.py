@@ -1,4 +1,6 @@
-"""Freed memory stays with the process, so that the next tensor costs no page faults; the most it has held is its own."""
+"""Freed memory stays with the process, so that the next tensor costs no page faults; the most it
+has held is its own.
+"""
 
 import math
 import platform
@@ -31,7 +33,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def _faults(how: str) -> int:
-    done = subprocess.run([sys.executable, "-c", PROCESS, how], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, how], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return int(done.stdout)
 
 
@@ -66,7 +70,9 @@ def test_memory_that_was_freed_counts() -> None:
     assert before + 0.9 * 2**28 < after < before + 1.1 * 2**28
 
 
-def test_the_peak_is_read_as_it_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_peak_is_read_as_it_was_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tell_peak()
     log = tmp_path / "stage.log"
     log.write_text("train flow: 60/60 steps\n" + capsys.readouterr().err)

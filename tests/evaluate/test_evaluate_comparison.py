@@ -10,7 +10,14 @@ import yaml
 
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.evaluate.comparison import NOT_REPORTED, NOT_RUN, PAPER, comparison_table, read_runs, runs_table
+from brnf.evaluate.comparison import (
+    NOT_REPORTED,
+    NOT_RUN,
+    PAPER,
+    comparison_table,
+    read_runs,
+    runs_table,
+)
 from brnf.evaluate.finished import measured_experiments
 from brnf.stages import tabulate_comparison
 
@@ -31,14 +38,28 @@ def experiment(
 ) -> Path:
     """Write the record of an experiment and the evaluations of some models and seeds."""
     folder = results / name
-    record: dict[str, Any] = {"models": list(models), "seeds": sorted({seed for _, seed in scores} or {0})}
+    record: dict[str, Any] = {
+        "models": list(models),
+        "seeds": sorted({seed for _, seed in scores} or {0}),
+    }
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(record | {"dataset": {"kind": kind, "val": "val"}, "base": {"method": method}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(
+            record | {"dataset": {"kind": kind, "val": "val"}, "base": {"method": method}}
+        )
+    )
     for (model, seed), miou in scores.items():
         file = folder / model / f"seed{seed}" / "evaluation" / "segmentation-val.json"
         file.parent.mkdir(parents=True)
         names = [f"class {number}" for number in range(classes)]
-        found = {"miou": miou, "protocol": protocol, "split": "val", "images": images, "classes": names, "seed": seed}
+        found = {
+            "miou": miou,
+            "protocol": protocol,
+            "split": "val",
+            "images": images,
+            "classes": names,
+            "seed": seed,
+        }
         file.write_text(json.dumps(found))
     return folder
 
@@ -71,23 +92,46 @@ def test_the_papers_columns_hold_what_it_prints(method: str, printed: list[str])
     assert [row[f"paper: {data}"] for data in ("VOC val", "VOC test", "COCO val")] == printed
 
 
-def test_runs_on_the_papers_sets_stand_in_their_row_with_protocol_and_experiment(tmp_path: Path) -> None:
+def test_runs_on_the_papers_sets_stand_in_their_row_with_protocol_and_experiment(
+    tmp_path: Path,
+) -> None:
     folders = [
-        experiment(tmp_path, "voc12", {("base", 0): 0.6, ("base", 1): 0.62, ("brnf", 0): 0.7, ("brnf", 1): 0.71}),
+        experiment(
+            tmp_path,
+            "voc12",
+            {("base", 0): 0.6, ("base", 1): 0.62, ("brnf", 0): 0.7, ("brnf", 1): 0.71},
+        ),
         experiment(tmp_path, "small", {("brnf", 0): 0.5}, protocol="bench"),
-        experiment(tmp_path, "coco14", {("brnf", 0): 0.4}, kind="coco", images=40137, classes=81, method="clip_es"),
+        experiment(
+            tmp_path,
+            "coco14",
+            {("brnf", 0): 0.4},
+            kind="coco",
+            images=40137,
+            classes=81,
+            method="clip_es",
+        ),
     ]
     table = comparison_table(read_runs(folders))
     assert cells(table, "SIPE") == ["61.0 ± 1.4 (paper: voc12, 2 seeds)", NOT_RUN, NOT_RUN]
-    assert cells(table, "SIPE + BRNF") == ["70.5 ± 0.7 (paper: voc12, 2 seeds); 50.0 (bench: small)", NOT_RUN, NOT_RUN]
+    assert cells(table, "SIPE + BRNF") == [
+        "70.5 ± 0.7 (paper: voc12, 2 seeds); 50.0 (bench: small)",
+        NOT_RUN,
+        NOT_RUN,
+    ]
     assert cells(table, "CLIP-ES + BRNF") == [NOT_RUN, NOT_RUN, "40.0 (paper: coco14)"]
     assert cells(table, "CLIP-ES") == [NOT_RUN] * 3
     order = list(table.method)
     assert order.index("SIPE + BRNF") == order.index("SIPE") + 1
 
 
-@pytest.mark.parametrize("other", [{"classes": 7}, {"images": 180}, {"kind": "table"}, {"kind": "scenes", "protocol": "scenes"}])
-def test_other_data_than_the_papers_never_stands_in_its_columns(tmp_path: Path, other: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [{"classes": 7}, {"images": 180}, {"kind": "table"}, {"kind": "scenes", "protocol": "scenes"}],
+)
+def test_other_data_than_the_papers_never_stands_in_its_columns(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
     runs = read_runs([experiment(tmp_path, "mine", {("base", 0): 0.6, ("brnf", 0): 0.7}, **other)])
     assert len(runs) == 2
     assert (comparison_table(runs).filter(like="here") == NOT_RUN).all(axis=None)
@@ -95,10 +139,27 @@ def test_other_data_than_the_papers_never_stands_in_its_columns(tmp_path: Path, 
     assert str(other.get("images", 1449)) in runs_table(runs).data[0]
 
 
-def test_runs_of_a_protocol_and_on_the_same_data_stand_together_whatever_their_score(tmp_path: Path) -> None:
+def test_runs_of_a_protocol_and_on_the_same_data_stand_together_whatever_their_score(
+    tmp_path: Path,
+) -> None:
     folders = [
-        experiment(tmp_path, "a", {("brnf", 0): 0.9}, protocol="scenes", kind="scenes", images=80, classes=7),
-        experiment(tmp_path, "b", {("base", 0): 0.5, ("brnf", 0): 0.6}, protocol="bench", images=180, classes=7),
+        experiment(
+            tmp_path,
+            "a",
+            {("brnf", 0): 0.9},
+            protocol="scenes",
+            kind="scenes",
+            images=80,
+            classes=7,
+        ),
+        experiment(
+            tmp_path,
+            "b",
+            {("base", 0): 0.5, ("brnf", 0): 0.6},
+            protocol="bench",
+            images=180,
+            classes=7,
+        ),
         experiment(tmp_path, "c", {("brnf", 0): 0.7}),
         experiment(tmp_path, "d", {("brnf", 0): 0.8}, protocol="bench", images=180, classes=7),
     ]
@@ -109,7 +170,9 @@ def test_runs_of_a_protocol_and_on_the_same_data_stand_together_whatever_their_s
 
 def test_models_that_the_record_no_longer_names_and_other_models_of_it(tmp_path: Path) -> None:
     scores = {("base", 0): 0.5, ("old", 0): 0.9, ("control", 0): 0.55}
-    runs = read_runs([experiment(tmp_path, "mine", scores, models=("base", "control"), method="import")])
+    runs = read_runs(
+        [experiment(tmp_path, "mine", scores, models=("base", "control"), method="import")]
+    )
     assert [run.method for run in runs] == ["imported maps", "imported maps, model control"]
     order = list(comparison_table(runs).method)
     assert order[-2:] == ["imported maps", "imported maps, model control"]
@@ -134,20 +197,35 @@ def test_the_stage_writes_both_tables_and_a_page(tmp_path: Path) -> None:
     experiment(results, "unmeasured", {})
     found = measured_experiments(results)
     assert list(found) == [str(results / "voc12")]
-    outputs = tabulate_comparison.Outputs(tmp_path / "a.csv", tmp_path / "runs.csv", tmp_path / "a.md")
-    tabulate_comparison.run(tabulate_comparison.Inputs(tuple(map(Path, found))), outputs, tabulate_comparison.Options(), QUIET)
+    outputs = tabulate_comparison.Outputs(
+        tmp_path / "a.csv", tmp_path / "runs.csv", tmp_path / "a.md"
+    )
+    tabulate_comparison.run(
+        tabulate_comparison.Inputs(tuple(map(Path, found))),
+        outputs,
+        tabulate_comparison.Options(),
+        QUIET,
+    )
     table = pd.read_csv(outputs.csv, keep_default_na=False)
     assert cells(table, "SIPE + BRNF")[0] == "70.0 (paper: voc12)" and (table != "").all(axis=None)
     assert list(pd.read_csv(outputs.runs_csv).miou) == [70.0]
     page = outputs.markdown.read_text()
-    assert "| SIPE + BRNF | not reported |" in page and "70.0 (paper: voc12)" in page and "| paper | VOC val |" in page
+    assert (
+        "| SIPE + BRNF | not reported |" in page
+        and "70.0 (paper: voc12)" in page
+        and "| paper | VOC val |" in page
+    )
     file = results / "voc12" / "brnf" / "seed0" / "evaluation" / "segmentation-val.json"
     file.write_text(file.read_text().replace("0.7", "0.8"))
     assert measured_experiments(results) != found
 
 
 def test_the_page_of_nothing_says_so(tmp_path: Path) -> None:
-    outputs = tabulate_comparison.Outputs(tmp_path / "a.csv", tmp_path / "runs.csv", tmp_path / "a.md")
-    tabulate_comparison.run(tabulate_comparison.Inputs(), outputs, tabulate_comparison.Options(), QUIET)
+    outputs = tabulate_comparison.Outputs(
+        tmp_path / "a.csv", tmp_path / "runs.csv", tmp_path / "a.md"
+    )
+    tabulate_comparison.run(
+        tabulate_comparison.Inputs(), outputs, tabulate_comparison.Options(), QUIET
+    )
     assert "Nothing has been run here yet." in outputs.markdown.read_text()
     assert len(pd.read_csv(outputs.runs_csv)) == 0

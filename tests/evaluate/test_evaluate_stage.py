@@ -23,9 +23,18 @@ TRUTH = {
     "a": np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 255]], np.uint8),
     "b": np.array([[0, 0, 0, 0], [0, 2, 2, 0], [0, 2, 2, 0], [1, 0, 0, 0]], np.uint8),
 }
-CONTEXT = {"a": np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 0, 0, 0], [0, 0, 0, 0]], np.uint8), "b": np.zeros((4, 4), np.uint8)}
-TRAIN = np.array([[0.9, 0.8, 0.7, 0.1], [0.8, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9]], np.float32)
-BOAT = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.9, 0.9, 0.0], [0.0, 0.9, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]], np.float32)
+CONTEXT = {
+    "a": np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 0, 0, 0], [0, 0, 0, 0]], np.uint8),
+    "b": np.zeros((4, 4), np.uint8),
+}
+TRAIN = np.array(
+    [[0.9, 0.8, 0.7, 0.1], [0.8, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9]],
+    np.float32,
+)
+BOAT = np.array(
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 0.9, 0.9, 0.0], [0.0, 0.9, 0.9, 0.8], [0.0, 0.0, 0.0, 0.0]],
+    np.float32,
+)
 
 
 def make_index(folder: Path, with_masks: tuple[str, ...] = ("a", "b")) -> Path:
@@ -47,12 +56,21 @@ def make_index(folder: Path, with_masks: tuple[str, ...] = ("a", "b")) -> Path:
     return index
 
 
-def make_maps(path: Path, images: tuple[str, ...] = ("a", "b"), background: float | None = None, product: str = "classifier") -> Path:
+def make_maps(
+    path: Path,
+    images: tuple[str, ...] = ("a", "b"),
+    background: float | None = None,
+    product: str = "classifier",
+) -> Path:
     """Write maps; the background is 1 - max, or a constant."""
     with write_maps(path) as writer:
         for image in images:
             foreground = TRAIN[None] if image == "a" else np.stack([np.zeros_like(BOAT), BOAT])
-            own = 1 - foreground.max(0) if background is None else np.full((4, 4), background, np.float32)
+            own = (
+                1 - foreground.max(0)
+                if background is None
+                else np.full((4, 4), background, np.float32)
+            )
             classes = np.array([1] if image == "a" else [1, 2])
             writer.write(image, classes, {product: np.concatenate([own[None], foreground])})
     return path
@@ -60,7 +78,9 @@ def make_maps(path: Path, images: tuple[str, ...] = ("a", "b"), background: floa
 
 def evaluated(tmp_path: Path, inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
     output = tmp_path / "evaluation.json"
-    chosen = evaluate.Options(**{"split": "train", "product": "mask" if "masks" in inputs else "classifier", **options})
+    chosen = evaluate.Options(
+        **{"split": "train", "product": "mask" if "masks" in inputs else "classifier", **options}
+    )
     evaluate.run(evaluate.Inputs(**inputs), evaluate.Outputs(output), chosen, QUIET)
     return json.loads(output.read_text())
 
@@ -69,24 +89,36 @@ def test_maps_are_read_with_their_own_background(tmp_path: Path) -> None:
     index = make_index(tmp_path)
     inputs = {"index": index, "maps": (make_maps(tmp_path / "maps.h5"),)}
     one = evaluated(tmp_path, inputs, model="brnf", product_name="cam_classifier", seed=3)
-    # Train: of its pixels .9 .8 .8 win over 1 - max, .5 does not (a tie goes to the background); .7 beside it is a false one.
+    # Train: of its pixels .9 .8 .8 win over 1 - max, .5 does not (a tie goes to the background); .7
+    # beside it is a false one.
     assert one["confusion"] == [[20, 1, 1], [2, 3, 0], [0, 0, 4]]
     assert one["iou"] == pytest.approx([20 / 24, 3 / 6, 4 / 5])
     assert one["miou"] == pytest.approx(np.mean([20 / 24, 3 / 6, 4 / 5]))
-    assert (one["model"], one["product"], one["seed"], one["images"]) == ("brnf", "cam_classifier", 3, 2)
+    assert (one["model"], one["product"], one["seed"], one["images"]) == (
+        "brnf",
+        "cam_classifier",
+        3,
+        2,
+    )
     assert one["classes"] == ["background", "train", "boat"]
-    # A background channel of 0.85 leaves the train one pixel and lets the weaker boat go: it is the map's own channel that decides.
-    two = evaluated(tmp_path, {"index": index, "maps": (make_maps(tmp_path / "high.h5", background=0.85),)})
+    # A background channel of 0.85 leaves the train one pixel and lets the weaker boat go: it is the
+    # map's own channel that decides.
+    two = evaluated(
+        tmp_path, {"index": index, "maps": (make_maps(tmp_path / "high.h5", background=0.85),)}
+    )
     assert two["confusion"] == [[22, 0, 0], [4, 1, 0], [0, 0, 4]]
     assert two["sweep"] == one["sweep"], "the sweep reads foreground channels only"
-    # At .8 in float16 (just below .8) the scores .9 of one train and four boat pixels reach 5 of 9; the next step takes two more: 7 of 9.
-    # The train's context scores .7 at most, so none of it is inside.
+    # At .8 in float16 (just below .8) the scores .9 of one train and four boat pixels reach 5 of 9;
+    # the next step takes two more: 7 of 9. The train's context scores .7 at most, so none of it is
+    # inside.
     assert one["at_recall"]["recall"] == pytest.approx(7 / 9)
     assert one["at_recall"]["fire"] == 0.0
     assert one["at_recall"]["target"] == 0.7
     lower = evaluated(tmp_path, inputs, recall=0.8)["at_recall"]
     assert lower["threshold"] == 0.5
-    assert lower["fire"] == 1 / 4, "one of four context pixels of the train; the boat's context is in an image without boat"
+    assert lower["fire"] == 1 / 4, (
+        "one of four context pixels of the train; the boat's context is in an image without boat"
+    )
     assert lower["fire_of_class"] == [0.25, None]
 
 
@@ -95,17 +127,24 @@ def test_smaller_maps_are_enlarged(tmp_path: Path) -> None:
     with write_maps(tmp_path / "small.h5") as writer:
         for image in TRUTH:
             foreground = np.array([[[1.0, 0.0], [0.0, 0.0]]], np.float32)
-            writer.write(image, np.array([1]), {"classifier": np.concatenate([1 - foreground, foreground])})
+            writer.write(
+                image, np.array([1]), {"classifier": np.concatenate([1 - foreground, foreground])}
+            )
     one = evaluated(tmp_path, {"index": index, "maps": (tmp_path / "small.h5",)})
     assert sum(map(sum, one["confusion"])) == 31
-    assert one["confusion"][1] == [1, 4, 0], "the enlarged corner reaches 1, .75, .75 and .5625 in image a: all but the far pixel of b"
+    assert one["confusion"][1] == [1, 4, 0], (
+        "the enlarged corner reaches 1, .75, .75 and .5625 in image a: all but the far pixel of b"
+    )
 
 
 def test_masks_and_their_probabilities(tmp_path: Path) -> None:
     index = make_index(tmp_path)
     for shard, image in enumerate(TRUTH):
         (tmp_path / f"{shard}").mkdir()
-        write_palette_png(tmp_path / f"{shard}" / f"{image}.png", np.where(TRUTH[image] == 1, 255, TRUTH[image]).astype(np.uint8))
+        write_palette_png(
+            tmp_path / f"{shard}" / f"{image}.png",
+            np.where(TRUTH[image] == 1, 255, TRUTH[image]).astype(np.uint8),
+        )
     masks = (tmp_path / "0", tmp_path / "1")
     one = evaluated(tmp_path, {"index": index, "masks": masks})
     assert one["unlabelled_pixels"] == 5
@@ -122,7 +161,9 @@ def test_masks_and_their_probabilities(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     index = make_index(tmp_path)
     with pytest.raises(UserError, match=r"^b: no maps"):
-        evaluated(tmp_path, {"index": index, "maps": (make_maps(tmp_path / "maps.h5", images=("a",)),)})
+        evaluated(
+            tmp_path, {"index": index, "maps": (make_maps(tmp_path / "maps.h5", images=("a",)),)}
+        )
     (tmp_path / "masks").mkdir()
     with pytest.raises(UserError, match=r"^a: no mask"):
         evaluated(tmp_path, {"index": index, "masks": (tmp_path / "masks",)})
@@ -137,14 +178,45 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert (one["images"], one["images_without_mask"]) == (1, 1)
 
 
-def write_evaluation(path: Path, model: str, product: str, seed: int, miou: float, fire: float | None, scores: bool = True) -> Path:
-    sweep = {"thresholds": [0.3], "miou": [miou + 0.1], "best_miou": miou + 0.1, "best_threshold": 0.3}
-    reading = {"target": 0.7, "threshold": 0.45, "recall": 0.7, "miou": miou - 0.1, "fire": fire, "fire_of_class": None}
+def write_evaluation(
+    path: Path,
+    model: str,
+    product: str,
+    seed: int,
+    miou: float,
+    fire: float | None,
+    scores: bool = True,
+) -> Path:
+    sweep = {
+        "thresholds": [0.3],
+        "miou": [miou + 0.1],
+        "best_miou": miou + 0.1,
+        "best_threshold": 0.3,
+    }
+    reading = {
+        "target": 0.7,
+        "threshold": 0.45,
+        "recall": 0.7,
+        "miou": miou - 0.1,
+        "fire": fire,
+        "fire_of_class": None,
+    }
     path.write_text(
         json.dumps(
             {
-                **{"model": model, "product": product, "split": "train", "protocol": "scenes", "seed": seed},
-                **{"classes": ["background", "train"], "images": 2, "miou": miou, "iou": [miou, None]},
+                **{
+                    "model": model,
+                    "product": product,
+                    "split": "train",
+                    "protocol": "scenes",
+                    "seed": seed,
+                },
+                **{
+                    "classes": ["background", "train"],
+                    "images": 2,
+                    "miou": miou,
+                    "iou": [miou, None],
+                },
                 "sweep": sweep if scores else None,
                 "at_recall": reading if scores else None,
             }
@@ -156,12 +228,20 @@ def write_evaluation(path: Path, model: str, product: str, seed: int, miou: floa
 def tabulated(tmp_path: Path, evaluations: list[Path]) -> dict[str, pd.DataFrame]:
     names = ("results.csv", "results.md", "by_seed.csv", "seeds.csv", "seeds.md")
     outputs = tabulate.Outputs(*(tmp_path / "demo" / "tables" / name for name in names))
-    options = tabulate.Options(models=("base", "control", "brnf"), products=("cam_classifier", "segmentation"))
+    options = tabulate.Options(
+        models=("base", "control", "brnf"), products=("cam_classifier", "segmentation")
+    )
     tabulate.run(tabulate.Inputs(tuple(evaluations)), outputs, options, QUIET)
-    return {name: pd.read_csv(tmp_path / "demo" / "tables" / name) for name in names if name.endswith("csv")}
+    return {
+        name: pd.read_csv(tmp_path / "demo" / "tables" / name)
+        for name in names
+        if name.endswith("csv")
+    }
 
 
-def test_tables_average_seeds_and_keep_their_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_average_seeds_and_keep_their_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tables = tabulated(
         tmp_path,
         [
@@ -172,7 +252,16 @@ def test_tables_average_seeds_and_keep_their_order(tmp_path: Path, capsys: pytes
         ],
     )
     results = tables["results.csv"]
-    assert list(results.columns) == ["model", "product", "split", "protocol", "miou", "bias", "background", "train"]
+    assert list(results.columns) == [
+        "model",
+        "product",
+        "split",
+        "protocol",
+        "miou",
+        "bias",
+        "background",
+        "train",
+    ]
     rows = [("base", "cam_classifier"), ("brnf", "cam_classifier"), ("brnf", "segmentation")]
     assert list(results[["model", "product"]].itertuples(index=False, name=None)) == rows
     assert results.miou.tolist() == [33.3333, 35.0, 50.0]
@@ -180,11 +269,26 @@ def test_tables_average_seeds_and_keep_their_order(tmp_path: Path, capsys: pytes
     assert results.train.isna().all()
     assert tables["by_seed.csv"].seed.tolist() == [0, 0, 1, 0]
     seeds = tables["seeds.csv"]
-    assert list(seeds.columns[4:11]) == ["own", "best", "threshold", "fire70", "miou70", "threshold70", "recall"]
+    assert list(seeds.columns[4:11]) == [
+        "own",
+        "best",
+        "threshold",
+        "fire70",
+        "miou70",
+        "threshold70",
+        "recall",
+    ]
     assert list(seeds.columns[11:]) == ["own_std", "best_std", "fire70_std", "miou70_std"]
     brnf = seeds[seeds.model == "brnf"].iloc[0]
     assert len(seeds) == 2
-    assert (brnf.own, brnf.best, brnf.threshold, brnf.fire70, brnf.miou70, brnf.recall) == (35.0, 45.0, 0.3, 15.0, 25.0, 70.0)
+    assert (brnf.own, brnf.best, brnf.threshold, brnf.fire70, brnf.miou70, brnf.recall) == (
+        35.0,
+        45.0,
+        0.3,
+        15.0,
+        25.0,
+        70.0,
+    )
     assert brnf.own_std == pytest.approx(10 / np.sqrt(2), abs=1e-4)
     text = (tmp_path / "demo" / "tables" / "results.md").read_text().splitlines()
     assert text[2] == "| base | cam_classifier | train | scenes | 33.3 | 60.0 | 33.3 |  |"
@@ -199,7 +303,13 @@ def test_products_without_scores_leave_the_table_of_seeds_empty(tmp_path: Path) 
     tables = tabulated(tmp_path, [one])
     assert tables["results.csv"].miou.tolist() == [50.0]
     assert tables["seeds.csv"].empty
-    assert list(tables["seeds.csv"].columns) == ["model", "product", "split", "protocol", *SEED_COLUMNS]
+    assert list(tables["seeds.csv"].columns) == [
+        "model",
+        "product",
+        "split",
+        "protocol",
+        *SEED_COLUMNS,
+    ]
     assert show.main([str(tmp_path / "demo")]) == 0
 
 
@@ -218,12 +328,23 @@ def test_evaluations_of_other_classes_or_damaged_ones_are_refused(tmp_path: Path
 
 def test_wide_tables_are_cut_where_they_do_not_fit() -> None:
     table = pd.DataFrame({"model": ["base"], "miou": [50.04], "threshold": [0.3]})
-    assert show.aligned(table, 80) == ["model  miou  threshold", "----------------------", "base   50.0        0.3"]
-    assert show.aligned(table, 12) == ["model  miou", "-----------", "base   50.0", "(1 more columns in the table's file)"]
+    assert show.aligned(table, 80) == [
+        "model  miou  threshold",
+        "----------------------",
+        "base   50.0        0.3",
+    ]
+    assert show.aligned(table, 12) == [
+        "model  miou",
+        "-----------",
+        "base   50.0",
+        "(1 more columns in the table's file)",
+    ]
     assert markdown(table).splitlines()[1] == "| --- | ---: | ---: |"
 
 
-def test_show_names_an_experiment_without_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_names_an_experiment_without_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert show.main([str(tmp_path)]) == 2
     assert "results.csv: no such file" in capsys.readouterr().err
 
@@ -231,15 +352,23 @@ def test_show_names_an_experiment_without_table(tmp_path: Path, capsys: pytest.C
 def test_models_are_compared_seed_by_seed(tmp_path: Path) -> None:
     scores = {("brnf", 0): 0.5, ("brnf", 1): 0.7, ("base", 0): 0.4, ("base", 1): 0.3}
     files = tuple(
-        write_evaluation(tmp_path / f"{model}{seed}", model, "cam_classifier", seed, miou, None) for (model, seed), miou in scores.items()
+        write_evaluation(tmp_path / f"{model}{seed}", model, "cam_classifier", seed, miou, None)
+        for (model, seed), miou in scores.items()
     )
     lonely = write_evaluation(tmp_path / "lonely", "brnf", "seeds_bsdnf", 0, 0.6, None)
     outputs = compare_models.Outputs(tmp_path / "ablation.csv", tmp_path / "ablation.md")
     compare_models.run(
-        compare_models.Inputs((*files, lonely)), outputs, compare_models.Options(models=("base", "brnf"), references=("base",)), QUIET
+        compare_models.Inputs((*files, lonely)),
+        outputs,
+        compare_models.Options(models=("base", "brnf"), references=("base",)),
+        QUIET,
     )
     table = pd.read_csv(outputs.csv)
-    assert list(table.columns) == [*["model", "product", "split", "protocol", "seeds", "miou", "miou_std"], "over_base", "over_base_std"]
+    assert list(table.columns) == [
+        *["model", "product", "split", "protocol", "seeds", "miou", "miou_std"],
+        "over_base",
+        "over_base_std",
+    ]
     base, brnf, alone = table.itertuples(index=False)
     assert (base.model, base.seeds, base.miou, base.over_base) == ("base", 2, 35.0, 0.0)
     # Seed by seed the gains are 10 and 40 points.
@@ -247,8 +376,15 @@ def test_models_are_compared_seed_by_seed(tmp_path: Path) -> None:
     assert brnf.over_base_std == pytest.approx(30 / np.sqrt(2), abs=1e-4)
     assert brnf.miou_std == pytest.approx(20 / np.sqrt(2), abs=1e-4)
     assert alone.product == "seeds_bsdnf" and np.isnan(alone.over_base) and np.isnan(alone.miou_std)
-    beside = compare_models.Options(models=("base", "brnf"), references=("base",), paper=("brnf=72.1",))
+    beside = compare_models.Options(
+        models=("base", "brnf"), references=("base",), paper=("brnf=72.1",)
+    )
     compare_models.run(compare_models.Inputs(files), outputs, beside, QUIET)
     assert pd.read_csv(outputs.csv).paper.fillna(-1).tolist() == [-1, 72.1]
     with pytest.raises(UserError, match="no evaluation of the model 'control'"):
-        compare_models.run(compare_models.Inputs(files), outputs, compare_models.Options(references=("control",)), QUIET)
+        compare_models.run(
+            compare_models.Inputs(files),
+            outputs,
+            compare_models.Options(references=("control",)),
+            QUIET,
+        )

@@ -15,12 +15,16 @@ Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def random_images(seed: int, grid: bool) -> list[Image]:
-    """Return images as (truth, labels, foreground, context); scores on the grid of bins, or any float16."""
+    """Return images as (truth, labels, foreground, context); scores on the grid of bins, or any
+    float16.
+    """
     random = np.random.default_rng(seed)
     images = []
     for _ in range(3):
         truth = random.choice([0, 1, 2, 3, 255], (7, 6)).astype(np.uint8)
-        labels = np.sort(random.choice([1, 2, 3], random.integers(1, 4), replace=False)).astype(np.uint8)
+        labels = np.sort(random.choice([1, 2, 3], random.integers(1, 4), replace=False)).astype(
+            np.uint8
+        )
         values = random.random((len(labels), 7, 6)).astype(np.float16).astype(np.float32)
         if grid:
             values = (random.integers(0, 21, values.shape) / 20).astype(np.float32)
@@ -50,16 +54,22 @@ def test_every_threshold_equals_brute_force(seed: int, grid: bool) -> None:
     objects = known & (truth > 0)
     recall = histogram.recall()
     for threshold in (*SWEEP, 0.001, 0.999, 1.0):
-        prediction = np.concatenate([seed_at(labels, values, threshold).ravel() for _, labels, values, _ in images])
+        prediction = np.concatenate(
+            [seed_at(labels, values, threshold).ravel() for _, labels, values, _ in images]
+        )
         expected = confusion_matrix(truth[known], prediction[known], labels=range(CLASSES + 1))
         np.testing.assert_array_equal(histogram.confusion_at(threshold), expected)
-        assert recall[round(threshold * 1000)] == pytest.approx((prediction == truth)[objects].mean())
+        assert recall[round(threshold * 1000)] == pytest.approx(
+            (prediction == truth)[objects].mean()
+        )
         inside, total = histogram.fire_of_class(threshold)
         for c in range(1, CLASSES + 1):
             places = [(context == c) & (c in labels) for _, labels, _, context in images]
             seeds = [seed_at(labels, values, threshold) == c for _, labels, values, _ in images]
             assert total[c - 1] == sum(place.sum() for place in places)
-            assert inside[c - 1] == sum((place & own).sum() for place, own in zip(places, seeds, strict=True))
+            assert inside[c - 1] == sum(
+                (place & own).sum() for place, own in zip(places, seeds, strict=True)
+            )
 
 
 @settings(max_examples=20, deadline=None)
@@ -83,26 +93,41 @@ def test_sweep_equals_brute_force() -> None:
     known = truth != 255
     expected = []
     for threshold in SWEEP:
-        prediction = np.concatenate([seed_at(labels, values, threshold).ravel() for _, labels, values, _ in images])
-        expected.append(float(mean_iou(confusion_matrix(truth[known], prediction[known], labels=range(CLASSES + 1)))))
+        prediction = np.concatenate(
+            [seed_at(labels, values, threshold).ravel() for _, labels, values, _ in images]
+        )
+        expected.append(
+            float(
+                mean_iou(
+                    confusion_matrix(truth[known], prediction[known], labels=range(CLASSES + 1))
+                )
+            )
+        )
     np.testing.assert_allclose(sweep.miou, expected)
     assert sweep.best == (max(sweep.miou), SWEEP[int(np.argmax(expected))])
 
 
-# Rails (context of class 1) lie under a train (class 1) of ten pixels; a second image shows rails without a train.
+# Rails (context of class 1) lie under a train (class 1) of ten pixels; a second image shows rails
+# without a train.
 TRAIN = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], np.uint8)
 RAILS = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], np.uint8)
-SCORES = np.array([[0.9, 0.9, 0.8, 0.8], [0.7, 0.7, 0.6, 0.3], [0.2, 0.1, 0.7, 0.5], [0.6, 0.4, 0.0, 0.9]], np.float32)
+SCORES = np.array(
+    [[0.9, 0.9, 0.8, 0.8], [0.7, 0.7, 0.6, 0.3], [0.2, 0.1, 0.7, 0.5], [0.6, 0.4, 0.0, 0.9]],
+    np.float32,
+)
 
 
 def test_fire_by_hand() -> None:
     histogram = ScoreHistogram(2)
     histogram.add(TRAIN, np.array([1]), SCORES[None], RAILS, (1,))
-    histogram.add(np.full((4, 4), 255, np.uint8), np.array([2]), np.ones((1, 4, 4), np.float32), RAILS, (2,))
+    histogram.add(
+        np.full((4, 4), 255, np.uint8), np.array([2]), np.ones((1, 4, 4), np.float32), RAILS, (2,)
+    )
     reading = histogram.at_recall(0.7)
     assert reading is not None
-    # Seven of ten object pixels score >= 0.6; of the four context pixels, with scores .7 .5 .6 .4, two do. At 0.6 the seed also holds
-    # the corner with 0.9: IoU of the train 7 / (10 + 3), of the background 3 / (6 + 3); class 2 is never seen.
+    # Seven of ten object pixels score >= 0.6; of the four context pixels, with scores .7 .5 .6 .4,
+    # two do. At 0.6 the seed also holds the corner with 0.9: IoU of the train 7 / (10 + 3), of the
+    # background 3 / (6 + 3); class 2 is never seen.
     assert (reading.threshold, reading.recall, reading.fire) == (0.6, 0.7, 0.5)
     assert reading.fire_of_class == (0.5, None)
     assert reading.miou == pytest.approx((7 / 13 + 3 / 9) / 2)
@@ -123,7 +148,8 @@ def test_depressed_pixels_stay_outside_and_the_missed_recall_is_told() -> None:
     histogram.add(TRAIN, np.array([1]), depressed[None], RAILS, (1,))
     reading = histogram.at_recall(0.7)
     assert reading is not None
-    # Four object pixels are left, whatever the threshold up to 0.8 (0.8 in float32 lies just above 0.8).
+    # Four object pixels are left, whatever the threshold up to 0.8 (0.8 in float32 lies just above
+    # 0.8).
     assert (reading.threshold, reading.recall, reading.fire) == (0.8, 0.4, 0.0)
 
 
@@ -139,7 +165,9 @@ def test_without_context_masks_fire_is_not_defined() -> None:
 
 def test_without_objects_there_is_no_reading() -> None:
     histogram = ScoreHistogram(2)
-    histogram.add(np.zeros((2, 2), np.uint8), np.zeros(0, np.uint8), np.zeros((0, 2, 2), np.float32))
+    histogram.add(
+        np.zeros((2, 2), np.uint8), np.zeros(0, np.uint8), np.zeros((0, 2, 2), np.float32)
+    )
     assert histogram.at_recall(0.7) is None
     assert histogram.confusion_at(0.05).tolist() == [[4, 0, 0], [0, 0, 0], [0, 0, 0]]
 

@@ -1,4 +1,6 @@
-"""The four denoising rules: hand-worked cases, exact shares, monotony in xi, depressing and enlarging."""
+"""The four denoising rules: hand-worked cases, exact shares, monotony in xi, depressing and
+enlarging.
+"""
 
 import math
 from typing import get_args
@@ -9,12 +11,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brnf.flow.bsdnf import Calibration, CalibrationFit, Rule, decision_margin, depress, enlarge_margin
+from brnf.flow.bsdnf import (
+    Calibration,
+    CalibrationFit,
+    Rule,
+    decision_margin,
+    depress,
+    enlarge_margin,
+)
 from brnf.flow.posterior import tempered_posterior
 
 
 def hand_made() -> tuple[torch.Tensor, torch.Tensor, Calibration]:
-    """Return eleven pixels of class 1 with log p(v|1) = 0, 10 ... 100 and log p(v|0) = 50, all predicted foreground."""
+    """Return eleven pixels of class 1 with log p(v|1) = 0, 10 ... 100 and log p(v|0) = 50, all
+    predicted foreground.
+    """
     own = torch.arange(0, 101, 10).float()
     log_prob = torch.stack([torch.full((11,), 50.0), own, torch.full((11,), -1000.0)], 1)
     label = torch.ones(11, dtype=torch.uint8)
@@ -44,18 +55,24 @@ def test_ratio_by_hand() -> None:
     log_prob, label, calibration = hand_made()
     shifted = log_prob.clone()
     shifted[:, 0] = torch.tensor([-60.0] + [50.0] * 10)
-    margin = decision_margin("ratio", 0.75, shifted, label, torch.ones(11, 3, dtype=torch.bool), calibration)
-    # Pixel 0 explains itself 60 nats better than the background does, now; the quantile stays that of the store.
+    margin = decision_margin(
+        "ratio", 0.75, shifted, label, torch.ones(11, 3, dtype=torch.bool), calibration
+    )
+    # Pixel 0 explains itself 60 nats better than the background does, now; the quantile stays that
+    # of the store.
     assert torch.nonzero(margin < 0).squeeze(1).tolist() == [1, 2]
     assert float(margin[0]) == pytest.approx(60 - (25 - 50))
 
 
 def test_likelihood_by_hand() -> None:
-    # 1st and 99th percentile are 1 and 99: 10 maps to 9/98 = 0.0918, 20 to 19/98 = 0.194, 30 to 29/98 = 0.296.
+    # 1st and 99th percentile are 1 and 99: 10 maps to 9/98 = 0.0918, 20 to 19/98 = 0.194, 30 to
+    # 29/98 = 0.296.
     assert depressed("likelihood", 0.9) == [0, 1]
     assert depressed("likelihood", 0.8) == [0, 1, 2]
     log_prob, label, calibration = hand_made()
-    margin = decision_margin("likelihood", 0.8, log_prob, label, torch.ones(11, 3, dtype=torch.bool), calibration)
+    margin = decision_margin(
+        "likelihood", 0.8, log_prob, label, torch.ones(11, 3, dtype=torch.bool), calibration
+    )
     assert float(margin[3]) == pytest.approx(29 / 98 - 0.2, abs=1e-5)
     assert float(margin[0]) == pytest.approx(-0.2)
     assert float(margin[10]) == pytest.approx(0.8)
@@ -91,8 +108,15 @@ def test_populations() -> None:
     fit = CalibrationFit(2, 0.3, 0.7)
     fit.update(log_prob, torch.ones(6, dtype=torch.uint8), score, background)
     tables = fit.finish(1.0).likelihood
-    ends = {name: (float(table[1, 0]), float(table[1, -1]), float(table[1, 500])) for name, table in tables.items()}
-    assert ends == {"predicted": (0.0, 5.0, 3.0), "above_low": (2.0, 5.0, 3.5), "above_high": (4.0, 5.0, 4.5)}
+    ends = {
+        name: (float(table[1, 0]), float(table[1, -1]), float(table[1, 500]))
+        for name, table in tables.items()
+    }
+    assert ends == {
+        "predicted": (0.0, 5.0, 3.0),
+        "above_low": (2.0, 5.0, 3.5),
+        "above_high": (4.0, 5.0, 4.5),
+    }
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,7 +141,9 @@ def test_quantile_depresses_the_lowest_share(count: int, xi: float, seed: int) -
     st.floats(0, 1),
     st.integers(0, 20),
 )
-def test_higher_xi_depresses_a_subset(rule: Rule, population: str, one: float, other: float, seed: int) -> None:
+def test_higher_xi_depresses_a_subset(
+    rule: Rule, population: str, one: float, other: float, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     log_prob = 20 * torch.randn(120, 4, generator=generator)
     label = torch.randint(1, 4, (120,), generator=generator)
@@ -125,10 +151,15 @@ def test_higher_xi_depresses_a_subset(rule: Rule, population: str, one: float, o
     allowed[:, 0] = True
     allowed[torch.arange(120), label] = True
     fit = CalibrationFit(4, 0.3, 0.7)
-    fit.update(log_prob, label, torch.rand(120, generator=generator), torch.rand(120, generator=generator))
+    fit.update(
+        log_prob, label, torch.rand(120, generator=generator), torch.rand(120, generator=generator)
+    )
     calibration = fit.finish(15.0)
     low, high = sorted((one, other))
-    few, many = (decision_margin(rule, xi, log_prob, label, allowed, calibration, population) < 0 for xi in (high, low))  # type: ignore[arg-type]
+    few, many = (
+        decision_margin(rule, xi, log_prob, label, allowed, calibration, population) < 0
+        for xi in (high, low)
+    )  # type: ignore[arg-type]
     assert bool((many | ~few).all())
 
 
@@ -137,7 +168,9 @@ def test_a_class_without_population_is_left_alone(rule: Rule) -> None:
     log_prob, _, calibration = hand_made()
     assert bool(calibration.likelihood["predicted"][2].eq(-math.inf).all())
     label = torch.full((11,), 2)
-    margin = decision_margin(rule, 0.333, log_prob, label, torch.ones(11, 3, dtype=torch.bool), calibration)
+    margin = decision_margin(
+        rule, 0.333, log_prob, label, torch.ones(11, 3, dtype=torch.bool), calibration
+    )
     assert margin.tolist() == [math.inf] * 11
 
 
@@ -178,5 +211,7 @@ def test_infinite_margins_stay_finite_and_harmless() -> None:
     margin = torch.tensor([[-2.0, math.inf, 1.0]])
     enlarged = enlarge_margin(margin, (3, 9), "bilinear")
     assert bool(enlarged.isfinite().all())
-    torch.testing.assert_close(enlarged, enlarge_margin(torch.tensor([[-2.0, 2.0, 1.0]]), (3, 9), "bilinear"))
+    torch.testing.assert_close(
+        enlarged, enlarge_margin(torch.tensor([[-2.0, 2.0, 1.0]]), (3, 9), "bilinear")
+    )
     assert bool((enlarge_margin(torch.full((2, 2), math.inf), (4, 4), "nearest") > 0).all())

@@ -17,7 +17,9 @@ def network(coupling: str, blocks: int = 3, hidden: int = 5) -> torch.nn.Module:
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.requires_grad:
-                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+                parameter.copy_(
+                    0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                )
     return built
 
 
@@ -45,15 +47,21 @@ def test_gradients_equal_freia(coupling: str) -> None:
     learning = [points, *(parameter for parameter in built.parameters() if parameter.requires_grad)]
 
     def gradients(z: Tensor, log_determinant: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad((weights[:, :6] * z).sum() + (weights[:, 6] * log_determinant).sum(), learning)
+        return torch.autograd.grad(
+            (weights[:, :6] * z).sum() + (weights[:, 6] * log_determinant).sum(), learning
+        )
 
-    torch.testing.assert_close(gradients(*transform(steps_of(built), points)), gradients(*built(points)))
+    torch.testing.assert_close(
+        gradients(*transform(steps_of(built), points)), gradients(*built(points))
+    )
 
 
 @pytest.mark.parametrize("coupling", ["one_sided", "glow"])
 def test_gradient_equals_differences(coupling: str) -> None:
     built = network(coupling, 2)
-    assert torch.autograd.gradcheck(lambda points: transform(steps_of(built), points), rows(2).requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda points: transform(steps_of(built), points), rows(2).requires_grad_()
+    )
 
 
 def test_frozen_parameters_still_pass_gradients_to_the_points() -> None:
@@ -64,7 +72,10 @@ def test_frozen_parameters_still_pass_gradients_to_the_points() -> None:
 
 
 def test_a_copied_or_loaded_flow_goes_by_its_own_parameters() -> None:
-    flow, other = FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5)), FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5, seed=1))
+    flow, other = (
+        FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5)),
+        FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5, seed=1)),
+    )
     expected = flow.log_prob(rows(4).float())
     copied = deepcopy(flow)
     flow.load_state_dict(other.state_dict())

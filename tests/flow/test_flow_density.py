@@ -1,4 +1,6 @@
-"""The flow against autograd's Jacobian, its mixture against torch.distributions, its standardisation, its file."""
+"""The flow against autograd's Jacobian, its mixture against torch.distributions, its
+standardisation, its file.
+"""
 
 import copy
 import math
@@ -21,16 +23,24 @@ from brnf.flow.saved import load_density, save_density
 ARCHITECTURES = [("one_sided", 5, 0), ("one_sided", 8, 3), ("glow", 2, 0), ("glow", 4, 7)]
 
 
-def strong_flow(coupling: str, blocks: int, seed: int, dimension: int = 6, classes: int = 4) -> FlowDensity:
+def strong_flow(
+    coupling: str, blocks: int, seed: int, dimension: int = 6, classes: int = 4
+) -> FlowDensity:
     """Return a float64 flow far from the identity, with a standardisation."""
-    flow = FlowDensity(dimension, classes, FlowOptions(coupling=coupling, blocks=blocks, hidden=16, seed=seed)).double()  # type: ignore[arg-type]
+    flow = FlowDensity(
+        dimension, classes, FlowOptions(coupling=coupling, blocks=blocks, hidden=16, seed=seed)
+    ).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in flow.network.parameters():
             if parameter.requires_grad:
-                parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+                parameter.copy_(
+                    0.4 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                )
     mean = torch.randn(dimension, generator=generator, dtype=torch.float64)
-    flow.fit_standardisation(mean, 0.1 + torch.rand(dimension, generator=generator, dtype=torch.float64))
+    flow.fit_standardisation(
+        mean, 0.1 + torch.rand(dimension, generator=generator, dtype=torch.float64)
+    )
     return flow
 
 
@@ -98,7 +108,9 @@ def test_log_density_is_the_change_of_variables(coupling: str, blocks: int, seed
         z = flow.latent(features[i : i + 1])[0][0]
         log_determinant, one_rounding = by_autograd(flow, features[i])
         for k in range(4):
-            latent = distributions.MultivariateNormal(flow.mixture.means[k], torch.eye(6, dtype=torch.float64))
+            latent = distributions.MultivariateNormal(
+                flow.mixture.means[k], torch.eye(6, dtype=torch.float64)
+            )
             # The mixture's part has the relative error of a sum of squares, far below 1e-7.
             expected = latent.log_prob(z) + log_determinant
             allowed = ROUNDINGS * one_rounding
@@ -109,24 +121,38 @@ def test_density_integrates_to_one() -> None:
     flow = strong_flow("one_sided", 4, 1, dimension=2, classes=2)
     with torch.no_grad():
         flow.mixture.means.mul_(0.5)
-        draws = flow.inverse(flow.mixture.means[1] + torch.randn(20000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+        draws = flow.inverse(
+            flow.mixture.means[1]
+            + torch.randn(20000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        )
     low, high = draws.min(0).values - 1, draws.max(0).values + 1
-    axes = [torch.linspace(float(low[d]), float(high[d]), 1200, dtype=torch.float64) for d in range(2)]
+    axes = [
+        torch.linspace(float(low[d]), float(high[d]), 1200, dtype=torch.float64) for d in range(2)
+    ]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     cell = float((axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0]))
-    assert float(flow.log_prob(grid)[:, 1].double().exp().sum()) * cell == pytest.approx(1, abs=0.01)
+    assert float(flow.log_prob(grid)[:, 1].double().exp().sum()) * cell == pytest.approx(
+        1, abs=0.01
+    )
 
 
 def test_density_equals_a_transformed_distribution() -> None:
     # Without couplings only the standardisation and the mixture remain.
     flow = FlowDensity(4, 3, FlowOptions(blocks=0)).double()
-    mean, deviation = torch.tensor([5.0, -3, 0, 1]).double(), torch.tensor([0.1, 2, 30, 0.5]).double()
+    mean, deviation = (
+        torch.tensor([5.0, -3, 0, 1]).double(),
+        torch.tensor([0.1, 2, 30, 0.5]).double(),
+    )
     flow.fit_standardisation(mean, deviation)
     # FrEIA's empty sequence returns log-determinant 0.
     features = mean + deviation * torch.randn(6, 4, dtype=torch.float64)
     for k in range(3):
-        base = distributions.Independent(distributions.Normal(flow.mixture.means[k], torch.ones(4).double()), 1)
-        expected = distributions.TransformedDistribution(base, distributions.AffineTransform(mean, deviation, event_dim=1))
+        base = distributions.Independent(
+            distributions.Normal(flow.mixture.means[k], torch.ones(4).double()), 1
+        )
+        expected = distributions.TransformedDistribution(
+            base, distributions.AffineTransform(mean, deviation, event_dim=1)
+        )
         found = flow.mixture.log_prob(flow.standardise(features))[:, k] - deviation.log().sum()
         torch.testing.assert_close(found, expected.log_prob(features))
 
@@ -167,10 +193,16 @@ def test_mixture_against_torch_distributions(ordered: Callable[[Tensor], Tensor]
     z = ordered(3 * torch.randn(11, 7, dtype=torch.float64))
     means = mixture.means.detach()
     for k in range(5):
-        normal = distributions.Independent(distributions.Normal(means[k], torch.ones(7).double()), 1)
+        normal = distributions.Independent(
+            distributions.Normal(means[k], torch.ones(7).double()), 1
+        )
         torch.testing.assert_close(mixture.log_prob(z).detach()[:, k], normal.log_prob(z))
-    components = distributions.Independent(distributions.Normal(means, torch.ones(5, 7).double()), 1)
-    whole = distributions.MixtureSameFamily(distributions.Categorical(torch.ones(5).double()), components)
+    components = distributions.Independent(
+        distributions.Normal(means, torch.ones(5, 7).double()), 1
+    )
+    whole = distributions.MixtureSameFamily(
+        distributions.Categorical(torch.ones(5).double()), components
+    )
     torch.testing.assert_close(log_marginal(mixture.log_prob(z)).detach(), whole.log_prob(z))
 
 
@@ -192,7 +224,10 @@ def test_means_far_from_the_origin_keep_their_digits(ordered: Callable[[Tensor],
         mixture.means.add_(1000.0)
     z = ordered(mixture.means.detach()[:1] + torch.randn(20, 64))
     found = mixture.log_prob(z).detach()
-    expected = -0.5 * ((z.double().unsqueeze(1) - mixture.means.detach().double()).square().sum(2) + 64 * math.log(2 * math.pi))
+    expected = -0.5 * (
+        (z.double().unsqueeze(1) - mixture.means.detach().double()).square().sum(2)
+        + 64 * math.log(2 * math.pi)
+    )
     assert float((found.double() - expected).abs().max()) < 1e-3
 
 
@@ -208,7 +243,9 @@ def test_samples_have_the_latent_moments() -> None:
 def test_gradient_reaches_parameters_and_means() -> None:
     flow = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8))
     flow.class_log_prob(torch.randn(5, 4)).sum().backward()
-    assert all(parameter.grad is not None for parameter in flow.parameters() if parameter.requires_grad)
+    assert all(
+        parameter.grad is not None for parameter in flow.parameters() if parameter.requires_grad
+    )
     fixed = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8, learn_means=False))
     assert not fixed.mixture.means.requires_grad
 
@@ -216,9 +253,19 @@ def test_gradient_reaches_parameters_and_means() -> None:
 def test_autocast_around_the_flow_changes_nothing() -> None:
     flow = FlowDensity(8, 3, FlowOptions(blocks=4, hidden=16))
     features = torch.randn(20, 8)
-    plain = flow.log_prob(features), flow.class_log_prob(features), flow.inverse(features), *flow.latent(features)
+    plain = (
+        flow.log_prob(features),
+        flow.class_log_prob(features),
+        flow.inverse(features),
+        *flow.latent(features),
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        cast = flow.log_prob(features), flow.class_log_prob(features), flow.inverse(features), *flow.latent(features)
+        cast = (
+            flow.log_prob(features),
+            flow.class_log_prob(features),
+            flow.inverse(features),
+            *flow.latent(features),
+        )
     for one, other in zip(plain, cast, strict=True):
         assert other.dtype == torch.float32 and torch.equal(one, other)
 
@@ -249,9 +296,16 @@ def test_permutations_differ_between_blocks_and_seeds() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.floats(-1e4, 1e4), st.integers(0, 100))
-def test_running_moments_equal_those_of_all_rows(sizes: list[int], offset: float, seed: int) -> None:
-    rows = [offset + np.random.default_rng(seed + i).normal(size=(size, 3)) for i, size in enumerate([*sizes, 5])]
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=6), st.floats(-1e4, 1e4), st.integers(0, 100)
+)
+def test_running_moments_equal_those_of_all_rows(
+    sizes: list[int], offset: float, seed: int
+) -> None:
+    rows = [
+        offset + np.random.default_rng(seed + i).normal(size=(size, 3))
+        for i, size in enumerate([*sizes, 5])
+    ]
     moments = RunningMoments(3)
     for batch in rows:
         moments.update(torch.from_numpy(batch))
@@ -272,7 +326,9 @@ def test_running_moments_forget_behind_their_window() -> None:
 def test_a_dead_channel_is_not_blown_up() -> None:
     moments = RunningMoments(3)
     moments.update(torch.cat([torch.randn(100, 2), torch.zeros(100, 1)], 1))
-    assert float(moments.deviation()[2]) == pytest.approx(0.01 * float(moments.squares.div(100).mean().sqrt()))
+    assert float(moments.deviation()[2]) == pytest.approx(
+        0.01 * float(moments.squares.div(100).mean().sqrt())
+    )
     moments = RunningMoments(2)
     moments.update(torch.ones(10, 2))
     assert moments.deviation().tolist() == [1, 1]

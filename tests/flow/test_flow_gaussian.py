@@ -20,7 +20,13 @@ def rows_of_classes(count: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
     """Return correlated rows of two classes and unlabelled ones far away, which no fit may see."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(3, 3))
-    features = np.concatenate([random.normal(size=(count, 3)) @ mixing, 4 + random.normal(size=(count, 3)), np.full((50, 3), 100.0)])
+    features = np.concatenate(
+        [
+            random.normal(size=(count, 3)) @ mixing,
+            4 + random.normal(size=(count, 3)),
+            np.full((50, 3), 100.0),
+        ]
+    )
     codes = np.repeat([0, 1, -1], [count, count, 50])
     order = random.permutation(len(codes))
     return torch.from_numpy(features[order]).float(), torch.from_numpy(codes[order])
@@ -41,7 +47,10 @@ def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
         scale = DEVIATION.double().numpy() if unit == "feature" else np.ones(3)
         covariance = np.diag(np.diag(covariance)) if kind == "gaussian_diagonal" else covariance
         covariance = covariance + 0.01 * np.diag(1 / scale**2)
-        expected = multivariate_normal(own.mean(0), covariance).logpdf(standardised) - np.log(DEVIATION.numpy()).sum()
+        expected = (
+            multivariate_normal(own.mean(0), covariance).logpdf(standardised)
+            - np.log(DEVIATION.numpy()).sum()
+        )
         np.testing.assert_allclose(found[:, k], expected, rtol=1e-4, atol=1e-3)
 
 
@@ -58,7 +67,9 @@ def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
     for k in range(2):
         own = standardised[codes.numpy() == k]
         best = max(
-            GaussianMixture(3, covariance_type="diag", reg_covar=0.01, random_state=s, max_iter=200).fit(own * scale).score(own * scale)
+            GaussianMixture(3, covariance_type="diag", reg_covar=0.01, random_state=s, max_iter=200)
+            .fit(own * scale)
+            .score(own * scale)
             for s in range(3)
         )
         shifted = found[codes.numpy() == k, k] + np.log(DEVIATION.numpy() / scale).sum()
@@ -67,10 +78,15 @@ def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
         parts = [
             multivariate_normal(m, np.diag(v)).logpdf(standardised) + w
             for m, v, w in zip(
-                density.component_mean[k].numpy(), density.component_variance[k].numpy(), density.log_weight[k].numpy(), strict=True
+                density.component_mean[k].numpy(),
+                density.component_variance[k].numpy(),
+                density.log_weight[k].numpy(),
+                strict=True,
             )
         ]
-        np.testing.assert_allclose(found[:, k], logsumexp(parts, 0) - np.log(DEVIATION.numpy()).sum(), rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(
+            found[:, k], logsumexp(parts, 0) - np.log(DEVIATION.numpy()).sum(), rtol=1e-3, atol=1e-2
+        )
 
 
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full", "gmm"])
@@ -99,8 +115,13 @@ def test_baseline_files_round_trip(kind: str, tmp_path: Path) -> None:
 
 def test_em_sees_a_bounded_random_share() -> None:
     random = np.random.default_rng(1)
-    features = torch.from_numpy(np.concatenate([random.normal(-3, 1, (5000, 2)), random.normal(3, 1, (5000, 2))])).float()
+    features = torch.from_numpy(
+        np.concatenate([random.normal(-3, 1, (5000, 2)), random.normal(3, 1, (5000, 2))])
+    ).float()
     density = build_gaussian("gmm", 2, 1, GaussianOptions(components=1, rows=2000))
-    fit_gaussian(density, ((part, torch.zeros(len(part), dtype=torch.int64)) for part in features.split(1000)))
+    fit_gaussian(
+        density,
+        ((part, torch.zeros(len(part), dtype=torch.int64)) for part in features.split(1000)),
+    )
     # Rows of the first and the last blocks alike: the mean lies between the two clusters.
     assert float(density.component_mean.abs().max()) < 0.4

@@ -19,13 +19,17 @@ from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 GRID, STRIDE, DIMENSION, CLASSES = (6, 8), 4, 16, 3
-SMALL = train_flow.Options(blocks=4, hidden=32, steps=150, batch_rows=512, learning_rate=5e-3, held_out=0.1)
+SMALL = train_flow.Options(
+    blocks=4, hidden=32, steps=150, batch_rows=512, learning_rate=5e-3, held_out=0.1
+)
 
 
 def make_shards(folder: Path, shards: int, images: int = 24) -> list[tuple[Path, Path]]:
-    """Write pixel stores and maps of scenes: left half object, right half background, of which one column fires falsely.
+    """Write pixel stores and maps of scenes: left half object, right half background, of which one
+    column fires falsely.
 
-    The false column's features are those of background, so a density knows better than its score of 0.6.
+    The false column's features are those of background, so a density knows better than its score of
+    0.6.
     """
     random = np.random.default_rng(0)
     centres = random.normal(size=(CLASSES, DIMENSION)) * 2
@@ -41,26 +45,54 @@ def make_shards(folder: Path, shards: int, images: int = 24) -> list[tuple[Path,
     pairs = []
     for shard in range(shards):
         pixels, maps = folder / f"pixels_{shards}_{shard}.h5", folder / f"maps_{shards}_{shard}.h5"
-        with write_pixels(pixels, DIMENSION, CLASSES) as pixel_writer, write_maps(maps) as map_writer:
+        with (
+            write_pixels(pixels, DIMENSION, CLASSES) as pixel_writer,
+            write_maps(maps) as map_writer,
+        ):
             for name, label, score, feature in scenes[shard::shards]:
                 present = np.array([True, label == 1, label == 2])
                 flat, rows = score.ravel(), np.arange(score.size)
-                pixel_writer.append(PixelRows(name, GRID, present, feature, flat, 1 - flat, np.full(flat.size, label), rows))
+                pixel_writer.append(
+                    PixelRows(
+                        name,
+                        GRID,
+                        present,
+                        feature,
+                        flat,
+                        1 - flat,
+                        np.full(flat.size, label),
+                        rows,
+                    )
+                )
                 large = np.kron(score, np.ones((STRIDE, STRIDE)))
-                map_writer.write(name, np.array([label]), {"classifier": np.stack([1 - large, large])})
+                map_writer.write(
+                    name, np.array([label]), {"classifier": np.stack([1 - large, large])}
+                )
         pairs.append((pixels, maps))
     return pairs
 
 
-def train(folder: Path, pixels: list[Path], options: train_flow.Options, name: str = "flow") -> Path:
+def train(
+    folder: Path, pixels: list[Path], options: train_flow.Options, name: str = "flow"
+) -> Path:
     flow = folder / f"{name}.pt"
-    train_flow.run(train_flow.Inputs(tuple(pixels)), train_flow.Outputs(flow, folder / f"{name}.csv"), options, QUIET)
+    train_flow.run(
+        train_flow.Inputs(tuple(pixels)),
+        train_flow.Outputs(flow, folder / f"{name}.csv"),
+        options,
+        QUIET,
+    )
     return flow
 
 
 def denoise(folder: Path, pair: tuple[Path, Path], flow: Path, **changes: object) -> MapReader:
     options = replace(denoise_seeds.Options("posterior", product="classifier"), **changes)  # type: ignore[arg-type]
-    denoise_seeds.run(denoise_seeds.Inputs(pair[0], pair[1], flow), denoise_seeds.Outputs(folder / "out.h5"), options, QUIET)
+    denoise_seeds.run(
+        denoise_seeds.Inputs(pair[0], pair[1], flow),
+        denoise_seeds.Outputs(folder / "out.h5"),
+        options,
+        QUIET,
+    )
     return MapReader([folder / "out.h5"], "seeds")
 
 
@@ -95,7 +127,9 @@ def test_rules_that_know_the_background_remove_the_false_column(
     assert np.mean(removed) > 0.9
 
 
-def test_temperature_and_tables_are_kept_with_the_flow(fitted: tuple[Path, list[tuple[Path, Path]], Path]) -> None:
+def test_temperature_and_tables_are_kept_with_the_flow(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path],
+) -> None:
     folder, pairs, flow = fitted
     density, calibration = load_density(flow)
     assert calibration is not None and calibration.temperature > 0
@@ -105,52 +139,93 @@ def test_temperature_and_tables_are_kept_with_the_flow(fitted: tuple[Path, list[
         chosen = (batch.label == 1) & (batch.score > batch.background)
         own.append(density.log_prob(torch.from_numpy(batch.feature[chosen]))[:, 1].numpy())
     expected = np.quantile(np.concatenate(own), np.linspace(0, 1, 1001))
-    np.testing.assert_allclose(calibration.likelihood["predicted"][1].numpy(), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        calibration.likelihood["predicted"][1].numpy(), expected, rtol=1e-3, atol=1e-3
+    )
     with (folder / "flow.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == SMALL.steps and float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert rows[-1]["held_out"] and not rows[0]["held_out"]
 
 
-def test_number_of_shards_and_repetition_change_no_byte(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path) -> None:
+def test_number_of_shards_and_repetition_change_no_byte(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path
+) -> None:
     _, pairs, _ = fitted
     options = replace(SMALL, steps=30)
     other = [pixels for pixels, _ in make_shards(tmp_path, 3)]
     contents = {
-        train(tmp_path, paths, options, name).read_bytes() for name, paths in [("a", [p for p, _ in pairs]), ("b", other), ("c", other)]
+        train(tmp_path, paths, options, name).read_bytes()
+        for name, paths in [("a", [p for p, _ in pairs]), ("b", other), ("c", other)]
     }
     assert len(contents) == 1
 
 
 @pytest.mark.parametrize("density", ["gaussian_diagonal", "gaussian_full", "gmm"])
-def test_baselines_go_the_same_way(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path, density: str) -> None:
+def test_baselines_go_the_same_way(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path, density: str
+) -> None:
     _, pairs, _ = fitted
-    flow = train(tmp_path, [pixels for pixels, _ in pairs], replace(SMALL, density=density, components=2))
+    flow = train(
+        tmp_path, [pixels for pixels, _ in pairs], replace(SMALL, density=density, components=2)
+    )
     seeds = denoise(tmp_path, pairs[1], flow, rule="posterior", xi=0.5)
     half = GRID[1] // 2 * STRIDE
     assert np.mean([seeds[name].labels()[:, half + 2 :].max() for name in seeds.images]) < 0.2
     assert load_density(flow)[0].kind == density
 
 
-def test_options_of_the_training(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path) -> None:
+def test_options_of_the_training(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path
+) -> None:
     _, pairs, _ = fitted
-    options = replace(SMALL, steps=30, held_out=0.0, balanced=True, temperature="40", coupling="glow", learn_means=False)
+    options = replace(
+        SMALL,
+        steps=30,
+        held_out=0.0,
+        balanced=True,
+        temperature="40",
+        coupling="glow",
+        learn_means=False,
+    )
     _, calibration = load_density(train(tmp_path, [pixels for pixels, _ in pairs], options))
     assert calibration is not None and calibration.temperature == 40
 
 
-def test_command_line_ends_a_mistake_with_status_2(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path) -> None:
+def test_command_line_ends_a_mistake_with_status_2(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path
+) -> None:
     _, pairs, _ = fitted
-    places = {"--pixels": pairs[0][0], "--maps": pairs[0][1], "--flow": tmp_path / "gone.pt", "--denoised": tmp_path / "out.h5"}
+    places = {
+        "--pixels": pairs[0][0],
+        "--maps": pairs[0][1],
+        "--flow": tmp_path / "gone.pt",
+        "--denoised": tmp_path / "out.h5",
+    }
     words = [str(word) for place in places.items() for word in place]
-    command = [sys.executable, "-m", "brnf.stages.denoise_seeds", *words, "--rule", "ratio", "--xi", "0.7", "--progress", "none"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(denoise_seeds.__file__).parents[2])
+    command = [
+        sys.executable,
+        "-m",
+        "brnf.stages.denoise_seeds",
+        *words,
+        "--rule",
+        "ratio",
+        "--xi",
+        "0.7",
+        "--progress",
+        "none",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(denoise_seeds.__file__).parents[2]
+    )
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / 'gone.pt'}: no such file; run train_flow first\n"
     assert not (tmp_path / "out.h5").exists()
 
 
-def test_mistakes_end_in_one_line(fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path) -> None:
+def test_mistakes_end_in_one_line(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path], tmp_path: Path
+) -> None:
     _, pairs, flow = fitted
     pixels = [pixels for pixels, _ in pairs]
     for options, words in [
@@ -167,7 +242,11 @@ def test_mistakes_end_in_one_line(fitted: tuple[Path, list[tuple[Path, Path]], P
     assert load_density(tmp_path / "flow.last_good.pt")[1] is None
     with pytest.raises(UserError, match="holds no calibration"):
         denoise(tmp_path, pairs[0], tmp_path / "flow.last_good.pt")
-    for changes, words in [({"xi": 2.0}, r"bsdnf\.xi"), ({"factor": -1.0}, r"bsdnf\.factor"), ({"product": "other"}, "has no other map")]:
+    for changes, words in [
+        ({"xi": 2.0}, r"bsdnf\.xi"),
+        ({"factor": -1.0}, r"bsdnf\.factor"),
+        ({"product": "other"}, "has no other map"),
+    ]:
         with pytest.raises(UserError, match=words):
             denoise(tmp_path, pairs[0], flow, **changes)
     with pytest.raises(UserError, match="no pixels of this image"):

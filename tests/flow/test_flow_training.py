@@ -1,4 +1,6 @@
-"""Training: better than a Gaussian where a Gaussian is wrong, reproducible, safe; the online flow resumes exactly."""
+"""Training: better than a Gaussian where a Gaussian is wrong, reproducible, safe; the online flow
+resumes exactly.
+"""
 
 import io
 import math
@@ -34,14 +36,18 @@ def one_thread() -> None:
 
 
 def moons(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two interleaved half circles in 2 of 4 correlated dimensions, class 0 and 1, a third unlabelled."""
+    """Return two interleaved half circles in 2 of 4 correlated dimensions, class 0 and 1, a third
+    unlabelled.
+    """
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(0, 2, (count,), generator=generator)
     angle = math.pi * torch.rand(count, generator=generator)
     sign = 1 - 2 * label
     x = torch.stack([angle.cos() + label, sign * angle.sin() + 0.5 * label], 1)
     x = x + 0.08 * torch.randn(count, 2, generator=generator)
-    rest = 0.3 * torch.randn(count, 2, generator=generator) + torch.stack([x[:, 0] * x[:, 1], x[:, 1].square()], 1)
+    rest = 0.3 * torch.randn(count, 2, generator=generator) + torch.stack(
+        [x[:, 0] * x[:, 1], x[:, 1].square()], 1
+    )
     codes = torch.where(torch.rand(count, generator=generator) < 0.33, -1, label)
     return 7 + 3 * torch.cat([x, rest], 1), codes
 
@@ -53,7 +59,9 @@ def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrain
     moments.update(features)
     flow.fit_standardisation(moments.mean, moments.deviation())
     held_out = HeldOut.draw(*moons(1000, 1), noise=0.05, unit="feature", seed=0)
-    trainer = FlowTrainer(flow, TrainingOptions(steps=steps, learning_rate=5e-3, **changes), held_out)  # type: ignore[arg-type]
+    trainer = FlowTrainer(
+        flow, TrainingOptions(steps=steps, learning_rate=5e-3, **changes), held_out
+    )  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(0, 3000, (256,), generator=generator)
@@ -68,7 +76,11 @@ def test_flow_beats_gaussians_on_moons() -> None:
     labelled = held_out.codes >= 0
 
     def accuracy(density: StandardisedDensity) -> float:
-        return float((density.log_prob(held_out.features).argmax(1) == held_out.codes)[labelled].float().mean())
+        return float(
+            (density.log_prob(held_out.features).argmax(1) == held_out.codes)[labelled]
+            .float()
+            .mean()
+        )
 
     losses = {"flow": held_out_loss(flow, held_out)}
     for kind in ("gaussian_diagonal", "gaussian_full"):
@@ -77,7 +89,9 @@ def test_flow_beats_gaussians_on_moons() -> None:
         fit_gaussian(density, [(features, codes)])
         losses[kind] = held_out_loss(density, held_out)
         assert accuracy(flow) > accuracy(density) + 0.02
-    assert losses["flow"] < losses["gaussian_full"] - 0.4 < losses["gaussian_diagonal"] - 0.4, losses
+    assert losses["flow"] < losses["gaussian_full"] - 0.4 < losses["gaussian_diagonal"] - 0.4, (
+        losses
+    )
     # The best held-out state is the one kept, and units are nats per dimension.
     judged = [row.held_out for row in trainer.history if row.held_out is not None]
     assert len(judged) == 10
@@ -126,13 +140,18 @@ def test_held_out_rows_are_judged_under_noise_of_the_unit(unit: NoiseUnit) -> No
 
 
 def test_trainers_add_noise_of_the_unit() -> None:
-    """Stretched features change nothing for noise in deviations, and a lot for noise in feature units."""
+    """Stretched features change nothing for noise in deviations, and a lot for noise in feature
+    units.
+    """
     features, codes = moons(200, 0)
     stretch = torch.tensor([10.0, 0.1, 4.0, 1.0])
     losses = {}
     for unit in ("feature", "deviation"):
         options = FlowOptions(blocks=2, hidden=8, noise=0.5, noise_unit=unit)  # type: ignore[arg-type]
-        for name, rows, volume in (("plain", features, 0.0), ("stretched", features * stretch, float(stretch.log().sum()))):
+        for name, rows, volume in (
+            ("plain", features, 0.0),
+            ("stretched", features * stretch, float(stretch.log().sum())),
+        ):
             moments = RunningMoments(4)
             moments.update(rows)
             flow = FlowDensity(4, 2, options)
@@ -140,8 +159,13 @@ def test_trainers_add_noise_of_the_unit() -> None:
             offline = FlowTrainer(flow, TrainingOptions(steps=9), None).step((rows, codes)).loss
             online = OnlineFlow(4, 2, options, OnlineOptions())
             allowed = torch.ones(200, 2, dtype=torch.bool)
-            losses[unit, name] = torch.tensor([offline, online.update(rows, codes, allowed)]) - volume / 4
-    difference = {unit: (losses[unit, "plain"] - losses[unit, "stretched"]).abs() for unit in ("feature", "deviation")}
+            losses[unit, name] = (
+                torch.tensor([offline, online.update(rows, codes, allowed)]) - volume / 4
+            )
+    difference = {
+        unit: (losses[unit, "plain"] - losses[unit, "stretched"]).abs()
+        for unit in ("feature", "deviation")
+    }
     assert bool((difference["deviation"] < 1e-4).all()), difference
     assert bool((difference["feature"] > 0.05).all()), difference
 
@@ -159,7 +183,9 @@ def test_same_seed_same_bytes() -> None:
 def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
     features, codes = moons(300, 0)
     flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
-    trainer = FlowTrainer(flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, "feature", 0))
+    trainer = FlowTrainer(
+        flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, "feature", 0)
+    )
     for _ in range(25):
         trainer.step((features, codes))
     good = {name: value.clone() for name, value in flow.state_dict().items()}
@@ -187,7 +213,9 @@ def batch(seed: int, count: int = 200) -> tuple[torch.Tensor, torch.Tensor, torc
 
 
 def test_online_flow_learns_and_its_temperature_follows() -> None:
-    online = OnlineFlow(4, 2, FlowOptions(blocks=4, hidden=32), OnlineOptions(learning_rate=5e-3, refit_interval=10))
+    online = OnlineFlow(
+        4, 2, FlowOptions(blocks=4, hidden=32), OnlineOptions(learning_rate=5e-3, refit_interval=10)
+    )
     assert not online.ready(1)
     losses = [online.update(*batch(seed)) for seed in range(200)]
     assert online.ready(200) and not online.ready(201)
@@ -242,7 +270,10 @@ def test_online_flow_resumes_exactly() -> None:
         second.update(*batch(seed))
     assert second.temperature == whole.temperature
     assert second.updates == whole.updates == 10
-    assert all(torch.equal(value, second.flow.state_dict()[name]) for name, value in whole.flow.state_dict().items())
+    assert all(
+        torch.equal(value, second.flow.state_dict()[name])
+        for name, value in whole.flow.state_dict().items()
+    )
     assert torch.equal(second.sample(1, 5, 0.5), whole.sample(1, 5, 0.5))
 
 
@@ -275,11 +306,15 @@ def test_online_flow_has_its_floor_and_window() -> None:
     features, codes, allowed = batch(0)
     features[:, 2] = 3
     online.update(features, codes, allowed)
-    assert float(online.flow.deviation[2]) == pytest.approx(0.5 * float(features.var(0, unbiased=False).mean().sqrt()))
+    assert float(online.flow.deviation[2]) == pytest.approx(
+        0.5 * float(features.var(0, unbiased=False).mean().sqrt())
+    )
     expected = features.mean(0)
     for seed in range(1, 4):
         online.update(*batch(seed))
-        expected = (expected + batch(seed)[0].mean(0)) / 2  # 200 rows of the past beside 200 new ones
+        expected = (
+            expected + batch(seed)[0].mean(0)
+        ) / 2  # 200 rows of the past beside 200 new ones
     torch.testing.assert_close(online.flow.mean, expected)
 
 

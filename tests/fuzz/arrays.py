@@ -18,8 +18,15 @@ from tests.fuzz.sources import spoilt_bytes
 
 __all__ = ["array_kinds"]
 
-MAPS: dict[Any, Any] = {"keys": np.array([3, 11]), "IS_CAM": np.random.default_rng(0).random((2, 5, 7), np.float32)}
-TENSORS: dict[Any, Any] = {"keys": torch.tensor([0, 14]), "cam": torch.ones(2, 3, 4), "high_res": np.ones((2, 6, 8), np.float16)}
+MAPS: dict[Any, Any] = {
+    "keys": np.array([3, 11]),
+    "IS_CAM": np.random.default_rng(0).random((2, 5, 7), np.float32),
+}
+TENSORS: dict[Any, Any] = {
+    "keys": torch.tensor([0, 14]),
+    "cam": torch.ones(2, 3, 4),
+    "high_res": np.ones((2, 6, 8), np.float16),
+}
 
 
 def saved(content: Any, protocol: int = 4) -> bytes:
@@ -58,7 +65,10 @@ def tarred(compression: str, form: int) -> bytes:
     """Return a tar archive."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=f"w:{compression}", format=form) as archive:
-        for name, content in (("train/a.txt", b"one" * 50), ("train/" + "deep/" * 30 + "b.txt", bytes(500))):
+        for name, content in (
+            ("train/a.txt", b"one" * 50),
+            ("train/" + "deep/" * 30 + "b.txt", bytes(500)),
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
@@ -66,15 +76,29 @@ def tarred(compression: str, form: int) -> bytes:
 
 
 ARCHIVES = (
-    *(zipped(compression) for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
-    *(tarred(compression, form) for compression in ("", "gz", "bz2", "xz") for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)),
+    *(
+        zipped(compression)
+        for compression in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+            zipfile.ZIP_BZIP2,
+            zipfile.ZIP_LZMA,
+        )
+    ),
+    *(
+        tarred(compression, form)
+        for compression in ("", "gz", "bz2", "xz")
+        for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+    ),
 )
 
 
 def spoil_dictionary(random: np.random.Generator) -> bytes:
     """Spoil the bytes of a dictionary, or what it holds."""
     if random.random() < 0.8:
-        return mutate_bytes(DICTIONARIES[int(random.integers(len(DICTIONARIES)))], DICTIONARIES, random)
+        return mutate_bytes(
+            DICTIONARIES[int(random.integers(len(DICTIONARIES)))], DICTIONARIES, random
+        )
     content = MAPS if random.random() < 0.5 else TENSORS
     return saved(mutate_value({**content, "list": [1, 2]}, random), int(random.integers(2, 6)))
 

@@ -81,13 +81,21 @@ def read(path: Path, number: int) -> None:
         labels_from=labels_from,
     )
     try:
-        index_images.run(index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET)
+        index_images.run(
+            index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET
+        )
     finally:
-        (out / "index.files.csv").unlink(missing_ok=True)  # what was seen of the files outlives an index on purpose
-    (out / "index").rename(path.parent / "index")  # complete: what is left in `out` from here on is of the masks
+        (out / "index.files.csv").unlink(
+            missing_ok=True
+        )  # what was seen of the files outlives an index on purpose
+    (out / "index").rename(
+        path.parent / "index"
+    )  # complete: what is left in `out` from here on is of the masks
     images = Index.of_split(path.parent / "index", "train").images
     assert images and all(image.path.parent == root / "train2014" for image in images)
-    inputs = draw_masks.Inputs(path.parent / "index", path.parent / "index" / "shards" / "train" / "0.csv")
+    inputs = draw_masks.Inputs(
+        path.parent / "index", path.parent / "index" / "shards" / "train" / "0.csv"
+    )
     drawing = draw_masks.Options("train", overlap, crowds)
     draw_masks.run(inputs, draw_masks.Outputs(out / "masks"), drawing, QUIET)
     assert len(list((out / "masks").glob("*.png"))) == len(images)
@@ -95,4 +103,6 @@ def read(path: Path, number: int) -> None:
 
 def coco_kinds() -> list[Kind]:
     """Return the one kind."""
-    return [Kind("json coco", 1200, json.dumps(ANNOTATIONS).encode(), spoil, read, "instances.json")]
+    return [
+        Kind("json coco", 1200, json.dumps(ANNOTATIONS).encode(), spoil, read, "instances.json")
+    ]

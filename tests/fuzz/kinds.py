@@ -15,4 +15,10 @@ __all__ = ["make_kinds"]
 def make_kinds(folder: Path) -> list[Kind]:
     """Return all kinds; files that several cases share are made in ``folder``."""
     folder.mkdir(parents=True)
-    return [*picture_kinds(), *text_kinds(folder), *coco_kinds(), *array_kinds(), *store_kinds(folder)]
+    return [
+        *picture_kinds(),
+        *text_kinds(folder),
+        *coco_kinds(),
+        *array_kinds(),
+        *store_kinds(folder),
+    ]

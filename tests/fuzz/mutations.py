@@ -12,7 +12,23 @@ __all__ = ["absurd_value", "junk", "mutate_bytes", "mutate_text", "mutate_value"
 
 LONGEST = 200_000
 """Bytes of a spoilt text: longer ones only take longer."""
-NUMBERS = (0, 1, -1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    127,
+    128,
+    255,
+    256,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**53,
+    2**63 - 1,
+    2**64 - 1,
+)
 TOKENS = (
     *(bytes([letter]) for letter in b"\0\xff\r\n\t\"',;:|<>&#{}[]\\"), b"\xfe\xff", b"\r\n",
     *b"-1 0 1e999 -1e999 NaN nan inf Infinity null None true 99999999999999999999 0x10 1_0 ~root $HOME `id` $(id) %s%n {0}".split(),
@@ -27,7 +43,11 @@ TOKENS = (
 def junk(random: np.random.Generator) -> bytes:
     """Return bytes of no format."""
     size = int(random.choice([0, 1, 7, 64, 1000, 5000]))
-    return bytes(random.integers(0, 256, size, dtype=np.uint8)) if random.random() < 0.7 else bytes([int(random.integers(256))]) * size
+    return (
+        bytes(random.integers(0, 256, size, dtype=np.uint8))
+        if random.random() < 0.7
+        else bytes([int(random.integers(256))]) * size
+    )
 
 
 def _flip(data: bytearray, random: np.random.Generator) -> None:
@@ -54,17 +74,26 @@ def _swap(data: bytearray, random: np.random.Generator) -> None:
     size = int(random.choice([1, 4, 16, 128, 512]))
     if len(data) > 2 * size:
         one, other = (int(place) for place in random.integers(0, len(data) - size, 2))
-        data[one : one + size], data[other : other + size] = data[other : other + size], data[one : one + size]
+        data[one : one + size], data[other : other + size] = (
+            data[other : other + size],
+            data[one : one + size],
+        )
 
 
 def _repeat(data: bytearray, random: np.random.Generator) -> None:
     start = int(random.integers(len(data)))
-    data[start:start] = data[start : start + int(random.choice([1, 16, 300]))] * int(random.choice([1, 2, 50]))
+    data[start:start] = data[start : start + int(random.choice([1, 16, 300]))] * int(
+        random.choice([1, 2, 50])
+    )
 
 
 def _insert(data: bytearray, random: np.random.Generator) -> None:
     start = int(random.integers(len(data) + 1))
-    data[start:start] = TOKENS[int(random.integers(len(TOKENS)))] if random.random() < 0.5 else bytes(int(random.choice([1, 4, 400])))
+    data[start:start] = (
+        TOKENS[int(random.integers(len(TOKENS)))]
+        if random.random() < 0.5
+        else bytes(int(random.choice([1, 4, 400])))
+    )
 
 
 def _length(data: bytearray, random: np.random.Generator) -> None:
@@ -73,7 +102,9 @@ def _length(data: bytearray, random: np.random.Generator) -> None:
     reach = min(len(data), 600) if random.random() < 0.6 else len(data)
     start = int(random.integers(max(reach - width, 1)))
     number = int(random.choice(np.array(NUMBERS, object))) % (1 << 8 * width)
-    data[start : start + width] = number.to_bytes(width, "little" if random.random() < 0.5 else "big")
+    data[start : start + width] = number.to_bytes(
+        width, "little" if random.random() < 0.5 else "big"
+    )
 
 
 def _floats(data: bytearray, random: np.random.Generator) -> None:
@@ -90,7 +121,9 @@ BYTE_WAYS: Sequence[Callable[[bytearray, np.random.Generator], None]] = (
 
 
 def mutate_bytes(data: bytes, others: Sequence[bytes], random: np.random.Generator) -> bytes:
-    """Return a file spoilt in one to four ways; sometimes with the end of another one, or no file at all."""
+    """Return a file spoilt in one to four ways; sometimes with the end of another one, or no file
+    at all.
+    """
     chance = random.random()
     if chance < 0.02:
         return junk(random)
@@ -123,7 +156,10 @@ def mutate_text(data: bytes, others: Sequence[bytes], random: np.random.Generato
             lines[place], lines[other] = lines[other], lines[place]
         elif way == 6:
             lines[place] = (
-                lines[place].rstrip(b"\r\n") + (b"\r", b"\r\n", b"\n\r", b"\0\n", b"", b"\x85", b"\x0b", b"\x1c")[int(random.integers(8))]
+                lines[place].rstrip(b"\r\n")
+                + (b"\r", b"\r\n", b"\n\r", b"\0\n", b"", b"\x85", b"\x0b", b"\x1c")[
+                    int(random.integers(8))
+                ]
             )
         elif way == 7:
             lines[place] = lines[place] * int(random.choice([2, 50, 1000]))
@@ -157,7 +193,9 @@ def absurd_value(random: np.random.Generator) -> Any:
 
 
 def mutate_value(value: Any, random: np.random.Generator) -> Any:
-    """Return nested dictionaries and lists with one to three of their parts replaced, removed, added or moved."""
+    """Return nested dictionaries and lists with one to three of their parts replaced, removed,
+    added or moved.
+    """
     value = deepcopy(value)
     for _ in range(int(random.choice([1, 1, 2, 3]))):
         holders = [part for part in _parts(value) if part]
@@ -174,7 +212,11 @@ def mutate_value(value: Any, random: np.random.Generator) -> Any:
         elif way < 0.85:
             holder[key] = deepcopy(holder[keys[int(random.integers(len(keys)))]])
         elif isinstance(holder, dict):
-            holder[("added", "name", key + "x" if isinstance(key, str) else "y")[int(random.integers(3))]] = absurd_value(random)
+            holder[
+                ("added", "name", key + "x" if isinstance(key, str) else "y")[
+                    int(random.integers(3))
+                ]
+            ] = absurd_value(random)
         else:
             holder.insert(key, absurd_value(random))
     return value

@@ -72,7 +72,11 @@ def read_photograph(path: Path, number: int) -> None:
 def read_ground_truth(path: Path, number: int) -> None:
     """Read a mask alone, with and without a size to check, or, every fourth, by indexing it."""
     if number % 4 == 1:
-        index_own(path.parent, {"photo.jpg": JPEG}, f"image,labels,mask\nphoto.jpg,cat,{path.name}\n".encode())
+        index_own(
+            path.parent,
+            {"photo.jpg": JPEG},
+            f"image,labels,mask\nphoto.jpg,cat,{path.name}\n".encode(),
+        )
         return
     mask = read_mask(path, VALUES, size=(HEIGHT, WIDTH) if number % 2 else None)
     assert mask.dtype == np.uint8 and mask.ndim == 2 and set(np.unique(mask)) <= {0, *VALUES, 255}

@@ -1,4 +1,6 @@
-"""Run many spoilt files through their readers in processes that may die or hang without taking the run along."""
+"""Run many spoilt files through their readers in processes that may die or hang without taking the
+run along.
+"""
 
 import json
 import os
@@ -20,7 +22,9 @@ from brnf.errors import UserError
 __all__ = ["Kind", "Tally", "case", "run"]
 
 SECONDS = 10
-"""A file that takes more of the processor is a hang, and so is one that waits for ten times as long; the slowest that ends takes one."""
+"""A file that takes more of the processor is a hang, and so is one that waits for ten times as
+long; the slowest that ends takes one.
+"""
 MEMORY = 3 * 2**30
 """Bytes of address space that reading may take."""
 CHUNK = 250
@@ -33,10 +37,11 @@ class Kind:
     Attributes:
         name: shown in the tally.
         files: how many of them a full run makes.
-        spoil: from a random generator to the content of a file; number 0 of a run must be read cleanly.
+        spoil: from a random generator to the content of a file; number 0 of a run must be read
+            cleanly.
         valid: a content that is fine.
-        read: given the file's path in a folder of its own and the case's number, reads it as the package does. What it writes
-            goes into ``out`` in that folder.
+        read: given the file's path in a folder of its own and the case's number, reads it as the
+            package does. What it writes goes into ``out`` in that folder.
         name_of_file: of the file.
     """
 
@@ -71,7 +76,9 @@ def case(kind: Kind, seed: int, number: int, folder: Path) -> tuple[str, str]:
             outcome = "failure"
         if number == 0:
             outcome = "failure"
-        if left := [entry for entry in (folder / "out").rglob("*") if not entry.name.endswith(".lock")]:
+        if left := [
+            entry for entry in (folder / "out").rglob("*") if not entry.name.endswith(".lock")
+        ]:
             outcome, told = "failure", f"partial output {left[0]}: {told}"
     except Exception:
         outcome, told = "failure", traceback.format_exc(limit=-6)
@@ -97,7 +104,11 @@ def _work(kind: Kind, seed: int, numbers: range, folder: Path, pipe: int) -> Non
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         shutil.rmtree(folder / f"{number}", ignore_errors=True)
-        os.write(pipe, json.dumps([number, outcome, told[-3000:] if outcome == "failure" else ""]).encode() + b"\n")
+        os.write(
+            pipe,
+            json.dumps([number, outcome, told[-3000:] if outcome == "failure" else ""]).encode()
+            + b"\n",
+        )
 
 
 @dataclass
@@ -109,7 +120,9 @@ class _Worker:
     done: int = 0
 
 
-def run(kinds: Sequence[Kind], share: float, seed: int, jobs: int, folder: Path) -> dict[str, Tally]:
+def run(
+    kinds: Sequence[Kind], share: float, seed: int, jobs: int, folder: Path
+) -> dict[str, Tally]:
     """Run a share of every kind's files and return the tally of each kind.
 
     Arguments:
@@ -148,7 +161,9 @@ def run(kinds: Sequence[Kind], share: float, seed: int, jobs: int, folder: Path)
     return tallies
 
 
-def _start(workers: selectors.BaseSelector, kind: Kind, numbers: range, seed: int, folder: Path) -> None:
+def _start(
+    workers: selectors.BaseSelector, kind: Kind, numbers: range, seed: int, folder: Path
+) -> None:
     reading, writing = os.pipe()
     sys.stdout.flush()
     process = os.fork()
@@ -177,4 +192,10 @@ def _death(process: int) -> str:
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     if code in (-signal.SIGALRM, -signal.SIGPROF):
         return f"no end within {SECONDS} s of computing or {10 * SECONDS} s"
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}" if code else ""
+    return (
+        f"killed by {signal.Signals(-code).name}"
+        if code < 0
+        else f"exit status {code}"
+        if code
+        else ""
+    )

@@ -30,7 +30,12 @@ def index_own(folder: Path, files: Mapping[str, bytes], table: bytes) -> None:
         (folder / name).write_bytes(content)
     (folder / "table.csv").write_bytes(table)
     inputs = index_images.Inputs(table=folder / "table.csv")
-    index_images.run(inputs, index_images.Outputs(folder / "out" / "index"), index_images.Options(kind="table", shards=2), QUIET)
+    index_images.run(
+        inputs,
+        index_images.Outputs(folder / "out" / "index"),
+        index_images.Options(kind="table", shards=2),
+        QUIET,
+    )
 
 
 def index_voc(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -41,4 +46,9 @@ def index_voc(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         (root / name).write_bytes(content)
     options = index_images.Options(kind="voc", splits=("train",), shards=2)
-    index_images.run(index_images.Inputs(root=root), index_images.Outputs(folder / "out" / "index"), options, QUIET)
+    index_images.run(
+        index_images.Inputs(root=root),
+        index_images.Outputs(folder / "out" / "index"),
+        options,
+        QUIET,
+    )

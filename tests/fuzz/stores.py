@@ -39,7 +39,10 @@ def write_valid_maps(path: Path) -> bytes:
     random = np.random.default_rng(0)
     with write_maps(path) as writer:
         for number, classes in enumerate(([1], [1, 2], [2])):
-            values = {name: random.random((len(classes) + 1, 6, 8)).astype(np.float32) for name in ("classifier", "prototype")}
+            values = {
+                name: random.random((len(classes) + 1, 6, 8)).astype(np.float32)
+                for name in ("classifier", "prototype")
+            }
             writer.write(f"image{number}", np.array(classes), values)
     return path.read_bytes()
 
@@ -49,11 +52,24 @@ def write_valid_pixels(path: Path) -> bytes:
     random = np.random.default_rng(1)
     rows = GRID[0] * GRID[1]
     with write_pixels(path, DIMENSION, CLASSES) as writer:
-        for number, present in enumerate(([True, True, False], [True, True, True], [True, False, True])):
+        for number, present in enumerate(
+            ([True, True, False], [True, True, True], [True, False, True])
+        ):
             score = random.random(rows)
             label = np.full(rows, 1 if present[1] else 2)
             feature = random.normal(size=(rows, DIMENSION))
-            writer.append(PixelRows(f"image{number}", GRID, np.array(present), feature, score, 1 - score, label, np.arange(rows)))
+            writer.append(
+                PixelRows(
+                    f"image{number}",
+                    GRID,
+                    np.array(present),
+                    feature,
+                    score,
+                    1 - score,
+                    label,
+                    np.arange(rows),
+                )
+            )
     return path.read_bytes()
 
 
@@ -63,7 +79,12 @@ def older(write: Callable[[Path], bytes], path: Path) -> bytes:
         return write(path)
 
 
-def respelt(content: bytes, change: Callable[[h5py.File, np.random.Generator], None], folder: Path, random: np.random.Generator) -> bytes:
+def respelt(
+    content: bytes,
+    change: Callable[[h5py.File, np.random.Generator], None],
+    folder: Path,
+    random: np.random.Generator,
+) -> bytes:
     """Change a file through HDF5 itself, so that its checksums are right and its content wrong."""
     path = folder / f"{os.getpid()}.h5"
     path.write_bytes(content)
@@ -78,29 +99,48 @@ def respelt(content: bytes, change: Callable[[h5py.File, np.random.Generator], N
 def change_file(file: h5py.File, random: np.random.Generator) -> None:
     """Replace, remove, rename or link a dataset, or change attributes."""
     datasets: list[str] = []
-    file.visititems(lambda name, entry: datasets.append(name) if isinstance(entry, h5py.Dataset) else None)
+    file.visititems(
+        lambda name, entry: datasets.append(name) if isinstance(entry, h5py.Dataset) else None
+    )
     name = datasets[int(random.integers(len(datasets)))]
     old = file[name]
-    attributes = [(entry, key) for entry in (file, *(file[key] for key in file)) for key in entry.attrs]
+    attributes = [
+        (entry, key) for entry in (file, *(file[key] for key in file)) for key in entry.attrs
+    ]
     way = int(random.integers(14))
     if way < 9:
         values = old[()]
         del file[name]
-    shape = tuple(int(random.choice([0, 1, 5, side, side + 1, max(side - 1, 0)])) for side in old.shape) if way in (0, 1) else ()
+    shape = (
+        tuple(int(random.choice([0, 1, 5, side, side + 1, max(side - 1, 0)])) for side in old.shape)
+        if way in (0, 1)
+        else ()
+    )
     if way == 0:
-        file.create_dataset(name, data=np.resize(values, shape), chunks=shape if shape and 0 not in shape else None)
+        file.create_dataset(
+            name, data=np.resize(values, shape), chunks=shape if shape and 0 not in shape else None
+        )
     elif way == 1:
         huge = tuple(int(random.choice([2**20, 2**40])) for _ in values.shape)
-        file.create_dataset(name, shape=huge, dtype=values.dtype, chunks=tuple(min(side, 64) for side in huge))
+        file.create_dataset(
+            name, shape=huge, dtype=values.dtype, chunks=tuple(min(side, 64) for side in huge)
+        )
     elif way == 2:
         kind = str(random.choice(["f8", "f4", "i8", "u1", "S5", "?"]))
         file.create_dataset(name, data=np.resize(values.view(np.uint8), values.shape).astype(kind))
     elif way == 3:
         file[name] = (
-            h5py.ExternalLink("/etc/passwd", "/") if random.random() < 0.5 else h5py.SoftLink(random.choice(["/", "/nowhere", name]))
+            h5py.ExternalLink("/etc/passwd", "/")
+            if random.random() < 0.5
+            else h5py.SoftLink(random.choice(["/", "/nowhere", name]))
         )
     elif way == 4:
-        file.create_dataset(name, shape=values.shape, dtype=values.dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+        file.create_dataset(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)],
+        )
     elif way == 5:
         layout = h5py.VirtualLayout(values.shape, values.dtype)
         layout[...] = h5py.VirtualSource("/etc/hostname", "x", values.shape)
@@ -119,7 +159,11 @@ def change_file(file: h5py.File, random: np.random.Generator) -> None:
         entry, key = attributes[int(random.integers(len(attributes)))]
         value = random.choice(np.array([0, -1, 3, 10**6, "x", 0.5, np.nan], object))
         entry.attrs[key] = (
-            value if random.random() < 0.5 else np.resize(np.array([0, 1, 2, 200], np.uint8), int(random.choice([0, 1, 2, 3, 5000])))
+            value
+            if random.random() < 0.5
+            else np.resize(
+                np.array([0, 1, 2, 200], np.uint8), int(random.choice([0, 1, 2, 3, 5000]))
+            )
         )
     elif way == 12 and attributes:
         entry, key = attributes[int(random.integers(len(attributes)))]
@@ -153,7 +197,9 @@ def read_pixels(path: Path, number: int) -> None:
     """Read a shard in order, at random and by image."""
     store = PixelStore([path])
     for batch in (*store.blocks(), *(store.shuffled_batches(7, 0, epochs=1) if len(store) else ())):
-        assert np.isfinite(batch.feature).all() and (not len(batch) or batch.label.max() < store.classes)
+        assert np.isfinite(batch.feature).all() and (
+            not len(batch) or batch.label.max() < store.classes
+        )
     for image in store.images:
         rows = store.image_rows(image)
         assert np.isfinite(rows.feature).all() and len(rows.position) == len(rows.feature)
@@ -166,7 +212,12 @@ def spoilt_torch(content: bytes) -> Callable[[np.random.Generator], bytes]:
         if random.random() < 0.5:
             return mutate_bytes(content, [content], random)
         value = torch.load(io.BytesIO(content), weights_only=True)
-        tensors = [(holder, key) for holder in _holders(value) for key in holder if isinstance(holder[key], torch.Tensor)]
+        tensors = [
+            (holder, key)
+            for holder in _holders(value)
+            for key in holder
+            if isinstance(holder[key], torch.Tensor)
+        ]
         if random.random() < 0.4:
             holder, key = tensors[int(random.integers(len(tensors)))]
             holder[key] = _other_tensor(holder[key], random)
@@ -194,7 +245,9 @@ def _other_tensor(tensor: torch.Tensor, random: np.random.Generator) -> Any:
     way = int(random.integers(6))
     if way == 0 and tensor.numel():
         spoilt = tensor.clone().float()
-        spoilt.view(-1)[int(random.integers(tensor.numel()))] = float(random.choice([np.nan, np.inf]))
+        spoilt.view(-1)[int(random.integers(tensor.numel()))] = float(
+            random.choice([np.nan, np.inf])
+        )
         return spoilt
     return (
         tensor.flatten()[1:],
@@ -225,7 +278,12 @@ def denoising(folder: Path) -> Callable[[Path, int], None]:
     def read(path: Path, number: int) -> None:
         if number % 8 == 1:
             inputs = denoise_seeds.Inputs(folder / "pixels.h5", folder / "maps.h5", path)
-            denoise_seeds.run(inputs, denoise_seeds.Outputs(path.parent / "out" / "denoised.h5"), denoise_seeds.Options("posterior"), QUIET)
+            denoise_seeds.run(
+                inputs,
+                denoise_seeds.Outputs(path.parent / "out" / "denoised.h5"),
+                denoise_seeds.Options("posterior"),
+                QUIET,
+            )
             return
         density, calibration = load_density(path)
         assert density.log_prob(torch.zeros(5, density.dimension)).shape == (5, density.classes)
@@ -238,19 +296,33 @@ def store_kinds(folder: Path) -> list[Kind]:
     """Return the kinds of binary files that the workflow writes itself."""
     torch.manual_seed(0)
     maps, pixels = write_valid_maps(folder / "maps.h5"), write_valid_pixels(folder / "pixels.h5")
-    old_maps, old_pixels = (older(write, folder / "old.h5") for write in (write_valid_maps, write_valid_pixels))
+    old_maps, old_pixels = (
+        older(write, folder / "old.h5") for write in (write_valid_maps, write_valid_pixels)
+    )
     names = ("predicted", "above_low", "above_high")
     tables = {name: torch.linspace(-5, 5, 1001).repeat(CLASSES, 1) for name in names}
     flow = FlowDensity(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=8))
     save_density(folder / "flow.pt", flow, Calibration(2.0, tables, tables))
-    save_density(folder / "gmm.pt", build_gaussian("gmm", DIMENSION, CLASSES, GaussianOptions(components=2)))
-    write_tensors(folder / "weights.pt", {"a.weight": torch.ones(3, 4), "b": torch.zeros(2, dtype=torch.int64), "c": {"d": [1, 2.5, "x"]}})
+    save_density(
+        folder / "gmm.pt", build_gaussian("gmm", DIMENSION, CLASSES, GaussianOptions(components=2))
+    )
+    write_tensors(
+        folder / "weights.pt",
+        {
+            "a.weight": torch.ones(3, 4),
+            "b": torch.zeros(2, dtype=torch.int64),
+            "c": {"d": [1, 2.5, "x"]},
+        },
+    )
     backbone = BackboneOptions("tf_efficientnet_lite0", "none", 16, False, 0)
     cam = CamNetwork(build_backbone(backbone), 2, (4, 4, 4, 4))
     save_cam_network(folder / "cam.pt", cam, backbone, ["cat", "dog"])
     options = DeepLabOptions("tf_efficientnet_lite0", "none", 16, (1, 2), head="sum")
     save_network(folder / "deeplab.pt", build_deeplab(options, 3), ["cat", "dog"])
-    files = {name: (folder / f"{name}.pt").read_bytes() for name in ("flow", "gmm", "weights", "cam", "deeplab")}
+    files = {
+        name: (folder / f"{name}.pt").read_bytes()
+        for name in ("flow", "gmm", "weights", "cam", "deeplab")
+    }
 
     def spoil_network(random: np.random.Generator) -> bytes:
         return spoilt_torch(files["cam" if random.random() < 0.5 else "deeplab"])(random)
@@ -260,8 +332,22 @@ def store_kinds(folder: Path) -> list[Kind]:
 
     return [
         Kind("hdf5 maps", 1200, maps, spoilt_hdf5(maps, old_maps, folder), read_maps, "maps.h5"),
-        Kind("hdf5 pixels", 1200, pixels, spoilt_hdf5(pixels, old_pixels, folder), read_pixels, "pixels.h5"),
+        Kind(
+            "hdf5 pixels",
+            1200,
+            pixels,
+            spoilt_hdf5(pixels, old_pixels, folder),
+            read_pixels,
+            "pixels.h5",
+        ),
         Kind("torch density", 700, files["flow"], spoil_density, denoising(folder), "flow.pt"),
-        Kind("torch weights", 600, files["weights"], spoilt_torch(files["weights"]), read_weights, "weights.pt"),
+        Kind(
+            "torch weights",
+            600,
+            files["weights"],
+            spoilt_torch(files["weights"]),
+            read_weights,
+            "weights.pt",
+        ),
         Kind("torch network", 100, files["deeplab"], spoil_network, read_network, "network.pt"),
     ]

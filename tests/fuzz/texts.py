@@ -53,7 +53,14 @@ EVALUATION: dict[str, Any] = {
     "iou": [0.5, None, 0.25],
     "unlabelled_pixels": 0,
     "sweep": {"thresholds": [0.5], "miou": [0.4], "best_miou": 0.4, "best_threshold": 0.5},
-    "at_recall": {"target": 0.7, "threshold": 0.2, "recall": 0.71, "miou": 0.3, "fire": None, "fire_of_class": None},
+    "at_recall": {
+        "target": 0.7,
+        "threshold": 0.2,
+        "recall": 0.71,
+        "miou": 0.3,
+        "fire": None,
+        "fire_of_class": None,
+    },
     "confusion": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
 }
 SWEEP: dict[str, Any] = {
@@ -63,7 +70,10 @@ SWEEP: dict[str, Any] = {
     "tau_high": 0.7,
     "held_out": -1.5,
     "raw_miou": 0.4,
-    "points": [{"rule": "quantile", "xi": 0.9, "miou": 0.5}, {"rule": "posterior", "xi": 0.8, "miou": 0.45}],
+    "points": [
+        {"rule": "quantile", "xi": 0.9, "miou": 0.5},
+        {"rule": "posterior", "xi": 0.8, "miou": 0.45},
+    ],
     "labelled": 10,
     "seed_accuracy": 0.7,
     "density_accuracy": None,
@@ -76,7 +86,10 @@ SWEEP: dict[str, Any] = {
 RESULTS = (
     b"model,product,split,protocol,miou,bias,background,cat\nbase,seeds,train,bench,50.1234,,70.5,\nbrnf,seeds,train,bench,55.0,3.25,71,40\n",
 )
-HISTORIES = (b"step,loss,held_out,learning_rate\n1,0.5,,0.001\n2,0.25,-0.1,0.0009\n", b"loss,L_cls\n0.5,0.5\n0.25,\n")
+HISTORIES = (
+    b"step,loss,held_out,learning_rate\n1,0.5,,0.001\n2,0.25,-0.1,0.0009\n",
+    b"loss,L_cls\n0.5,0.5\n0.25,\n",
+)
 
 
 def dumped(value: Any, random: np.random.Generator) -> bytes:
@@ -89,7 +102,12 @@ def read_annotation(path: Path, number: int) -> None:
     """Read an annotation alone or, every fourth, by indexing its image."""
     if number % 4 == 1:
         index_voc(
-            path.parent, {"JPEGImages/a.jpg": JPEG, "ImageSets/Segmentation/train.txt": b"a\n", "Annotations/a.xml": path.read_bytes()}
+            path.parent,
+            {
+                "JPEGImages/a.jpg": JPEG,
+                "ImageSets/Segmentation/train.txt": b"a\n",
+                "Annotations/a.xml": path.read_bytes(),
+            },
         )
         return
     assert all(isinstance(name, str) for name in read_object_names(path))
@@ -97,18 +115,27 @@ def read_annotation(path: Path, number: int) -> None:
 
 def read_list(path: Path, number: int) -> None:
     """Index the images that a list names; whatever it names, nothing outside of the root is read."""
-    files = {f"JPEGImages/{name}.jpg": JPEG for name in "ab"} | {f"Annotations/{name}.xml": XML[0] for name in "ab"}
+    files = {f"JPEGImages/{name}.jpg": JPEG for name in "ab"} | {
+        f"Annotations/{name}.xml": XML[0] for name in "ab"
+    }
     index_voc(path.parent, {**files, "ImageSets/Segmentation/train.txt": path.read_bytes()})
     images = Index.of_split(path.parent / "out" / "index", "train").images
-    assert all(image.id in "ab" and image.path.parent == path.parent / "VOC2012" / "JPEGImages" for image in images)
+    assert all(
+        image.id in "ab" and image.path.parent == path.parent / "VOC2012" / "JPEGImages"
+        for image in images
+    )
 
 
 def read_table(path: Path, number: int) -> None:
     """Index the images of a table."""
-    index_own(path.parent, {"photo.jpg": JPEG, "other.jpg": JPEG, "mask.png": MASK}, path.read_bytes())
+    index_own(
+        path.parent, {"photo.jpg": JPEG, "other.jpg": JPEG, "mask.png": MASK}, path.read_bytes()
+    )
     index = path.parent / "out" / "index"
     splits = [file.stem for file in (index / "splits").glob("*.csv")]
-    assert splits and all(is_safe_id(image.id) for split in splits for image in Index.of_split(index, split).images)
+    assert splits and all(
+        is_safe_id(image.id) for split in splits for image in Index.of_split(index, split).images
+    )
 
 
 INDEX = {
@@ -127,7 +154,10 @@ def read_index(path: Path, number: int) -> None:
         (folder / name).write_bytes(path.read_bytes() if place == number % len(INDEX) else content)
     index = Index.of_split(folder, "train")
     truth = GroundTruth(index, folder, "train")
-    assert all(is_safe_id(image.id) and image.width > 0 and image.height > 0 for image in index.images) and truth is not None
+    assert (
+        all(is_safe_id(image.id) and image.width > 0 and image.height > 0 for image in index.images)
+        and truth is not None
+    )
 
 
 def read_evaluation(path: Path, number: int) -> None:
@@ -143,7 +173,9 @@ def read_sweep(path: Path, number: int) -> None:
     """Tabulate a spoilt sweep beside a fine one."""
     other = path.parent / "other.json"
     other.write_text(json.dumps(SWEEP))
-    outputs = tabulate_sweeps.Outputs(path.parent / "out" / "table.csv", path.parent / "out" / "table.md")
+    outputs = tabulate_sweeps.Outputs(
+        path.parent / "out" / "table.csv", path.parent / "out" / "table.md"
+    )
     options = tabulate_sweeps.Options("density" if number % 2 else "sensitivity", "quantile", 0.9)
     tabulate_sweeps.run(tabulate_sweeps.Inputs((other, path)), outputs, options, QUIET)
 
@@ -159,10 +191,16 @@ def read_results(path: Path, number: int) -> None:
     assert "mIoU" in show(folder.parent)
 
 
-CONFIGURATIONS = [copy.deepcopy(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())) for name in ("demo", "tiny", "voc-animals")]
-CONFIGURATION_TEXTS = [(ROOT / "config" / f"{name}.yaml").read_bytes() for name in ("tiny", "demo", "voc12", "custom")]
+CONFIGURATIONS = [
+    copy.deepcopy(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
+    for name in ("demo", "tiny", "voc-animals")
+]
+CONFIGURATION_TEXTS = [
+    (ROOT / "config" / f"{name}.yaml").read_bytes() for name in ("tiny", "demo", "voc12", "custom")
+]
 BOMB = b"name: x\na: &a [x, x, x, x, x, x, x, x]\n" + b"".join(
-    b"%c: &%c [%s]\n" % (letter, letter, b", ".join([b"*%c" % (letter - 1)] * 8)) for letter in b"bcdefghi"
+    b"%c: &%c [%s]\n" % (letter, letter, b", ".join([b"*%c" % (letter - 1)] * 8))
+    for letter in b"bcdefghi"
 )
 """Aliases that stand for 134 million values."""
 
@@ -171,21 +209,39 @@ def spoil_configuration(random: np.random.Generator) -> bytes:
     """Spoil the text or the values of a configuration."""
     chance = random.random()
     if chance < 0.45:
-        return mutate_text(CONFIGURATION_TEXTS[int(random.integers(len(CONFIGURATION_TEXTS)))], CONFIGURATION_TEXTS, random)
+        return mutate_text(
+            CONFIGURATION_TEXTS[int(random.integers(len(CONFIGURATION_TEXTS)))],
+            CONFIGURATION_TEXTS,
+            random,
+        )
     if chance < 0.5:
         return BOMB if random.random() < 0.5 else junk(random)
     spoilt = mutate_value(CONFIGURATIONS[int(random.integers(len(CONFIGURATIONS)))], random)
     try:
-        return json.dumps(spoilt).encode() if random.random() < 0.5 else yaml.safe_dump(spoilt).encode()
+        return (
+            json.dumps(spoilt).encode()
+            if random.random() < 0.5
+            else yaml.safe_dump(spoilt).encode()
+        )
     except RecursionError:  # too deep for the writer of YAML
         return json.dumps(spoilt).encode()
 
 
 def read_configuration(path: Path, number: int) -> None:
-    """Read a configuration through Snakemake's reader, whose own complaints are its user's, then by the schema."""
+    """Read a configuration through Snakemake's reader, whose own complaints are its user's, then by
+    the schema.
+    """
     try:
         config = load_configfile(path)
-    except (WorkflowError, UnicodeDecodeError, RecursionError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+    except (
+        WorkflowError,
+        UnicodeDecodeError,
+        RecursionError,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise UserError(f"Snakemake refuses it ({type(error).__name__})") from error
     for experiment in read_experiments(config).values():
         assert isinstance(yaml.safe_load(experiment.yaml()), dict)
@@ -200,8 +256,36 @@ def text_kinds(folder: Path) -> list[Kind]:
         Kind("list", 600, LISTS[0], spoilt_text(LISTS), read_list, "list.txt"),
         Kind("csv table", 1200, TABLES[0], spoilt_text(TABLES), read_table, "spoilt.csv"),
         Kind("csv index", 700, index[0], spoilt_text(index), read_index, "spoilt.csv"),
-        Kind("csv results", 500, RESULTS[0], spoilt_text((*RESULTS, *HISTORIES)), read_results, "results.csv"),
-        Kind("json evaluation", 800, evaluation, lambda random: dumped(EVALUATION, random), read_evaluation, "spoilt.json"),
-        Kind("json sweep", 500, sweep, lambda random: dumped(SWEEP, random), read_sweep, "spoilt.json"),
-        Kind("configuration", 1200, CONFIGURATION_TEXTS[0], spoil_configuration, read_configuration, "config.yaml"),
+        Kind(
+            "csv results",
+            500,
+            RESULTS[0],
+            spoilt_text((*RESULTS, *HISTORIES)),
+            read_results,
+            "results.csv",
+        ),
+        Kind(
+            "json evaluation",
+            800,
+            evaluation,
+            lambda random: dumped(EVALUATION, random),
+            read_evaluation,
+            "spoilt.json",
+        ),
+        Kind(
+            "json sweep",
+            500,
+            sweep,
+            lambda random: dumped(SWEEP, random),
+            read_sweep,
+            "spoilt.json",
+        ),
+        Kind(
+            "configuration",
+            1200,
+            CONFIGURATION_TEXTS[0],
+            spoil_configuration,
+            read_configuration,
+            "config.yaml",
+        ),
     ]

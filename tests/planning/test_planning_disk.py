@@ -32,27 +32,44 @@ def write_index(results: Path, sizes: list[tuple[int, int, int]], shards: int) -
         for number, (height, width, labels) in enumerate(sizes)
     )
     (results / "x" / "index").mkdir(parents=True)
-    Index(("cat", "dog", "cow"), (1, 2, 3), records).write(results / "x" / "index", "train_aug", shards)
+    Index(("cat", "dog", "cow"), (1, 2, 3), records).write(
+        results / "x" / "index", "train_aug", shards
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "split", "rows", "gigabytes"), [("voc", "train_aug", 10.8e6, 16.6), ("coco", "train", 84e6, 129), ("coco", "val", 41e6, 63)]
+    ("kind", "split", "rows", "gigabytes"),
+    [("voc", "train_aug", 10.8e6, 16.6), ("coco", "train", 84e6, 129), ("coco", "val", 41e6, 63)],
 )
-def test_without_an_index_the_stores_are_as_large_as_method_md_plans(kind: str, split: str, rows: float, gigabytes: float) -> None:
+def test_without_an_index_the_stores_are_as_large_as_method_md_plans(
+    kind: str, split: str, rows: float, gigabytes: float
+) -> None:
     chosen = experiment(dataset={"kind": kind})
     size = split_size(chosen, split, NOWHERE)
     assert not size.known and size.rows == pytest.approx(rows, rel=0.01)
-    assert bytes_made("store_pixels", chosen, "base", size) / 1e9 == pytest.approx(gigabytes, rel=0.02)
+    assert bytes_made("store_pixels", chosen, "base", size) / 1e9 == pytest.approx(
+        gigabytes, rel=0.02
+    )
 
 
-@pytest.mark.parametrize(("kind", "folder"), [("voc", "VOCdevkit/VOC2012/JPEGImages"), ("voc", "JPEGImages"), ("coco", "images/val2014")])
-def test_without_an_index_no_more_images_count_than_there_are(tmp_path: Path, kind: str, folder: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "folder"),
+    [("voc", "VOCdevkit/VOC2012/JPEGImages"), ("voc", "JPEGImages"), ("coco", "images/val2014")],
+)
+def test_without_an_index_no_more_images_count_than_there_are(
+    tmp_path: Path, kind: str, folder: str
+) -> None:
     (tmp_path / folder).mkdir(parents=True)
     for number in range(3):
         (tmp_path / folder / f"{number}.jpg").touch()
     chosen = experiment(dataset={"kind": kind, "root": str(tmp_path)})
     assert split_size(chosen, "val", NOWHERE).images == 3
-    assert split_size(experiment(dataset={"kind": "voc", "root": "no-such-folder"}), "val", NOWHERE).images == 1449
+    assert (
+        split_size(
+            experiment(dataset={"kind": "voc", "root": "no-such-folder"}), "val", NOWHERE
+        ).images
+        == 1449
+    )
 
 
 def test_sizes_of_an_index_are_counted_image_by_image(tmp_path: Path) -> None:
@@ -64,16 +81,25 @@ def test_sizes_of_an_index_are_counted_image_by_image(tmp_path: Path) -> None:
     assert size.pixels == 375 * 500 + 500 * 333 + 100 * 100
     assert size.map_values == 2 * 125 * 167 + 4 * 167 * 111 + 34 * 34
     assert size.rows == 15 * 20 + 20 * 14 + 20 * 20  # 240 x 320, 320 x 213 and 320 x 320 pixels
-    assert (size.height, size.width, size.labels) == (325, pytest.approx(933 / 3), pytest.approx(4 / 3))
+    assert (size.height, size.width, size.labels) == (
+        325,
+        pytest.approx(933 / 3),
+        pytest.approx(4 / 3),
+    )
 
 
 def test_scenes_and_tables_tell_their_number_themselves(tmp_path: Path) -> None:
     scenes = experiment(dataset={"kind": "scenes"}, scenes={"train": 7, "val": 3, "size": 64})
-    assert [(split_size(scenes, split, NOWHERE).images, split_size(scenes, split, NOWHERE).rows) for split in ("train", "val")] == [
+    assert [
+        (split_size(scenes, split, NOWHERE).images, split_size(scenes, split, NOWHERE).rows)
+        for split in ("train", "val")
+    ] == [
         (7, 7 * 16),
         (3, 3 * 16),
     ]
-    (tmp_path / "a.csv").write_text("image,labels,split\na.jpg,cat,train\nb.jpg,cat,val\nc.jpg,dog,\n")
+    (tmp_path / "a.csv").write_text(
+        "image,labels,split\na.jpg,cat,train\nb.jpg,cat,val\nc.jpg,dog,\n"
+    )
     table = experiment(dataset={"kind": "table", "table": str(tmp_path / "a.csv")})
     assert [split_size(table, split, NOWHERE).images for split in ("train", "val")] == [2, 2]
 
@@ -86,10 +112,14 @@ def test_a_real_pixel_store_is_as_large_as_said(tmp_path: Path) -> None:
             features = random.random((rows // 2, dimension), dtype=np.float32)
             score = np.zeros(rows // 2, np.float32)
             label, position = np.zeros(rows // 2, np.uint8), np.arange(rows // 2, dtype=np.int32)
-            writer.append(PixelRows(name, (64, 64), np.ones(3, bool), features, score, score, label, position))
+            writer.append(
+                PixelRows(name, (64, 64), np.ones(3, bool), features, score, score, label, position)
+            )
     chosen = experiment(cam={"side_widths": [8, 8, 8, 8]})
     size = SplitSize(2, 2, 1024, 1024, 1, 0, 0, rows, True)
-    assert (tmp_path / "a.h5").stat().st_size == pytest.approx(bytes_made("store_pixels", chosen, "base", size), rel=0.05)
+    assert (tmp_path / "a.h5").stat().st_size == pytest.approx(
+        bytes_made("store_pixels", chosen, "base", size), rel=0.05
+    )
 
 
 def test_the_cache_of_a_training_holds_the_stages_of_every_image_and_its_mirror() -> None:
@@ -109,16 +139,29 @@ def test_the_cache_of_a_training_holds_the_stages_of_every_image_and_its_mirror(
 def test_maps_shrink_with_the_square_of_their_stride_and_probabilities_cost_all_classes() -> None:
     size = split_size(experiment(), "val", NOWHERE)
     chosen = {stride: experiment(cam={"map_stride": stride}) for stride in (1, 4)}
-    fine, coarse = (bytes_made("compute_cams", one, "base", split_size(one, "val", NOWHERE)) for one in chosen.values())
+    fine, coarse = (
+        bytes_made("compute_cams", one, "base", split_size(one, "val", NOWHERE))
+        for one in chosen.values()
+    )
     assert fine == pytest.approx(16 * coarse)
     assert bytes_made("denoise_seeds", experiment(), "base", size) == fine / 2
     masks = bytes_made("predict_segmentation", experiment(), "base", size)
-    kept = bytes_made("predict_segmentation", experiment(segmentation={"test": {"save_probabilities": True}}), "base", size)
+    kept = bytes_made(
+        "predict_segmentation",
+        experiment(segmentation={"test": {"save_probabilities": True}}),
+        "base",
+        size,
+    )
     assert kept - masks == pytest.approx(21 * size.pixels * 2 * 0.45)
 
 
 def test_shards_that_are_there_need_no_more_room(tmp_path: Path) -> None:
-    chosen = experiment(shards=4, models=["base"], products=["seeds_bsdnf"], dataset={"kind": "scenes", "train": "train", "seeds": "train"})
+    chosen = experiment(
+        shards=4,
+        models=["base"],
+        products=["seeds_bsdnf"],
+        dataset={"kind": "scenes", "train": "train", "seeds": "train"},
+    )
     everything = missing_work(chosen, tmp_path)
     assert [(one.rule, one.share) for one in everything] == [
         ("train_base", 1),
@@ -129,18 +172,32 @@ def test_shards_that_are_there_need_no_more_room(tmp_path: Path) -> None:
         ("evaluate", 0),
     ]
     run = tmp_path / "x" / "base" / "seed0"
-    for file in ("network/network.pt", "cams/train/0.h5", "cams/train/2.h5", "cams/train/3.h5", "pixels/val/0.h5"):
+    for file in (
+        "network/network.pt",
+        "cams/train/0.h5",
+        "cams/train/2.h5",
+        "cams/train/3.h5",
+        "pixels/val/0.h5",
+    ):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
         (run / file).touch()
     assert [one.share for one in missing_work(chosen, tmp_path)] == [0, 0.25, 1, 1, 1, 0]
 
 
-def test_planned_jobs_are_counted_by_their_shards_and_all_of_what_follows_an_index(tmp_path: Path) -> None:
+def test_planned_jobs_are_counted_by_their_shards_and_all_of_what_follows_an_index(
+    tmp_path: Path,
+) -> None:
     write_index(tmp_path, [(64, 64, 1)] * 30, 4)
     there = tmp_path / "there.h5"
     there.touch()
     chosen = experiment(shards=4)
-    wildcards = {"name": "x", "model": "base@xi-0.8", "seed": "1", "split": "train_aug", "shard": "0"}
+    wildcards = {
+        "name": "x",
+        "model": "base@xi-0.8",
+        "seed": "1",
+        "split": "train_aug",
+        "shard": "0",
+    }
     jobs = [
         ("compute_cams", wildcards, [str(tmp_path / "0.h5")]),
         ("compute_cams", wildcards | {"shard": "1"}, [str(there)]),
@@ -148,20 +205,35 @@ def test_planned_jobs_are_counted_by_their_shards_and_all_of_what_follows_an_ind
         ("train_base", {"name": "x", "model": "base", "seed": "1"}, []),
     ]
     assert planned_shares({"x": chosen}, jobs, tmp_path, True) == {
-        "x": [Share("compute_cams", "base@xi-0.8", "1", "train_aug", 0.25), Share("train_base", "base", "1", "train_aug", 1.0)]
+        "x": [
+            Share("compute_cams", "base@xi-0.8", "1", "train_aug", 0.25),
+            Share("train_base", "base", "1", "train_aug", 1.0),
+        ]
     }
     index = [("index_images", {"name": "x"}, [])]
-    assert planned_shares({"x": chosen}, index, tmp_path, True) == {"x": missing_work(chosen, tmp_path)}
+    assert planned_shares({"x": chosen}, index, tmp_path, True) == {
+        "x": missing_work(chosen, tmp_path)
+    }
     assert planned_shares({"x": chosen}, index, tmp_path, False) == {"x": []}
 
 
 def test_without_keep_features_the_largest_store_of_each_seed_counts() -> None:
-    size = {"a": split_size(experiment(), "val", NOWHERE), "b": split_size(experiment(), "train", NOWHERE)}
-    shares = [Share("store_pixels", model, seed, split, 1.0) for model in ("base", "brnf") for seed in "01" for split in "ab"]
+    size = {
+        "a": split_size(experiment(), "val", NOWHERE),
+        "b": split_size(experiment(), "train", NOWHERE),
+    }
+    shares = [
+        Share("store_pixels", model, seed, split, 1.0)
+        for model in ("base", "brnf")
+        for seed in "01"
+        for split in "ab"
+    ]
     shares.append(Share("store_pixels", "brnf", "1", "a", 1.0))
     one, two = (bytes_made("store_pixels", experiment(), "base", size[split]) for split in "ab")
     assert needed_bytes(experiment(), shares, size) == pytest.approx(5 * one + 4 * two)
-    assert needed_bytes(experiment(keep_features=False), shares, size) == pytest.approx((one + two) + (2 * one + two))
+    assert needed_bytes(experiment(keep_features=False), shares, size) == pytest.approx(
+        (one + two) + (2 * one + two)
+    )
 
 
 def test_trainings_that_share_what_they_cache_need_it_once() -> None:
@@ -170,7 +242,9 @@ def test_trainings_that_share_what_they_cache_need_it_once() -> None:
     size = {"train_aug": split_size(chosen, "train_aug", NOWHERE)}
     shares = [Share("train_base", "base", seed, "train_aug", 1.0) for seed in "012"]
     shares += [Share("train_brnf", model, "0", "train_aug", 1.0) for model in ("brnf", "other")]
-    shared, other = (bytes_made("train_brnf", chosen, model, size["train_aug"]) for model in ("brnf", "other"))
+    shared, other = (
+        bytes_made("train_brnf", chosen, model, size["train_aug"]) for model in ("brnf", "other")
+    )
     assert 0 < shared < other
     assert needed_bytes(chosen, shares, size) == pytest.approx(shared + other)
 
@@ -185,12 +259,27 @@ def refusal(free: float, **changes: Any) -> str:
 
 def test_a_disk_that_is_too_small_is_refused_with_what_to_set() -> None:
     message = refusal(30e9)
-    assert "\n" not in message and message.startswith("no-such-folder: this run still makes about ") and "30 GB are free" in message
-    needed, *settings = (float(word.split(" GB")[0]) for word in message.replace("(then ", "about ").split("about ")[1:])
+    assert (
+        "\n" not in message
+        and message.startswith("no-such-folder: this run still makes about ")
+        and "30 GB are free" in message
+    )
+    needed, *settings = (
+        float(word.split(" GB")[0])
+        for word in message.replace("(then ", "about ").split("about ")[1:]
+    )
     assert needed > 2 * 16.6 + 30
-    assert "keep_features: false (then" in message and "cam.map_stride: 4 (then" in message and "save_probabilities" not in message
-    assert needed - settings[0] == pytest.approx(16.6 * 1.05, abs=2) and settings[1] < settings[0] - 25
-    assert "save_probabilities: false" in refusal(1e9, segmentation={"test": {"save_probabilities": True}})
+    assert (
+        "keep_features: false (then" in message
+        and "cam.map_stride: 4 (then" in message
+        and "save_probabilities" not in message
+    )
+    assert (
+        needed - settings[0] == pytest.approx(16.6 * 1.05, abs=2) and settings[1] < settings[0] - 25
+    )
+    assert "save_probabilities: false" in refusal(
+        1e9, segmentation={"test": {"save_probabilities": True}}
+    )
     assert "keep_features" not in refusal(1e9, keep_features=False)
 
 

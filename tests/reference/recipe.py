@@ -64,7 +64,8 @@ def integers(name: str, shape: tuple[int, ...], high: int) -> Tensor:
 
 
 def pieces(name: str) -> tuple[Tensor, Tensor]:
-    """Return small maps [2, 5, 16, 20] and features [2, 32, 16, 20] in which every class wins somewhere.
+    """Return small maps [2, 5, 16, 20] and features [2, 32, 16, 20] in which every class wins
+    somewhere.
 
     Arguments:
         name: of the peer, ``sipe`` or ``sfc``.

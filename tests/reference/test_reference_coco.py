@@ -1,4 +1,6 @@
-"""COCO's masks as coco2voc draws them, and CLIP-ES's lists of labels, from the annotations of 140 images."""
+"""COCO's masks as coco2voc draws them, and CLIP-ES's lists of labels, from the annotations of 140
+images.
+"""
 
 import csv
 import gzip
@@ -64,7 +66,9 @@ def lists() -> dict[str, dict[str, set[int]]]:
     with (FOLDER / "coco_labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = ("clip_es", "annotations", "annotations_with_crowds")
-    return {row["image"]: {name: set(map(int, row[name].split())) for name in columns} for row in rows}
+    return {
+        row["image"]: {name: set(map(int, row[name].split())) for name in columns} for row in rows
+    }
 
 
 @pytest.mark.parametrize(("image", "way"), product(STORED["images"].tolist(), DRAWINGS))
@@ -73,7 +77,9 @@ def test_masks(masks: Any, image: str, way: str) -> None:
 
 
 def test_both_ways_differ_where_they_do_in_the_references(masks: Any) -> None:
-    pairs = {image: (masks["later_on_top"][image], masks["smallest_on_top"][image]) for image in lists()}
+    pairs = {
+        image: (masks["later_on_top"][image], masks["smallest_on_top"][image]) for image in lists()
+    }
     differing = sum(not np.array_equal(*pair) for pair in pairs.values())
     assert (len(pairs), differing) == (int(STORED["all_images"]), int(STORED["all_differing"]))
     shares = [np.mean(np.not_equal(*pairs[image])) for image in STORED["images"].tolist()]
@@ -101,7 +107,9 @@ def test_what_the_choice_is_worth(masks: Any, split: str, miou: float) -> None:
         (COCO2VOC, "annotations", "annotations_with_crowds", 140),
     ],
 )
-def test_labels(coco: Path, drawing: Drawing, labels_from: LabelSource, column: str, equal: int) -> None:
+def test_labels(
+    coco: Path, drawing: Drawing, labels_from: LabelSource, column: str, equal: int
+) -> None:
     """CLIP-ES's lists are the classes that are left in masks whose later annotations lie on top."""
     listing = list_coco(coco, (), drawing, labels_from)
     rank = {name: number for number, name in enumerate(listing.classes, 1)}

@@ -46,7 +46,9 @@ def test_labels_are_those_of_the_recipe() -> None:
 
 
 def test_class_log_probabilities(class_log_prob: Tensor) -> None:
-    np.testing.assert_allclose(class_log_prob, STORED["class_log_prob"], rtol=0, atol=LOG_PROBABILITY)
+    np.testing.assert_allclose(
+        class_log_prob, STORED["class_log_prob"], rtol=0, atol=LOG_PROBABILITY
+    )
 
 
 def test_marginal(class_log_prob: Tensor) -> None:
@@ -79,7 +81,9 @@ def flow_of(kind: Kind) -> FlowDensity:
     for number, order in enumerate(torch.from_numpy(STORED[f"{kind}_permutations"]).long()):
         coupling, permutation = flow.network[2 * number], flow.network[2 * number + 1]
         for name, parameter in coupling.named_parameters():
-            parameter.copy_(0.5 * reference_value(f"{kind}.{number}.{name}", tuple(parameter.shape)))
+            parameter.copy_(
+                0.5 * reference_value(f"{kind}.{number}.{name}", tuple(parameter.shape))
+            )
         permutation.perm.copy_(order)
         permutation.perm_inv.copy_(order.argsort())
     return flow

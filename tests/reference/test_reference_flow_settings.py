@@ -78,7 +78,9 @@ def test_adam() -> None:
 def test_initial_parameters() -> None:
     assert ROWS["initial_parameters"] == "0.05 randn"
     density = FlowDensity(256, 3, FlowOptions())
-    values = torch.cat([p.detach().flatten() for p in density.network.parameters() if p.requires_grad])
+    values = torch.cat(
+        [p.detach().flatten() for p in density.network.parameters() if p.requires_grad]
+    )
     assert float(values.std()) == pytest.approx(0.05, rel=0.01)
     assert float(values.mean()) == pytest.approx(0.0, abs=0.001)
     kurtosis = float((values / values.std()).pow(4).mean())

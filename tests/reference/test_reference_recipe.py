@@ -28,4 +28,6 @@ def test_weights_are_those_of_the_references(name: str) -> None:
 
 @pytest.mark.parametrize("name", STORED["inputs"].tolist())
 def test_inputs_are_those_of_the_references(name: str) -> None:
-    np.testing.assert_allclose(INPUTS[name](name).numpy().ravel()[:16], STORED[f"{name}.first"], atol=1e-6)
+    np.testing.assert_allclose(
+        INPUTS[name](name).numpy().ravel()[:16], STORED[f"{name}.first"], atol=1e-6
+    )

@@ -96,7 +96,10 @@ def inferred(network: CamNetwork) -> dict[str, ImageMaps]:
         "some": torch.from_numpy(STORED["inference_some"][1:]).float(),
     }
     with torch.inference_mode():
-        return {name: multi_scale_maps(network, image, given, (8, 10), chosen) for name, given in labels.items()}
+        return {
+            name: multi_scale_maps(network, image, given, (8, 10), chosen)
+            for name, given in labels.items()
+        }
 
 
 def test_inference_of_classifier_maps(inferred: dict[str, ImageMaps]) -> None:
@@ -151,8 +154,9 @@ class Training:
 
 @pytest.fixture(scope="module")
 def training(network: CamNetwork) -> Training:
-    # In planes, as SIPE: the smallest changes are some units in the last place of BatchNorm's scales,
-    # and sums over channels-last memory are rounded otherwise (8e-5, not 5e-7, after one step).
+    # In planes, as SIPE: the smallest changes are some units in the last place of BatchNorm's
+    # scales, and sums over channels-last memory are rounded otherwise (8e-5, not 5e-7, after one
+    # step).
     learner = in_planes(network)
     values = named_values(learner)
     start = {name: value.detach().double().clone() for name, value in values.items()}

@@ -1,4 +1,6 @@
-"""The boundary network: its shapes, what learns, that it learns edges, and that it goes on from its state."""
+"""The boundary network: its shapes, what learns, that it learns edges, and that it goes on from its
+state.
+"""
 
 import pytest
 import torch
@@ -6,7 +8,13 @@ import torch.nn.functional as F
 
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.errors import UserError
-from brnf.segment.boundaries import BoundaryNetwork, boundary_map, labels_on_grid, pack_boundaries, unpack_boundaries
+from brnf.segment.boundaries import (
+    BoundaryNetwork,
+    boundary_map,
+    labels_on_grid,
+    pack_boundaries,
+    unpack_boundaries,
+)
 from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
 
 OPTIONS = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)
@@ -38,7 +46,9 @@ def test_logits_stand_on_the_first_stages_grid() -> None:
         boundary = boundary_map(network, images[0])
         expected = (network(images[:1])[0] + network(images[:1].flip(-1))[0].flip(-1)) / 2
         torch.testing.assert_close(boundary, expected.sigmoid(), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(boundary_map(network, images[0].flip(-1)).flip(-1), boundary, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            boundary_map(network, images[0].flip(-1)).flip(-1), boundary, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_only_the_branches_learn() -> None:
@@ -47,8 +57,13 @@ def test_only_the_branches_learn() -> None:
     trainer = BoundaryTrainer(network, BoundaryOptions(3), 2, CPU)
     weights = [parameter.clone() for parameter in network.head_parameters()]
     trainer.step(make_batch())
-    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
-    assert all(not torch.equal(parameter, old) for parameter, old in zip(network.head_parameters(), weights, strict=True))
+    assert all(
+        torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items()
+    )
+    assert all(
+        not torch.equal(parameter, old)
+        for parameter, old in zip(network.head_parameters(), weights, strict=True)
+    )
 
 
 def test_boundaries_of_a_square_are_found() -> None:
@@ -62,7 +77,9 @@ def test_boundaries_of_a_square_are_found() -> None:
     coarse = labels_on_grid(labels, (16, 16))
     known = (coarse != 255).float()
     edge = F.max_pool2d(coarse.float(), 3, 1, 1) != -F.max_pool2d(-coarse.float(), 3, 1, 1)
-    assert (found * edge * known).sum() / (edge * known).sum() > 2 * (found * ~edge * known).sum() / (~edge * known).sum()
+    assert (found * edge * known).sum() / (edge * known).sum() > 2 * (
+        found * ~edge * known
+    ).sum() / (~edge * known).sum()
 
 
 def test_a_training_goes_on_from_its_state() -> None:
@@ -77,7 +94,10 @@ def test_a_training_goes_on_from_its_state() -> None:
     for _ in range(4):
         whole.step(batch)
     assert second.history == whole.history
-    assert all(torch.equal(*pair) for pair in zip(second.network.parameters(), whole.network.parameters(), strict=True))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(second.network.parameters(), whole.network.parameters(), strict=True)
+    )
 
 
 def test_a_diverging_training_names_its_step() -> None:

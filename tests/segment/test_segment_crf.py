@@ -9,7 +9,9 @@ OPTIONS = CrfOptions()
 
 
 def two_colours(height: int = 40, width: int = 60, edge: int = 30) -> np.ndarray:
-    """Return an image, dark red on the left of column ``edge`` and light blue on its right, with a little noise."""
+    """Return an image, dark red on the left of column ``edge`` and light blue on its right, with a
+    little noise.
+    """
     image = np.empty((height, width, 3), np.int16)
     image[:, :edge] = (120, 30, 30)
     image[:, edge:] = (160, 180, 230)
@@ -59,7 +61,9 @@ def test_both_terms_take_part(weight: str) -> None:
 def test_no_pairwise_term_returns_the_unary_distribution() -> None:
     noisy = np.random.default_rng(3).random((3, 20, 30)).astype(np.float32) + 0.1
     noisy /= noisy.sum(0)
-    refined = dense_crf(two_colours(20, 30, 15), noisy, CrfOptions(gaussian_weight=0.0, bilateral_weight=0.0))
+    refined = dense_crf(
+        two_colours(20, 30, 15), noisy, CrfOptions(gaussian_weight=0.0, bilateral_weight=0.0)
+    )
     np.testing.assert_allclose(refined, noisy, atol=1e-5)
 
 
@@ -80,7 +84,9 @@ def test_one_label_and_no_iteration_change_nothing() -> None:
     one = np.full((1, 20, 30), 0.25, np.float32)
     np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), one, OPTIONS), one)
     two = np.random.default_rng(5).random((2, 20, 30)).astype(np.float32)
-    np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), two, CrfOptions(crf_iterations=0)), two)
+    np.testing.assert_array_equal(
+        dense_crf(two_colours(20, 30, 15), two, CrfOptions(crf_iterations=0)), two
+    )
 
 
 def test_a_probability_of_another_size_is_refused() -> None:

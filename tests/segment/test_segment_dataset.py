@@ -13,7 +13,13 @@ from brnf.data.images import read_image
 from brnf.data.index import ImageRecord
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
-from brnf.segment.dataset import AugmentOptions, LabelledImage, SegmentationDraws, endless_batches, pair_with_masks
+from brnf.segment.dataset import (
+    AugmentOptions,
+    LabelledImage,
+    SegmentationDraws,
+    endless_batches,
+    pair_with_masks,
+)
 
 PLAIN = AugmentOptions(crop=24, scale_low=1.0, scale_high=1.0, flip=False, hsv=0.0)
 FILL = (124, 116, 104)
@@ -21,7 +27,9 @@ FILL = (124, 116, 104)
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
-    """Write five images whose red channel is 50 times the label, so that the two can be compared after any geometry."""
+    """Write five images whose red channel is 50 times the label, so that the two can be compared
+    after any geometry.
+    """
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     found = []
@@ -34,7 +42,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     return found
 
 
-def stream(images: list[LabelledImage], options: AugmentOptions, draws: int = 20, seed: int = 3) -> SegmentationDraws:
+def stream(
+    images: list[LabelledImage], options: AugmentOptions, draws: int = 20, seed: int = 3
+) -> SegmentationDraws:
     return SegmentationDraws(images, 3, draws, options, FILL, seed)
 
 
@@ -52,7 +62,9 @@ def test_labels_move_with_their_image(images: list[LabelledImage]) -> None:
 def test_padding_is_ignored_and_has_the_mean_colour(images: list[LabelledImage]) -> None:
     image, label = stream(images, AugmentOptions(crop=60, scale_low=1.0, scale_high=1.0))[0]
     assert (label == 255).sum() == 60 * 60 - 32 * 40
-    assert torch.equal(image[:, label == 255].unique(dim=1).flatten(), torch.tensor(FILL, dtype=torch.uint8))
+    assert torch.equal(
+        image[:, label == 255].unique(dim=1).flatten(), torch.tensor(FILL, dtype=torch.uint8)
+    )
 
 
 def test_padding_lies_after_the_image_and_is_mirrored_with_it(images: list[LabelledImage]) -> None:
@@ -109,33 +121,50 @@ def test_options_switch_flip_and_colours(images: list[LabelledImage]) -> None:
         return set(valid)
 
     assert len(labels(whole)) == 5
-    assert len(labels(AugmentOptions(crop=40, scale_low=1.0, scale_high=1.0, flip=True, hsv=0.0))) == 10
-    reds = {int(image[0][label == 2].float().median()) for image, label in stream(images, AugmentOptions(40, 1.0, 1.0, (), False, 10.0))}
+    assert (
+        len(labels(AugmentOptions(crop=40, scale_low=1.0, scale_high=1.0, flip=True, hsv=0.0)))
+        == 10
+    )
+    reds = {
+        int(image[0][label == 2].float().median())
+        for image, label in stream(images, AugmentOptions(40, 1.0, 1.0, (), False, 10.0))
+    }
     assert len(reds) > 5
 
 
-def test_the_stream_is_the_same_for_any_number_of_loading_processes(images: list[LabelledImage]) -> None:
+def test_the_stream_is_the_same_for_any_number_of_loading_processes(
+    images: list[LabelledImage],
+) -> None:
     here = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=0))
     others = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=2))
     assert len(here) == len(others) == 7 and here[0][0].shape == (3, 3, 24, 24)
     for one, other in zip(here, others, strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     rest = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=0, done=5))
-    assert len(rest) == 2 and all(torch.equal(one[0], other[0]) for one, other in zip(rest, here[5:], strict=True))
+    assert len(rest) == 2 and all(
+        torch.equal(one[0], other[0]) for one, other in zip(rest, here[5:], strict=True)
+    )
     again = stream(images, AugmentOptions(crop=24))
     steps = list(endless_batches(again, 3, 0, accumulate=2, done=1))
     assert [len(step[0]) for step in steps] == [6, 6, 2]
     expected = torch.cat([batch[0] for batch in here[2:]])
     assert torch.equal(torch.cat([step[0] for step in steps]), expected)
-    another_seed = next(endless_batches(stream(images, AugmentOptions(crop=24), seed=4), 3, workers=0))
+    another_seed = next(
+        endless_batches(stream(images, AugmentOptions(crop=24), seed=4), 3, workers=0)
+    )
     assert not torch.equal(here[0][0], another_seed[0])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_is_one_line_from_any_process(images: list[LabelledImage], tmp_path: Path, workers: int) -> None:
+def test_a_bad_file_is_one_line_from_any_process(
+    images: list[LabelledImage], tmp_path: Path, workers: int
+) -> None:
     (tmp_path / "cut.png").write_bytes(images[0].image.read_bytes()[:60])
     write_palette_png(tmp_path / "other.png", np.zeros((5, 5), np.uint8))
-    for bad in (LabelledImage(tmp_path / "cut.png", images[0].mask), LabelledImage(images[0].image, tmp_path / "other.png")):
+    for bad in (
+        LabelledImage(tmp_path / "cut.png", images[0].mask),
+        LabelledImage(images[0].image, tmp_path / "other.png"),
+    ):
         named = "cut.png" if bad.image.name == "cut.png" else "other.png"
         with pytest.raises(UserError, match=named) as caught:
             list(endless_batches(stream([bad], PLAIN, 2), 1, workers))
@@ -143,7 +172,9 @@ def test_a_bad_file_is_one_line_from_any_process(images: list[LabelledImage], tm
 
 
 def test_images_find_their_masks_in_several_folders(tmp_path: Path) -> None:
-    records = [ImageRecord(name, Path(f"{name}.jpg"), 8, 8, (1,), ("train",)) for name in ("a", "b")]
+    records = [
+        ImageRecord(name, Path(f"{name}.jpg"), 8, 8, (1,), ("train",)) for name in ("a", "b")
+    ]
     for folder, name in (("0", "b"), ("1", "a"), ("1", "unused")):
         (tmp_path / folder).mkdir(exist_ok=True)
         write_palette_png(tmp_path / folder / f"{name}.png", np.zeros((8, 8), np.uint8))

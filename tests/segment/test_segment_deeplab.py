@@ -30,8 +30,12 @@ def network() -> DeepLab:
     return build_deeplab(SMALL, 3)
 
 
-@pytest.mark.parametrize(("size", "rates"), [((9, 11), (6, 12, 18, 24)), ((5, 2), (1, 2)), ((1, 1), (3,))])
-def test_the_head_and_its_gradient_are_those_of_the_sum_of_its_atrous_convolutions(size: tuple[int, int], rates: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("size", "rates"), [((9, 11), (6, 12, 18, 24)), ((5, 2), (1, 2)), ((1, 1), (3,))]
+)
+def test_the_head_and_its_gradient_are_those_of_the_sum_of_its_atrous_convolutions(
+    size: tuple[int, int], rates: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     head = AtrousHead(5, 3, rates).double()
     for convolution in head.convolutions:
@@ -56,8 +60,16 @@ def test_the_head_sees_exactly_the_eight_neighbours_at_each_rate_and_the_centre(
         torch.nn.init.ones_(convolution.weight)
     features = torch.zeros(1, 1, 61, 61, requires_grad=True)
     head(features)[0, 0, 30, 30].backward()
-    seen = {(int(r) - 30, int(c) - 30): float(features.grad[0, 0, r, c]) for r, c in features.grad[0, 0].nonzero()}
-    expected = {(a * rate, b * rate): 1.0 for rate in (6, 12, 18, 24) for a in (-1, 0, 1) for b in (-1, 0, 1)}
+    seen = {
+        (int(r) - 30, int(c) - 30): float(features.grad[0, 0, r, c])
+        for r, c in features.grad[0, 0].nonzero()
+    }
+    expected = {
+        (a * rate, b * rate): 1.0
+        for rate in (6, 12, 18, 24)
+        for a in (-1, 0, 1)
+        for b in (-1, 0, 1)
+    }
     expected[0, 0] = 4.0
     assert seen == expected
 
@@ -78,9 +90,18 @@ def test_logits_come_at_an_eighth_of_the_image(network: DeepLab, size: tuple[int
 
 @pytest.mark.parametrize(
     ("trainable_stages", "frozen", "head"),
-    [(4, True, "sum"), (4, False, "aspp"), (2, True, "aspp"), (2, False, "sum"), (0, True, "aspp"), (0, True, "sum")],
+    [
+        (4, True, "sum"),
+        (4, False, "aspp"),
+        (2, True, "aspp"),
+        (2, False, "sum"),
+        (0, True, "aspp"),
+        (0, True, "sum"),
+    ],
 )
-def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stages: int, frozen: bool, head: Any) -> None:
+def test_groups_hold_every_learning_parameter_once_with_its_rate(
+    trainable_stages: int, frozen: bool, head: Any
+) -> None:
     learns = {"trainable_stages": trainable_stages, "frozen_batch_norm": frozen, "head": head}
     options = replace(SMALL, **learns)
     network = build_deeplab(options, 3)
@@ -88,7 +109,11 @@ def test_groups_hold_every_learning_parameter_once_with_its_rate(trainable_stage
     found = [id(parameter) for group in groups for parameter in group["params"]]
     learning = {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
     assert len(found) == len(set(found)) and set(found) == learning
-    rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    rate_of = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             assert name.startswith("backbone.") or ".1." in name  # a norm of the head
@@ -119,7 +144,9 @@ def test_statistics_stay_or_follow_as_chosen_while_scale_and_shift_stay(network:
         assert learning and not any(learning)
 
 
-def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(network: DeepLab, tmp_path: Path) -> None:
+def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(
+    network: DeepLab, tmp_path: Path
+) -> None:
     network.eval().backbone.restore(replace(network.backbone.loaded, mean=(1.0, 2.0, 3.0)))
     save_network(tmp_path / "a.pt", network, ["dog", "cat"])
     save_network(tmp_path / "b.pt", network, ["dog", "cat"])

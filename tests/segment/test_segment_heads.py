@@ -17,7 +17,12 @@ def plain(head: AsppHead, features: Tensor, training: bool) -> Tensor:
     def block(name: str, values: Tensor, rate: int) -> Tensor:
         weight = state[f"{name}.0.weight"]
         values = F.conv2d(values, weight, padding=rate * (weight.shape[-1] // 2), dilation=rate)
-        return F.batch_norm(values, state[f"{name}.1.running_mean"], state[f"{name}.1.running_var"], training=training).relu()
+        return F.batch_norm(
+            values,
+            state[f"{name}.1.running_mean"],
+            state[f"{name}.1.running_var"],
+            training=training,
+        ).relu()
 
     parts = [block(f"branches.{number}", features, rate) for number, rate in enumerate(RATES)]
     mean = block("mean_branch", F.adaptive_avg_pool2d(features, 1), 1)
@@ -70,14 +75,23 @@ def test_statistics_follow_at_the_momentum_while_scale_and_shift_stay(head: Aspp
     head.train()(features).sum().backward()
     norm, convolution = head.branches[0][1], head.branches[0][0]
     seen = F.conv2d(features, convolution.weight, padding=1).mean((0, 2, 3))
-    torch.testing.assert_close(norm.running_mean, 0.9 * before["branches.0.1.running_mean"] + 0.1 * seen.detach())
+    torch.testing.assert_close(
+        norm.running_mean, 0.9 * before["branches.0.1.running_mean"] + 0.1 * seen.detach()
+    )
     norms = [module for module in head.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert len(norms) == len(RATES) + 2
     for norm in norms:
-        assert norm.weight.grad is None and norm.bias.grad is None and norm.weight.eq(1).all() and not norm.bias.any()
+        assert (
+            norm.weight.grad is None
+            and norm.bias.grad is None
+            and norm.weight.eq(1).all()
+            and not norm.bias.any()
+        )
     kept = [value.clone() for value in (norms[0].running_mean, norms[0].running_var)]
     head.eval()(features)
-    assert torch.equal(norms[0].running_mean, kept[0]) and torch.equal(norms[0].running_var, kept[1])
+    assert torch.equal(norms[0].running_mean, kept[0]) and torch.equal(
+        norms[0].running_var, kept[1]
+    )
 
 
 def test_the_mean_of_the_image_reaches_every_position(head: AsppHead) -> None:

@@ -25,19 +25,26 @@ def means(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     for (image, row, column), label in np.ndenumerate(labels.numpy()):
         if label != 255:
             scores = logits[image, :, row, column].tolist()
-            parts[label == 0].append(math.log(sum(math.exp(score) for score in scores)) - scores[label])
+            parts[label == 0].append(
+                math.log(sum(math.exp(score) for score in scores)) - scores[label]
+            )
     return float(np.mean(parts[True])), float(np.mean(parts[False]))
 
 
 def test_balanced_loss_is_half_of_each_mean() -> None:
     logits, labels = batch()
     background, foreground = means(logits, labels)
-    assert segmentation_loss(logits, labels, balanced=True).item() == pytest.approx((background + foreground) / 2, rel=1e-5)
+    assert segmentation_loss(logits, labels, balanced=True).item() == pytest.approx(
+        (background + foreground) / 2, rel=1e-5
+    )
 
 
 def test_the_shares_of_background_and_foreground_do_not_weigh_in_the_balanced_loss() -> None:
     logits, labels = batch()
-    background, foreground = (labels == 0).nonzero()[0], ((labels != 0) & (labels != 255)).nonzero()[0]
+    background, foreground = (
+        (labels == 0).nonzero()[0],
+        ((labels != 0) & (labels != 255)).nonzero()[0],
+    )
     few = torch.full_like(labels, 255)
     for place in (background, foreground):
         few[tuple(place)] = labels[tuple(place)]
@@ -59,12 +66,17 @@ def test_an_absent_half_is_zero_and_no_nan(absent: str) -> None:
     loss = segmentation_loss(logits, labels, balanced=True)
     loss.backward()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert bool(logits.grad.isfinite().all()) and not logits.grad[(labels == 255)[:, None].expand_as(logits)].any()
+    assert (
+        bool(logits.grad.isfinite().all())
+        and not logits.grad[(labels == 255)[:, None].expand_as(logits)].any()
+    )
 
 
 def blur(images: Tensor) -> Tensor:
     """Stand for a network of stride 8 whose logits are two mixtures of the colours."""
-    return F.avg_pool2d(torch.stack([images[:, 0] - images[:, 1], 2 * images[:, 2]], 1), 8, ceil_mode=True)
+    return F.avg_pool2d(
+        torch.stack([images[:, 0] - images[:, 1], 2 * images[:, 2]], 1), 8, ceil_mode=True
+    )
 
 
 def test_every_scale_is_seen_and_the_maximum_lies_on_the_largest_grid() -> None:
@@ -82,7 +94,12 @@ def test_every_scale_is_seen_and_the_maximum_lies_on_the_largest_grid() -> None:
     halves: list[Tensor] = []
     multi_scale_logits(lambda shown: halves.append(shown) or blur(shown), ramp, (0.5,))
     torch.testing.assert_close(halves[1][0, 0, 0], 2 * torch.arange(33.0) + 0.5)
-    assert [tuple(logits.shape) for logits in found] == [(2, 2, 6, 9), (2, 2, 5, 7), (2, 2, 3, 5), (2, 2, 6, 9)]
+    assert [tuple(logits.shape) for logits in found] == [
+        (2, 2, 6, 9),
+        (2, 2, 5, 7),
+        (2, 2, 3, 5),
+        (2, 2, 6, 9),
+    ]
     expected = found[0].clone()
     for logits in found[1:3]:
         enlarged = F.interpolate(logits, size=(6, 9), mode="bilinear", align_corners=False)
@@ -96,11 +113,20 @@ def test_the_loss_is_the_sum_over_scales_with_pillows_nearest_labels(balanced: b
     torch.manual_seed(0)
     labels = torch.randint(0, 3, (2, 45, 67))
     labels[torch.rand(2, 45, 67) < 0.2] = 255
-    logits = [torch.randn(2, 3, *size, dtype=torch.float64) for size in ((6, 9), (5, 7), (3, 5), (6, 9))]
+    logits = [
+        torch.randn(2, 3, *size, dtype=torch.float64) for size in ((6, 9), (5, 7), (3, 5), (6, 9))
+    ]
     expected = 0.0
     for one in logits:
         size = (one.shape[3], one.shape[2])
-        nearest = [np.asarray(Image.fromarray(label.numpy().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) for label in labels]
+        nearest = [
+            np.asarray(
+                Image.fromarray(label.numpy().astype(np.uint8)).resize(
+                    size, Image.Resampling.NEAREST
+                )
+            )
+            for label in labels
+        ]
         reduced = torch.from_numpy(np.stack(nearest)).long()
         background, foreground = means(one, reduced)
         counts = (reduced == 0).sum().item(), ((reduced != 0) & (reduced != 255)).sum().item()

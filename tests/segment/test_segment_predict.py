@@ -14,7 +14,9 @@ CPU = torch.device("cpu")
 
 
 class SizeProbe(nn.Module):
-    """Stand for a network and note the images that it sees; the logits are two colours, averaged over 4x4 pixels."""
+    """Stand for a network and note the images that it sees; the logits are two colours, averaged
+    over 4x4 pixels.
+    """
 
     def __init__(self, align_corners: bool = True) -> None:
         super().__init__()
@@ -40,7 +42,11 @@ def photograph(height: int = 48, width: int = 72) -> np.ndarray:
 def test_each_scale_is_seen_at_its_size_with_its_mirror_image() -> None:
     probe = SizeProbe()
     predict_logits(probe, photograph(), PredictionOptions((0.5, 1.0, 1.75)), CPU)
-    assert [tuple(images.shape) for images in probe.seen] == [(2, 3, 24, 36), (2, 3, 48, 72), (2, 3, 84, 126)]
+    assert [tuple(images.shape) for images in probe.seen] == [
+        (2, 3, 24, 36),
+        (2, 3, 48, 72),
+        (2, 3, 84, 126),
+    ]
     assert all(torch.equal(images[0], images[1].flip(-1)) for images in probe.seen)
     np.testing.assert_array_equal(probe.seen[1][0].permute(1, 2, 0).numpy(), photograph())
 
@@ -99,7 +105,9 @@ def test_a_mirrored_image_gives_the_mirrored_prediction(network: DeepLab) -> Non
     np.testing.assert_allclose(straight.sum(0), 1, atol=1e-5)
     without = PredictionOptions((0.75, 1.0), flip=False)
     one_sided = predict_logits(network, image, without, CPU)
-    assert not torch.allclose(one_sided, predict_logits(network, image[:, ::-1], without, CPU).flip(-1), atol=1e-4)
+    assert not torch.allclose(
+        one_sided, predict_logits(network, image[:, ::-1], without, CPU).flip(-1), atol=1e-4
+    )
 
 
 def test_a_constant_image_gives_a_symmetrical_prediction(network: DeepLab) -> None:
@@ -110,4 +118,6 @@ def test_a_constant_image_gives_a_symmetrical_prediction(network: DeepLab) -> No
 
 
 def test_a_photograph_of_a_few_pixels_is_no_error(network: DeepLab) -> None:
-    assert predict_probability(network, photograph(1, 3), PredictionOptions((0.5, 1.0)), CPU).shape == (3, 1, 3)
+    assert predict_probability(
+        network, photograph(1, 3), PredictionOptions((0.5, 1.0)), CPU
+    ).shape == (3, 1, 3)

@@ -1,4 +1,6 @@
-"""Processes change neither order nor values, hand over mistakes, and read no further ahead than they need."""
+"""Processes change neither order nor values, hand over mistakes, and read no further ahead than
+they need.
+"""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ def refuse_three(number: int) -> int:
 
 def test_order_and_results_do_not_depend_on_the_number_of_processes() -> None:
     for workers in (0, 1, 3):
-        assert list(map_in_order(pow, [(number, 2) for number in range(20)], workers)) == [number**2 for number in range(20)]
+        assert list(map_in_order(pow, [(number, 2) for number in range(20)], workers)) == [
+            number**2 for number in range(20)
+        ]
 
 
 def test_a_mistake_comes_out_as_it_went_in() -> None:

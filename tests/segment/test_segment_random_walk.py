@@ -1,4 +1,6 @@
-"""The random walk against brute force: paths, affinities, the loss over all pairs, the dense matrix power."""
+"""The random walk against brute force: paths, affinities, the loss over all pairs, the dense matrix
+power.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ def test_paths_by_hand() -> None:
 
 
 def plain_affinity(boundary: np.ndarray, radius: int) -> np.ndarray:
-    """Return the dense matrix, 1 on its diagonal and 0 for pairs too far apart, from distances of cells to lines."""
+    """Return the dense matrix, 1 on its diagonal and 0 for pairs too far apart, from distances of
+    cells to lines.
+    """
     height, width = boundary.shape
     cells = [(y, x) for y in range(height) for x in range(width)]
     dense = np.eye(len(cells))
@@ -43,7 +47,9 @@ def test_the_walk_is_the_power_of_the_dense_matrix(size: tuple[int, int]) -> Non
     steps = plain_affinity(boundary, 4) ** 10
     steps = steps / steps.sum(0, keepdims=True)
     expected = (maps * (1 - boundary)).reshape(3, -1) @ np.linalg.matrix_power(steps, 2**5)
-    np.testing.assert_allclose(walk_maps(maps, boundary, 4, 10.0, 5), expected.reshape(maps.shape), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        walk_maps(maps, boundary, 4, 10.0, 5), expected.reshape(maps.shape), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_map_fills_its_side_of_a_boundary() -> None:
@@ -87,11 +93,18 @@ def test_boundaries_are_learnt_between_the_classes() -> None:
         affinity_loss(logits.sigmoid(), labels, 3).backward()
         optimiser.step()
     learnt = logits.detach().sigmoid()[0]
-    assert learnt[:, 3:5].amax(1).min() > 0.7 and learnt[:, :2].max() < 0.1 and learnt[:, 6:].max() < 0.1
+    assert (
+        learnt[:, 3:5].amax(1).min() > 0.7
+        and learnt[:, :2].max() < 0.1
+        and learnt[:, 6:].max() < 0.1
+    )
 
 
 def test_unlabelled_pixels_teach_nothing() -> None:
     boundaries = torch.rand(1, 4, 4, requires_grad=True)
     affinity_loss(boundaries, torch.full((1, 4, 4), 255), 3).backward()
     assert boundaries.grad is not None and not boundaries.grad.any()
-    assert all(values.shape == (1, 4 - dy, 4 - abs(dx)) for (dy, dx), values in pair_affinities(boundaries, 5).items())
+    assert all(
+        values.shape == (1, 4 - dy, 4 - abs(dx))
+        for (dy, dx), values in pair_affinities(boundaries, 5).items()
+    )

@@ -49,7 +49,9 @@ class Scenes:
                 truth = np.zeros((56, 64), np.uint8)
                 top, left = rng.integers(3, 20, 2)
                 truth[top : top + 33, left : left + 37] = label
-                Image.fromarray(COLOURS[truth] + rng.integers(0, 3, (56, 64, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+                Image.fromarray(
+                    COLOURS[truth] + rng.integers(0, 3, (56, 64, 3), dtype=np.uint8)
+                ).save(folder / f"{name}.png")
                 coarse = (truth == label).reshape(14, 4, 16, 4).mean((1, 3)).astype(np.float32)
                 maps.write(name, np.array([label]), {"seeds": np.stack([1 - coarse, coarse])})
                 records.append(ImageRecord(name, folder / f"{name}.png", 64, 56, (label,)))
@@ -58,27 +60,45 @@ class Scenes:
 
     def accuracy(self, masks: Path) -> float:
         assert sorted(path.stem for path in masks.iterdir()) == sorted(self.truth)
-        return float(np.mean([(read(masks, name) == truth).mean() for name, truth in self.truth.items()]))
+        return float(
+            np.mean([(read(masks, name) == truth).mean() for name, truth in self.truth.items()])
+        )
 
     @property
     def background(self) -> float:
         return float(np.mean([(truth == 0).mean() for truth in self.truth.values()]))
 
-    def pseudo_labels(self, name: str, options: make_pseudo_labels.Options, runtime: Runtime = QUIET) -> make_pseudo_labels.Outputs:
+    def pseudo_labels(
+        self, name: str, options: make_pseudo_labels.Options, runtime: Runtime = QUIET
+    ) -> make_pseudo_labels.Outputs:
         outputs = make_pseudo_labels.Outputs(self.folder / name, self.folder / f"{name}.h5")
-        make_pseudo_labels.run(make_pseudo_labels.Inputs(self.index, self.images, self.maps), outputs, options, runtime)
+        make_pseudo_labels.run(
+            make_pseudo_labels.Inputs(self.index, self.images, self.maps), outputs, options, runtime
+        )
         return outputs
 
-    def train(self, name: str, masks: Path, options: train_segmentation.Options, runtime: Runtime = QUIET) -> train_segmentation.Outputs:
-        outputs = train_segmentation.Outputs(self.folder / f"{name}.pt", self.folder / f"{name}.csv")
-        train_segmentation.run(train_segmentation.Inputs(self.index, (masks,)), outputs, options, runtime)
+    def train(
+        self, name: str, masks: Path, options: train_segmentation.Options, runtime: Runtime = QUIET
+    ) -> train_segmentation.Outputs:
+        outputs = train_segmentation.Outputs(
+            self.folder / f"{name}.pt", self.folder / f"{name}.csv"
+        )
+        train_segmentation.run(
+            train_segmentation.Inputs(self.index, (masks,)), outputs, options, runtime
+        )
         return outputs
 
     def predict(
-        self, name: str, network: Path, options: predict_segmentation.Options, runtime: Runtime = QUIET
+        self,
+        name: str,
+        network: Path,
+        options: predict_segmentation.Options,
+        runtime: Runtime = QUIET,
     ) -> predict_segmentation.Outputs:
         outputs = predict_segmentation.Outputs(self.folder / name, self.folder / f"{name}.h5")
-        predict_segmentation.run(predict_segmentation.Inputs(self.index, network, self.images), outputs, options, runtime)
+        predict_segmentation.run(
+            predict_segmentation.Inputs(self.index, network, self.images), outputs, options, runtime
+        )
         return outputs
 
 
@@ -104,7 +124,9 @@ def trained(scenes: Scenes, masks: Path) -> train_segmentation.Outputs:
     return scenes.train("network", masks, TRAINING)
 
 
-def test_pseudo_labels_follow_the_colours_better_than_their_maps(scenes: Scenes, masks: Path) -> None:
+def test_pseudo_labels_follow_the_colours_better_than_their_maps(
+    scenes: Scenes, masks: Path
+) -> None:
     plain = scenes.pseudo_labels("plain", make_pseudo_labels.Options(crf=False))
     assert scenes.accuracy(plain.masks) < scenes.accuracy(masks)
     assert scenes.accuracy(masks) > 0.99
@@ -112,7 +134,9 @@ def test_pseudo_labels_follow_the_colours_better_than_their_maps(scenes: Scenes,
 
 
 def test_confidence_and_probabilities_are_written(scenes: Scenes) -> None:
-    outputs = scenes.pseudo_labels("doubt", make_pseudo_labels.Options(crf=False, confidence=0.95, save_probabilities=True))
+    outputs = scenes.pseudo_labels(
+        "doubt", make_pseudo_labels.Options(crf=False, confidence=0.95, save_probabilities=True)
+    )
     maps = MapReader([outputs.probabilities], "probability")
     for name in scenes.truth:
         label, found = read(outputs.masks, name), maps[name]
@@ -122,7 +146,9 @@ def test_confidence_and_probabilities_are_written(scenes: Scenes) -> None:
         np.testing.assert_array_equal((label == 255)[clear], (found.values.max(0) < 0.95)[clear])
 
 
-def test_training_lowers_the_loss_and_prediction_beats_the_background(scenes: Scenes, trained: train_segmentation.Outputs) -> None:
+def test_training_lowers_the_loss_and_prediction_beats_the_background(
+    scenes: Scenes, trained: train_segmentation.Outputs
+) -> None:
     with trained.history.open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 31))
@@ -133,8 +159,12 @@ def test_training_lowers_the_loss_and_prediction_beats_the_background(scenes: Sc
     assert MapReader([predicted.probabilities], "probability").images == []
 
 
-def test_saved_probabilities_are_those_of_the_masks(scenes: Scenes, trained: train_segmentation.Outputs) -> None:
-    options = predict_segmentation.Options(scales=(1.0,), flip=False, long_side=48, save_probabilities=True)
+def test_saved_probabilities_are_those_of_the_masks(
+    scenes: Scenes, trained: train_segmentation.Outputs
+) -> None:
+    options = predict_segmentation.Options(
+        scales=(1.0,), flip=False, long_side=48, save_probabilities=True
+    )
     outputs = scenes.predict("probable", trained.network, options)
     maps = MapReader([outputs.probabilities], "probability")
     assert maps.images == sorted(scenes.truth)
@@ -145,21 +175,32 @@ def test_saved_probabilities_are_those_of_the_masks(scenes: Scenes, trained: tra
         assert (found.labels() == read(outputs.masks, name)).mean() > 0.99
 
 
-def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(scenes: Scenes, masks: Path) -> None:
+def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(
+    scenes: Scenes, masks: Path
+) -> None:
     short = train_segmentation.Options(**{**TRAINING.__dict__, "iterations": 3})
     one = scenes.train("one", masks, short)
-    two = scenes.train("two", masks, short, Runtime(device="cpu", threads=1, workers=2, progress="none"))
-    other = scenes.train("other", masks, train_segmentation.Options(**{**short.__dict__, "seed": 1}))
+    two = scenes.train(
+        "two", masks, short, Runtime(device="cpu", threads=1, workers=2, progress="none")
+    )
+    other = scenes.train(
+        "other", masks, train_segmentation.Options(**{**short.__dict__, "seed": 1})
+    )
     assert one.network.read_bytes() == two.network.read_bytes() != other.network.read_bytes()
     assert one.history.read_bytes() == two.history.read_bytes()
 
 
-def test_processes_of_the_crf_give_equal_bytes(scenes: Scenes, masks: Path, trained: train_segmentation.Outputs) -> None:
+def test_processes_of_the_crf_give_equal_bytes(
+    scenes: Scenes, masks: Path, trained: train_segmentation.Outputs
+) -> None:
     several = Runtime(device="cpu", threads=1, workers=2, progress="none")
     once = predict_segmentation.Options(scales=(1.0,), flip=False)
     pairs = [
         (masks, scenes.pseudo_labels("several", make_pseudo_labels.Options(), several).masks),
-        (scenes.predict("alone", trained.network, once).masks, scenes.predict("together", trained.network, once, several).masks),
+        (
+            scenes.predict("alone", trained.network, once).masks,
+            scenes.predict("together", trained.network, once, several).masks,
+        ),
     ]
     for one, other in pairs:
         names = sorted(path.name for path in one.iterdir())
@@ -167,7 +208,9 @@ def test_processes_of_the_crf_give_equal_bytes(scenes: Scenes, masks: Path, trai
         assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_bad_input_is_one_line_and_leaves_nothing_behind(scenes: Scenes, masks: Path, trained: train_segmentation.Outputs) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing_behind(
+    scenes: Scenes, masks: Path, trained: train_segmentation.Outputs
+) -> None:
     def refused(pattern: str, call: object, *arguments: object) -> None:
         with pytest.raises(UserError, match=pattern) as caught:
             call(*arguments)  # type: ignore[operator]
@@ -177,14 +220,31 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(scenes: Scenes, masks: 
     few.mkdir()
     (few / "image0.png").write_bytes((masks / "image0.png").read_bytes())
     refused("image1.*no mask", scenes.train, "bad", few, TRAINING)
-    refused("split 'nowhere'", scenes.train, "bad", masks, train_segmentation.Options(**{**TRAINING.__dict__, "split": "nowhere"}))
+    refused(
+        "split 'nowhere'",
+        scenes.train,
+        "bad",
+        masks,
+        train_segmentation.Options(**{**TRAINING.__dict__, "split": "nowhere"}),
+    )
     diverging = train_segmentation.Options(**{**TRAINING.__dict__, "learning_rate": 1e30})
     refused("learning_rate", scenes.train, "bad", masks, diverging)
     cut = scenes.folder / "cut.pt"
     cut.write_bytes(trained.network.read_bytes()[:5000])
     refused(r"cut\.pt: damaged", scenes.predict, "bad", cut, PREDICTION)
-    refused("no prototype map", scenes.pseudo_labels, "bad", make_pseudo_labels.Options(product="prototype"))
+    refused(
+        "no prototype map",
+        scenes.pseudo_labels,
+        "bad",
+        make_pseudo_labels.Options(product="prototype"),
+    )
     content = torch.load(trained.network, weights_only=True)
     torch.save({**content, "classes": ["red", "blue"]}, scenes.folder / "renamed.pt")
-    refused(r"renamed\.pt.*red, blue", scenes.predict, "bad", scenes.folder / "renamed.pt", PREDICTION)
-    assert not [path for path in scenes.folder.iterdir() if "bad" in path.name and not path.name.endswith(".lock")]
+    refused(
+        r"renamed\.pt.*red, blue", scenes.predict, "bad", scenes.folder / "renamed.pt", PREDICTION
+    )
+    assert not [
+        path
+        for path in scenes.folder.iterdir()
+        if "bad" in path.name and not path.name.endswith(".lock")
+    ]

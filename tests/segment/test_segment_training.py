@@ -47,7 +47,9 @@ TINY = DeepLabOptions(
 )
 
 
-def train(network: DeepLab, batch: tuple[Tensor, Tensor], options: TrainingOptions) -> list[StepRecord]:
+def train(
+    network: DeepLab, batch: tuple[Tensor, Tensor], options: TrainingOptions
+) -> list[StepRecord]:
     """Take all steps on the same batch."""
     trainer = SegmentationTrainer(network, options, CPU)
     return [trainer.step(batch) for _ in range(options.iterations)]
@@ -65,7 +67,9 @@ def test_the_loss_equals_pytorchs_own_at_equal_sizes() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 5, 7, 9), torch.randint(0, 5, (2, 7, 9))
     labels[torch.rand(2, 7, 9) < 0.3] = 255
-    torch.testing.assert_close(segmentation_loss(logits, labels), F.cross_entropy(logits, labels, ignore_index=255))
+    torch.testing.assert_close(
+        segmentation_loss(logits, labels), F.cross_entropy(logits, labels, ignore_index=255)
+    )
 
 
 def test_ignored_pixels_have_no_gradient() -> None:
@@ -119,7 +123,9 @@ def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
     batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
     before, after = tiny_network(), tiny_network()
     segmentation_loss(before(batch[0]), batch[1]).backward()
-    records = train(after, batch, TrainingOptions(iterations=1, learning_rate=0.01, weight_decay=0.1))
+    records = train(
+        after, batch, TrainingOptions(iterations=1, learning_rate=0.01, weight_decay=0.1)
+    )
     assert [record.step for record in records] == [1]
     moved = dict(after.named_parameters())
     for name, parameter in before.named_parameters():
@@ -157,7 +163,9 @@ def test_an_unlabelled_batch_does_not_spoil_the_weights() -> None:
     network = tiny_network()
     batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
     train(network, batch, TrainingOptions(iterations=2, weight_decay=0.0))
-    for (name, parameter), start in zip(network.named_parameters(), tiny_network().parameters(), strict=True):
+    for (name, parameter), start in zip(
+        network.named_parameters(), tiny_network().parameters(), strict=True
+    ):
         torch.testing.assert_close(parameter, start, msg=name)
 
 
@@ -171,7 +179,11 @@ def test_a_diverging_training_stops_with_one_line_naming_the_step() -> None:
 def test_weights_that_only_the_last_step_breaks_are_noticed() -> None:
     batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
     with pytest.raises(UserError, match="learning_rate"):
-        train(tiny_network(), batch, TrainingOptions(iterations=1, learning_rate=1e30, weight_decay=1e10))
+        train(
+            tiny_network(),
+            batch,
+            TrainingOptions(iterations=1, learning_rate=1e30, weight_decay=1e10),
+        )
 
 
 def test_coloured_squares_are_learnt() -> None:
@@ -198,14 +210,23 @@ def test_frozen_statistics_stay_to_the_bit_while_weights_learn(head: str) -> Non
     torch.manual_seed(0)
     changes: dict[str, Any] = {"head": head, "norm_momentum": 0.1}
     network = build_deeplab(replace(TINY, **changes), 3)
-    norms = {name: value for name, value in network.backbone.named_parameters() if not value.requires_grad}
+    norms = {
+        name: value
+        for name, value in network.backbone.named_parameters()
+        if not value.requires_grad
+    }
     before, frozen = buffers(network), {name: value.clone() for name, value in norms.items()}
     weights = [value.clone() for value in network.parameters() if value.requires_grad]
     train(network, coloured_squares(2), TrainingOptions(2, learning_rate=0.01))
     after = buffers(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert frozen and all(torch.equal(norms[name], value) for name, value in frozen.items())
-    assert any(not torch.equal(old, new) for old, new in zip(weights, (p for p in network.parameters() if p.requires_grad), strict=True))
+    assert any(
+        not torch.equal(old, new)
+        for old, new in zip(
+            weights, (p for p in network.parameters() if p.requires_grad), strict=True
+        )
+    )
     assert {name.split(".")[0] for name in moved} == (set() if head == "sum" else {"head"})
     assert sum(name.endswith("running_mean") for name in moved) == (0 if head == "sum" else 4)
 
@@ -219,10 +240,14 @@ def test_several_scales_add_the_gradients_of_all_and_of_the_maximum() -> None:
     grid = seen[0].shape[2:]
     large = [F.interpolate(one, size=grid, mode="bilinear", align_corners=True) for one in seen]
     maximum = torch.stack(large).max(0).values
-    total = sum(segmentation_loss(logits, nearest(labels, logits.shape[-1])) for logits in (*seen, maximum))
+    total = sum(
+        segmentation_loss(logits, nearest(labels, logits.shape[-1])) for logits in (*seen, maximum)
+    )
     assert isinstance(total, Tensor)
     total.backward()
-    options = TrainingOptions(iterations=1, learning_rate=1e-4, weight_decay=0.0, loss_scales=(0.75, 0.5))
+    options = TrainingOptions(
+        iterations=1, learning_rate=1e-4, weight_decay=0.0, loss_scales=(0.75, 0.5)
+    )
     (record,) = train(after, batch, options)
     assert record.loss == pytest.approx(total.item(), rel=1e-5)
     moved = dict(after.named_parameters())
@@ -249,7 +274,10 @@ def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
     batch = coloured_squares(4)
     networks = tiny_network(), tiny_network()
     losses = [
-        [one.loss for one in train(network, batch, TrainingOptions(4, learning_rate=0.005, amp=amp))]
+        [
+            one.loss
+            for one in train(network, batch, TrainingOptions(4, learning_rate=0.005, amp=amp))
+        ]
         for network, amp in zip(networks, (False, True), strict=True)
     ]
     assert losses[0] != losses[1]
@@ -258,7 +286,9 @@ def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
 
 
 def coloured_squares(count: int) -> tuple[Tensor, Tensor]:
-    """Return images [N, 3, 64, 64] uint8 with one square each, red (class 1) or green (class 2), and their labels."""
+    """Return images [N, 3, 64, 64] uint8 with one square each, red (class 1) or green (class 2),
+    and their labels.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(90, 110, (count, 3, 64, 64), generator=generator, dtype=torch.uint8)
     labels = torch.zeros(count, 64, 64, dtype=torch.long)

@@ -15,7 +15,15 @@ from slurm_runs import HERE, Slurm
 def slurm() -> Iterator[Slurm]:
     folder = Path(tempfile.mkdtemp(prefix="brnf-slurm-"))
     try:
-        command = ["timeout", "-k", "5", "60", str(HERE / "start.sh"), str(folder), str(os.getpid())]
+        command = [
+            "timeout",
+            "-k",
+            "5",
+            "60",
+            str(HERE / "start.sh"),
+            str(folder),
+            str(os.getpid()),
+        ]
         started = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         assert started.returncode == 0, started.stderr
         running = Slurm(folder)

@@ -45,20 +45,46 @@ class Slurm:
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def records(self, folder: Path) -> list[Record]:
-        """Return all jobs that were submitted from a folder, ended or not, in the order of their numbers."""
+        """Return all jobs that were submitted from a folder, ended or not, in the order of their
+        numbers.
+        """
         found = []
         for line in self.call("scontrol", "--oneliner", "--details", "show", "jobs").splitlines():
             fields = dict(re.findall(r"(\S+?)=(\S*)", line))
             if Path(fields.get("WorkDir", "/")) == folder:
-                keys = ("JobId", "Comment", "JobState", "Partition", "NumCPUs", "StartTime", "EndTime", "MinMemoryNode", "TimeLimit")
-                gpus = re.search(r"gres:gpu:(\d+)", fields.get("TresPerJob", fields.get("TresPerNode", "")))
-                found.append(Record(*(fields.get(key, "") for key in keys), gpus=int(gpus[1]) if gpus else 0))
+                keys = (
+                    "JobId",
+                    "Comment",
+                    "JobState",
+                    "Partition",
+                    "NumCPUs",
+                    "StartTime",
+                    "EndTime",
+                    "MinMemoryNode",
+                    "TimeLimit",
+                )
+                gpus = re.search(
+                    r"gres:gpu:(\d+)", fields.get("TresPerJob", fields.get("TresPerNode", ""))
+                )
+                found.append(
+                    Record(*(fields.get(key, "") for key in keys), gpus=int(gpus[1]) if gpus else 0)
+                )
         return sorted(found, key=lambda record: int(record.number))
 
     def stop(self) -> None:
         """Print the list of all jobs and end it."""
-        print("\n" + self.call("squeue", "--states=all", "--sort=i", "--format=%.5i %.4P %.11T %.8M %.10l %.7m %.12b %.20V %k"))
-        subprocess.run(["timeout", "-k", "2", "60", str(HERE / "stop.sh"), str(self.folder)], check=True)
+        print(
+            "\n"
+            + self.call(
+                "squeue",
+                "--states=all",
+                "--sort=i",
+                "--format=%.5i %.4P %.11T %.8M %.10l %.7m %.12b %.20V %k",
+            )
+        )
+        subprocess.run(
+            ["timeout", "-k", "2", "60", str(HERE / "stop.sh"), str(self.folder)], check=True
+        )
 
 
 class Run:
@@ -71,14 +97,37 @@ class Run:
         self.folder = folder
         self.printed = folder / "printed.txt"
         profiles = ROOT / "workflow" / "profiles" / profile
-        self.words = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--workflow-profile", str(profiles), *words]
+        self.words = [
+            "--snakefile",
+            str(ROOT / "workflow" / "Snakefile"),
+            "--workflow-profile",
+            str(profiles),
+            *words,
+        ]
 
     def start(self, *words: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start Snakemake in a process group of its own."""
-        command = ["timeout", "-k", "5", str(RUN_SECONDS), sys.executable, "-m", "snakemake", *words, *self.words]
+        command = [
+            "timeout",
+            "-k",
+            "5",
+            str(RUN_SECONDS),
+            sys.executable,
+            "-m",
+            "snakemake",
+            *words,
+            *self.words,
+        ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         with self.printed.open("w") as file:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=file, stderr=file, start_new_session=True)
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
 
     def __call__(self, *words: str, fails: bool = False, **environment: str) -> str:
         """Run Snakemake and return what it prints."""
@@ -92,7 +141,9 @@ class Run:
         assert (code != 0) == fails, printed
         return printed
 
-    def wait_until(self, happens: Callable[[], bool], controller: "subprocess.Popen[bytes] | None" = None) -> None:
+    def wait_until(
+        self, happens: Callable[[], bool], controller: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
         """Wait until something is so, as long as a controller lives if one is given."""
         limit = time.monotonic() + WAIT_SECONDS
         while not happens():
@@ -104,7 +155,9 @@ class Run:
         """Call ``brnf.workflow.slurm`` in the folder."""
         command = ["timeout", "-k", "2", "60", sys.executable, "-m", "brnf.workflow.slurm", *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=self.folder, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:

@@ -46,13 +46,20 @@ def data(tmp_path: Path) -> Path:
 
 
 def bring_in(data: Path, **options: int) -> Path:
-    inputs = import_maps.Inputs(data / "index", data / "foreign", data / "index" / "shards" / "train" / "0.csv")
-    import_maps.run(inputs, import_maps.Outputs(data / "maps.h5"), import_maps.Options(**options), RUNTIME)
+    inputs = import_maps.Inputs(
+        data / "index", data / "foreign", data / "index" / "shards" / "train" / "0.csv"
+    )
+    import_maps.run(
+        inputs, import_maps.Outputs(data / "maps.h5"), import_maps.Options(**options), RUNTIME
+    )
     return data / "maps.h5"
 
 
 def save(data: Path, image: str, **content: object) -> None:
-    np.save(data / "foreign" / f"{image}.npy", np.array({key: np.asarray(value) for key, value in content.items()}, dtype=object))
+    np.save(
+        data / "foreign" / f"{image}.npy",
+        np.array({key: np.asarray(value) for key, value in content.items()}, dtype=object),
+    )
 
 
 def level(*levels: float) -> np.ndarray:
@@ -65,7 +72,11 @@ def test_maps_of_several_codes_stand_in_one_shard(data: Path) -> None:
     for product in ("classifier", "prototype"):
         maps = MapReader([bring_in(data)], product)
         assert maps.images == ["one", "three", "two"]
-        assert [maps[image].values[:, 0, 0].tolist() for image in maps.images] == [[0.25, 0.75], [1], [0.5, 0.25, 0.125]]
+        assert [maps[image].values[:, 0, 0].tolist() for image in maps.images] == [
+            [0.25, 0.75],
+            [1],
+            [0.5, 0.25, 0.125],
+        ]
         assert maps["two"].classes.tolist() == [1, 2] and maps["three"].values.shape == (1, *SIZE)
 
 
@@ -77,7 +88,10 @@ def test_stored_maps_have_the_wanted_size(data: Path) -> None:
 
 
 def test_a_missing_image_is_one_line_and_nothing_is_written(data: Path) -> None:
-    with pytest.raises(UserError, match=r"foreign: no file one\.npy or \.npz \(2 of 3 images of this shard lack theirs\)"):
+    with pytest.raises(
+        UserError,
+        match=r"foreign: no file one\.npy or \.npz \(2 of 3 images of this shard lack theirs\)",
+    ):
         bring_in(data)
     save(data, "one", keys=[7], high_res=level(0.75))
     with pytest.raises(UserError, match=r"foreign: no file two\.npy or \.npz; make these maps"):
@@ -93,7 +107,9 @@ def test_files_of_no_image_are_named_once(data: Path, capsys: pytest.CaptureFixt
         save(data, name, keys=keys, high_res=level(*[0.5] * len(keys)))
     bring_in(data)
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].endswith("foreign: 2 files belong to no image of the index (five.npy); ignored")
+    assert len(said) == 1 and said[0].endswith(
+        "foreign: 2 files belong to no image of the index (five.npy); ignored"
+    )
 
 
 def test_two_files_of_an_image_are_refused(data: Path) -> None:
@@ -109,26 +125,36 @@ def test_a_file_that_would_run_code_is_refused(data: Path) -> None:
             return Path.touch, (data / "gone off",)  # type: ignore[return-value]
 
     save(data, "two", keys=[7, 14], high_res=level(0.75, 0.5))
-    np.save(data / "foreign" / "one.npy", np.array({"keys": np.array([7]), "high_res": Bomb()}, dtype=object))
+    np.save(
+        data / "foreign" / "one.npy",
+        np.array({"keys": np.array([7]), "high_res": Bomb()}, dtype=object),
+    )
     with pytest.raises(UserError, match=r"one\.npy: .*; save the maps of the image again"):
         bring_in(data)
     assert not (data / "gone off").exists()
 
 
 def test_what_is_exported_and_imported_is_equal(data: Path) -> None:
-    """Whatever follows reads nothing but these maps, so that all later products and tables are equal, too."""
+    """Whatever follows reads nothing but these maps, so that all later products and tables are
+    equal, too.
+    """
     generator = np.random.default_rng(0)
     with write_maps(data / "own.h5") as writer:
         for image, labels in sorted(LABELS.items()):
             maps = {
-                name: generator.random((1 + len(labels), *SIZE)) if labels else np.ones((1, *SIZE)) for name in ("classifier", "prototype")
+                name: generator.random((1 + len(labels), *SIZE)) if labels else np.ones((1, *SIZE))
+                for name in ("classifier", "prototype")
             }
             writer.write(image, np.array(labels, np.uint8), maps)
     inputs = export_maps.Inputs(data / "index", (data / "own.h5",))
     (data / "foreign").rmdir()
     export_maps.run(inputs, export_maps.Outputs(data / "foreign"), export_maps.Options(), RUNTIME)
-    other = np.load(data / "foreign" / "two.npy", allow_pickle=True).item()  # as SFC's own code reads it
-    assert other["keys"].tolist() == [0, 8, 15] and other["IS_CAM"].shape == other["IS_CAM1"].shape == (3, *SIZE)
+    other = np.load(
+        data / "foreign" / "two.npy", allow_pickle=True
+    ).item()  # as SFC's own code reads it
+    assert other["keys"].tolist() == [0, 8, 15] and other["IS_CAM"].shape == other[
+        "IS_CAM1"
+    ].shape == (3, *SIZE)
     back = bring_in(data)
     for product in ("classifier", "prototype"):
         mine, theirs = MapReader([data / "own.h5"], product), MapReader([back], product)
@@ -146,13 +172,29 @@ def shard(data: Path) -> Path:
 
 
 def test_sfc_writes_propagated_maps(data: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(data / "two.png")
-    sizes = {"resize_low": 32, "resize_high": 48, "crop": 32, "batch_size": 3, "side_widths": (4, 4, 4, 4), "steps": 2}
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(
+        data / "two.png"
+    )
+    sizes = {
+        "resize_low": 32,
+        "resize_high": 48,
+        "crop": 32,
+        "batch_size": 3,
+        "side_widths": (4, 4, 4, 4),
+        "steps": 2,
+    }
     files = train_base.Outputs(data / "base.pt", data / "base.csv")
-    train_base.run(train_base.Inputs(data / "index"), files, train_base.Options(**SMALL, **sizes, method="sfc"), RUNTIME)  # type: ignore[arg-type]
+    train_base.run(
+        train_base.Inputs(data / "index"),
+        files,
+        train_base.Options(**SMALL, **sizes, method="sfc"),
+        RUNTIME,
+    )  # type: ignore[arg-type]
     network = load_cam_network(data / "base.pt", torch.device("cpu"), ("cat", "person"))
     inputs = compute_cams.Inputs(data / "index", data / "base.pt", shard(data))
-    compute_cams.run(inputs, compute_cams.Outputs(data / "maps.h5"), compute_cams.Options(scales=(1.0,)), RUNTIME)
+    compute_cams.run(
+        inputs, compute_cams.Outputs(data / "maps.h5"), compute_cams.Options(scales=(1.0,)), RUNTIME
+    )
     image = torch.from_numpy(np.array(Image.open(data / "two.png"))).permute(2, 0, 1)
     with torch.inference_mode():
         expected = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
@@ -164,8 +206,12 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
     brnf = {"seed_product": "classifier", "init": "base", "ccnf": False, "fscl": False, "steps": 1}
     inputs_of_brnf = train_brnf.Inputs(data / "index", data / "base.pt", (data / "maps.h5",))
     brnf_files = train_brnf.Outputs(data / "brnf.pt", data / "brnf.csv")
-    train_brnf.run(inputs_of_brnf, brnf_files, train_brnf.Options(**SMALL, **(sizes | brnf)), RUNTIME)  # type: ignore[arg-type]
-    assert load_cam_network(data / "brnf.pt", torch.device("cpu"), ("cat", "person")).affinity is None  # BRNF's maps are SIPE's
+    train_brnf.run(
+        inputs_of_brnf, brnf_files, train_brnf.Options(**SMALL, **(sizes | brnf)), RUNTIME
+    )  # type: ignore[arg-type]
+    assert (
+        load_cam_network(data / "brnf.pt", torch.device("cpu"), ("cat", "person")).affinity is None
+    )  # BRNF's maps are SIPE's
     with pytest.raises(UserError, match=r"base\.cache: sfc sees random crops at two scales"):
         options = train_base.Options(**SMALL, **sizes, method="sfc", cache=True, trainable_stages=0)  # type: ignore[arg-type]
         train_base.run(train_base.Inputs(data / "index"), files, options, RUNTIME)
@@ -174,13 +220,20 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
 def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, Path]) -> None:
     (data / "words.yaml").write_text("names: {person: someone}\nbackground: [sky, cat, sea]\n")
     name, weights = tiny_clip
-    options = compute_clip_maps.Options(str(data / "words.yaml"), "a {name}.", name, str(weights), attention_maps=2, map_stride=2)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(data / "two.png")
+    options = compute_clip_maps.Options(
+        str(data / "words.yaml"), "a {name}.", name, str(weights), attention_maps=2, map_stride=2
+    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(
+        data / "two.png"
+    )
     inputs = compute_clip_maps.Inputs(data / "index", shard(data))
     compute_clip_maps.run(inputs, compute_clip_maps.Outputs(data / "maps.h5"), options, RUNTIME)
     clip = load_clip(name, str(weights), torch.device("cpu"))
     image = torch.from_numpy(np.array(Image.open(data / "two.png"))).permute(2, 0, 1)
-    asked, things = clip.directions(["a cat.", "a someone."]), clip.directions(["a sky.", "a sea."])  # a cat is no background here
+    asked, things = (
+        clip.directions(["a cat.", "a someone."]),
+        clip.directions(["a sky.", "a sea."]),
+    )  # a cat is no background here
     expected = clip_maps(clip, image, asked, things, (16, 24), RefinementOptions(attention_maps=2))
     for product, wanted in (("classifier", expected.classifier), ("prototype", expected.prototype)):
         maps = MapReader([data / "maps.h5"], product)
@@ -196,11 +249,23 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     for name in LABELS:
         Image.fromarray(pixels).save(data / f"{name}.png")
         write_palette_png(data / "labels" / f"{name}.png", label)
-    options = {"batch_size": 3, "steps": 40, "crop": 48, "scale_low": 1.0, "scale_high": 1.0, "training_radius": 4}
+    options = {
+        "batch_size": 3,
+        "steps": 40,
+        "crop": 48,
+        "scale_low": 1.0,
+        "scale_high": 1.0,
+        "training_radius": 4,
+    }
     backbone = {**SMALL, "weights": "efficientnet_lite0"}
     files = train_boundaries.Outputs(data / "boundaries.pt", data / "boundaries.csv")
     inputs = train_boundaries.Inputs(data / "index", (data / "labels",))
-    train_boundaries.run(inputs, files, train_boundaries.Options(**backbone, **options, momentum=0.9, learning_rate=0.3), RUNTIME)  # type: ignore[arg-type]
+    train_boundaries.run(
+        inputs,
+        files,
+        train_boundaries.Options(**backbone, **options, momentum=0.9, learning_rate=0.3),
+        RUNTIME,
+    )  # type: ignore[arg-type]
     with write_maps(data / "maps.h5") as writer:
         for name, labels in LABELS.items():
             values = np.zeros((1 + len(labels), *SIZE))
@@ -209,8 +274,12 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
             values[1:2, 4:28, 4:14] = 1.0
             writer.write(name, np.array(labels, np.uint8), {"seeds": values})
     walked = walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5")
-    inputs_of_walk = walk_pseudo_labels.Inputs(data / "index", shard(data), data / "maps.h5", data / "boundaries.pt")
-    walk_pseudo_labels.run(inputs_of_walk, walked, walk_pseudo_labels.Options(save_probabilities=True), RUNTIME)
+    inputs_of_walk = walk_pseudo_labels.Inputs(
+        data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
+    )
+    walk_pseudo_labels.run(
+        inputs_of_walk, walked, walk_pseudo_labels.Options(save_probabilities=True), RUNTIME
+    )
     found = read_mask(data / "walked" / "one.png", (1, 2), size=SIZE)
     assert (found[:, :20] == 1).mean() > 0.9 and (found[:, 28:] == 0).mean() > 0.9
     probability = MapReader([data / "walked.h5"], "probability")["two"].values
@@ -243,8 +312,13 @@ def test_labels_of_boundaries_leave_unsure_pixels_out(data: Path) -> None:
 def test_a_damaged_boundary_network_is_one_line(data: Path) -> None:
     (data / "maps.h5").touch()
     torch.save({"a": 1}, data / "boundaries.pt")
-    inputs = walk_pseudo_labels.Inputs(data / "index", shard(data), data / "maps.h5", data / "boundaries.pt")
+    inputs = walk_pseudo_labels.Inputs(
+        data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
+    )
     with pytest.raises(UserError, match=r"boundaries\.pt: holds no boundary network; remove it"):
         walk_pseudo_labels.run(
-            inputs, walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5"), walk_pseudo_labels.Options(), RUNTIME
+            inputs,
+            walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5"),
+            walk_pseudo_labels.Options(),
+            RUNTIME,
         )

@@ -1,4 +1,6 @@
-"""The CAM stages end to end on a few images: what they write, that it is the same each time, and that it is learnt."""
+"""The CAM stages end to end on a few images: what they write, that it is the same each time, and
+that it is learnt.
+"""
 
 import csv
 from pathlib import Path
@@ -44,14 +46,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         top, left = generator.integers(0, 24), generator.integers(0, 40)
         pixels[top : top + 24, left : left + 24] = patches[number % 2][..., None]
         Image.fromarray(pixels).save(folder / f"{number}.png")
-        records.append(ImageRecord(str(number), folder / f"{number}.png", 64, 48, (number % 2 + 1,)))
+        records.append(
+            ImageRecord(str(number), folder / f"{number}.png", 64, 48, (number % 2 + 1,))
+        )
     Index(("stripes", "checks"), (1, 2), tuple(records)).write(folder, "train")
     return folder
 
 
 def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
     """Run base training, CAMs, pixel store and BRNF training; return the files."""
-    files = {name: folder / name for name in ("base.pt", "base.csv", "cams.h5", "pixels.h5", "brnf.pt", "brnf.csv")}
+    files = {
+        name: folder / name
+        for name in ("base.pt", "base.csv", "cams.h5", "pixels.h5", "brnf.pt", "brnf.csv")
+    }
     train_base.run(
         train_base.Inputs(data),
         train_base.Outputs(files["base.pt"], files["base.csv"]),
@@ -71,7 +78,14 @@ def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
         store_pixels.Options(product="classifier"),
         RUNTIME,
     )
-    options = {"steps": 6, "seed_product": "classifier", "flow_blocks": 2, "flow_hidden": 16, "online_warmup": 1, "labels_from": "seed"}
+    options = {
+        "steps": 6,
+        "seed_product": "classifier",
+        "flow_blocks": 2,
+        "flow_hidden": 16,
+        "online_warmup": 1,
+        "labels_from": "seed",
+    }
     train_brnf.run(
         train_brnf.Inputs(data, files["base.pt"], (files["cams.h5"],)),
         train_brnf.Outputs(files["brnf.pt"], files["brnf.csv"]),
@@ -87,7 +101,9 @@ def chain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     return run_chain(data, tmp_path_factory.mktemp("chain"))
 
 
-def test_the_same_seed_gives_the_same_bytes(data: Path, chain: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(
+    data: Path, chain: dict[str, Path], tmp_path: Path
+) -> None:
     again = run_chain(data, tmp_path)
     for name, path in chain.items():
         assert path.read_bytes() == again[name].read_bytes(), name
@@ -103,10 +119,14 @@ def test_maps_have_the_size_of_the_image_and_its_labels_only(chain: dict[str, Pa
     np.testing.assert_allclose(maps["0"].values[0], 1 - maps["0"].values[1], atol=1e-3)
 
 
-def test_the_store_has_one_row_a_grid_position_with_the_score_of_its_area(chain: dict[str, Path]) -> None:
+def test_the_store_has_one_row_a_grid_position_with_the_score_of_its_area(
+    chain: dict[str, Path],
+) -> None:
     store, maps = PixelStore([chain["pixels.h5"]]), MapReader([chain["cams.h5"]], "classifier")
     rows = store.image_rows("3")
-    assert rows.grid == (3, 4) and rows.feature.shape == (12, 48) and set(rows.label.tolist()) == {2}
+    assert (
+        rows.grid == (3, 4) and rows.feature.shape == (12, 48) and set(rows.label.tolist()) == {2}
+    )
     area = maps["3"].values[1].reshape(3, 16, 4, 16).mean((1, 3)).ravel()
     np.testing.assert_allclose(rows.score, area, atol=2e-3)
     blocks = rows.feature.astype(np.float32).reshape(12, -1)
@@ -117,16 +137,27 @@ def test_the_flow_waits_for_its_second_epoch(chain: dict[str, Path]) -> None:
     with chain["brnf.csv"].open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
-    assert [bool(row["calibration"]) for row in rows] == [False, False, True, True, True, True]  # two steps an epoch
+    assert [bool(row["calibration"]) for row in rows] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]  # two steps an epoch
     assert all(row["flow_nll"] for row in rows)
 
 
-def test_a_network_of_other_classes_is_refused(data: Path, chain: dict[str, Path], tmp_path: Path) -> None:
+def test_a_network_of_other_classes_is_refused(
+    data: Path, chain: dict[str, Path], tmp_path: Path
+) -> None:
     index = Index.of_split(data, "train")
     Index(("stripes", "dots"), index.mask_values, index.images).write(tmp_path, "train")
     inputs = compute_cams.Inputs(tmp_path, chain["base.pt"], data / "shards" / "train" / "0.csv")
     with pytest.raises(UserError, match=r"base\.pt: trained for the classes stripes, checks"):
-        compute_cams.run(inputs, compute_cams.Outputs(tmp_path / "maps.h5"), compute_cams.Options(), RUNTIME)
+        compute_cams.run(
+            inputs, compute_cams.Outputs(tmp_path / "maps.h5"), compute_cams.Options(), RUNTIME
+        )
     assert not (tmp_path / "maps.h5").exists()
 
 
@@ -134,11 +165,15 @@ def test_a_damaged_network_is_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "base.pt").write_bytes(b"no network")
     inputs = compute_cams.Inputs(data, tmp_path / "base.pt", data / "shards" / "train" / "0.csv")
     with pytest.raises(UserError, match=r"base\.pt: damaged"):
-        compute_cams.run(inputs, compute_cams.Outputs(tmp_path / "maps.h5"), compute_cams.Options(), RUNTIME)
+        compute_cams.run(
+            inputs, compute_cams.Outputs(tmp_path / "maps.h5"), compute_cams.Options(), RUNTIME
+        )
 
 
 def test_a_diverging_training_names_its_step(data: Path, tmp_path: Path) -> None:
-    options = train_base.Options(**{**NETWORK, "head_learning_rate": 1e30, "clip_norm": 1e30}, steps=20)  # type: ignore[arg-type]
+    options = train_base.Options(
+        **{**NETWORK, "head_learning_rate": 1e30, "clip_norm": 1e30}, steps=20
+    )  # type: ignore[arg-type]
     outputs = train_base.Outputs(tmp_path / "base.pt", tmp_path / "base.csv")
     with pytest.raises(UserError, match=r"training step \d+: the loss is"):
         train_base.run(train_base.Inputs(data), outputs, options, RUNTIME)

@@ -1,4 +1,6 @@
-"""What goes wrong around a stage ends in one line, and what the workflow can make again is set aside."""
+"""What goes wrong around a stage ends in one line, and what the workflow can make again is set
+aside.
+"""
 
 import os
 import signal
@@ -38,7 +40,9 @@ def larger(inputs: Inputs) -> None:
     raise MemoryError
 
 
-def ends(run: object, product: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def ends(
+    run: object, product: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
     """Return the line that a stage ends with."""
     monkeypatch.setattr(sys, "argv", ["stage", "--product", str(product)])
     with pytest.raises(SystemExit) as ended:
@@ -52,7 +56,11 @@ def ends(run: object, product: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize("folder", [False, True])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_the_workflow_sets_a_damaged_product_aside(
-    tmp_path: Path, folder: bool, earlier: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    folder: bool,
+    earlier: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     product, aside = tmp_path / "product", tmp_path / "product.damaged"
     for path in [product, *([aside] if earlier else [])]:
@@ -61,24 +69,39 @@ def test_the_workflow_sets_a_damaged_product_aside(
         (path / "part" if folder else path).write_text(path.name)
     monkeypatch.setenv(BY_WORKFLOW, "1")
     line = ends(damaged, product, monkeypatch, capsys)
-    assert line == f"{product}: {FAULT}; it is now product.damaged, run the workflow again: store_pixels makes it anew"
+    assert (
+        line
+        == f"{product}: {FAULT}; it is now product.damaged, run the workflow again: store_pixels makes it anew"
+    )
     assert not product.exists() and (aside / "part" if folder else aside).read_text() == "product"
-    assert ends(damaged, product, monkeypatch, capsys) == line  # another job was told the same before
+    assert (
+        ends(damaged, product, monkeypatch, capsys) == line
+    )  # another job was told the same before
 
 
-def test_by_hand_nothing_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_by_hand_nothing_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     product = tmp_path / "product"
     product.write_text("")
     monkeypatch.delenv(BY_WORKFLOW, raising=False)
-    assert ends(damaged, product, monkeypatch, capsys) == f"{product}: {FAULT}; remove it and run store_pixels again"
+    assert (
+        ends(damaged, product, monkeypatch, capsys)
+        == f"{product}: {FAULT}; remove it and run store_pixels again"
+    )
     assert product.exists()
 
 
-def test_a_mistake_of_the_user_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_of_the_user_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     product = tmp_path / "product"
     product.write_text("")
     monkeypatch.setenv(BY_WORKFLOW, "1")
-    assert ends(mistaken, product, monkeypatch, capsys) == f"{product}: is of another kind; give another file"
+    assert (
+        ends(mistaken, product, monkeypatch, capsys)
+        == f"{product}: is of another kind; give another file"
+    )
     assert product.exists()
 
 
@@ -101,7 +124,9 @@ def test_a_stage_that_dies_is_told_of(tmp_path: Path, number: signal.Signals) ->
 
 @pytest.mark.parametrize("code", [0, 2, 130])
 def test_a_stage_that_ends_itself_is_not_talked_over(code: int) -> None:
-    done = subprocess.run(["bash", "-c", f"{SHELL_PREFIX} exit {code}"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f"{SHELL_PREFIX} exit {code}"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (code, "")
 
 
@@ -109,7 +134,9 @@ def test_errors_survive_the_way_between_processes() -> None:
     import pickle
 
     error = pickle.loads(pickle.dumps(DamagedProduct(Path("a.h5"), "broken\nin two", "evaluate")))
-    assert str(error) == "a.h5: broken in two; remove it and run evaluate again" and error.path == Path("a.h5")
+    assert str(
+        error
+    ) == "a.h5: broken in two; remove it and run evaluate again" and error.path == Path("a.h5")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The sweep over rules and thresholds equals the stages that it stands for, and its tables are right by hand."""
+"""The sweep over rules and thresholds equals the stages that it stands for, and its tables are
+right by hand.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +15,15 @@ from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages import denoise_seeds, draw_studies, evaluate, measure_scaling, sweep_denoising, tabulate_sweeps, train_flow
+from brnf.stages import (
+    denoise_seeds,
+    draw_studies,
+    evaluate,
+    measure_scaling,
+    sweep_denoising,
+    tabulate_sweeps,
+    train_flow,
+)
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
 
@@ -23,7 +33,9 @@ GRID, SIDE, DIMENSION = 6, 24, 4
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Write five images of two classes whose features tell the object from a false part of the seed, and fit a density."""
+    """Write five images of two classes whose features tell the object from a false part of the
+    seed, and fit a density.
+    """
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("sweep")
     generator = np.random.default_rng(0)
@@ -38,9 +50,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             score = np.where(truth > 0, 0.9, 0.1).astype(np.float32)
             score[4, 1:5] = 0.8  # the seed fires beside the object
             score += generator.normal(0, 0.02, score.shape).astype(np.float32)
-            feature = generator.normal(0, 0.5, (GRID * GRID, DIMENSION)) + 2 * np.eye(DIMENSION)[truth.ravel()]
+            feature = (
+                generator.normal(0, 0.5, (GRID * GRID, DIMENSION))
+                + 2 * np.eye(DIMENSION)[truth.ravel()]
+            )
             values = np.stack([1 - score, score]).clip(0, 1)
-            maps.write(name, np.array([label]), {"prototype": np.kron(values, np.ones((1, SIDE // GRID, SIDE // GRID)))})
+            maps.write(
+                name,
+                np.array([label]),
+                {"prototype": np.kron(values, np.ones((1, SIDE // GRID, SIDE // GRID)))},
+            )
             pixels.append(
                 PixelRows(
                     image=name,
@@ -70,14 +89,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def swept(files: dict[str, Path], folder: Path, **options: object) -> Path:
-    inputs = sweep_denoising.Inputs(files["index"], (files["pixels"],), (files["maps"],), files["flow"], files["history"])
+    inputs = sweep_denoising.Inputs(
+        files["index"], (files["pixels"],), (files["maps"],), files["flow"], files["history"]
+    )
     outputs = sweep_denoising.Outputs(folder / "sweep.json")
-    sweep_denoising.run(inputs, outputs, sweep_denoising.Options(**({"split": "train"} | options)), QUIET)  # type: ignore[arg-type]
+    sweep_denoising.run(
+        inputs, outputs, sweep_denoising.Options(**({"split": "train"} | options)), QUIET
+    )  # type: ignore[arg-type]
     return outputs.sweep
 
 
-@pytest.mark.parametrize(("rule", "xi"), [("quantile", 0.8), ("likelihood", 0.5), ("posterior", 0.5), ("ratio", 0.7)])
-def test_every_point_is_what_denoising_and_evaluation_give(files: dict[str, Path], tmp_path: Path, rule: str, xi: float) -> None:
+@pytest.mark.parametrize(
+    ("rule", "xi"), [("quantile", 0.8), ("likelihood", 0.5), ("posterior", 0.5), ("ratio", 0.7)]
+)
+def test_every_point_is_what_denoising_and_evaluation_give(
+    files: dict[str, Path], tmp_path: Path, rule: str, xi: float
+) -> None:
     sweep = json.loads(swept(files, tmp_path).read_text())
     denoise_seeds.run(
         denoise_seeds.Inputs(files["pixels"], files["maps"], files["flow"]),
@@ -87,14 +114,25 @@ def test_every_point_is_what_denoising_and_evaluation_give(files: dict[str, Path
     )
     for product, maps in (("seeds", tmp_path / "denoised.h5"), ("prototype", files["maps"])):
         outputs = evaluate.Outputs(tmp_path / f"{product}.json")
-        evaluate.run(evaluate.Inputs(files["index"], maps=(maps,)), outputs, evaluate.Options(split="train", product=product), QUIET)
+        evaluate.run(
+            evaluate.Inputs(files["index"], maps=(maps,)),
+            outputs,
+            evaluate.Options(split="train", product=product),
+            QUIET,
+        )
     point = next(one for one in sweep["points"] if (one["rule"], one["xi"]) == (rule, xi))
-    assert point["miou"] == pytest.approx(json.loads((tmp_path / "seeds.json").read_text())["miou"], abs=1e-9)
-    assert sweep["raw_miou"] == pytest.approx(json.loads((tmp_path / "prototype.json").read_text())["miou"], abs=1e-9)
+    assert point["miou"] == pytest.approx(
+        json.loads((tmp_path / "seeds.json").read_text())["miou"], abs=1e-9
+    )
+    assert sweep["raw_miou"] == pytest.approx(
+        json.loads((tmp_path / "prototype.json").read_text())["miou"], abs=1e-9
+    )
     assert point["miou"] != sweep["raw_miou"]
 
 
-def test_the_density_is_the_better_classifier_where_seeds_fire_beside_the_object(files: dict[str, Path], tmp_path: Path) -> None:
+def test_the_density_is_the_better_classifier_where_seeds_fire_beside_the_object(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     sweep = json.loads(swept(files, tmp_path).read_text())
     # 9 positions of the object, 4 false ones, 23 of the background in each image.
     assert sweep["labelled"] == 5 * 36
@@ -112,7 +150,9 @@ def test_a_split_without_masks_is_one_line(files: dict[str, Path], tmp_path: Pat
     assert not (tmp_path / "sweep.json").exists()
 
 
-def write_sweep(path: Path, seed: int, miou: float, density: str = "flow", tau: tuple[float, float] = (0.3, 0.7)) -> Path:
+def write_sweep(
+    path: Path, seed: int, miou: float, density: str = "flow", tau: tuple[float, float] = (0.3, 0.7)
+) -> Path:
     points = [
         {"rule": rule, "xi": xi, "miou": miou + gain}
         for rule, xi, gain in (("posterior", 0.9, 0), ("posterior", 0.8, 0.1), ("ratio", 0.9, 0))
@@ -133,7 +173,9 @@ def write_sweep(path: Path, seed: int, miou: float, density: str = "flow", tau: 
 
 def tabulated(folder: Path, sweeps: list[Path], **options: object) -> pd.DataFrame:
     outputs = tabulate_sweeps.Outputs(folder / "table.csv", folder / "table.md")
-    tabulate_sweeps.run(tabulate_sweeps.Inputs(tuple(sweeps)), outputs, tabulate_sweeps.Options(**options), QUIET)  # type: ignore[arg-type]
+    tabulate_sweeps.run(
+        tabulate_sweeps.Inputs(tuple(sweeps)), outputs, tabulate_sweeps.Options(**options), QUIET
+    )  # type: ignore[arg-type]
     return pd.read_csv(outputs.csv)
 
 
@@ -162,9 +204,15 @@ def test_sensitivity_varies_one_thing_at_a_time_beside_the_paper(tmp_path: Path)
 
 
 def test_density_takes_the_best_threshold_of_the_mean_over_seeds(tmp_path: Path) -> None:
-    sweeps = [write_sweep(tmp_path / f"{density}{seed}", seed, 0.5 + seed / 10, density) for density in ("flow", "gmm") for seed in (0, 1)]
+    sweeps = [
+        write_sweep(tmp_path / f"{density}{seed}", seed, 0.5 + seed / 10, density)
+        for density in ("flow", "gmm")
+        for seed in (0, 1)
+    ]
     table = tabulated(tmp_path, sweeps, study="density")
-    assert list(table[["density", "rule", "xi", "seeds", "miou"]].itertuples(index=False, name=None)) == [
+    assert list(
+        table[["density", "rule", "xi", "seeds", "miou"]].itertuples(index=False, name=None)
+    ) == [
         ("flow", "posterior", 0.8, 2, 65.0),
         ("flow", "ratio", 0.9, 2, 55.0),
         ("gmm", "posterior", 0.8, 2, 65.0),
@@ -175,13 +223,18 @@ def test_density_takes_the_best_threshold_of_the_mean_over_seeds(tmp_path: Path)
         tabulated(tmp_path, sweeps)
 
 
-def test_margins_losses_and_densities_are_those_of_the_images(files: dict[str, Path], tmp_path: Path) -> None:
+def test_margins_losses_and_densities_are_those_of_the_images(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
     sweep = json.loads(swept(files, tmp_path, shown_rule="posterior", shown_xi=0.5).read_text())
     margins = sweep["margins"]
-    # Foreground of the seeds: 9 true and 4 false positions in each of 5 images; posterior margins tell them apart.
+    # Foreground of the seeds: 9 true and 4 false positions in each of 5 images; posterior margins
+    # tell them apart.
     assert (sum(margins["true"]), sum(margins["false"])) == (45, 20)
     centre = (np.array(margins["edges"])[1:] + np.array(margins["edges"])[:-1]) / 2
-    assert np.average(centre, weights=margins["true"]) > np.average(centre, weights=margins["false"])
+    assert np.average(centre, weights=margins["true"]) > np.average(
+        centre, weights=margins["false"]
+    )
     assert sweep["class_pixels"] == [5 * 27, 3 * 9, 2 * 9]
     assert all(np.isfinite(sweep["class_log_density"]))
     gains = [image["after"] - image["before"] for image in sweep["worst"]]
@@ -191,13 +244,22 @@ def test_margins_losses_and_densities_are_those_of_the_images(files: dict[str, P
 def test_figures_of_the_studies_are_drawn(files: dict[str, Path], tmp_path: Path) -> None:
     sweep = swept(files, tmp_path)
     tabulated(tmp_path, [write_sweep(tmp_path / f"own{seed}", seed, 0.6) for seed in (0, 1)])
-    outputs = draw_studies.Outputs(*(tmp_path / f"{name}.png" for name in ("sensitivity", "margins", "failures")))
-    draw_studies.run(draw_studies.Inputs(tmp_path / "table.csv", (sweep, sweep)), outputs, draw_studies.Options(), QUIET)
+    outputs = draw_studies.Outputs(
+        *(tmp_path / f"{name}.png" for name in ("sensitivity", "margins", "failures"))
+    )
+    draw_studies.run(
+        draw_studies.Inputs(tmp_path / "table.csv", (sweep, sweep)),
+        outputs,
+        draw_studies.Options(),
+        QUIET,
+    )
     for path in (outputs.sensitivity, outputs.margins, outputs.failures):
         with Image.open(path) as picture:
             assert picture.size[0] > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 20
     with pytest.raises(UserError, match="no figure asked for"):
-        draw_studies.run(draw_studies.Inputs(), draw_studies.Outputs(), draw_studies.Options(), QUIET)
+        draw_studies.run(
+            draw_studies.Inputs(), draw_studies.Outputs(), draw_studies.Options(), QUIET
+        )
     with pytest.raises(UserError, match="damaged measurements"):
         draw_studies.run(
             draw_studies.Inputs(sweeps=(files["history"],)),
@@ -209,11 +271,16 @@ def test_figures_of_the_studies_are_drawn(files: dict[str, Path], tmp_path: Path
 
 def test_scaling_counts_the_rows_it_fits(files: dict[str, Path], tmp_path: Path) -> None:
     outputs = measure_scaling.Outputs(tmp_path / "scaling.csv", tmp_path / "scaling.md")
-    options = measure_scaling.Options(blocks=1, hidden=4, shares=(1.0,), repeats=1, batch_rows=16, components=2)
+    options = measure_scaling.Options(
+        blocks=1, hidden=4, shares=(1.0,), repeats=1, batch_rows=16, components=2
+    )
     measure_scaling.run(measure_scaling.Inputs((files["pixels"],)), outputs, options, QUIET)
     table = pd.read_csv(outputs.csv)
     pixels = GRID * GRID
-    assert list(zip(table.density, table.rows, strict=True)) == [("flow", 5 * pixels), ("gmm", 5 * pixels)]
+    assert list(zip(table.density, table.rows, strict=True)) == [
+        ("flow", 5 * pixels),
+        ("gmm", 5 * pixels),
+    ]
     assert (table.seconds_per_1000_rows > 0).all()
     assert (table.seconds >= 0).all() and (table.peak_mb >= 0).all()
     # Both are written with four digits after the point, of which a fast machine's fit fills few.

@@ -27,7 +27,13 @@ print(*(sum(first <= call() < last for _ in range(100)) for call in (lambda: lib
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other parts")
 def test_its_small_pieces_do_not_lie_between_others() -> None:
-    done = subprocess.run([sys.executable, "-c", PIECES], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PIECES],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     main, own = map(int, done.stdout.split())
     assert main > 50 and own == 0
 

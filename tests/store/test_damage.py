@@ -1,4 +1,6 @@
-"""Shards that are damaged, or hold what no stage can use: told before it is used, with the file's name."""
+"""Shards that are damaged, or hold what no stage can use: told before it is used, with the file's
+name.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,11 @@ def maps(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     with write_maps(tmp_path / "maps.h5") as writer:
         for number in range(5):
-            writer.write(f"image{number}", np.array([2, 5]), {"seeds": random.random((3, 20, 30)).astype(np.float32)})
+            writer.write(
+                f"image{number}",
+                np.array([2, 5]),
+                {"seeds": random.random((3, 20, 30)).astype(np.float32)},
+            )
     return tmp_path / "maps.h5"
 
 
@@ -29,7 +35,16 @@ def pixels(tmp_path: Path) -> Path:
     with write_pixels(tmp_path / "pixels.h5", 8, 3) as writer:
         for number in range(5):
             score, present = random.random(12), np.array([True, True, False])
-            rows = PixelRows(f"image{number}", (3, 4), present, random.random((12, 8)), score, 1 - score, np.ones(12), np.arange(12))
+            rows = PixelRows(
+                f"image{number}",
+                (3, 4),
+                present,
+                random.random((12, 8)),
+                score,
+                1 - score,
+                np.ones(12),
+                np.arange(12),
+            )
             writer.append(rows)
     return tmp_path / "pixels.h5"
 
@@ -77,19 +92,30 @@ def put(name: str, value: Any) -> Callable[[h5py.File], Any]:
     ],
 )
 def test_values_that_are_not_finite(
-    store: str, read: Callable[[Path], None], column: str, value: float, request: pytest.FixtureRequest
+    store: str,
+    read: Callable[[Path], None],
+    column: str,
+    value: float,
+    request: pytest.FixtureRequest,
 ) -> None:
     path = request.getfixturevalue(store)
     read(path)
     edit(path, put(column, value))
-    with pytest.raises(DamagedProduct, match=rf"{store}\.h5: [^\n]*{column.split('/')[-1]}[^\n]*not finite; [^\n]+$") as error:
+    with pytest.raises(
+        DamagedProduct,
+        match=rf"{store}\.h5: [^\n]*{column.split('/')[-1]}[^\n]*not finite; [^\n]+$",
+    ) as error:
         read(path)
     assert error.value.path == path
 
 
 @pytest.mark.parametrize("store", ["maps", "pixels"])
-def test_every_flipped_bit_of_the_description_is_noticed(store: str, request: pytest.FixtureRequest) -> None:
-    """The structures carry checksums; a bit of the numbers themselves is noticed in maps, and may pass in the pixel store."""
+def test_every_flipped_bit_of_the_description_is_noticed(
+    store: str, request: pytest.FixtureRequest
+) -> None:
+    """The structures carry checksums; a bit of the numbers themselves is noticed in maps, and may
+    pass in the pixel store.
+    """
     path = request.getfixturevalue(store)
     read = read_maps if store == "maps" else read_images
     content = path.read_bytes()
@@ -127,13 +153,32 @@ def link(name: str, to: Any) -> Callable[[h5py.File], Any]:
 @pytest.mark.parametrize(
     ("store", "change"),
     [
-        ("maps", replace("image1/seeds", shape=(3, 2**20, 2**20), dtype=np.float16, chunks=(3, 2**10, 2**10))),
-        ("maps", replace("image1/seeds", shape=(3, 20, 30), dtype=np.float16, external=[("/dev/zero", 0, 3600)])),
+        (
+            "maps",
+            replace(
+                "image1/seeds", shape=(3, 2**20, 2**20), dtype=np.float16, chunks=(3, 2**10, 2**10)
+            ),
+        ),
+        (
+            "maps",
+            replace(
+                "image1/seeds",
+                shape=(3, 20, 30),
+                dtype=np.float16,
+                external=[("/dev/zero", 0, 3600)],
+            ),
+        ),
         ("maps", replace("image1/seeds", data=np.zeros((3, 20, 30)), chunks=(3, 20, 30))),
-        ("maps", replace("image1/seeds", data=np.zeros((4, 20, 30), np.float16), chunks=(4, 20, 30))),
+        (
+            "maps",
+            replace("image1/seeds", data=np.zeros((4, 20, 30), np.float16), chunks=(4, 20, 30)),
+        ),
         ("maps", link("image1/seeds", h5py.ExternalLink("/etc/passwd", "/"))),
         ("maps", link("image1", h5py.SoftLink("/image2"))),
-        ("maps", lambda file: file["image1"].attrs.__setitem__("classes", np.array([2, 2], np.uint8))),
+        (
+            "maps",
+            lambda file: file["image1"].attrs.__setitem__("classes", np.array([2, 2], np.uint8)),
+        ),
         ("maps", lambda file: file["image1"].attrs.__setitem__("classes", "text")),
         ("maps", lambda file: file["image1"].attrs.__delitem__("classes")),
         ("pixels", replace("feature", shape=(2**40, 8), dtype=np.float16, chunks=(4096, 8))),
@@ -147,7 +192,9 @@ def link(name: str, to: Any) -> Callable[[h5py.File], Any]:
         ("pixels", lambda file: file.attrs.__setitem__("dimension", "8")),
     ],
 )
-def test_files_that_hold_something_else(store: str, change: Callable[[h5py.File], Any], request: pytest.FixtureRequest) -> None:
+def test_files_that_hold_something_else(
+    store: str, change: Callable[[h5py.File], Any], request: pytest.FixtureRequest
+) -> None:
     path = request.getfixturevalue(store)
     edit(path, change)
     with pytest.raises(DamagedProduct, match=rf"{store}\.h5: [^\n]+; [^\n]+$"):
@@ -157,7 +204,10 @@ def test_files_that_hold_something_else(store: str, change: Callable[[h5py.File]
 def test_the_oldest_format_has_no_checksums_and_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "old.h5", "w") as file:
         file.create_group("image")
-    with pytest.raises(DamagedProduct, match=r"old\.h5: damaged HDF5 file \(no HDF5 file, or one of an older version\)"):
+    with pytest.raises(
+        DamagedProduct,
+        match=r"old\.h5: damaged HDF5 file \(no HDF5 file, or one of an older version\)",
+    ):
         MapReader([tmp_path / "old.h5"], "seeds")
     with pytest.raises(UserError, match=r"none\.h5: no such file; run [^\n]+ first"):
         MapReader([tmp_path / "none.h5"], "seeds")

@@ -1,4 +1,6 @@
-"""Full and forbidden disks: one line that names the output, nothing half written, what was there before is kept."""
+"""Full and forbidden disks: one line that names the output, nothing half written, what was there
+before is kept.
+"""
 
 import multiprocessing
 import os
@@ -48,7 +50,9 @@ def mounted(folder: Path, *words: str) -> Iterator[bool]:
 
 @pytest.fixture(params=["disk", "limit"])
 def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a disk with room for 256 KiB; where none can be mounted, files of this process stay that small instead."""
+    """Return a folder on a disk with room for 256 KiB; where none can be mounted, files of this
+    process stay that small instead.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
     with mounted(folder, "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs") as worked:
@@ -66,7 +70,11 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def maps(path: Path) -> None:
     with write_maps(path) as writer:
         for number in range(60):
-            writer.write(f"image{number}", np.array([1]), {"seeds": RANDOM.random((2, 60, 60)).astype(np.float32)})
+            writer.write(
+                f"image{number}",
+                np.array([1]),
+                {"seeds": RANDOM.random((2, 60, 60)).astype(np.float32)},
+            )
 
 
 def pixels(path: Path) -> None:
@@ -75,7 +83,18 @@ def pixels(path: Path) -> None:
         for number in range(60):
             score, present = RANDOM.random(rows), np.array([True, True, False])
             feature = RANDOM.random((rows, 32))
-            writer.append(PixelRows(f"image{number}", (20, 20), present, feature, score, score, np.ones(rows), np.arange(rows)))
+            writer.append(
+                PixelRows(
+                    f"image{number}",
+                    (20, 20),
+                    present,
+                    feature,
+                    score,
+                    score,
+                    np.ones(rows),
+                    np.arange(rows),
+                )
+            )
 
 
 def tensors(path: Path) -> None:
@@ -90,7 +109,9 @@ def density(path: Path) -> None:
 def masks(path: Path) -> None:
     with whole_directory(path) as folder:
         for number in range(30):
-            write_palette_png(folder / f"{number}.png", RANDOM.integers(0, 255, (700, 700), dtype=np.uint8))
+            write_palette_png(
+                folder / f"{number}.png", RANDOM.integers(0, 255, (700, 700), dtype=np.uint8)
+            )
 
 
 def table(path: Path) -> None:
@@ -117,13 +138,17 @@ def told(path: Path, write: Callable[[Path], None]) -> str:
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
-def test_a_full_disk_is_one_line_and_keeps_what_was_there(full: Path, write: Callable[[Path], None], capfd: pytest.CaptureFixture) -> None:
+def test_a_full_disk_is_one_line_and_keeps_what_was_there(
+    full: Path, write: Callable[[Path], None], capfd: pytest.CaptureFixture
+) -> None:
     before, path = full / "finished", full / "output"
     before.write_text("finished")
     if write is not masks:
         path.write_text("older")
     assert "No space left" in (line := told(path, write)) or "File too large" in line
-    assert {entry for entry in full.iterdir() if not entry.is_dir()} == {before} | ({path} if write is not masks else set())
+    assert {entry for entry in full.iterdir() if not entry.is_dir()} == {before} | (
+        {path} if write is not masks else set()
+    )
     assert before.read_text() == "finished" and (write is masks or path.read_text() == "older")
     assert not [entry for entry in full.rglob("*.part")]
     assert capfd.readouterr().err == ""  # HDF5 has much to say about disks
@@ -196,7 +221,9 @@ def test_a_read_only_folder_is_one_line(write: Callable[[Path], None], how: str)
         else:
             path = results / "output"
             line = as_nobody(lambda: write(path))
-            assert line.startswith(f"{path}: cannot be written (Permission denied); mend the permissions")
+            assert line.startswith(
+                f"{path}: cannot be written (Permission denied); mend the permissions"
+            )
         assert list(results.iterdir()) == []
     finally:
         (folder / "results").chmod(0o755)
@@ -207,4 +234,7 @@ def test_a_read_only_folder_is_one_line(write: Callable[[Path], None], how: str)
 def test_a_file_where_a_folder_must_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     for write in (text, lock):
-        assert "Not a directory" in (line := told(tmp_path / "results" / "output", write)) or "File exists" in line
+        assert (
+            "Not a directory" in (line := told(tmp_path / "results" / "output", write))
+            or "File exists" in line
+        )

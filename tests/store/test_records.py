@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from brnf.store.records import Records, write_records
 
-LAYOUTS = (np.dtype([("stage", np.float32, (2, 3)), ("labels", np.uint8, (5,)), ("valid", np.bool_)]), np.dtype(np.float32))
+LAYOUTS = (
+    np.dtype([("stage", np.float32, (2, 3)), ("labels", np.uint8, (5,)), ("valid", np.bool_)]),
+    np.dtype(np.float32),
+)
 READING = """
 import sys
 from pathlib import Path
@@ -45,7 +48,11 @@ def drawn(layout: np.dtype[Any], count: int, seed: int) -> NDArray[Any]:
     chosen=st.lists(st.integers(0, 10**6), max_size=6),
 )
 def test_any_positions_in_any_order(
-    tmp_path_factory: pytest.TempPathFactory, blocks: list[int], layout: np.dtype[Any], seed: int, chosen: list[int]
+    tmp_path_factory: pytest.TempPathFactory,
+    blocks: list[int],
+    layout: np.dtype[Any],
+    seed: int,
+    chosen: list[int],
 ) -> None:
     path = tmp_path_factory.mktemp("records") / "records.npy"
     content = drawn(layout, sum(blocks), seed)
@@ -60,7 +67,9 @@ def test_any_positions_in_any_order(
 def test_blocks_may_be_views(tmp_path: Path) -> None:
     content = drawn(LAYOUTS[1], 6, 0)
     write_records(tmp_path / "records.npy", 3, [content[::2].transpose(0, 2, 1)])
-    assert np.array_equal(Records(tmp_path / "records.npy")[np.array([2, 0])], content[[4, 0]].transpose(0, 2, 1))
+    assert np.array_equal(
+        Records(tmp_path / "records.npy")[np.array([2, 0])], content[[4, 0]].transpose(0, 2, 1)
+    )
 
 
 def test_a_file_that_was_cut_off_is_not_read_as_numbers(tmp_path: Path) -> None:
@@ -75,5 +84,7 @@ def test_a_file_that_was_cut_off_is_not_read_as_numbers(tmp_path: Path) -> None:
 def test_what_was_read_does_not_count_as_memory(tmp_path: Path) -> None:
     path, mebibyte = tmp_path / "records.npy", np.zeros((1, 2**20), np.uint8)
     write_records(path, 200, (mebibyte for _ in range(200)))
-    done = subprocess.run([sys.executable, "-c", READING, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READING, str(path)], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 20 * 2**20

@@ -27,8 +27,15 @@ def outer(content: Any) -> np.ndarray:
     return array
 
 
-def write(path: Path, content: Any, protocol: int = 4, rename: Callable[[bytes], bytes] = lambda data: data) -> Path:
-    """Write what ``np.save`` of some version would; ``rename`` brings the pickle into the form of another numpy."""
+def write(
+    path: Path,
+    content: Any,
+    protocol: int = 4,
+    rename: Callable[[bytes], bytes] = lambda data: data,
+) -> Path:
+    """Write what ``np.save`` of some version would; ``rename`` brings the pickle into the form of
+    another numpy.
+    """
     path.write_bytes(HEADER.getvalue() + rename(pickle.dumps(outer(content), protocol)))
     return path
 
@@ -40,16 +47,26 @@ def refused(path: Path) -> str:
 
 
 def old_numpy(data: bytes) -> bytes:
-    """Name numpy's modules as before version 2; from protocol 4 on lengths stand in front of the names and of the frame."""
+    """Name numpy's modules as before version 2; from protocol 4 on lengths stand in front of the
+    names and of the frame.
+    """
     for name in (b"multiarray", b"numeric"):
         new, old = b"numpy._core." + name, b"numpy.core." + name
-        data = data.replace(b"\x8c" + bytes([len(new)]) + new, b"\x8c" + bytes([len(old)]) + old).replace(b"c" + new, b"c" + old)
-    return data[:3] + (len(data) - 11).to_bytes(8, "little") + data[11:] if data[2:3] == b"\x95" else data
+        data = data.replace(
+            b"\x8c" + bytes([len(new)]) + new, b"\x8c" + bytes([len(old)]) + old
+        ).replace(b"c" + new, b"c" + old)
+    return (
+        data[:3] + (len(data) - 11).to_bytes(8, "little") + data[11:]
+        if data[2:3] == b"\x95"
+        else data
+    )
 
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("rename", [lambda data: data, old_numpy])
-def test_maps_of_the_code_bases(tmp_path: Path, protocol: int, rename: Callable[[bytes], bytes]) -> None:
+def test_maps_of_the_code_bases(
+    tmp_path: Path, protocol: int, rename: Callable[[bytes], bytes]
+) -> None:
     random = np.random.default_rng(0)
     content = {
         "keys": np.array([3, 11]),
@@ -66,14 +83,21 @@ def test_maps_of_the_code_bases(tmp_path: Path, protocol: int, rename: Callable[
     found = read_array_dictionary(write(tmp_path / "a.npy", content, protocol, rename), "")
     assert list(found) == list(content)
     for name, expected in content.items():
-        np.testing.assert_array_equal(found[name], expected, strict=isinstance(expected, np.ndarray))
+        np.testing.assert_array_equal(
+            found[name], expected, strict=isinstance(expected, np.ndarray)
+        )
     found["IS_CAM"][0] = 0  # the caller's own
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_tensors_of_irn_become_arrays(tmp_path: Path, protocol: int) -> None:
     strided = torch.arange(24.0).reshape(2, 3, 4)[:, :, ::2]
-    content = {"keys": torch.tensor([0, 14]), "cam": strided, "high_res": np.ones((2, 3, 4), np.float32), "half": strided.bfloat16()}
+    content = {
+        "keys": torch.tensor([0, 14]),
+        "cam": strided,
+        "high_res": np.ones((2, 3, 4), np.float32),
+        "half": strided.bfloat16(),
+    }
     found = read_array_dictionary(write(tmp_path / "a.npy", content, protocol), "")
     np.testing.assert_array_equal(found["keys"], [0, 14], strict=True)
     np.testing.assert_array_equal(found["cam"], strided.numpy(), strict=True)
@@ -83,13 +107,18 @@ def test_tensors_of_irn_become_arrays(tmp_path: Path, protocol: int) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     array=arrays.arrays(
-        arrays.scalar_dtypes().filter(lambda kind: kind.kind in "biufc" and kind.itemsize <= 8), arrays.array_shapes(min_dims=0, min_side=0)
+        arrays.scalar_dtypes().filter(lambda kind: kind.kind in "biufc" and kind.itemsize <= 8),
+        arrays.array_shapes(min_dims=0, min_side=0),
     ),
     protocol=st.integers(0, 5),
 )
-def test_any_array_comes_back(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray, protocol: int) -> None:
+def test_any_array_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, array: np.ndarray, protocol: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.npy"
-    np.testing.assert_array_equal(read_array_dictionary(write(path, {"x": array}, protocol), "")["x"], array)
+    np.testing.assert_array_equal(
+        read_array_dictionary(write(path, {"x": array}, protocol), "")["x"], array
+    )
 
 
 def test_what_numpy_itself_writes(tmp_path: Path) -> None:
@@ -115,12 +144,19 @@ class Obeyed:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("place", ["value", "in array", "in list", "key"])
-def test_a_pickle_that_runs_something_runs_nothing(tmp_path: Path, protocol: int, place: str) -> None:
+def test_a_pickle_that_runs_something_runs_nothing(
+    tmp_path: Path, protocol: int, place: str
+) -> None:
     mark = tmp_path / "mark"
     evil = Obeyed(os.mkdir, str(mark))
     array = np.empty(1, object)
     array[0] = evil
-    content = {"value": {"x": evil}, "in array": {"x": array}, "in list": {"x": [evil]}, "key": {evil: 1}}[place]
+    content = {
+        "value": {"x": evil},
+        "in array": {"x": array},
+        "in list": {"x": [evil]},
+        "key": {evil: 1},
+    }[place]
     assert "mkdir is not admitted" in refused(write(tmp_path / "a.npy", content, protocol))
     assert not mark.exists()
 
@@ -170,7 +206,9 @@ def test_sizes_that_are_not_there(tmp_path: Path) -> None:
 def test_the_admitted_names_cannot_be_changed(tmp_path: Path) -> None:
     """BUILD would otherwise set attributes of whatever a name stands for, for all later files."""
     for name in (b"numpy\ndtype", b"numpy\nndarray", b"_codecs\nencode"):
-        (tmp_path / "a.npy").write_bytes(HEADER.getvalue() + b"\x80\x02c" + name + b"\n}X\x05\x00\x00\x00_callNsb.")
+        (tmp_path / "a.npy").write_bytes(
+            HEADER.getvalue() + b"\x80\x02c" + name + b"\n}X\x05\x00\x00\x00_callNsb."
+        )
         refused(tmp_path / "a.npy")
     assert read_array_dictionary(write(tmp_path / "a.npy", {"x": np.ones(1)}, 2), "")["x"] == 1
 
@@ -182,5 +220,13 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("PK or not")
     (tmp_path / "deep.npy").write_bytes(b"\x93NUMPY\x01\x00\x00\x20" + b"(" * 0x2000)
     os.mkfifo(tmp_path / "pipe.npy")
-    for name in ("plain.npy", "objects.npz", "empty.npy", "text.npy", "deep.npy", "pipe.npy", "missing.npy"):
+    for name in (
+        "plain.npy",
+        "objects.npz",
+        "empty.npy",
+        "text.npy",
+        "deep.npy",
+        "pipe.npy",
+        "missing.npy",
+    ):
         assert name in refused(tmp_path / name)

@@ -1,4 +1,6 @@
-"""Locks of outputs: held by processes that live and by no other, and what killed writers leave is removed."""
+"""Locks of outputs: held by processes that live and by no other, and what killed writers leave is
+removed.
+"""
 
 import os
 import signal
@@ -31,7 +33,9 @@ with locked(Path(sys.argv[1])):
 def holder(output: Path) -> Iterator[subprocess.Popen[str]]:
     """Run a process that holds the lock of an output until its standard input is closed."""
     command = [sys.executable, "-c", HOLD, str(output)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         try:
             yield process
@@ -39,16 +43,25 @@ def holder(output: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_writer_is_told_which_process_is_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_writer_is_told_which_process_is_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "LOCK_GRACE", 0.1)
     output = tmp_path / "new" / "out.pt"
     with holder(output) as process:
         assert is_held(tmp_path / "new" / ".out.pt.lock")
-        with pytest.raises(UserError, match=rf"out\.pt: process {process.pid} on \S+ is writing this output"), locked(output):
+        with (
+            pytest.raises(
+                UserError, match=rf"out\.pt: process {process.pid} on \S+ is writing this output"
+            ),
+            locked(output),
+        ):
             pytest.fail("two writers")
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert not is_held(tmp_path / "new" / ".out.pt.lock")  # the file is there, its holder is not
+        assert not is_held(
+            tmp_path / "new" / ".out.pt.lock"
+        )  # the file is there, its holder is not
         with locked(output):
             pass
     assert list((tmp_path / "new").iterdir()) == []
@@ -60,7 +73,9 @@ def test_a_lock_that_is_about_to_be_freed_is_waited_for(tmp_path: Path) -> None:
     def second() -> None:
         with locked(output, patience=300):
             order.append("second")
-            assert is_held(tmp_path / ".out.pt.lock")  # of the new file, not of the one that the first has removed
+            assert is_held(
+                tmp_path / ".out.pt.lock"
+            )  # of the new file, not of the one that the first has removed
 
     with locked(output):
         thread = threading.Thread(target=second)
@@ -79,7 +94,9 @@ def test_an_error_frees_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", "out[1]"])
 @pytest.mark.parametrize("whole", [whole_file, whole_directory])
-def test_remains_of_killed_writers_are_removed(tmp_path: Path, whole: Callable[[Path], object], name: str) -> None:
+def test_remains_of_killed_writers_are_removed(
+    tmp_path: Path, whole: Callable[[Path], object], name: str
+) -> None:
     (tmp_path / f".{name}.1.part").write_text("half")
     (tmp_path / f".{name}.2.part").mkdir()
     (tmp_path / f".{name}.2.part" / "half").write_text("half")
@@ -94,4 +111,8 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with whole_directory(tmp_path / "above" / "out") as folder:
             (folder / content).write_text(content)
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["above", "above/out", "above/out/new"]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
+        "above",
+        "above/out",
+        "above/out/new",
+    ]

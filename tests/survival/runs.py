@@ -16,11 +16,20 @@ import psutil
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 RESUME = (sys.executable, "-m", "brnf.workflow.resume", "--")
-CALL = ("--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2", "--configfile", str(ROOT / "config" / "tiny.yaml"))
+CALL = (
+    "--snakefile",
+    str(ROOT / "workflow" / "Snakefile"),
+    "--cores",
+    "2",
+    "--configfile",
+    str(ROOT / "config" / "tiny.yaml"),
+)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 NO_OUTPUT = ("logs", "benchmarks")
 UNDECLARED = (".checkpoint.pt", ".part", ".files.csv")
-"""Ends of files beside outputs: states of trainings, half-written files, and what the index remembers of times."""
+"""Ends of files beside outputs: states of trainings, half-written files, and what the index
+remembers of times.
+"""
 PATIENCE = 600.0
 
 
@@ -43,7 +52,9 @@ class Job:
         return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
 
     def lost(self, end: float) -> float:
-        """Return the seconds of its work, at this time of the clock, since its start or since its state was last kept."""
+        """Return the seconds of its work, at this time of the clock, since its start or since its
+        state was last kept.
+        """
         kept = self.checkpoint is not None and self.checkpoint.exists()
         since = self.checkpoint.stat().st_mtime if kept and self.checkpoint else 0.0
         return max(0.0, end - max(since, self.process.create_time()))
@@ -70,7 +81,13 @@ class TinyRun:
         words = [*call, *CALL, "--config", *self.settings, "--", *self.targets]
         with (self.folder / "said.txt").open("a") as said:
             self.controller = subprocess.Popen(
-                words, cwd=self.folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                words,
+                cwd=self.folder,
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
             )
         atexit.register(_end, self.controller)
 
@@ -99,7 +116,9 @@ class TinyRun:
                 stage = next((word for word in words if word.startswith("brnf.stages.")), None)
                 if stage is not None and Path(process.cwd()) == self.folder.resolve():
                     process.create_time()  # which psutil remembers after its end
-                    found.append(Job(process, stage.removeprefix("brnf.stages."), self._checkpoint(words)))
+                    found.append(
+                        Job(process, stage.removeprefix("brnf.stages."), self._checkpoint(words))
+                    )
             except psutil.Error:
                 continue
         return found
@@ -108,7 +127,9 @@ class TinyRun:
         """Return where a job would keep its state."""
         if not any(word.startswith("brnf.stages.train_") for word in words):
             return None
-        output = self.folder / next(after for flag, after in pairwise(words) if flag in ("--flow", "--network"))
+        output = self.folder / next(
+            after for flag, after in pairwise(words) if flag in ("--flow", "--network")
+        )
         return output.with_name(f"{output.stem}.checkpoint.pt")
 
     def wait_until(self, condition: Callable[[], bool], pause: float = 0.2) -> bool:
@@ -125,11 +146,15 @@ class TinyRun:
         (os.killpg if whole_group else os.kill)(self.controller.pid, number)
 
     def outputs(self) -> dict[str, Path]:
-        """Return all files that stand under the final name of an output, or inside an output folder."""
+        """Return all files that stand under the final name of an output, or inside an output
+        folder.
+        """
         found = {}
         for path in sorted((self.folder / "results").rglob("*")):
             inside = path.relative_to(self.folder)
-            hidden = any(part.startswith(".") for part in inside.parts) or path.name.endswith(UNDECLARED)
+            hidden = any(part.startswith(".") for part in inside.parts) or path.name.endswith(
+                UNDECLARED
+            )
             if path.is_file() and not hidden and not set(inside.parts) & set(NO_OUTPUT):
                 found[str(inside)] = path
         return found
@@ -150,7 +175,9 @@ def differences(run: TinyRun, reference: TinyRun, complete: bool) -> list[str]:
         complete: whether all outputs must be there.
     """
     found, expected = run.outputs(), reference.outputs()
-    wrong = [name for name in found if name not in expected or not _equal(found[name], expected[name])]
+    wrong = [
+        name for name in found if name not in expected or not _equal(found[name], expected[name])
+    ]
     return wrong + (sorted(set(expected) - set(found)) if complete else [])
 
 

@@ -1,4 +1,6 @@
-"""Kill the tiny run at random moments, go on, and compare with an unbroken run to the byte: `make test-survival`."""
+"""Kill the tiny run at random moments, go on, and compare with an unbroken run to the byte: `make
+test-survival`.
+"""
 
 import random
 import shutil
@@ -19,9 +21,9 @@ from trainings import STAGES, survive_training
 KINDS = ("kill controller", "kill group")
 ENDS = ("terminate controller", "terminate group")
 HUNG_AFTER = 180.0
-"""Seconds for Snakemake to end after SIGTERM, its last jobs included. Its handler waits for a lock that
-the very thread which it interrupts may hold (snakemake 9.27, ``exit_gracefully``): then it hangs, and
-what is left to a user is SIGKILL and ``make resume``."""
+"""Seconds for Snakemake to end after SIGTERM, its last jobs included. Its handler waits for a lock
+that the very thread which it interrupts may hold (snakemake 9.27, ``exit_gracefully``): then it
+hangs, and what is left to a user is SIGKILL and ``make resume``."""
 EVERY_STEP = "checkpoint_seconds=0"
 NETWORK = "results/tiny/brnf/seed0/network/network.pt"
 HEAD = ("run", "moment", "kind", "running jobs", "lost", "outputs", "result")
@@ -33,7 +35,9 @@ class Options:
     """What to try."""
 
     moments: int = 20
-    """Random moments of SIGKILL, half of them at the controller alone, half at the whole process group."""
+    """Random moments of SIGKILL, half of them at the controller alone, half at the whole process
+    group.
+    """
     per_run: int = 5
     """Moments in one run."""
     trainings: tuple[str, ...] = STAGES
@@ -73,12 +77,22 @@ class Moment:
         stages = ", ".join(sorted(job.stage for job in self.jobs)) or "none"
         numbers = f"{self.lost:.1f} s", f"{self.whole} whole"
         kind = f"{self.kind}, hung" if self.hung else self.kind
-        return str(run), f"{self.after:.1f} s", kind, stages, *numbers, "FAILED" if self.faults else "equal"
+        return (
+            str(run),
+            f"{self.after:.1f} s",
+            kind,
+            stages,
+            *numbers,
+            "FAILED" if self.faults else "equal",
+        )
 
 
 def show(words: tuple[str, ...]) -> None:
     """Print a line of the tally."""
-    print("  ".join(word.ljust(width) for word, width in zip(words, WIDTHS, strict=True)).rstrip(), flush=True)
+    print(
+        "  ".join(word.ljust(width) for word, width in zip(words, WIDTHS, strict=True)).rstrip(),
+        flush=True,
+    )
 
 
 def told(faults: list[str]) -> list[str]:
@@ -89,7 +103,9 @@ def told(faults: list[str]) -> list[str]:
 
 
 def strike(run: TinyRun, kind: str) -> Moment:
-    """Send a signal and look at once whether an output stands half written under its final name; what is lost is known later."""
+    """Send a signal and look at once whether an output stands half written under its final name;
+    what is lost is known later.
+    """
     moment = Moment(kind, run.jobs())
     run.signal(signal.SIGKILL if kind in KINDS else signal.SIGTERM, kind.endswith("group"))
     moment.struck = time.time()
@@ -107,7 +123,9 @@ def settle(moment: Moment, run: TinyRun) -> None:
         moment.lost = sum(job.lost(time.time()) for job in moment.jobs)
 
 
-def broken_run(run: TinyRun, reference: TinyRun, seconds: float, kinds: list[str], moments: random.Random) -> list[Moment]:
+def broken_run(
+    run: TinyRun, reference: TinyRun, seconds: float, kinds: list[str], moments: random.Random
+) -> list[Moment]:
     """Take a run to its end through several signals.
 
     Arguments:
@@ -120,7 +138,11 @@ def broken_run(run: TinyRun, reference: TinyRun, seconds: float, kinds: list[str
     marks = sorted(moments.uniform(0, 0.9 * seconds) for _ in kinds)
     found: list[Moment] = []
     run.start()
-    for gap, kind in zip([mark - before for mark, before in zip(marks, [0.0, *marks], strict=False)], kinds, strict=True):
+    for gap, kind in zip(
+        [mark - before for mark, before in zip(marks, [0.0, *marks], strict=False)],
+        kinds,
+        strict=True,
+    ):
         old = {job.process.pid for moment in found for job in moment.jobs}
         run.wait_until(lambda old=old: any(job.process.pid not in old for job in run.jobs()))
         due = time.monotonic() + gap
@@ -136,23 +158,35 @@ def broken_run(run: TinyRun, reference: TinyRun, seconds: float, kinds: list[str
             run.finish()
         moment.faults = differences(run, reference, complete=False)
         moment.whole = len(run.outputs())
-        if kind in ENDS and not moment.hung and any((run.folder / ".snakemake" / "locks").glob("*.lock")):
+        if (
+            kind in ENDS
+            and not moment.hung
+            and any((run.folder / ".snakemake" / "locks").glob("*.lock"))
+        ):
             moment.faults.append("a lock was left")
         # After SIGTERM the ordinary call must go on.
         run.start(RESUME if kind in KINDS or moment.hung else SNAKEMAKE)
         settle(moment, run)
         found.append(moment)
     status = run.finish()
-    wrong = [f"exit status {status}: {run.said()[-500:]}"] if status else differences(run, reference, complete=True)
+    wrong = (
+        [f"exit status {status}: {run.said()[-500:]}"]
+        if status
+        else differences(run, reference, complete=True)
+    )
     for moment in found:
         moment.faults += wrong
     return found
 
 
 def another_lambda(folder: Path, reference: TinyRun) -> list[str]:
-    """Kill the BRNF training after a checkpoint, change lambda, go on; return what differs from a run that was never killed."""
+    """Kill the BRNF training after a checkpoint, change lambda, go on; return what differs from a
+    run that was never killed.
+    """
     other = (*reference.settings, "brnf={lambda_cal: 1}")
-    runs = [TinyRun(folder / name, reference.settings, [NETWORK]) for name in ("never killed", "killed")]
+    runs = [
+        TinyRun(folder / name, reference.settings, [NETWORK]) for name in ("never killed", "killed")
+    ]
     for run in runs:
         shutil.copytree(reference.folder, run.folder, symlinks=True)
     fresh, killed = runs
@@ -203,14 +237,19 @@ def main(options: Options) -> None:
             number += 1
             chosen = waiting[: options.per_run] + (ends if len(waiting) <= options.per_run else [])
             run = TinyRun(folder / f"run{number}", settings)
-            for moment in broken_run(run, reference, seconds, moments.sample(chosen, len(chosen)), moments):
+            for moment in broken_run(
+                run, reference, seconds, moments.sample(chosen, len(chosen)), moments
+            ):
                 show(moment.row(number))
                 (waiting if moment.kind in KINDS else ends).remove(moment.kind)
                 results.append(told(moment.faults))
             shutil.rmtree(run.folder)
         print("\nkilled, lambda changed, resumed: ", end="", flush=True)
         results.append(told(another_lambda(folder, reference)))
-        print("FAILED" if results[-1] else "the network of a run that was never killed, to the byte", flush=True)
+        print(
+            "FAILED" if results[-1] else "the network of a run that was never killed, to the byte",
+            flush=True,
+        )
         for stage in options.trainings:
             line, faults = survive_training(stage, reference.folder, folder / stage, moments)
             print(line, flush=True)

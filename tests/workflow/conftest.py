@@ -33,10 +33,16 @@ class Workflow:
             return {}
         table = re.search(r"^job +count\n[- ]+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
         assert table, output
-        return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE) if rule != "all"}
+        return {
+            rule: int(count)
+            for rule, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE)
+            if rule != "all"
+        }
 
     def pretend_index(self, name: str, splits: dict[str, int], scenes: bool = True) -> None:
-        """Write an index with as many shards of each split as told, so that a dry run sees what follows it."""
+        """Write an index with as many shards of each split as told, so that a dry run sees what
+        follows it.
+        """
         if scenes:
             (self.folder / "results" / name / "data").mkdir(parents=True)
         index = self.folder / "results" / name / "index"
@@ -62,7 +68,9 @@ def workflow(tmp_path: Path, snakemake: ForkedSnakemake) -> Workflow:
 
 
 @pytest.fixture(scope="module")
-def lasting_workflow(tmp_path_factory: pytest.TempPathFactory, snakemake: ForkedSnakemake) -> Workflow:
+def lasting_workflow(
+    tmp_path_factory: pytest.TempPathFactory, snakemake: ForkedSnakemake
+) -> Workflow:
     return Workflow(tmp_path_factory.mktemp("workflow"), snakemake)
 
 

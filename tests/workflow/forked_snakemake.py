@@ -1,7 +1,8 @@
 """Snakemake, loaded once and forked for each command line.
 
-Each run is Snakemake's own command line in a process of its own; only the time of its imports is saved, so that hundreds of dry runs
-are affordable. Reads one request a line from the standard input, answers with one line each, ends at an empty one.
+Each run is Snakemake's own command line in a process of its own; only the time of its imports is
+saved, so that hundreds of dry runs are affordable. Reads one request a line from the standard
+input, answers with one line each, ends at an empty one.
 """
 
 import contextlib
@@ -23,18 +24,24 @@ class ForkedSnakemake:
     """Run command lines in forks of one process.
 
     Arguments:
-        package: also load this project's package and hash its modules beforehand; not for copies of the sources elsewhere.
+        package: also load this project's package and hash its modules beforehand; not for copies of
+            the sources elsewhere.
     """
 
     def __init__(self, package: bool = True) -> None:
         words = [sys.executable, __file__, *(["package"] if package else [])]
-        self._server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._server = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._owed = 0
 
     def __call__(self, folder: Path, *words: str, snakefile: Path = SNAKEFILE) -> tuple[int, str]:
         """Run Snakemake in a folder and return its exit status and what it prints."""
         assert self._server.stdin and self._server.stdout
-        request = {"folder": str(folder), "words": ["--snakefile", str(snakefile), "--cores", "2", *words]}
+        request = {
+            "folder": str(folder),
+            "words": ["--snakefile", str(snakefile), "--cores", "2", *words],
+        }
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         self._owed += 1
@@ -52,7 +59,8 @@ class ForkedSnakemake:
     def close(self) -> None:
         """End the process.
 
-        It is told to end: a closed pipe would not tell it while a loading process that this one has forked still holds the pipe too.
+        It is told to end: a closed pipe would not tell it while a loading process that this one has
+            forked still holds the pipe too.
         """
         assert self._server.stdin
         try:
@@ -100,7 +108,10 @@ def main() -> None:
                 _become_snakemake(output.fileno(), request["folder"], request["words"])
             _, status = os.waitpid(child, 0)
             output.seek(0)
-            print(json.dumps({"status": os.waitstatus_to_exitcode(status), "output": output.read()}), flush=True)
+            print(
+                json.dumps({"status": os.waitstatus_to_exitcode(status), "output": output.read()}),
+                flush=True,
+            )
 
 
 def _become_snakemake(output: int, folder: str, words: list[str]) -> None:

@@ -1,6 +1,8 @@
-"""What a change reruns, written down by hand, apart from the code that decides it. Prints ``docs/invalidation.md``.
+"""What a change reruns, written down by hand, apart from the code that decides it. Prints
+``docs/invalidation.md``.
 
-A job is called by its rule and its wildcards, without shard and seed: ``denoise_seeds brnf``, ``evaluate base seeds``, ``draw curves``.
+A job is called by its rule and its wildcards, without shard and seed: ``denoise_seeds brnf``,
+``evaluate base seeds``, ``draw curves``.
 """
 
 import fnmatch
@@ -53,7 +55,14 @@ file, taken at each call where its size, its time of change or its inode is anot
 """
 
 MODELS = ("base", "brnf")
-PRODUCTS = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels", "segmentation")
+PRODUCTS = (
+    "cam_classifier",
+    "cam_prototype",
+    "seeds",
+    "seeds_bsdnf",
+    "pseudo_labels",
+    "segmentation",
+)
 
 FOLLOWING = """
 render_scenes -> index_images
@@ -96,10 +105,24 @@ ORDER = [
 ]
 """Rules as the table lists them."""
 
-SHARDED = ("compute_cams", "store_pixels", "denoise_seeds", "make_pseudo_labels", "predict_segmentation")
+SHARDED = (
+    "compute_cams",
+    "store_pixels",
+    "denoise_seeds",
+    "make_pseudo_labels",
+    "predict_segmentation",
+)
 """Rules with a job for each of the two shards."""
 
-COMPANION = ("train_base base", "compute_cams base", "evaluate base cam_classifier", "tabulate", "draw scores", "draw bias", "draw curves")
+COMPANION = (
+    "train_base base",
+    "compute_cams base",
+    "evaluate base cam_classifier",
+    "tabulate",
+    "draw scores",
+    "draw bias",
+    "draw curves",
+)
 """Jobs of ``tiny-inseparable`` beside its configuration; the report is shared."""
 
 BOTH_TRAININGS = "train_base base; train_brnf brnf"
@@ -131,19 +154,28 @@ EFFECTS: dict[str, str | None] = {
     "evaluate.thresholds evaluate.recall": "evaluate MODEL PRODUCT",
     "figures.*": "draw examples",
 }
-"""Patterns of keys, the first that fits counts -> jobs that read them, beside the record ``config.yaml``; None: not even that.
+"""Patterns of keys, the first that fits counts -> jobs that read them, beside the record
+``config.yaml``; None: not even that.
 
-Empty where another key makes one meaningless: epochs beside steps, detached sides of a frozen backbone,
-settings of the Gaussian baselines beside the flow, of the 256-channel head beside the sum of
-convolutions, of other bases beside SIPE, of the random walk beside the CRF.
+Empty where another key makes one meaningless: epochs beside steps, detached sides of a frozen
+backbone, settings of the Gaussian baselines beside the flow, of the 256-channel head beside the sum
+of convolutions, of other bases beside SIPE, of the random walk beside the CRF.
 """
 
 
 def jobs_of(text: str) -> list[str]:
     """Fill ``MODEL``, ``PRODUCT`` and ``FIGURE`` into jobs that are separated by semicolons."""
     found = [part.strip() for part in text.split(";") if part.strip()]
-    for word, values in (("MODEL", MODELS), ("PRODUCT", PRODUCTS), ("FIGURE", ("examples", "scores", "bias", "curves"))):
-        found = [job.replace(word, value) for job in found for value in (values if word in job else ("",))]
+    for word, values in (
+        ("MODEL", MODELS),
+        ("PRODUCT", PRODUCTS),
+        ("FIGURE", ("examples", "scores", "bias", "curves")),
+    ):
+        found = [
+            job.replace(word, value)
+            for job in found
+            for value in (values if word in job else ("",))
+        ]
     return found
 
 
@@ -168,7 +200,11 @@ def closure(direct: Iterable[str], known: set[str] | None = None) -> set[str]:
     waiting = {job for job in direct if known is None or job in known}
     while waiting:
         found |= waiting
-        waiting = {after for before, after in pairs if before in waiting and (known is None or after in known)} - found
+        waiting = {
+            after
+            for before, after in pairs
+            if before in waiting and (known is None or after in known)
+        } - found
     return found
 
 
@@ -181,7 +217,9 @@ def direct(key: str) -> list[str] | None:
 
 
 def expected(jobs: Iterable[str] | None) -> Counter[str]:
-    """Return how many jobs of each kind rerun in the tiny experiment and its companion when some jobs do."""
+    """Return how many jobs of each kind rerun in the tiny experiment and its companion when some
+    jobs do.
+    """
     if jobs is None:
         return Counter()
     jobs = list(jobs)
@@ -198,11 +236,26 @@ def planned(output: str) -> Counter[str]:
 
     def add() -> None:
         if rule and rule != "all":
-            found[" ".join([rule, *(wildcards[key] for key in ("model", "product", "figure") if key in wildcards)])] += 1
+            found[
+                " ".join(
+                    [
+                        rule,
+                        *(
+                            wildcards[key]
+                            for key in ("model", "product", "figure")
+                            if key in wildcards
+                        ),
+                    ]
+                )
+            ] += 1
 
     for line in output.splitlines():
         words = line.split()
-        if len(words) == 2 and words[0] in ("rule", "checkpoint", "localrule", "localcheckpoint") and words[1].endswith(":"):
+        if (
+            len(words) == 2
+            and words[0] in ("rule", "checkpoint", "localrule", "localcheckpoint")
+            and words[1].endswith(":")
+        ):
             add()
             rule, wildcards = words[1][:-1], {}
         elif words[:1] == ["wildcards:"]:
@@ -244,7 +297,9 @@ BY_HAND = {
     "scenes.*": "everything",
     "shards": "the index and all that is cut into shards, which is everything but the training of the base",
 }
-"""Keys that change which jobs there are, or that act through the index, whose lists decide what follows."""
+"""Keys that change which jobs there are, or that act through the index, whose lists decide what
+follows.
+"""
 
 
 def by_hand(key: str) -> bool:
@@ -308,7 +363,9 @@ def changed(key: str, value: Any, part: dict[str, Any]) -> Any:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """Return a configuration that holds one key; another network cannot have the weights of the first."""
+    """Return a configuration that holds one key; another network cannot have the weights of the
+    first.
+    """
     for part in reversed(key.split(".")):
         value = {part: value}
     for weights, network in WEIGHTS_OF.items():
@@ -319,17 +376,30 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 def page() -> str:
     """Return the page of the documentation."""
-    lines = [INTRODUCTION, "| key | read by | what runs again in `config/tiny.yaml` |", "|---|---|---|"]
+    lines = [
+        INTRODUCTION,
+        "| key | read by | what runs again in `config/tiny.yaml` |",
+        "|---|---|---|",
+    ]
     for patterns in EFFECTS:
         key = patterns.split()[0].replace("*", "x")
         read = direct(key)
         counts: Counter[str] = Counter()
         for job, count in expected(read).items():
             counts[job.split()[0]] += count
-        words = ", ".join(f"{rule} {count}" for rule, count in sorted(counts.items(), key=lambda item: ORDER.index(item[0])))
+        words = ", ".join(
+            f"{rule} {count}"
+            for rule, count in sorted(counts.items(), key=lambda item: ORDER.index(item[0]))
+        )
         names = " ".join(f"`{pattern}`" for pattern in patterns.split())
         lines.append(f"| {names} | {_readers(read)} | {words or 'nothing'} |")
-    lines += ["", "These keys change which jobs there are, or act through the index:", "", "| key | what runs again |", "|---|---|"]
+    lines += [
+        "",
+        "These keys change which jobs there are, or act through the index:",
+        "",
+        "| key | what runs again |",
+        "|---|---|",
+    ]
     lines += [f"| `{pattern}` | {text} |" for pattern, text in BY_HAND.items()]
     return "\n".join(lines) + "\n"
 
@@ -341,7 +411,9 @@ def _readers(jobs: list[str] | None) -> str:
         rule, *rest = job.split()
         if rule != "write_config":
             models.setdefault(rule, set()).update(rest[:1] if rest[:1] != ["examples"] else ())
-    return ", ".join(f"`{rule}`{f' ({min(found)})' if len(found) == 1 else ''}" for rule, found in models.items())
+    return ", ".join(
+        f"`{rule}`{f' ({min(found)})' if len(found) == 1 else ''}" for rule, found in models.items()
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What a change of the data reruns, and no other: real runs on a table of own images. Run by ``make test-invalidation``."""
+"""What a change of the data reruns, and no other: real runs on a table of own images. Run by ``make
+test-invalidation``.
+"""
 
 import os
 import subprocess
@@ -60,12 +62,17 @@ class Table:
         truth = np.zeros((64, 64), np.uint8)
         truth[8:40, left : left + 32] = 1 + ["blue", "red"].index(self.images[name])
         noise = np.random.default_rng(left).integers(0, 20, (64, 64, 3))
-        Image.fromarray(np.asarray(COLOURS[truth] + noise, np.uint8)).save(self.data / f"{name}.png")
+        Image.fromarray(np.asarray(COLOURS[truth] + noise, np.uint8)).save(
+            self.data / f"{name}.png"
+        )
         Image.fromarray(truth).save(self.data / f"{name}-mask.png")
 
     def write(self) -> None:
         """Write the table."""
-        rows = [f"{name}.png,{label},{name}-mask.png,{name.rstrip('0123456789')}" for name, label in self.images.items()]
+        rows = [
+            f"{name}.png,{label},{name}-mask.png,{name.rstrip('0123456789')}"
+            for name, label in self.images.items()
+        ]
         (self.data / "table.csv").write_text("\n".join(["image,labels,mask,split", *rows]) + "\n")
 
     def run(self) -> dict[str, int]:
@@ -77,12 +84,32 @@ class Table:
             "products": ["cam_classifier", "pseudo_labels", "segmentation"],
             "evaluate": {"val_products": ["cam_classifier"]},
             "companions": {},
-            "dataset": {"kind": "table", "table": f"{self.data.name}/table.csv", "train": "train", "seeds": "train", "val": "val"},
+            "dataset": {
+                "kind": "table",
+                "table": f"{self.data.name}/table.csv",
+                "train": "train",
+                "seeds": "train",
+                "val": "val",
+            },
         }
         del settings["scenes"]
         (self.folder / "own.yaml").write_text(yaml.safe_dump(settings))
-        words = ["--snakefile", str(SNAKEFILE), "--cores", "2", "--quiet", "host", "--configfile", "own.yaml"]
-        done = subprocess.run([sys.executable, "-m", "snakemake", *words], cwd=self.folder, capture_output=True, text=True)
+        words = [
+            "--snakefile",
+            str(SNAKEFILE),
+            "--cores",
+            "2",
+            "--quiet",
+            "host",
+            "--configfile",
+            "own.yaml",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *words],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+        )
         output = done.stdout + done.stderr
         assert done.returncode == 0, output
         return dict(planned(output))
@@ -96,7 +123,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 
 def change_mask(name: str) -> Callable[[Table], None]:
-    return lambda table: Image.fromarray(np.full((64, 64), 1, np.uint8)).save(table.data / f"{name}-mask.png")
+    return lambda table: Image.fromarray(np.full((64, 64), 1, np.uint8)).save(
+        table.data / f"{name}-mask.png"
+    )
 
 
 def touch_everything(table: Table) -> None:
@@ -113,18 +142,34 @@ def move(table: Table) -> None:
     [
         pytest.param(lambda table: None, {}, id="nothing"),
         pytest.param(touch_everything, {}, id="all files touched"),
-        pytest.param(change_mask("val1"), {"index_images": 1, **UNSEEN}, id="a mask of an evaluation image"),
+        pytest.param(
+            change_mask("val1"), {"index_images": 1, **UNSEEN}, id="a mask of an evaluation image"
+        ),
         pytest.param(
             change_mask("train1"),
-            {"index_images": 1, "evaluate base cam_classifier": 1, "evaluate base pseudo_labels": 1, "draw examples": 1, **REPORTED},
+            {
+                "index_images": 1,
+                "evaluate base cam_classifier": 1,
+                "evaluate base pseudo_labels": 1,
+                "draw examples": 1,
+                **REPORTED,
+            },
             id="a mask of a training image",
         ),
         pytest.param(lambda table: table.add("val6"), ONE_SHARD, id="an evaluation image more"),
-        pytest.param(move, {"index_images": 1, "write_config": 1, "report": 1}, id="the data set moved"),
-        pytest.param(lambda table: table.add("train8"), {"index_images": 1, **TRAINED}, id="a training image more"),
+        pytest.param(
+            move, {"index_images": 1, "write_config": 1, "report": 1}, id="the data set moved"
+        ),
+        pytest.param(
+            lambda table: table.add("train8"),
+            {"index_images": 1, **TRAINED},
+            id="a training image more",
+        ),
     ],
 )
-def test_a_change_of_the_data_reruns_what_reads_it(table: Table, change: Callable[[Table], None], jobs: dict[str, int]) -> None:
+def test_a_change_of_the_data_reruns_what_reads_it(
+    table: Table, change: Callable[[Table], None], jobs: dict[str, int]
+) -> None:
     change(table)
     assert Counter(table.run()) == Counter(jobs)
 

@@ -1,4 +1,5 @@
-"""What a change of a key, a module or the data reruns, and no other: told by Snakemake itself over finished runs.
+"""What a change of a key, a module or the data reruns, and no other: told by Snakemake itself over
+finished runs.
 
 Run by ``make test-invalidation``.
 """
@@ -18,7 +19,17 @@ from typing import Any
 import pytest
 import yaml
 from forked_snakemake import SNAKEFILE, ForkedSnakemake, forked_snakemake
-from invalidation import ALL_JOBS, MODELS, PRODUCTS, by_hand, changed, direct, expected, nested, planned
+from invalidation import (
+    ALL_JOBS,
+    MODELS,
+    PRODUCTS,
+    by_hand,
+    changed,
+    direct,
+    expected,
+    nested,
+    planned,
+)
 
 from brnf.config.experiment import read_experiments
 from brnf.config.schema import leaves, load_schema
@@ -33,9 +44,14 @@ REACHED = {stage: reached_modules(f"brnf.stages.{stage}") for stage in SOURCES}
 MODULES = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "brnf").rglob("*.py"))]
 STAGES_OF = {
     module: frozenset(stage for stage in SOURCES if name in REACHED[stage])
-    for module, name in ((path, path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")) for path in MODULES)
+    for module, name in (
+        (path, path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        for path in MODULES
+    )
 }
-"""Module -> the stages that reach it; ``test_workflow_invalidation.py`` compares them with what Python loads."""
+"""Module -> the stages that reach it; ``test_workflow_invalidation.py`` compares them with what
+Python loads.
+"""
 TEMPLATE = "brnf/evaluate/report.html.j2"
 EDITED = [*{stages: module for module, stages in STAGES_OF.items()}.values(), TEMPLATE]
 """One module for each set of stages."""
@@ -56,7 +72,9 @@ def run_for_real(folder: Path, *words: str) -> str:
         "--configfile",
         str(TINY),
     ]
-    done = subprocess.run([*command, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [*command, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -89,12 +107,21 @@ def bare_snakemakes() -> Iterator[SimpleQueue[ForkedSnakemake]]:
         yield waiting
 
 
-def dry_run(snakemakes: SimpleQueue[ForkedSnakemake], folder: Path, *words: str, root: Path = ROOT) -> Counter[str]:
+def dry_run(
+    snakemakes: SimpleQueue[ForkedSnakemake], folder: Path, *words: str, root: Path = ROOT
+) -> Counter[str]:
     """Return the jobs that a dry run plans."""
     run = snakemakes.get()
     try:
         status, output = run(
-            folder, "--configfile", str(TINY), "--dry-run", "--quiet", "host", *words, snakefile=root / "workflow" / "Snakefile"
+            folder,
+            "--configfile",
+            str(TINY),
+            "--dry-run",
+            "--quiet",
+            "host",
+            *words,
+            snakefile=root / "workflow" / "Snakefile",
         )
     finally:
         snakemakes.put(run)
@@ -102,7 +129,9 @@ def dry_run(snakemakes: SimpleQueue[ForkedSnakemake], folder: Path, *words: str,
     return planned(output)
 
 
-def in_parallel(function: Callable[[str], Counter[str]], names: list[str]) -> dict[str, Counter[str]]:
+def in_parallel(
+    function: Callable[[str], Counter[str]], names: list[str]
+) -> dict[str, Counter[str]]:
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(function, names), strict=True))
 
@@ -127,22 +156,35 @@ def test_nothing_is_to_be_done(folder: Path, snakemakes: SimpleQueue[ForkedSnake
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_reruns_what_reads_it_and_what_follows(plans: dict[str, Counter[str]], key: str) -> None:
+def test_a_key_reruns_what_reads_it_and_what_follows(
+    plans: dict[str, Counter[str]], key: str
+) -> None:
     assert plans[key] == expected(direct(key))
 
 
 def copy_of_sources(folder: Path) -> Path:
-    """Copy package and workflow as a fresh checkout would write them, all files newer than any result."""
+    """Copy package and workflow as a fresh checkout would write them, all files newer than any
+    result.
+    """
     for name in ("brnf", "workflow", "config"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            copy_function=shutil.copyfile,
+        )
     return folder
 
 
-def test_sources_checked_out_anew_rerun_nothing(folder: Path, bare_snakemakes: SimpleQueue[ForkedSnakemake], tmp_path: Path) -> None:
+def test_sources_checked_out_anew_rerun_nothing(
+    folder: Path, bare_snakemakes: SimpleQueue[ForkedSnakemake], tmp_path: Path
+) -> None:
     assert dry_run(bare_snakemakes, folder, root=copy_of_sources(tmp_path)) == Counter()
 
 
-def test_comments_and_docstrings_rerun_nothing(folder: Path, bare_snakemakes: SimpleQueue[ForkedSnakemake], tmp_path: Path) -> None:
+def test_comments_and_docstrings_rerun_nothing(
+    folder: Path, bare_snakemakes: SimpleQueue[ForkedSnakemake], tmp_path: Path
+) -> None:
     root = copy_of_sources(tmp_path)
     for module in MODULES:
         path = root / module
@@ -150,7 +192,17 @@ def test_comments_and_docstrings_rerun_nothing(folder: Path, bare_snakemakes: Si
         docstring = ast.parse(text).body[0]
         assert isinstance(docstring, ast.Expr) and docstring.end_lineno
         lines = text.splitlines()[docstring.end_lineno :]
-        path.write_text("\n".join(['"""Other words, that name report.html.j2 among others."""', "# A remark.", "", *lines, "# The end."]))
+        path.write_text(
+            "\n".join(
+                [
+                    '"""Other words, that name report.html.j2 among others."""',
+                    "# A remark.",
+                    "",
+                    *lines,
+                    "# The end.",
+                ]
+            )
+        )
     for path in (root / "workflow").rglob("*.smk"):
         path.write_text(path.read_text() + "\n# A remark.\n")
     assert dry_run(bare_snakemakes, folder, root=root) == Counter()
@@ -163,7 +215,9 @@ def jobs_of_stage(stage: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def plans_of_modules(
-    folder: Path, bare_snakemakes: SimpleQueue[ForkedSnakemake], tmp_path_factory: pytest.TempPathFactory
+    folder: Path,
+    bare_snakemakes: SimpleQueue[ForkedSnakemake],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Counter[str]]:
     """Return what Snakemake plans after an edit of each module."""
     roots: SimpleQueue[Path] = SimpleQueue()
@@ -185,13 +239,23 @@ def plans_of_modules(
 
 
 @pytest.mark.parametrize("module", EDITED)
-def test_a_module_reruns_the_stages_that_load_it_and_what_follows(plans_of_modules: dict[str, Counter[str]], module: str) -> None:
+def test_a_module_reruns_the_stages_that_load_it_and_what_follows(
+    plans_of_modules: dict[str, Counter[str]], module: str
+) -> None:
     stages = {"report"} if module == TEMPLATE else STAGES_OF[module]
     if stages & {"render_scenes", "index_images"}:
-        hidden = {"render_scenes": 2, "index_images": 2} if "render_scenes" in stages else {"index_images": 2}
-        assert {job: count for job, count in plans_of_modules[module].items() if job in hidden} == hidden
+        hidden = (
+            {"render_scenes": 2, "index_images": 2}
+            if "render_scenes" in stages
+            else {"index_images": 2}
+        )
+        assert {
+            job: count for job, count in plans_of_modules[module].items() if job in hidden
+        } == hidden
     else:
-        assert plans_of_modules[module] == expected(job for stage in stages for job in jobs_of_stage(stage))
+        assert plans_of_modules[module] == expected(
+            job for stage in stages for job in jobs_of_stage(stage)
+        )
 
 
 TABLES = {"tabulate": 1, "draw scores": 1, "draw bias": 1, "report": 1}
@@ -206,10 +270,22 @@ def everything() -> Counter[str]:
 @pytest.mark.parametrize(
     ("words", "jobs"),
     [
-        (["seeds=[0, 1]"], everything() - Counter(["draw examples"])),  # which are of the first seed
-        (["models=[base]"], {"write_config": 1, **TABLES, "draw curves": 1, "draw examples": 1}),  # the companion has its own models
-        (["products=[cam_classifier, seeds]"], {"write_config": 1, **TABLES, "draw curves": 1, "draw examples": 1}),
-        (["model_products={base: [cam_classifier]}"], {**RECORDS, **TABLES, "draw curves": 1, "draw examples": 1}),
+        (
+            ["seeds=[0, 1]"],
+            everything() - Counter(["draw examples"]),
+        ),  # which are of the first seed
+        (
+            ["models=[base]"],
+            {"write_config": 1, **TABLES, "draw curves": 1, "draw examples": 1},
+        ),  # the companion has its own models
+        (
+            ["products=[cam_classifier, seeds]"],
+            {"write_config": 1, **TABLES, "draw curves": 1, "draw examples": 1},
+        ),
+        (
+            ["model_products={base: [cam_classifier]}"],
+            {**RECORDS, **TABLES, "draw curves": 1, "draw examples": 1},
+        ),
         (["variants={other: {ccnf: false}}"], {**RECORDS, "report": 1}),
         (["companions=null"], {"report": 1}),
         (
@@ -224,7 +300,11 @@ def everything() -> Counter[str]:
                 "make_pseudo_labels brnf": 2,
                 "train_segmentation brnf": 1,
                 "predict_segmentation brnf": 2,
-                **{f"evaluate brnf {product}": 1 for product in PRODUCTS if product != "seeds_bsdnf"},
+                **{
+                    f"evaluate brnf {product}": 1
+                    for product in PRODUCTS
+                    if product != "seeds_bsdnf"
+                },
             },
         ),
         (
@@ -247,12 +327,32 @@ def everything() -> Counter[str]:
                 {
                     f"{rule} {model}": 2
                     for model in MODELS
-                    for rule in ("compute_cams", "store_pixels", "denoise_seeds", "make_pseudo_labels")
+                    for rule in (
+                        "compute_cams",
+                        "store_pixels",
+                        "denoise_seeds",
+                        "make_pseudo_labels",
+                    )
                 }
             )
-            + Counter({f"evaluate {model} {product}": 1 for model in MODELS for product in PRODUCTS if product != "segmentation"})
+            + Counter(
+                {
+                    f"evaluate {model} {product}": 1
+                    for model in MODELS
+                    for product in PRODUCTS
+                    if product != "segmentation"
+                }
+            )
             + Counter({**RECORDS, **TABLES, "draw examples": 1})
-            + Counter({"compute_cams base": 2, "evaluate base cam_classifier": 1, "tabulate": 1, "draw scores": 1, "draw bias": 1}),
+            + Counter(
+                {
+                    "compute_cams base": 2,
+                    "evaluate base cam_classifier": 1,
+                    "tabulate": 1,
+                    "draw scores": 1,
+                    "draw bias": 1,
+                }
+            ),
         ),
     ],
     ids=lambda value: value[0].split("=")[0] if isinstance(value, list) else "",
@@ -283,6 +383,8 @@ def test_keys_that_change_which_jobs_there_are(
     ],
     ids=["dataset.verify", "scenes.val"],
 )
-def test_keys_that_act_through_the_index(folder: Path, tmp_path: Path, words: list[str], jobs: dict[str, int]) -> None:
+def test_keys_that_act_through_the_index(
+    folder: Path, tmp_path: Path, words: list[str], jobs: dict[str, int]
+) -> None:
     shutil.copytree(folder, tmp_path / "copy", symlinks=True)
     assert planned(run_for_real(tmp_path / "copy", "--config", *words)) == Counter(jobs)

@@ -1,4 +1,6 @@
-"""The same results for any number of shards, to the byte: real runs of the tiny configuration. Run by ``make test-invalidation``."""
+"""The same results for any number of shards, to the byte: real runs of the tiny configuration. Run
+by ``make test-invalidation``.
+"""
 
 import hashlib
 import shutil
@@ -22,9 +24,22 @@ MAPS = ("cams", "denoised", "pseudo_labels", "predictions")
 
 def run(folder: Path, *words: str) -> Counter[str]:
     """Run the tiny experiment without its companion and return its jobs."""
-    flags = ["--snakefile", str(SNAKEFILE), "--cores", "2", "--quiet", "host", "--configfile", str(TINY), "--config", "companions=null"]
+    flags = [
+        "--snakefile",
+        str(SNAKEFILE),
+        "--cores",
+        "2",
+        "--quiet",
+        "host",
+        "--configfile",
+        str(TINY),
+        "--config",
+        "companions=null",
+    ]
     command = [sys.executable, "-m", "snakemake", *flags, *words]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout
     return planned(done.stdout)
 
@@ -39,15 +54,25 @@ def held(model: Path) -> Iterator[tuple[str, str]]:
         for path in (model / folder).glob("*/*.h5"):
             with h5py.File(path) as file:
                 for image, group in file.items():
-                    products = [part for name, values in sorted(group.items()) for part in (name.encode(), np.asarray(values).tobytes())]
-                    yield f"{folder} {path.parent.name} {image}", digest(np.asarray(group.attrs["classes"]).tobytes(), *products)
+                    products = [
+                        part
+                        for name, values in sorted(group.items())
+                        for part in (name.encode(), np.asarray(values).tobytes())
+                    ]
+                    yield (
+                        f"{folder} {path.parent.name} {image}",
+                        digest(np.asarray(group.attrs["classes"]).tobytes(), *products),
+                    )
         for path in (model / folder).glob("*/*/*.png"):
             yield f"{folder} {path.parts[-3]} {path.name}", digest(path.read_bytes())
     for split in (model / "pixels").iterdir():
         store = PixelStore(list(split.glob("*.h5")))
         for image in store.images:
             rows = store.image_rows(image)
-            columns = [np.asarray(getattr(rows, name)).tobytes() for name in ("feature", "score", "background", "label", "position")]
+            columns = [
+                np.asarray(getattr(rows, name)).tobytes()
+                for name in ("feature", "score", "background", "label", "position")
+            ]
             yield f"pixels {split.name} {image}", digest(*columns)
 
 
@@ -74,18 +99,31 @@ def two_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_the_number_of_shards_reruns_what_is_cut_and_changes_nothing(two_shards: Path, tmp_path: Path, shards: int) -> None:
+def test_the_number_of_shards_reruns_what_is_cut_and_changes_nothing(
+    two_shards: Path, tmp_path: Path, shards: int
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(two_shards, copy, symlinks=True)
     for model in ("base", "brnf"):
         for folder in (*MAPS, "pixels"):
-            shutil.rmtree(copy / "results" / "tiny" / model / "seed0" / folder)  # shards that are there no longer would stay
+            shutil.rmtree(
+                copy / "results" / "tiny" / model / "seed0" / folder
+            )  # shards that are there no longer would stay
     jobs = closure(["compute_cams base"]) | {"index_images", "write_config"}
     ran = run(copy, f"shards={shards}")
     index = copy / "results" / "tiny" / "index" / "shards"
-    filled = {split: len(list((index / split).glob("*.csv"))) for split in ("train", "val")}  # an empty shard has no job
-    counts = {job: filled["val" if job.startswith("predict") else "train"] if job.split()[0] in SHARDED else 1 for job in jobs}
+    filled = {
+        split: len(list((index / split).glob("*.csv"))) for split in ("train", "val")
+    }  # an empty shard has no job
+    counts = {
+        job: filled["val" if job.startswith("predict") else "train"]
+        if job.split()[0] in SHARDED
+        else 1
+        for job in jobs
+    }
     assert ran == Counter(counts) and filled["train"] == shards
     before, after = contents(two_shards / "results" / "tiny"), contents(copy / "results" / "tiny")
     assert len(before) > 300
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == set()
+    assert {
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    } == set()

@@ -16,28 +16,47 @@ def normal(name: str) -> str:
 def project() -> dict[str, list[str]]:
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {"run": content["dependencies"], **content["optional-dependencies"]}
-    return {group: [re.split(r"[<>=!~; \[]", requirement)[0] for requirement in listed] for group, listed in names.items()}
+    return {
+        group: [re.split(r"[<>=!~; \[]", requirement)[0] for requirement in listed]
+        for group, listed in names.items()
+    }
 
 
 def constraints() -> dict[str, str]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", line) for line in lines)
     return {normal(name): version for name, version in (line.split("==") for line in lines)}
 
 
 def test_every_requirement_is_pinned() -> None:
     pinned = constraints()
-    assert [name for listed in project().values() for name in listed if normal(name) not in pinned] == []
+    assert [
+        name for listed in project().values() for name in listed if normal(name) not in pinned
+    ] == []
 
 
 def test_conda_environment_has_the_requirements_at_the_pinned_versions() -> None:
     environment = yaml.safe_load((ROOT / "envs" / "brnf.yaml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    expected = {normal(name): constraints()[normal(name)] for name in project()["run"] if name != "snakemake"}
-    assert {normal(name): version for name, version in (entry.split("==") for entry in pip)} == expected
+    expected = {
+        normal(name): constraints()[normal(name)]
+        for name in project()["run"]
+        if name != "snakemake"
+    }
+    assert {
+        normal(name): version for name, version in (entry.split("==") for entry in pip)
+    } == expected
 
 
 def test_no_file_names_a_package_index() -> None:
     files = [ROOT / name for name in ("Makefile", "pyproject.toml", "constraints.txt")]
-    files += [file for folder in (".ci", "envs") for file in (ROOT / folder).iterdir() if file.is_file()]
-    assert [file.name for file in files if re.search(r'https?://|index-url[= ]+["\w]', file.read_text())] == []
+    files += [
+        file for folder in (".ci", "envs") for file in (ROOT / folder).iterdir() if file.is_file()
+    ]
+    assert [
+        file.name for file in files if re.search(r'https?://|index-url[= ]+["\w]', file.read_text())
+    ] == []

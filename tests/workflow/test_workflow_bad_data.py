@@ -1,4 +1,6 @@
-"""Bad data end the workflow in one line that names the file and the remedy, and leave nothing half written."""
+"""Bad data end the workflow in one line that names the file and the remedy, and leave nothing half
+written.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,15 @@ def write_photographs(folder: Path) -> None:
     generator = np.random.default_rng(0)
     rows = ["image,labels,mask,split"]
     for number in range(4):
-        Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"photo{number}.jpg")
-        Image.fromarray(generator.integers(0, 3, (40, 50), dtype=np.uint8)).save(folder / f"mask{number}.png")
-        rows.append(f"photo{number}.jpg,cat;dog,mask{number}.png,{'train' if number < 2 else 'val'}")
+        Image.fromarray(generator.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(
+            folder / f"photo{number}.jpg"
+        )
+        Image.fromarray(generator.integers(0, 3, (40, 50), dtype=np.uint8)).save(
+            folder / f"mask{number}.png"
+        )
+        rows.append(
+            f"photo{number}.jpg,cat;dog,mask{number}.png,{'train' if number < 2 else 'val'}"
+        )
     (folder / "images.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -48,11 +56,22 @@ def lose_photograph(folder: Path) -> None:
         (lose_photograph, ["photo3.jpg"]),
     ],
 )
-def test_bad_data_are_one_line(workflow: Any, tmp_path: Path, spoil: Callable[[Path], None], fragments: list[str]) -> None:
+def test_bad_data_are_one_line(
+    workflow: Any, tmp_path: Path, spoil: Callable[[Path], None], fragments: list[str]
+) -> None:
     write_photographs(tmp_path)
     spoil(tmp_path)
-    dataset = {"kind": "table", "table": "images.csv", "classes": ["cat", "dog"], "train": "train", "seeds": "train", "val": "val"}
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"name": "own", "protocol": "bench", "models": ["base"], "dataset": dataset}))
+    dataset = {
+        "kind": "table",
+        "table": "images.csv",
+        "classes": ["cat", "dog"],
+        "train": "train",
+        "seeds": "train",
+        "val": "val",
+    }
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump({"name": "own", "protocol": "bench", "models": ["base"], "dataset": dataset})
+    )
     output = workflow("--configfile", "own.yaml", "--", "results/own/index", fails=True)
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert errors and len(set(errors)) == 1, output

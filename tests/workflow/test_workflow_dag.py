@@ -19,15 +19,23 @@ Config = Callable[[str], str]
 def planned(file: str, shards: dict[str, int], **changes: Any) -> dict[str, int]:
     """Return the jobs of each rule that are expected before there is an index."""
     found: Counter[str] = Counter()
-    for experiment in read_experiments(merged(yaml.safe_load(Path(file).read_text()), changes)).values():
+    for experiment in read_experiments(
+        merged(yaml.safe_load(Path(file).read_text()), changes)
+    ).values():
         for work in planned_work(experiment):
-            found[work.rule] += len(experiment.settings["seeds"]) * (shards[work.split] if work.sharded else 1)
+            found[work.rule] += len(experiment.settings["seeds"]) * (
+                shards[work.split] if work.sharded else 1
+            )
     return found
 
 
 def runs_of(jobs: dict[str, int]) -> dict[str, int]:
     """Return the jobs that belong to a run of a model, and to no table or figure."""
-    return {rule: count for rule, count in jobs.items() if rule not in ("write_config", "tabulate", "draw", "report")}
+    return {
+        rule: count
+        for rule, count in jobs.items()
+        if rule not in ("write_config", "tabulate", "draw", "report")
+    }
 
 
 def test_demo_is_what_runs_without_a_configuration(workflow: Any, config: Config) -> None:
@@ -40,13 +48,18 @@ def test_demo_is_what_runs_without_a_configuration(workflow: Any, config: Config
         "train_base": 2,
         "train_brnf": 4,
         "compute_cams": 6 * 2,
-        "store_pixels": 3,  # base and brnf; of the companion only the base, whose denoised seeds guide brnf
+        # base and brnf; of the companion only the base, whose denoised seeds guide brnf
+        "store_pixels": 3,
         "train_flow": 3,
         "denoise_seeds": 3,
         "make_pseudo_labels": 2,  # base and brnf; the control is compared by its maps alone
         "train_segmentation": 2,
         "predict_segmentation": 2,
-        "evaluate": (8 + 4 + 8) + 3 * 2,  # all products and both unseen maps; both maps of the control; the companion's classifier maps
+        "evaluate": (8 + 4 + 8)
+        + 3
+        # all products and both unseen maps; both maps of the control; the companion's
+        # classifier maps
+        * 2,
         "tabulate": 2,
         "draw": 4 + 3,
         "report": 1,
@@ -62,11 +75,27 @@ def test_only_what_products_and_models_need_is_planned(workflow: Any, config: Co
     workflow.pretend_index("tiny", {"train": 2, "val": 2})
     words = ("--configfile", config("tiny"), "--config", "models=[base]", "companions=null")
     expected = {"write_config": 1, "tabulate": 1, "report": 1, "train_base": 1}
-    assert workflow.jobs(*words, "products=[cam_prototype]") == expected | {"compute_cams": 2, "evaluate": 1, "draw": 3}
+    assert workflow.jobs(*words, "products=[cam_prototype]") == expected | {
+        "compute_cams": 2,
+        "evaluate": 1,
+        "draw": 3,
+    }
     with_labels = workflow.jobs(*words, "products=[pseudo_labels]")
-    assert with_labels == expected | {"compute_cams": 2, "make_pseudo_labels": 2, "evaluate": 1, "draw": 4}  # no flow: the baseline
+    assert with_labels == expected | {
+        "compute_cams": 2,
+        "make_pseudo_labels": 2,
+        "evaluate": 1,
+        "draw": 4,
+    }  # no flow: the baseline
     with_flow = workflow.jobs(*words, "products=[seeds_bsdnf]")
-    assert with_flow == expected | {"compute_cams": 2, "store_pixels": 2, "train_flow": 1, "denoise_seeds": 2, "evaluate": 1, "draw": 4}
+    assert with_flow == expected | {
+        "compute_cams": 2,
+        "store_pixels": 2,
+        "train_flow": 1,
+        "denoise_seeds": 2,
+        "evaluate": 1,
+        "draw": 4,
+    }
     for jobs, product in ((with_labels, "pseudo_labels"), (with_flow, "seeds_bsdnf")):
         alone = {"models": ["base"], "companions": None, "products": [product]}
         assert runs_of(jobs) == planned(config("tiny"), {"train": 2, "val": 2}, **alone)
@@ -83,7 +112,9 @@ def test_seeds_repeat_all_but_the_data(workflow: Any, config: Config) -> None:
 def test_ablation_shares_all_that_its_models_have_in_common(workflow: Any, config: Config) -> None:
     workflow.pretend_index("demo", {"train": 1, "val": 1})
     models, denoised = 11, 2  # base and brnf
-    assert workflow.jobs("--configfile", config("demo"), "--config", "companions=null", "--", "ablation") == {
+    assert workflow.jobs(
+        "--configfile", config("demo"), "--config", "companions=null", "--", "ablation"
+    ) == {
         "train_base": 2,
         "train_brnf": 9,
         "compute_cams": models * 2,
@@ -100,7 +131,14 @@ def test_ablation_shares_all_that_its_models_have_in_common(workflow: Any, confi
 def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config) -> None:
     workflow.pretend_index("demo", {"train": 1, "val": 1})
     words = ("--configfile", config("demo"), "--config", "companions=null", "--")
-    network_and_store = {"train_base": 1, "train_brnf": 1, "compute_cams": 2, "store_pixels": 2, "train_flow": 2, "denoise_seeds": 1}
+    network_and_store = {
+        "train_base": 1,
+        "train_brnf": 1,
+        "compute_cams": 2,
+        "store_pixels": 2,
+        "train_flow": 2,
+        "denoise_seeds": 1,
+    }
     taus = workflow.jobs(*words, "sensitivity")
     assert taus == network_and_store | {
         "fit_density": 9,
@@ -121,26 +159,57 @@ def test_studies_of_the_density_fit_and_sweep_only(workflow: Any, config: Config
     }
 
 
-def test_a_study_shows_each_model_the_denoising_that_its_own_maps_go_through(workflow: Any, config: Config) -> None:
+def test_a_study_shows_each_model_the_denoising_that_its_own_maps_go_through(
+    workflow: Any, config: Config
+) -> None:
     workflow.pretend_index("demo", {"train": 1, "val": 1})
     rounds = "bsdnf={base: {rule: ratio, xi: 0.65}, final: {rule: quantile, xi: 0.9}}"
-    words = ("--configfile", config("demo"), "--config", "companions=null", rounds, "--dry-run", "--printshellcmds", "--quiet", "host")
-    lines = [line for line in workflow(*words, "--", "density").splitlines() if "stages.sweep_denoising" in line]
+    words = (
+        "--configfile",
+        config("demo"),
+        "--config",
+        "companions=null",
+        rounds,
+        "--dry-run",
+        "--printshellcmds",
+        "--quiet",
+        "host",
+    )
+    lines = [
+        line
+        for line in workflow(*words, "--", "density").splitlines()
+        if "stages.sweep_denoising" in line
+    ]
     commands = {line.split("--flow results/demo/")[1].partition("/")[0]: line for line in lines}
-    assert "--shown-rule ratio --shown-xi 0.65" in commands["base"] and " 0.65 0.7 " in commands["base"]
-    assert "--shown-rule quantile --shown-xi 0.9" in commands["brnf"] and " 0.65 " not in commands["brnf"]
+    assert (
+        "--shown-rule ratio --shown-xi 0.65" in commands["base"]
+        and " 0.65 0.7 " in commands["base"]
+    )
+    assert (
+        "--shown-rule quantile --shown-xi 0.9" in commands["brnf"]
+        and " 0.65 " not in commands["brnf"]
+    )
 
 
-def test_points_of_the_full_sensitivity_share_network_maps_and_store_of_the_base(workflow: Any, config: Config) -> None:
+def test_points_of_the_full_sensitivity_share_network_maps_and_store_of_the_base(
+    workflow: Any, config: Config
+) -> None:
     workflow.pretend_index("demo", {"train": 1, "val": 1})
-    words = ("--configfile", config("demo"), "--config", "companions=null", "bsdnf={base: {xi: 0.9}, final: {xi: 0.9}}")
+    words = (
+        "--configfile",
+        config("demo"),
+        "--config",
+        "companions=null",
+        "bsdnf={base: {xi: 0.9}, final: {xi: 0.9}}",
+    )
     networks = 5  # tau (0.3, 0.7) and xi 0.9 are the experiment's own
     assert workflow.jobs(*words, "--", "sensitivity_full") == {
         "train_base": 1,
         "train_brnf": networks,
         "compute_cams": 1 + 2 * networks,  # of the base no unseen map is measured
         "store_pixels": 1 + networks,
-        "train_flow": 3 + networks,  # of the base at its own and both other tau; another xi needs no other flow
+        "train_flow": 3
+        + networks,  # of the base at its own and both other tau; another xi needs no other flow
         "denoise_seeds": 5 + networks,
         "evaluate": 3 * networks,
         "compare_points": 1,
@@ -148,30 +217,64 @@ def test_points_of_the_full_sensitivity_share_network_maps_and_store_of_the_base
     }
 
 
-def test_a_value_of_a_point_reaches_both_rounds_and_the_training(workflow: Any, config: Config) -> None:
+def test_a_value_of_a_point_reaches_both_rounds_and_the_training(
+    workflow: Any, config: Config
+) -> None:
     workflow.pretend_index("demo", {"train": 1, "val": 1})
-    words = ("--configfile", config("demo"), "--config", "companions=null", "--dry-run", "--printshellcmds", "--quiet", "host", "--")
+    words = (
+        "--configfile",
+        config("demo"),
+        "--config",
+        "companions=null",
+        "--dry-run",
+        "--printshellcmds",
+        "--quiet",
+        "host",
+        "--",
+    )
     run = "results/demo/{}/seed0"
-    output = workflow(*words, *(f"{run.format(f'brnf@{point}')}/denoised/train/0.h5" for point in ("xi-0.8", "tau-0.6-0.7")))
-    lines = {line.removeprefix("Shell command: ") for line in output.splitlines() if "brnf.stages." in line}
+    output = workflow(
+        *words,
+        *(
+            f"{run.format(f'brnf@{point}')}/denoised/train/0.h5"
+            for point in ("xi-0.8", "tau-0.6-0.7")
+        ),
+    )
+    lines = {
+        line.removeprefix("Shell command: ")
+        for line in output.splitlines()
+        if "brnf.stages." in line
+    }
     found = [(re.search(r"brnf\.stages\.(\w+)", line)[1], line) for line in lines]  # type: ignore[index]
     denoising = [line for stage, line in found if stage == "denoise_seeds"]
     assert len(denoising) == 4 and sum("--xi 0.8" in line for line in denoising) == 2, lines
     fits = [line for stage, line in found if stage == "train_flow"]
     assert sum("--tau-low 0.6" in line and "--tau-high 0.7" in line for line in fits) == 2
-    trainings = {line.split("--network ")[1].split()[0]: line for stage, line in found if stage == "train_brnf"}
+    trainings = {
+        line.split("--network ")[1].split()[0]: line
+        for stage, line in found
+        if stage == "train_brnf"
+    }
     assert "--tau-low 0.6" in trainings[f"{run.format('brnf@tau-0.6-0.7')}/network/network.pt"]
-    assert "base@xi-0.8/seed0/denoised" in trainings[f"{run.format('brnf@xi-0.8')}/network/network.pt"]
+    assert (
+        "base@xi-0.8/seed0/denoised" in trainings[f"{run.format('brnf@xi-0.8')}/network/network.pt"]
+    )
     assert "base/seed0/pixels" in output and "base@xi-0.8/seed0/pixels" not in output
 
 
-def test_the_comparison_reads_what_has_been_measured_and_starts_no_training(workflow: Any, config: Config) -> None:
+def test_the_comparison_reads_what_has_been_measured_and_starts_no_training(
+    workflow: Any, config: Config
+) -> None:
     words = ("--configfile", config("tiny"), "--", "comparison")
     assert workflow.jobs(*words) == {"tabulate_comparison": 1, "comparison": 1}
 
 
-def test_voc12_computes_train_once_within_train_aug(workflow: Any, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(parents=True)
+def test_voc12_computes_train_once_within_train_aug(
+    workflow: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workflow.folder / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").mkdir(
+        parents=True
+    )
     workflow.pretend_index("voc12", {"train_aug": 32, "train": 32, "val": 32}, scenes=False)
     jobs = workflow.jobs("--configfile", config("voc12"))
     monkeypatch.chdir(workflow.folder)
@@ -198,56 +301,114 @@ def test_voc_animals_takes_its_root_from_the_command_line(workflow: Any, config:
     assert "dataset.root: missing" in workflow("--configfile", config("voc-animals"), fails=True)
     workflow.pretend_index("voc-animals", {"train_aug": 4, "train": 4, "val": 4}, scenes=False)
     jobs = workflow.jobs("--configfile", config("voc-animals"), "--config", "dataset={root: .}")
-    assert (jobs["train_brnf"], jobs["train_segmentation"], jobs["compute_cams"]) == (2, 2, 3 * (4 + 4))
-    assert runs_of(jobs) == planned(config("voc-animals"), {"train_aug": 4, "val": 4}, dataset={"root": "."})
+    assert (jobs["train_brnf"], jobs["train_segmentation"], jobs["compute_cams"]) == (
+        2,
+        2,
+        3 * (4 + 4),
+    )
+    assert runs_of(jobs) == planned(
+        config("voc-animals"), {"train_aug": 4, "val": 4}, dataset={"root": "."}
+    )
 
 
-def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_job(workflow: Any, config: Config) -> None:
-    words = ("--configfile", config("tiny"), "--config", "scenes={train: 1000000000}", "companions=null")
+def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_job(
+    workflow: Any, config: Config
+) -> None:
+    words = (
+        "--configfile",
+        config("tiny"),
+        "--config",
+        "scenes={train: 1000000000}",
+        "companions=null",
+    )
     output = workflow(*words, fails=True)
     lines = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "cam.map_stride: 4 (then" in lines[0] and "Traceback" not in output
     assert not (workflow.folder / "results" / "tiny" / "data").exists()
-    workflow(*words, "--", "results/tiny/config.yaml")  # what needs no room is made, and the folder is not left locked
+    workflow(
+        *words, "--", "results/tiny/config.yaml"
+    )  # what needs no room is made, and the folder is not left locked
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["flow={blok: 2}"], "error: configuration: flow.blok: unknown key; did you mean 'blocks'?"),
-        (["bsdnf={final: {xi: 1.5}}"], "error: configuration: bsdnf.final.xi: is 1.5, must be at most 1"),
+        (
+            ["flow={blok: 2}"],
+            "error: configuration: flow.blok: unknown key; did you mean 'blocks'?",
+        ),
+        (
+            ["bsdnf={final: {xi: 1.5}}"],
+            "error: configuration: bsdnf.final.xi: is 1.5, must be at most 1",
+        ),
         (["seeds=none"], "error: configuration: seeds: is 'none', must be a list"),
     ],
 )
-def test_configuration_errors_end_the_parse_in_one_line(workflow: Any, words: list[str], line: str) -> None:
+def test_configuration_errors_end_the_parse_in_one_line(
+    workflow: Any, words: list[str], line: str
+) -> None:
     output = workflow("--dry-run", "--quiet", "all", "--config", *words, fails=True)
-    said = [text for text in output.splitlines() if text and not text.startswith(("Using workflow specific profile", "Config file "))]
+    said = [
+        text
+        for text in output.splitlines()
+        if text and not text.startswith(("Using workflow specific profile", "Config file "))
+    ]
     assert said == [line]
 
 
 def test_no_value_of_the_demo_reaches_another_experiment(workflow: Any) -> None:
-    """An experiment that leaves everything out gets the schema's defaults, also when it lacks a data set."""
-    (workflow.folder / "mine.yaml").write_text("name: mine\ndataset: {kind: scenes, train: train, seeds: train}\n")
+    """An experiment that leaves everything out gets the schema's defaults, also when it lacks a
+    data set.
+    """
+    (workflow.folder / "mine.yaml").write_text(
+        "name: mine\ndataset: {kind: scenes, train: train, seeds: train}\n"
+    )
     workflow("--configfile", "mine.yaml", "--", "results/mine/config.yaml")
     record = yaml.safe_load((workflow.folder / "results" / "mine" / "config.yaml").read_text())
-    assert (record["protocol"], record["backbone"]["name"], record["flow"]["steps"]) == ("scenes", "resnet50", 2000)
+    assert (record["protocol"], record["backbone"]["name"], record["flow"]["steps"]) == (
+        "scenes",
+        "resnet50",
+        2000,
+    )
     (workflow.folder / "mine.yaml").write_text("name: mine\n")
     assert "dataset.root: missing" in workflow("--configfile", "mine.yaml", "--dry-run", fails=True)
 
 
-def test_values_of_the_command_line_reach_the_record_with_their_types(workflow: Any, config: Config) -> None:
-    words = ["base={steps: 7, fit_classifier: false}", "bsdnf={final: {xi: 0.75}}", "cam={scales: [0.5, 1]}", "seeds=[3]", "protocol=bench"]
+def test_values_of_the_command_line_reach_the_record_with_their_types(
+    workflow: Any, config: Config
+) -> None:
+    words = [
+        "base={steps: 7, fit_classifier: false}",
+        "bsdnf={final: {xi: 0.75}}",
+        "cam={scales: [0.5, 1]}",
+        "seeds=[3]",
+        "protocol=bench",
+    ]
     workflow("--configfile", config("tiny"), "--config", *words, "--", "results/tiny/config.yaml")
     record = yaml.safe_load((workflow.folder / "results" / "tiny" / "config.yaml").read_text())
-    assert (record["base"]["steps"], record["base"]["fit_classifier"], record["base"]["seed_map"]) == (7, False, "classifier")
+    assert (
+        record["base"]["steps"],
+        record["base"]["fit_classifier"],
+        record["base"]["seed_map"],
+    ) == (7, False, "classifier")
     assert (record["bsdnf"]["final"]["xi"], record["bsdnf"]["base"]["xi"]) == (0.75, 0.5)
-    assert (record["cam"]["scales"], record["seeds"], record["protocol"]) == ([0.5, 1.0], [3], "bench")
+    assert (record["cam"]["scales"], record["seeds"], record["protocol"]) == (
+        [0.5, 1.0],
+        [3],
+        "bench",
+    )
 
 
 def test_every_stage_of_the_package_has_a_rule() -> None:
     root = Path(__file__).parents[2]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
-    stages = [path.stem for path in (root / "brnf" / "stages").glob("*.py") if "class Options" in path.read_text()]
+    stages = [
+        path.stem
+        for path in (root / "brnf" / "stages").glob("*.py")
+        if "class Options" in path.read_text()
+    ]
     assert set(stages) == set(SOURCES)
     for stage in stages:
-        assert f'code=code("{stage}")' in rules and re.search(rf"(python -m|BRNF_TRAIN) brnf\.stages\.{stage} ", rules)
+        assert f'code=code("{stage}")' in rules and re.search(
+            rf"(python -m|BRNF_TRAIN) brnf\.stages\.{stage} ", rules
+        )

@@ -38,9 +38,13 @@ def test_settings_of_the_machine_reach_a_stage_as_the_shell_splits_them(tmp_path
     environment: dict[str, str] = {}
     set_environment(tmp_path, SETTINGS, environment)
     assert environment["BRNF_TRAIN"] == "python -m"
-    words = environment["BRNF_RUNTIME"].split()  # an unquoted variable is split at blanks, its quotes stay
+    words = environment[
+        "BRNF_RUNTIME"
+    ].split()  # an unquoted variable is split at blanks, its quotes stay
     assert words == shlex.split(environment["BRNF_RUNTIME"])
-    assert tyro.cli(Runtime, args=words) == Runtime(device="cuda:1", threads=2, workers=3, progress="lines")
+    assert tyro.cli(Runtime, args=words) == Runtime(
+        device="cuda:1", threads=2, workers=3, progress="lines"
+    )
 
 
 def test_defaults_of_the_machine_are_those_of_the_schema() -> None:

@@ -1,4 +1,5 @@
-"""The table of what a change reruns: every key and every module against the options and fingerprints of the stages.
+"""The table of what a change reruns: every key and every module against the options and
+fingerprints of the stages.
 
 ``make test-invalidation`` lets Snakemake itself tell the same over finished runs.
 """
@@ -24,14 +25,25 @@ TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text(
 PARTS = {".".join(path): part for path, part in leaves(load_schema())}
 BY_RULES = ("base.seed_map", "pseudo_labels.seed_map")
 """Keys whose value the rules hand to other options; Snakemake's own plans show where."""
-CALLED = [tuple(job.split()[:2]) for job in ALL_JOBS if job.split()[1:2] and job.split()[1] in ("base", "brnf")]
+CALLED = [
+    tuple(job.split()[:2])
+    for job in ALL_JOBS
+    if job.split()[1:2] and job.split()[1] in ("base", "brnf")
+]
 
 
 def options(config: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the options of every stage of the tiny run that belongs to a model, and of those that belong to none."""
+    """Return the options of every stage of the tiny run that belongs to a model, and of those that
+    belong to none.
+    """
     experiment = read_experiments(config)["tiny"]
     stages = [*CALLED, ("tabulate",), ("draw", "examples")]
-    return {(stage, *model): without_idle(stage, stage_options(stage, experiment, (*model, "base")[0], {})) for stage, *model in stages}
+    return {
+        (stage, *model): without_idle(
+            stage, stage_options(stage, experiment, (*model, "base")[0], {})
+        )
+        for stage, *model in stages
+    }
 
 
 @pytest.mark.parametrize("key", [key for key in PARTS if not by_hand(key) and key not in BY_RULES])
@@ -39,14 +51,21 @@ def test_a_key_changes_the_options_of_the_stages_in_the_table(key: str) -> None:
     value: Any = read_experiments(TINY)["tiny"].settings
     for part in key.split("."):
         value = value[part]
-    before, after = options(TINY), options(merged(TINY, nested(key, changed(key, value, dict(PARTS[key])))))
+    before, after = (
+        options(TINY),
+        options(merged(TINY, nested(key, changed(key, value, dict(PARTS[key]))))),
+    )
     read = {tuple(job.split()[:2]) for job in direct(key) or () if job != "write_config"}
     assert {stage for stage in before if before[stage] != after[stage]} == read
 
 
 def test_every_key_is_in_the_table_and_every_row_has_a_key() -> None:
     patterns = [pattern for row in EFFECTS for pattern in row.split()]
-    used = {next(pattern for pattern in patterns if Path(key).match(pattern)) for key in PARTS if not by_hand(key)}
+    used = {
+        next(pattern for pattern in patterns if Path(key).match(pattern))
+        for key in PARTS
+        if not by_hand(key)
+    }
     assert used == set(patterns)
     assert all(any(Path(key).match(pattern) for key in PARTS) for pattern in BY_HAND)
 
@@ -70,8 +89,13 @@ def test_the_modules_of_a_stage_are_those_that_python_loads() -> None:
             importlib.import_module(f"brnf.stages.{stage}")
             found[stage] = sorted(name for name in sys.modules if name.split(".")[0] == "brnf")
         print(json.dumps(found))"""
-    done = subprocess.run([sys.executable, "-c", code, *SOURCES], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *SOURCES], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     reached = {stage: reached_modules(f"brnf.stages.{stage}") for stage in SOURCES}
-    at_once = {stage: [name for name in names if name not in WHEN_NEEDED] for stage, names in reached.items()}
+    at_once = {
+        stage: [name for name in names if name not in WHEN_NEEDED]
+        for stage, names in reached.items()
+    }
     assert json.loads(done.stdout) == at_once
     assert set(reached["make_pseudo_labels"]) >= WHEN_NEEDED

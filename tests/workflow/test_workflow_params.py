@@ -1,4 +1,6 @@
-"""Stages and schema agree: names, defaults, and the way through the shell and tyro back to the options."""
+"""Stages and schema agree: names, defaults, and the way through the shell and tyro back to the
+options.
+"""
 
 import dataclasses
 import importlib
@@ -32,7 +34,19 @@ GIVEN_BY_RULES = {
     "train_segmentation": {"split", "seed"},
     "evaluate": {"split", "product", "product_name", "model", "protocol", "seed"},
     "compare_models": {"models", "references", "paper"},
-    "sweep_denoising": {"split", "product", "model", "protocol", "seed", "density", "xis", "tau_low", "tau_high", "shown_rule", "shown_xi"},
+    "sweep_denoising": {
+        "split",
+        "product",
+        "model",
+        "protocol",
+        "seed",
+        "density",
+        "xis",
+        "tau_low",
+        "tau_high",
+        "shown_rule",
+        "shown_xi",
+    },
     "tabulate_sweeps": {"study", "rule", "xi"},
     "draw": {"split"},
 }
@@ -90,7 +104,9 @@ def options_of(stage: str) -> Any:
 
 def fields(stage: str) -> dict[str, Any]:
     return {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        field.name: field.default
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
         for field in dataclasses.fields(options_of(stage))
     }
 
@@ -100,7 +116,13 @@ def tupled(value: Any) -> Any:
 
 
 def models_of(stage: str) -> list[str]:
-    return ["brnf"] if stage == "train_brnf" else ["base", "brnf"] if stage == "denoise_seeds" else ["base"]
+    return (
+        ["brnf"]
+        if stage == "train_brnf"
+        else ["base", "brnf"]
+        if stage == "denoise_seeds"
+        else ["base"]
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -131,13 +153,24 @@ def test_defaults_of_schema_and_stage_are_equal(stage: str) -> None:
 
 def test_every_key_reaches_a_stage_or_the_workflow() -> None:
     """Change one key after the other: the options of some stage must follow."""
-    plain = {(stage, model): stage_options(stage, defaults(), model, {}) for stage in STAGES for model in models_of(stage)}
+    plain = {
+        (stage, model): stage_options(stage, defaults(), model, {})
+        for stage in STAGES
+        for model in models_of(stage)
+    }
     for path, _ in leaves(load_schema()):
         changed: dict[str, Any] = {path[-1]: "changed"}
         for key in reversed(path[:-1]):
             changed = {key: changed}
-        experiment = Experiment(merged(defaults().settings, changed) if path not in USED_BY_WORKFLOW else defaults().settings)
-        followed = any(stage_options(stage, experiment, model, {}) != options for (stage, model), options in plain.items())
+        experiment = Experiment(
+            merged(defaults().settings, changed)
+            if path not in USED_BY_WORKFLOW
+            else defaults().settings
+        )
+        followed = any(
+            stage_options(stage, experiment, model, {}) != options
+            for (stage, model), options in plain.items()
+        )
         assert followed != (path in USED_BY_WORKFLOW), ".".join(path)
 
 
@@ -158,7 +191,12 @@ def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
         {
             "name": "x",
             "protocol": "bench",
-            "dataset": {"kind": "scenes", "train": "train", "seeds": "train", "classes": ["a b", "c"]},
+            "dataset": {
+                "kind": "scenes",
+                "train": "train",
+                "seeds": "train",
+                "classes": ["a b", "c"],
+            },
             "base": {"steps": 5, "fit_classifier": True},
             "cam": {"image_long_side": 320, "scales": [1]},
             "flow": {"temperature": 2},
@@ -167,9 +205,18 @@ def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
         }
     )["x"]
     for model in models_of(stage):
-        options = stage_options(stage, experiment, model, {name: value for name, value in given.items() if name in names})
+        options = stage_options(
+            stage,
+            experiment,
+            model,
+            {name: value for name, value in given.items() if name in names},
+        )
         words = shlex.split(command_line(options))
-        parsed = tyro.cli(options_of(stage), args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff))
+        parsed = tyro.cli(
+            options_of(stage),
+            args=words,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        )
         for name, value in options.items():
             expected = str(value) if isinstance(getattr(parsed, name), str) else tupled(value)
             assert getattr(parsed, name) == expected, name
@@ -183,21 +230,46 @@ def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
         ({"kind": "coco", "labels_from": "annotations"}, {"labels_from", "crowds"}),
     ],
 )
-def test_keys_of_coco_reach_the_index_where_they_have_an_effect(dataset: dict[str, str], left: set[str]) -> None:
+def test_keys_of_coco_reach_the_index_where_they_have_an_effect(
+    dataset: dict[str, str], left: set[str]
+) -> None:
     experiment = Experiment(merged(defaults().settings, {"dataset": dataset}))
     options = without_idle("index_images", stage_options("index_images", experiment, "base", {}))
     assert set(options) & {"labels_from", "overlap", "crowds"} == left
 
 
 def test_command_line_quotes_for_the_shell() -> None:
-    options = {"tau_low": 0.3, "ccnf": True, "steps": None, "scales": [0.5, 1.0], "title": "a 'b' $c", "none": []}
-    words = ["--tau-low", "0.3", "--ccnf", "True", "--steps", "None", "--scales", "0.5", "1.0", "--title", "a 'b' $c", "--none"]
+    options = {
+        "tau_low": 0.3,
+        "ccnf": True,
+        "steps": None,
+        "scales": [0.5, 1.0],
+        "title": "a 'b' $c",
+        "none": [],
+    }
+    words = [
+        "--tau-low",
+        "0.3",
+        "--ccnf",
+        "True",
+        "--steps",
+        "None",
+        "--scales",
+        "0.5",
+        "1.0",
+        "--title",
+        "a 'b' $c",
+        "--none",
+    ]
     assert shlex.split(command_line(options)) == words
 
 
 def test_rounds_take_their_own_denoising() -> None:
     settings = merged(defaults().settings, {"bsdnf": {"base": {"xi": 0.1}, "final": {"xi": 0.2}}})
-    found = {model: stage_options("denoise_seeds", Experiment(settings), model, {})["xi"] for model in ("base", "brnf", "control")}
+    found = {
+        model: stage_options("denoise_seeds", Experiment(settings), model, {})["xi"]
+        for model in ("base", "brnf", "control")
+    }
     assert found == {"base": 0.1, "brnf": 0.2, "control": 0.2}
 
 

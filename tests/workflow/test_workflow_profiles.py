@@ -12,7 +12,9 @@ from brnf.fingerprint import reached_modules
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "workflow" / "profiles"
-OF_ONE_PROFILE = {"keep-going"}  # a laptop stops at the first error, a cluster finishes what does not depend on it
+OF_ONE_PROFILE = {
+    "keep-going"
+}  # a laptop stops at the first error, a cluster finishes what does not depend on it
 TOY = """
 rule all:
     input: expand("{number}", number=range(3))
@@ -43,22 +45,39 @@ def settings(profile: str) -> dict[str, object]:
 
 
 def rules() -> dict[str, dict[str, str]]:
-    """Return what each rule that runs a stage asks for, read from the rule files; a rule made of another asks for the same."""
+    """Return what each rule that runs a stage asks for, read from the rule files; a rule made of
+    another asks for the same.
+    """
     found: dict[str, dict[str, str]] = {}
     for file in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
-        for head, name, body in re.findall(r"^((?:rule|checkpoint|use rule)) ([^\n]+)\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
+        for head, name, body in re.findall(
+            r"^((?:rule|checkpoint|use rule)) ([^\n]+)\n(.*?)(?=^\S|\Z)",
+            file.read_text(),
+            re.M | re.S,
+        ):
             if head == "use rule":
                 original, copy = re.fullmatch(r"(\w+) as (\w+) with:", name).groups()  # type: ignore[union-attr]
                 found[copy] = found[original]
             elif "resources:" in body and "localrule:" not in body:
-                asked = dict(re.findall(r"^        (gpu|mem_mb|runtime|cpus_per_task)=(?:memory\()?(\w+)(?: \* DEVICES)?\)?,$", body, re.M))
-                found[name.rstrip(":")] = asked | {"stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body))}
+                asked = dict(
+                    re.findall(
+                        r"^        (gpu|mem_mb|runtime|cpus_per_task)=(?:memory\()?(\w+)(?: \* "
+                        r"DEVICES)?\)?,$",
+                        body,
+                        re.M,
+                    )
+                )
+                found[name.rstrip(":")] = asked | {
+                    "stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body))
+                }
     return found
 
 
 @pytest.mark.parametrize("profile", ["gpu", "slurm", "slurm-generic"])
 def test_a_profile_replaces_the_default_one_and_so_repeats_it(profile: str) -> None:
-    default = {key: value for key, value in settings("default").items() if key not in OF_ONE_PROFILE}
+    default = {
+        key: value for key, value in settings("default").items() if key not in OF_ONE_PROFILE
+    }
     assert {key: settings(profile)[key] for key in default} == default
 
 
@@ -71,14 +90,24 @@ def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
     for name, asked in rules().items():
         stage = asked["stage"]
         modules = reached_modules(f"brnf.stages.{stage}") if stage else []
-        sources = [ROOT.joinpath(*module.split(".")) for module in modules if module.startswith("brnf.stages.")]
-        computes = any("runtime.torch_device()" in source.with_suffix(".py").read_text() for source in sources)
+        sources = [
+            ROOT.joinpath(*module.split("."))
+            for module in modules
+            if module.startswith("brnf.stages.")
+        ]
+        computes = any(
+            "runtime.torch_device()" in source.with_suffix(".py").read_text() for source in sources
+        )
         assert ("gpu" in asked) == computes, name
         assert {"mem_mb", "runtime"} <= set(asked), name
 
 
 def test_the_documentation_tells_what_each_rule_asks_for() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (\S*) \| (\S+) \| (\d+) \| (\d+) \|$", (ROOT / "docs" / "cluster.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\S*) \| (\S+) \| (\d+) \| (\d+) \|$",
+        (ROOT / "docs" / "cluster.md").read_text(),
+        re.M,
+    )
     cpus, gpus = {"CPUS": "threads+workers"}, {"DEVICES": "devices"}
     assert {row[0]: row[1:] for row in rows} == {
         name: (
@@ -92,10 +121,21 @@ def test_the_documentation_tells_what_each_rule_asks_for() -> None:
 
 
 @pytest.mark.parametrize(("words", "at_once"), [([], 1), (["--resources", "gpu=2"], 2)])
-def test_no_more_trainings_run_at_once_than_there_are_gpus(tmp_path: Path, words: list[str], at_once: int) -> None:
+def test_no_more_trainings_run_at_once_than_there_are_gpus(
+    tmp_path: Path, words: list[str], at_once: int
+) -> None:
     (tmp_path / "Snakefile").write_text(TOY)
     (tmp_path / "train.py").write_text(TRAIN)
-    command = [sys.executable, "-m", "snakemake", "--cores", "3", "--workflow-profile", str(PROFILES / "gpu"), *words]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--cores",
+        "3",
+        "--workflow-profile",
+        str(PROFILES / "gpu"),
+        *words,
+    ]
     command += ["--config", f"python={sys.executable}", f"at_once={at_once}"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     running = [int((tmp_path / str(number)).read_text()) for number in range(3)]

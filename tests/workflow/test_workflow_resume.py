@@ -51,9 +51,13 @@ while "brnf.stages.render_scenes" in sys.orig_argv and time.monotonic() < until:
 
 @pytest.fixture
 def ruler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run a process that announces itself in the folder and has a job; yield it and the job's number."""
+    """Run a process that announces itself in the folder and has a job; yield it and the job's
+    number.
+    """
     command = [sys.executable, "-c", RULE, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         job = int(process.stdout.readline())
         yield process, job
@@ -70,7 +74,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-def test_a_living_snakemake_is_seen_and_not_disturbed(tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]) -> None:
+def test_a_living_snakemake_is_seen_and_not_disturbed(
+    tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]
+) -> None:
     process, _ = ruler
     (line,) = controllers(tmp_path)
     assert line.startswith(f"process {process.pid} on ")
@@ -87,7 +93,9 @@ def test_a_snakemake_that_could_not_announce_itself_is_seen_by_its_folder(tmp_pa
     assert controllers(tmp_path) == []
 
 
-def test_an_orderly_end_leaves_nothing(tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]) -> None:
+def test_an_orderly_end_leaves_nothing(
+    tmp_path: Path, ruler: tuple[subprocess.Popen[str], int]
+) -> None:
     process, _ = ruler
     process.communicate("")
     assert list(controllers_folder(tmp_path).iterdir()) == [] and jobs(tmp_path) == []
@@ -105,7 +113,10 @@ def test_a_job_that_outlives_its_snakemake_is_seen_and_its_lock_is_not_inherited
         resume.wait_for_jobs(tmp_path, "refuse")
     resume.wait_for_jobs(tmp_path, "stop")
     assert not psutil.pid_exists(job) or psutil.Process(job).status() == psutil.STATUS_ZOMBIE
-    assert capsys.readouterr().err == f"resume: waiting for what outlived its Snakemake: sleep (process {job})\n"
+    assert (
+        capsys.readouterr().err
+        == f"resume: waiting for what outlived its Snakemake: sleep (process {job})\n"
+    )
 
 
 def test_a_writer_on_another_machine_is_seen_by_its_lock(tmp_path: Path) -> None:
@@ -116,14 +127,19 @@ def test_a_writer_on_another_machine_is_seen_by_its_lock(tmp_path: Path) -> None
 
 def test_only_one_resumption_at_a_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CLAIM, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline()
         with pytest.raises(UserError, match="another resumption is at work here"):
             resume.claim(tmp_path)
         process.kill()
 
 
-@pytest.mark.parametrize(("left", "survivors", "settled"), [(True, "wait", True), (True, "refuse", False), (False, "wait", False)])
+@pytest.mark.parametrize(
+    ("left", "survivors", "settled"),
+    [(True, "wait", True), (True, "refuse", False), (False, "wait", False)],
+)
 def test_what_a_dead_run_left_on_slurm_is_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool, survivors: str, settled: bool
 ) -> None:
@@ -140,8 +156,17 @@ def test_what_a_dead_run_left_on_slurm_is_settled(
 
 
 def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_path: Path) -> None:
-    """The real thing on the first job of the tiny run: its Snakemake is killed, its job lives on, the resumption waits for it."""
-    words = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "1", "--configfile", TINY]
+    """The real thing on the first job of the tiny run: its Snakemake is killed, its job lives on,
+    the resumption waits for it.
+    """
+    words = [
+        "--snakefile",
+        str(ROOT / "workflow" / "Snakefile"),
+        "--cores",
+        "1",
+        "--configfile",
+        TINY,
+    ]
     words += ["--config", "scenes={train: 80}", "companions=null", "--", "results/tiny/data"]
     going = [sys.executable, "-m", "brnf.workflow.resume", *words]
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -156,9 +181,15 @@ def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_
     ):
         eventually(lambda: [job.name for job in jobs(tmp_path)] == ["render_scenes"])
         early = subprocess.run(going, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert early.returncode == 2 and f"process {run.pid} on " in early.stderr and early.stderr.count("\n") == 1
+        assert (
+            early.returncode == 2
+            and f"process {run.pid} on " in early.stderr
+            and early.stderr.count("\n") == 1
+        )
         run.kill()
-    assert [job.name for job in jobs(tmp_path)] == ["render_scenes"] and not (tmp_path / "results" / "tiny" / "data").exists()
+    assert [job.name for job in jobs(tmp_path)] == ["render_scenes"] and not (
+        tmp_path / "results" / "tiny" / "data"
+    ).exists()
     told = ""
     piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(going, env=environment, **piped, **told_to) as done:

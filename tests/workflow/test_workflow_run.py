@@ -1,4 +1,6 @@
-"""The whole workflow, really run on ``config/tiny.yaml``: what appears, and what runs again after a change."""
+"""The whole workflow, really run on ``config/tiny.yaml``: what appears, and what runs again after a
+change.
+"""
 
 import csv
 import os
@@ -26,14 +28,27 @@ def test_tables_figures_and_report_appear(finished: Any) -> None:
     with (results / "tables" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:6] == ["model", "product", "split", "protocol", "miou", "bias"]
-    products = ["cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels", "segmentation"]
-    assert [(row["model"], row["product"]) for row in rows] == [(model, product) for model in ("base", "brnf") for product in products]
-    assert {row["protocol"] for row in rows} == {"scenes"} and all(0 <= float(row["miou"]) <= 100 for row in rows)
+    products = [
+        "cam_classifier",
+        "cam_prototype",
+        "seeds",
+        "seeds_bsdnf",
+        "pseudo_labels",
+        "segmentation",
+    ]
+    assert [(row["model"], row["product"]) for row in rows] == [
+        (model, product) for model in ("base", "brnf") for product in products
+    ]
+    assert {row["protocol"] for row in rows} == {"scenes"} and all(
+        0 <= float(row["miou"]) <= 100 for row in rows
+    )
     report = (results / "report.html").read_text()
     assert "tiny-inseparable" in report and report.count("data:image/png") == 4 + 3
     left = [path for path in finished.folder.rglob("*") if path.name.endswith((".part", ".lock"))]
     assert [path for path in left if ".snakemake" not in path.parts] == []
-    assert not list(finished.folder.glob("results/*/.kept")), "what trainings share goes with the run"
+    assert not list(finished.folder.glob("results/*/.kept")), (
+        "what trainings share goes with the run"
+    )
 
 
 def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
@@ -43,7 +58,17 @@ def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("device", ["device=cpu", "devices=2", "workers=1", "threads=2", "progress=none", "checkpoint_seconds=1"]),
+        (
+            "device",
+            [
+                "device=cpu",
+                "devices=2",
+                "workers=1",
+                "threads=2",
+                "progress=none",
+                "checkpoint_seconds=1",
+            ],
+        ),
         ("flow.tau.low", ["flow={tau: {low: 0.2}}"]),
         ("bsdnf.base.xi", ["bsdnf={base: {xi: 0.8}}"]),
         ("bsdnf.final.xi", ["bsdnf={final: {xi: 0.8}}"]),
@@ -53,15 +78,21 @@ def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
         ("flow.components", ["flow={components: 3}"]),
     ],
 )
-def test_a_key_reruns_what_reads_it_and_what_follows(finished: Any, key: str, words: list[str]) -> None:
-    """Snakemake's own plan for one key of each kind; ``make test-invalidation`` asks it for all of them."""
+def test_a_key_reruns_what_reads_it_and_what_follows(
+    finished: Any, key: str, words: list[str]
+) -> None:
+    """Snakemake's own plan for one key of each kind; ``make test-invalidation`` asks it for all of
+    them.
+    """
     by_rule: Counter[str] = Counter()
     for job, count in expected(direct(key)).items():
         by_rule[job.split()[0]] += count
     assert finished.jobs("--configfile", TINY, "--config", *words) == dict(by_rule)
 
 
-def test_an_index_made_again_with_equal_content_reruns_nothing(finished: Any, tmp_path: Path) -> None:
+def test_an_index_made_again_with_equal_content_reruns_nothing(
+    finished: Any, tmp_path: Path
+) -> None:
     folder = finished.elsewhere(tmp_path / "copy")
     shutil.copytree(finished.folder, folder.folder, symlinks=True)
     os.utime(folder.folder / "results" / "tiny" / "data")
@@ -86,7 +117,9 @@ def test_an_error_of_the_user_reaches_the_terminal_in_one_line(finished: Any) ->
 
 
 def spoil(path: Path) -> None:
-    """Damage a product near its end, where HDF5 and torch describe what they hold, as a disk does: its time stays."""
+    """Damage a product near its end, where HDF5 and torch describe what they hold, as a disk does:
+    its time stays.
+    """
     times = path.stat()
     content = bytearray(path.read_bytes())
     content[-3000:-1000] = bytes(255 - value for value in content[-3000:-1000])
@@ -98,18 +131,34 @@ def test_damaged_products_are_named_set_aside_and_made_anew(finished: Any, tmp_p
     folder = finished.elsewhere(tmp_path / "copy")
     shutil.copytree(finished.folder, folder.folder, symlinks=True)
     run = folder.folder / "results" / "tiny" / "base" / "seed0"
-    pixels, network = next((run / "pixels" / "train").glob("*.h5")), run / "segmentation" / "network.pt"
+    pixels, network = (
+        next((run / "pixels" / "train").glob("*.h5")),
+        run / "segmentation" / "network.pt",
+    )
     wanted = [run / "flow" / "flow.pt", next((run / "predictions" / "val").glob("*.h5"))]
     kept = {path: path.read_bytes() for path in wanted}
     for path in (pixels, network):
         spoil(path)
     for path in wanted:
         path.unlink()
-    words = ["--configfile", TINY, "--keep-going", "--", *(str(path.relative_to(folder.folder)) for path in wanted)]
+    words = [
+        "--configfile",
+        TINY,
+        "--keep-going",
+        "--",
+        *(str(path.relative_to(folder.folder)) for path in wanted),
+    ]
     output = folder(*words, fails=True)
     told = {line for line in output.splitlines() if line.startswith("error: ")}
-    assert {line.split(":")[1].strip() for line in told} == {str(path.relative_to(folder.folder)) for path in (pixels, network)}, output
-    assert all(" is now " in line and "run the workflow again" in line for line in told) and "Traceback" not in output
-    assert not pixels.exists() and not network.exists() and not any(path.exists() for path in wanted)
+    assert {line.split(":")[1].strip() for line in told} == {
+        str(path.relative_to(folder.folder)) for path in (pixels, network)
+    }, output
+    assert (
+        all(" is now " in line and "run the workflow again" in line for line in told)
+        and "Traceback" not in output
+    )
+    assert (
+        not pixels.exists() and not network.exists() and not any(path.exists() for path in wanted)
+    )
     folder(*words)
     assert {path: path.read_bytes() for path in wanted} == kept

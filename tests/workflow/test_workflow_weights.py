@@ -1,4 +1,6 @@
-"""A file of weights counts by what it holds: overwriting it reruns what starts from it, touching it nothing."""
+"""A file of weights counts by what it holds: overwriting it reruns what starts from it, touching it
+nothing.
+"""
 
 import os
 import re
@@ -31,7 +33,9 @@ def trained(workflow: Any) -> Any:
     """Train a base from a file of weights, through Snakemake."""
     write_weights(workflow.folder / "weights.pth", 0)
     backbone = {"name": "mobilenetv3_small_050", "weights": "weights.pth", "trainable_stages": 0}
-    (workflow.folder / "own.yaml").write_text(yaml.safe_dump({**TINY, "name": "own", "companions": {}, "backbone": backbone}))
+    (workflow.folder / "own.yaml").write_text(
+        yaml.safe_dump({**TINY, "name": "own", "companions": {}, "backbone": backbone})
+    )
     workflow("--configfile", "own.yaml", "--", NETWORK)
     return workflow
 
@@ -56,9 +60,13 @@ def test_another_content_under_the_same_name_trains_again(trained: Any) -> None:
 
 
 def test_every_rule_that_starts_from_weights_tells_which() -> None:
-    rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+    rules = "".join(
+        path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+    )
     found = {}
-    for name, text in re.findall(r"(?m)^rule (\w+):\n(.*?)(?=^rule |^use rule |\Z)", rules, re.DOTALL):
+    for name, text in re.findall(
+        r"(?m)^rule (\w+):\n(.*?)(?=^rule |^use rule |\Z)", rules, re.DOTALL
+    ):
         if told := re.search(r'^        weights=weights\("([\w.]+)"\),$', text, re.MULTILINE):
             found[name] = told[1]
     assert set(found) == {stage for stage in SOURCES if "weights" in option_names(stage)}

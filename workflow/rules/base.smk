@@ -23,7 +23,11 @@ rule train_base:
         mem_mb=memory(16000 * DEVICES),
         runtime=720,
     params:
-        options=options("train_base", split=split_of("train"), method=lambda wildcards: experiment(wildcards).trained_base),
+        options=options(
+            "train_base",
+            split=split_of("train"),
+            method=lambda wildcards: experiment(wildcards).trained_base,
+        ),
         weights=weights("backbone"),
         code=code("train_base"),
     shell:

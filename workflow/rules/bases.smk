@@ -57,7 +57,9 @@ rule compute_clip_maps:
         runtime=480,
     params:
         options=options("compute_clip_maps"),
-        words=lambda wildcards: words_file(experiment(wildcards).settings["base"]["clip_es"]["words"]).read_text(),
+        words=lambda wildcards: words_file(
+            experiment(wildcards).settings["base"]["clip_es"]["words"]
+        ).read_text(),
         weights=weights("base.clip_es"),
         code=code("compute_clip_maps"),
     shell:

@@ -25,7 +25,11 @@ rule train_brnf:
         mem_mb=memory(16000 * DEVICES),
         runtime=1440,
     params:
-        options=options("train_brnf", split=split_of("train"), seed_product=lambda wildcards: guide(wildcards)[1]),
+        options=options(
+            "train_brnf",
+            split=split_of("train"),
+            seed_product=lambda wildcards: guide(wildcards)[1],
+        ),
         weights=weights("backbone"),
         code=code("train_brnf"),
     shell:

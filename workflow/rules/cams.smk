@@ -49,7 +49,10 @@ rule store_pixels:
         mem_mb=memory(8000),
         runtime=240,
     params:
-        options=options("store_pixels", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
+        options=options(
+            "store_pixels",
+            product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
+        ),
         code=code("store_pixels"),
     shell:
         "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index --network {input.network} --images {input.images}"

@@ -23,7 +23,17 @@ from brnf.workflow.params import command_line, option_names, stage_options
 from brnf.workflow.idle import without_idle
 from brnf.config.protocol import differences
 from brnf.workflow.slurm import begin, end
-from brnf.config.studies import ABLATION, ABLATION_MODELS, BASE_MODELS, BASELINES, POINT_PATTERN, XIS, fit_settings, full_models, kind_of
+from brnf.config.studies import (
+    ABLATION,
+    ABLATION_MODELS,
+    BASE_MODELS,
+    BASELINES,
+    POINT_PATTERN,
+    XIS,
+    fit_settings,
+    full_models,
+    kind_of,
+)
 from brnf.workflow.targets import (
     ablation,
     evaluated_files,
@@ -56,12 +66,22 @@ if workflow.is_main_process:
     announce(Path.cwd())
 
 THREADS = MAIN.settings["threads"]
-CPUS = THREADS + MAIN.settings["workers"]  # what a cluster reserves for a job with workers, that read images or refine labels
+CPUS = (
+    THREADS + MAIN.settings["workers"]
+)  # what a cluster reserves for a job with workers, that read images or refine labels
 DEVICES = MAIN.settings["devices"]  # of one training
 DOWNLOADS = MAIN.settings["download"]
 ENVIRONMENT = "../../envs/brnf.yaml"
-BRNF_MODELS = sorted({model for chosen in EXPERIMENTS.values() for model in ("brnf", *ABLATION, *chosen.settings["variants"])})
-CHAIN = 1  # priority of what the longest chain of jobs waits for, over pseudo-labels and segmentation
+BRNF_MODELS = sorted(
+    {
+        model
+        for chosen in EXPERIMENTS.values()
+        for model in ("brnf", *ABLATION, *chosen.settings["variants"])
+    }
+)
+CHAIN = (
+    1  # priority of what the longest chain of jobs waits for, over pseudo-labels and segmentation
+)
 RUN = "results/{name}/{model}/seed{seed}"
 
 
@@ -79,14 +99,20 @@ wildcard_constraints:
 def say_estimate(workflow):
     """Print how long the planned jobs will take."""
     jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.output)
-    at_once = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1  # of a machine, or of a cluster
+    at_once = (
+        workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
+    )  # of a machine, or of a cluster
     print(estimate(jobs, seconds_by_rule(Path("results"), MAIN.name), at_once), file=sys.stderr)
 
 
 def begin_run(workflow):
     """End a run whose jobs would start beside those that a killed run left in the queue of a cluster."""
     try:
-        begin(Path.cwd(), EXPERIMENTS, workflow.executor_plugin.name in ("slurm", "cluster-generic") and which("squeue"))
+        begin(
+            Path.cwd(),
+            EXPERIMENTS,
+            workflow.executor_plugin.name in ("slurm", "cluster-generic") and which("squeue"),
+        )
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -104,11 +130,16 @@ def remove_kept():
 
 def refuse_full_disk(workflow):
     """End a run whose products the disk cannot hold."""
-    jobs = [(job.rule.name, dict(job.wildcards.items()), list(job.output)) for job in workflow.dag.needrun_jobs()]
+    jobs = [
+        (job.rule.name, dict(job.wildcards.items()), list(job.output))
+        for job in workflow.dag.needrun_jobs()
+    ]
     everything = any(rule.name == "all" for rule in workflow.dag.targetrules)
     shares = planned_shares(EXPERIMENTS, jobs, Path("results"), everything)
     try:
-        check_disk({name: (EXPERIMENTS[name], found) for name, found in shares.items()}, Path("results"))
+        check_disk(
+            {name: (EXPERIMENTS[name], found) for name, found in shares.items()}, Path("results")
+        )
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -126,12 +157,21 @@ def experiment(wildcards):
 def features_of(wildcards):
     """Return the run whose network, maps and pixels a job uses: a base at a point has those of the base itself."""
     kind = kind_of(wildcards.model)
-    return RUN.format(name=wildcards.name, model=kind if kind in BASE_MODELS else wildcards.model, seed=wildcards.seed)
+    return RUN.format(
+        name=wildcards.name,
+        model=kind if kind in BASE_MODELS else wildcards.model,
+        seed=wildcards.seed,
+    )
 
 
 def experiments_with(section, key, value):
     """Return a constraint of the wildcard name: the experiments whose configuration says so."""
-    return "|".join(name for name, chosen in EXPERIMENTS.items() if chosen.settings[section][key] == value) or "(?!)"
+    return (
+        "|".join(
+            name for name, chosen in EXPERIMENTS.items() if chosen.settings[section][key] == value
+        )
+        or "(?!)"
+    )
 
 
 def options(stage, **given):
@@ -142,10 +182,14 @@ def options(stage, **given):
 
     def of(wildcards):
         model = getattr(wildcards, "model", "base")
-        values = {name: value(wildcards) if callable(value) else value for name, value in given.items()}
+        values = {
+            name: value(wildcards) if callable(value) else value for name, value in given.items()
+        }
         if hasattr(wildcards, "seed") and "seed" in option_names(stage):
             values["seed"] = wildcards.seed
-        return command_line(without_idle(stage, stage_options(stage, experiment(wildcards), model, values)))
+        return command_line(
+            without_idle(stage, stage_options(stage, experiment(wildcards), model, values))
+        )
 
     return of
 

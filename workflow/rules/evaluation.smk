@@ -22,13 +22,19 @@ rule evaluate:
         options=options(
             "evaluate",
             split=lambda wildcards: wildcards.split,
-            product=lambda wildcards: map_product(experiment(wildcards), wildcards.model, wildcards.product),
+            product=lambda wildcards: map_product(
+                experiment(wildcards), wildcards.model, wildcards.product
+            ),
             product_name=lambda wildcards: wildcards.product,
             model=lambda wildcards: wildcards.model,
         ),
         code=code("evaluate"),
         measured=lambda wildcards, input: command_line(
-            {key: input[key] for key in ("maps", "masks", "probabilities", "truth") if key in input.keys()}
+            {
+                key: input[key]
+                for key in ("maps", "masks", "probabilities", "truth")
+                if key in input.keys()
+            }
         ),
     shell:
         "python -m brnf.stages.evaluate --index results/{wildcards.name}/index {params.measured}"
@@ -38,7 +44,9 @@ rule evaluate:
 rule tabulate:
     input:
         after_index,
-        evaluations=lambda wildcards: evaluations(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
+        evaluations=lambda wildcards: evaluations(
+            experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"
+        ),
     output:
         results_csv="results/{name}/tables/results.csv",
         results_md="results/{name}/tables/results.md",
@@ -65,7 +73,9 @@ rule tabulate:
 rule draw:
     input:
         pictured,
-        drawn=lambda wildcards: [word.split(":")[-1] for words in drawn(wildcards).values() for word in words],
+        drawn=lambda wildcards: [
+            word.split(":")[-1] for words in drawn(wildcards).values() for word in words
+        ],
     output:
         figure="results/{name}/figures/{figure}.png",
     log:
@@ -106,7 +116,9 @@ rule tabulate_comparison:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        experiments=lambda wildcards: command_line({"experiments": list(measured_experiments(Path("results")))}),
+        experiments=lambda wildcards: command_line(
+            {"experiments": list(measured_experiments(Path("results")))}
+        ),
         measured=lambda wildcards: list(measured_experiments(Path("results")).values()),
         code=code("tabulate_comparison"),
     shell:
@@ -158,7 +170,11 @@ rule report:
         after_index,
         configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
         tables=expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
-        figures=[f"results/{chosen.name}/figures/{figure}.png" for chosen in EXPERIMENTS.values() for figure in figures(chosen)],
+        figures=[
+            f"results/{chosen.name}/figures/{figure}.png"
+            for chosen in EXPERIMENTS.values()
+            for figure in figures(chosen)
+        ],
     output:
         report=f"results/{MAIN.name}/report.html",
     log:
@@ -171,7 +187,10 @@ rule report:
         runtime=10,
     params:
         experiments=expand("results/{name}", name=EXPERIMENTS),
-        differences=lambda wildcards: [str(differences(chosen.settings)) for chosen in EXPERIMENTS.values()],
+        differences=lambda wildcards: [
+            str(differences(chosen.settings)) for chosen in EXPERIMENTS.values()
+        ],
         code=code("report"),
     shell:
-        "python -m brnf.stages.report --experiments {params.experiments}" " --report {output.report} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.report --experiments {params.experiments}"
+        " --report {output.report} $BRNF_RUNTIME 2> >(tee {log} >&2)"

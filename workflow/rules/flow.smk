@@ -48,7 +48,10 @@ rule denoise_seeds:
         mem_mb=memory(8000),
         runtime=120,
     params:
-        options=options("denoise_seeds", product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model)),
+        options=options(
+            "denoise_seeds",
+            product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
+        ),
         code=code("denoise_seeds"),
     shell:
         "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps} --flow {input.flow}"

@@ -19,7 +19,9 @@ def image_source(wildcards):
     """Return where the data set is, for the command line."""
     dataset = experiment(wildcards).settings["dataset"]
     root = f"results/{wildcards.name}/data" if dataset["kind"] == "scenes" else dataset["root"]
-    return command_line({"table": dataset["table"]} if dataset["kind"] == "table" else {"root": root})
+    return command_line(
+        {"table": dataset["table"]} if dataset["kind"] == "table" else {"root": root}
+    )
 
 
 @cache
@@ -41,12 +43,17 @@ def after_index(wildcards):
 
 def indexed(*names):
     """Return a function for `input`: the classes and other files of the image index, which hold no more than the stage reads."""
-    return lambda wildcards: [f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}" for name in ("classes.csv", *names)]
+    return lambda wildcards: [
+        f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}"
+        for name in ("classes.csv", *names)
+    ]
 
 
 def indexed_split(key, *folders):
     """Return a function for `input`: the classes, and the lists of a split given by its key in section dataset."""
-    return lambda wildcards: indexed(*(f"{folder}/{split_of(key)(wildcards)}.csv" for folder in folders))(wildcards)
+    return lambda wildcards: indexed(
+        *(f"{folder}/{split_of(key)(wildcards)}.csv" for folder in folders)
+    )(wildcards)
 
 
 def shard_of_index(wildcards):
@@ -56,7 +63,11 @@ def shard_of_index(wildcards):
 
 def flow_of(wildcards):
     """Return the run whose flow denoises: xi enters after the fit, so a base at a xi has the flow of the base itself."""
-    return features_of(wildcards) if "@xi" in wildcards.model else RUN.format(**dict(wildcards.items()))
+    return (
+        features_of(wildcards)
+        if "@xi" in wildcards.model
+        else RUN.format(**dict(wildcards.items()))
+    )
 
 
 def sharded(pattern, key):
@@ -66,8 +77,13 @@ def sharded(pattern, key):
     """
 
     def of(wildcards):
-        files = shards(index_folder(wildcards), pattern, experiment(wildcards).settings["dataset"][key])
-        return [file.format(features=features_of(wildcards), **dict(wildcards.items())) for file in files]
+        files = shards(
+            index_folder(wildcards), pattern, experiment(wildcards).settings["dataset"][key]
+        )
+        return [
+            file.format(features=features_of(wildcards), **dict(wildcards.items()))
+            for file in files
+        ]
 
     return of
 
@@ -78,7 +94,9 @@ def all_shards(pattern):
     def of(wildcards):
         chosen = experiment(wildcards)
         splits = dict.fromkeys(chosen.computed_split(split) for split in chosen.splits())
-        files = [file for split in splits for file in shards(index_folder(wildcards), pattern, split)]
+        files = [
+            file for split in splits for file in shards(index_folder(wildcards), pattern, split)
+        ]
         return [file.format(**dict(wildcards.items())) for file in files]
 
     return of
@@ -87,7 +105,9 @@ def all_shards(pattern):
 def measured(wildcards):
     """Return the `input` of an evaluation: maps, or masks with their probabilities, and ground truth that is drawn."""
     split = experiment(wildcards).computed_split(wildcards.split)
-    files = evaluated_files(index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items())))
+    files = evaluated_files(
+        index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items()))
+    )
     return files | true_masks(wildcards, wildcards.split)
 
 
@@ -95,7 +115,11 @@ def true_masks(wildcards, split):
     """Return the ground truth of a split that a rule draws, for `input` and the command line; nothing where there are files of it."""
     if experiment(wildcards).settings["dataset"]["kind"] != "coco":
         return {}
-    return {"truth": shards(index_folder(wildcards), f"results/{wildcards.name}/masks/{{split}}/{{shard}}", split)}
+    return {
+        "truth": shards(
+            index_folder(wildcards), f"results/{wildcards.name}/masks/{{split}}/{{shard}}", split
+        )
+    }
 
 
 def true_masks_of_seeds(wildcards):
@@ -111,14 +135,22 @@ def drawn(wildcards):
 
 def drawing_options(wildcards):
     """Return the options that a figure follows from: which images are shown, or the order of models and products."""
-    found = stage_options("draw", experiment(wildcards), "base", {"split": split_of("seeds")(wildcards)})
-    names = ("split", "images", "count") if wildcards.figure in ("examples", "ablation") else ("models", "products")
+    found = stage_options(
+        "draw", experiment(wildcards), "base", {"split": split_of("seeds")(wildcards)}
+    )
+    names = (
+        ("split", "images", "count")
+        if wildcards.figure in ("examples", "ablation")
+        else ("models", "products")
+    )
     return command_line({name: found[name] for name in names})
 
 
 def pictured(wildcards):
     """Return the lists of the split whose images a figure shows; none when it shows numbers only."""
-    return indexed_split("seeds", "splits", "masks")(wildcards) if "panels" in drawn(wildcards) else []
+    return (
+        indexed_split("seeds", "splits", "masks")(wildcards) if "panels" in drawn(wildcards) else []
+    )
 
 
 def split_of(key):
@@ -135,8 +167,14 @@ def guide(wildcards):
 def guiding_maps(wildcards):
     """Return the files of `guide`, for the training split."""
     folder, _ = guide(wildcards)
-    base = f"base{wildcards.model.removeprefix(kind_of(wildcards.model))}" if folder == "denoised" else "base"
-    return sharded(f"results/{{name}}/{base}/seed{{seed}}/{folder}/{{split}}/{{shard}}.h5", "train")(wildcards)
+    base = (
+        f"base{wildcards.model.removeprefix(kind_of(wildcards.model))}"
+        if folder == "denoised"
+        else "base"
+    )
+    return sharded(
+        f"results/{{name}}/{base}/seed{{seed}}/{folder}/{{split}}/{{shard}}.h5", "train"
+    )(wildcards)
 
 
 def labelled(wildcards):
@@ -152,7 +190,11 @@ def final_round(wildcards):
 
 def own_round(wildcards):
     """Return the settings of the denoising that a model's maps go through."""
-    return experiment(wildcards).settings["bsdnf"]["base"] if kind_of(wildcards.model) in BASE_MODELS else final_round(wildcards)
+    return (
+        experiment(wildcards).settings["bsdnf"]["base"]
+        if kind_of(wildcards.model) in BASE_MODELS
+        else final_round(wildcards)
+    )
 
 
 def of_fit(key):
@@ -182,10 +224,19 @@ def first_store(wildcards):
     """Return the pixel store that BRNF's flow is trained on, of the first seed."""
     chosen = experiment(wildcards)
     run = RUN.format(name=chosen.name, model="brnf", seed=chosen.settings["seeds"][0])
-    return shards(index_folder(wildcards), f"{run}/pixels/{{split}}/{{shard}}.h5", chosen.settings["dataset"]["train"])
+    return shards(
+        index_folder(wildcards),
+        f"{run}/pixels/{{split}}/{{shard}}.h5",
+        chosen.settings["dataset"]["train"],
+    )
 
 
 def archives(key):
     """Return the options of a download: the archives of a data set."""
     listed = DOWNLOADS[key]["archives"]
-    return command_line({"addresses": [entry["address"] for entry in listed], "md5s": [entry["md5"] for entry in listed]})
+    return command_line(
+        {
+            "addresses": [entry["address"] for entry in listed],
+            "md5s": [entry["md5"] for entry in listed],
+        }
+    )

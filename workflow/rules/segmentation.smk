@@ -120,7 +120,11 @@ rule export_predictions:
         mem_mb=memory(2000),
         runtime=60,
     params:
-        options=options("export_predictions", split=split_of("test"), tree=lambda wildcards: export_tree(experiment(wildcards))),
+        options=options(
+            "export_predictions",
+            split=split_of("test"),
+            tree=lambda wildcards: export_tree(experiment(wildcards)),
+        ),
         code=code("export_predictions"),
     shell:
         "python -m brnf.stages.export_predictions --index results/{wildcards.name}/index --masks {input.masks}"

@@ -10,7 +10,9 @@ rule ablation:
 rule compare_models:
     input:
         after_index,
-        evaluations=lambda wildcards: ablation(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
+        evaluations=lambda wildcards: ablation(
+            experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"
+        ),
     output:
         csv="results/{name}/tables/ablation.csv",
         markdown="results/{name}/tables/ablation.md",
@@ -23,7 +25,11 @@ rule compare_models:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        options=options("compare_models", models=lambda wildcards: ABLATION_MODELS, references=lambda wildcards: ("base_long", "brnf")),
+        options=options(
+            "compare_models",
+            models=lambda wildcards: ABLATION_MODELS,
+            references=lambda wildcards: ("base_long", "brnf"),
+        ),
         code=code("compare_models"),
     shell:
         "python -m brnf.stages.compare_models --evaluations {input.evaluations} --csv {output.csv} --markdown {output.markdown}"
@@ -46,7 +52,9 @@ rule sensitivity_full:
 use rule compare_models as compare_points with:
     input:
         after_index,
-        evaluations=lambda wildcards: full_sensitivity(experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"),
+        evaluations=lambda wildcards: full_sensitivity(
+            experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"
+        ),
     output:
         csv="results/{name}/tables/sensitivity_full.csv",
         markdown="results/{name}/tables/sensitivity_full.md",
@@ -57,7 +65,10 @@ use rule compare_models as compare_points with:
             "compare_models",
             models=lambda wildcards: ["brnf", *full_models(experiment(wildcards).settings)],
             references=lambda wildcards: ("brnf",),
-            paper=lambda wildcards: [f"{model}={miou}" for model, miou in full_models(experiment(wildcards).settings).items()],
+            paper=lambda wildcards: [
+                f"{model}={miou}"
+                for model, miou in full_models(experiment(wildcards).settings).items()
+            ],
         ),
         code=code("compare_models"),
 
@@ -79,7 +90,12 @@ use rule train_flow as fit_density with:
         f"{RUN}/benchmarks/fit_density/{{fit}}.tsv"
     priority: 0
     params:
-        options=options("train_flow", density=of_fit("density"), tau_low=of_fit("tau_low"), tau_high=of_fit("tau_high")),
+        options=options(
+            "train_flow",
+            density=of_fit("density"),
+            tau_low=of_fit("tau_low"),
+            tau_high=of_fit("tau_high"),
+        ),
         code=code("train_flow"),
 
 
@@ -127,7 +143,9 @@ rule sweep_denoising:
 rule tabulate_sweeps:
     input:
         after_index,
-        sweeps=lambda wildcards: sweeps(experiment(wildcards), wildcards.study, f"{RUN}/fits/{{fit}}/sweep.json"),
+        sweeps=lambda wildcards: sweeps(
+            experiment(wildcards), wildcards.study, f"{RUN}/fits/{{fit}}/sweep.json"
+        ),
     output:
         csv="results/{name}/tables/{study}.csv",
         markdown="results/{name}/tables/{study}.md",
@@ -171,7 +189,8 @@ rule draw_sensitivity:
     params:
         code=code("draw_studies"),
     shell:
-        "python -m brnf.stages.draw_studies --table {input.table} --sensitivity {output.sensitivity}" " $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.draw_studies --table {input.table} --sensitivity {output.sensitivity}"
+        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule draw_density:
