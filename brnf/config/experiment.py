@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from brnf.config.protocol import false_claim, protocol_of
+from brnf.config.renamed import with_new_names
 from brnf.config.schema import complete, load_schema, merged, oversized, reread, violation
 from brnf.config.studies import (
     ABLATION,
@@ -146,6 +147,7 @@ def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
             "configuration: holds more values, or deeper sections, than any experiment needs; look "
             "for aliases (&, *) in it"
         )
+    config = with_new_names(config)
     main = _read(config, "")
     experiments = {main.name: main}
     for name, overrides in main.settings["companions"].items():

@@ -4,11 +4,12 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from brnf.config.schema import SCHEMA, complete, leaves, load_schema, merged, reread
+from brnf.config.schema import complete, leaves, load_schema, merged, reread
 from brnf.weights import WEIGHTS_OF, same_weights
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
     "protocol_of",
 ]
 
-CONFIG = SCHEMA.parents[2] / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 NOT_COMPARED = (
     # how results are called, and of what there are some
     *(

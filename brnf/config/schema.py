@@ -7,15 +7,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from brnf.config.generate import descriptions, schema_of
+from brnf.config.sections.experiment import Experiment
+
 __all__ = [
-    "SCHEMA",
     "complete",
     "leaves",
     "load_schema",
@@ -25,7 +25,6 @@ __all__ = [
     "violation",
 ]
 
-SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 MOST_VALUES = 20_000
 DEEPEST = 20
 LARGEST = 2**63 - 1
@@ -52,9 +51,8 @@ PATTERNS = {
 
 @cache
 def load_schema() -> dict[str, Any]:
-    """Read the schema; its callers must not change it."""
-    schema: dict[str, Any] = yaml.safe_load(SCHEMA.read_text())
-    return schema
+    """Return the schema of an experiment; its callers must not change it."""
+    return schema_of(Experiment)
 
 
 def oversized(value: Any) -> bool:
@@ -200,8 +198,7 @@ def violation(
             missing = next(key for key in error.validator_value if key not in error.instance)
             return (
                 (*path, missing),
-                f"missing; set it: "
-                f"{error.schema['properties'][missing].get('description', 'it has no default')}",
+                f"missing; set it: {descriptions(Experiment).get(missing, 'it has no default')}",
             )
         return path, f"is {_shown(error.instance)}, must be {_wanted(error)}"
     return _not_finite(value)

@@ -1,0 +1,150 @@
+"""What the data are, where they come from, and how scenes are rendered."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from brnf.config.sections.bounds import Count, Distinct, Share, Whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """How COCO's annotations become masks (docs/data.md)."""
+
+    overlap: Literal["smallest_on_top", "later_on_top"] = "smallest_on_top"
+    """Which of COCO's annotations lies on top in masks, the one of smaller area as in coco2voc,
+    or the later one of the file.
+    """
+    crowds: Literal["object", "background", "ignore"] = "object"
+    """What COCO's groups of objects (iscrowd 1) are in masks: objects like others as in
+    coco2voc, background, or 255 (ignored) where no object lies on them.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Masks):
+    """Section dataset."""
+
+    kind: Literal["voc", "coco", "table", "scenes"] = "voc"
+    """VOC folders, COCO 2014 as downloaded, a CSV table of own images, or scenes that the
+    workflow renders.
+    """
+    root: str | None = None
+    """Folder that holds VOC2012 or VOCdevkit/VOC2012 (kind voc), or annotations, train2014 and
+    val2014 (kind coco).
+    """
+    table: str | None = None
+    """CSV file with the columns image, labels and optionally mask, split (kind table)."""
+    classes: Distinct[Annotated[str, Meta(min_length=1)]] = ()
+    """The classes to use, in this order; empty means all of the data set."""
+    train: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "train_aug"
+    """Split that everything is trained on."""
+    seeds: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "train"
+    """Split on which maps, seeds and pseudo-labels are evaluated."""
+    val: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "val"
+    """Split on which the segmentation is evaluated."""
+    test: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] | None = None
+    """Split without ground truth; the target test_predictions writes its masks as an evaluation
+    server takes them.
+    """
+    labels_from: Literal["masks", "annotations"] = "masks"
+    """What labels an image of COCO, the classes that its drawn mask shows, or those of all its
+    annotations (of groups only where they are objects).
+    """
+    verify: bool = True
+    """Decode every image once while the index is made."""
+    skip_bad: bool = False
+    """Leave out images that cannot be read, or whose mask cannot, and list them in the index's
+    summary; otherwise they stop the run.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A file to download."""
+
+    address: str
+    """Its URL."""
+    md5: Annotated[str, Meta(min_length=32, max_length=32)]
+    """Its checksum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archives:
+    """What a download target fetches."""
+
+    folder: Annotated[str, Meta(min_length=1)] = "data"
+    """Where the archives are unpacked."""
+    archives: Annotated[tuple[Archive, ...], Meta(min_length=1)]
+    """Addresses and checksums; an archive that lies in the folder already is not fetched."""
+
+
+VOC12 = Archives(
+    archives=(
+        Archive(
+            address="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            md5="6cd6e144f989b92b3379bac3b3de84fd",
+        ),
+    )
+)
+# The server asks for a registration: fetch it with a browser and put it into the folder.
+VOC12_TEST = Archives(
+    archives=(
+        Archive(
+            address="http://host.robots.ox.ac.uk:8080/eval/downloads/VOC2012test.tar",
+            md5="9065beb292b6c291fad82b2725749fda",
+        ),
+    )
+)
+COCO14 = Archives(
+    folder="data/coco14",
+    archives=(
+        Archive(
+            address="http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+            md5="0a379cfc70b0e71301e0f377548639bd",
+        ),
+        Archive(
+            address="http://images.cocodataset.org/zips/val2014.zip",
+            md5="a3d79f5ed8d289b7a7554ce06a5782b3",
+        ),
+        Archive(
+            address="http://images.cocodataset.org/zips/train2014.zip",
+            md5="0da8c0bd3d6becc4dcb32757491aca88",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """Section download."""
+
+    voc12: Archives = VOC12
+    """PASCAL VOC 2012, for the target download_voc12."""
+    voc12_test: Archives = VOC12_TEST
+    """Its test images, for download_voc12_test."""
+    coco14: Archives = COCO14
+    """MS COCO 2014, for download_coco14."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """Section scenes: what the renderer draws."""
+
+    train: Count = 240
+    """Training scenes."""
+    val: Count = 80
+    """Validation scenes."""
+    size: Annotated[int, Meta(ge=32)] = 224
+    """Pixels of a side."""
+    rho: Share = 0.9
+    """Probability that an object has its class's context beside it (train)."""
+    nu: Share = 0.6
+    """Probability that contexts of absent classes are added (train)."""
+    val_rho: Share = 0.5
+    """Rho of the validation scenes."""
+    val_nu: Share = 0.6
+    """Nu of the validation scenes."""
+    seed: Whole = 0
+    """Of the renderer."""
