@@ -1,4 +1,4 @@
-"""Keys that had another name before: still accepted for one version, with a line that says the new one."""
+"""Keys that had another name before: accepted for one version, with a line."""
 
 import sys
 from collections.abc import Mapping

@@ -22,10 +22,10 @@ from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHis
 from brnf.evaluate.records import read_history
 from brnf.evaluate.truth import GroundTruth, at_image_size
 from brnf.flow.bsdnf import Rule, depress, enlarge_margin
+from brnf.flow.denoiser import Denoiser
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 from brnf.stages._cli import run_stage
-from brnf.stages.denoise_seeds import Denoiser
 from brnf.store.files import locked, whole_file
 from brnf.store.maps import CamMaps, MapReader
 from brnf.store.pixels import PixelRows

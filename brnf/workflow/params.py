@@ -3,15 +3,18 @@
 import ast
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from brnf.config.experiment import Experiment
+from brnf.config.generate import key_of
 from brnf.config.studies import BASE_MODELS, kind_of
 from brnf.fingerprint import ROOT
 
-__all__ = ["SOURCES", "command_line", "option_names", "stage_options"]
+__all__ = ["SOURCES", "command_line", "option_fields", "option_names", "stage_options"]
 
 SOURCES: dict[str, dict[str, str]] = {
     "render_scenes": {"scenes": ""},
@@ -25,7 +28,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "export_maps": {},
     "store_pixels": {"": "", "cam": ""},
     "train_flow": {"flow": ""},
-    "denoise_seeds": {"round": ""},
+    "denoise_seeds": {},
     "train_brnf": {
         "": "",
         "backbone": "",
@@ -60,11 +63,21 @@ the section of its network, ``online`` that of its online flow.
 """
 
 
+SECTIONS: dict[str, str] = {
+    "clip_es": "base.clip_es",
+    "test": "segmentation.test",
+    "scores": "evaluate",
+}
+"""Field of a stage's options -> section of the configuration, where they are not called alike."""
+
+
 def stage_options(
     stage: str, experiment: Experiment, model: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a stage: from the sections of the configuration that concern it, or
-    given by the rule.
+    """Return the options of a stage: from the configuration, or given by the rule.
+
+    A field that is a section of the configuration becomes one option for each key that its class
+    has, called ``<field>.<key>``.
 
     Arguments:
         stage: its name.
@@ -76,16 +89,50 @@ def stage_options(
     Raises:
         LookupError: a given option does not exist.
     """
-    names = option_names(stage)
+    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
+    for section, prefix in SOURCES[stage].items():
+        flat.update(_flat(_section(section, experiment, model), prefix, section))
+    names: list[str] = []
+    for name, kind in option_fields(stage).items():
+        if kind is None:
+            names.append(name)
+            if name in flat:
+                found[name] = flat[name]
+            continue
+        narrowed = _narrowed(_of_field(stage, name, experiment, model), kind)
+        values = {f"{name}.{key}": value for key, value in narrowed}
+        found |= values
+        names += values
     unknown = set(given) - set(names)
     if unknown:
         raise LookupError(f"stage {stage} has no option {', '.join(sorted(unknown))}")
-    found: dict[str, Any] = {}
-    for section, prefix in SOURCES[stage].items():
-        found.update(_flat(_section(section, experiment, model), prefix, section))
     return {
         name: given.get(name, found.get(name)) for name in names if name in given or name in found
     }
+
+
+def _narrowed(section: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield keys and values of a section that a class of its keys has; nested ones with dots."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        value = section[key_of(field.name)]
+        if is_dataclass(hints[field.name]):
+            for key, nested in _narrowed(value, hints[field.name]):
+                yield f"{field.name}.{key}", nested
+        else:
+            yield field.name, value
+
+
+def _of_field(stage: str, name: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
+    """Return the section that a field of a stage's options is filled from."""
+    if name in ("base", "brnf"):
+        return experiment.network(model)
+    if name == "bsdnf":
+        return _section("round", experiment, model)
+    if (stage, name) == ("train_brnf", "flow"):
+        return experiment.online_flow(model)
+    return _section(SECTIONS.get(name, name), experiment, model)
 
 
 def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
@@ -128,10 +175,20 @@ def command_line(options: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-@cache
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return the fields of a stage's ``Options``, inherited ones first, read from its source
-    without importing it.
+    """Return the fields of a stage's ``Options``; see :func:`option_fields`."""
+    return tuple(option_fields(stage, root))
+
+
+@cache
+def option_fields(stage: str, root: Path = ROOT) -> dict[str, type | None]:
+    """Return the fields of a stage's ``Options``, inherited ones first.
+
+    They are read from its source: to import a stage costs seconds, a section of the configuration
+    nothing.
+
+    Returns:
+        For each field its class where that is a section of the configuration, else None.
 
     Raises:
         LookupError: the module has no such class.
@@ -139,10 +196,8 @@ def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
     return _fields(f"brnf.stages.{stage}", "Options", root)
 
 
-def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
-    """Return the fields of a dataclass in its order (the last base first); its bases are imported
-    from the package.
-    """
+def _fields(module: str, name: str, root: Path) -> dict[str, type | None]:
+    """Return the fields of a dataclass; its bases are imported from the package."""
     file = root.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_text(), str(file))
     origin = {
@@ -154,17 +209,20 @@ def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            inherited = [
-                field
-                for base in reversed(bases)
-                for field in _fields(origin.get(base, module), base, root)
-            ]
-            own = [
-                field.target.id
-                for field in node.body
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            ]
-            return tuple(
-                dict.fromkeys((*inherited, *own))
-            )  # a field declared again keeps its place
+            found: dict[str, type | None] = {}
+            for base in reversed(bases):
+                found |= _fields(origin.get(base, module), base, root)
+            for line in node.body:  # a field declared again keeps its place
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    found[line.target.id] = _section_class(line.annotation, origin)
+            return found
     raise LookupError(f"{file}: no class {name}")
+
+
+def _section_class(annotation: ast.expr, origin: Mapping[str, str]) -> type | None:
+    """Return the section of the configuration that an annotation names, or None."""
+    module = origin.get(annotation.id, "") if isinstance(annotation, ast.Name) else ""
+    if not module.startswith("brnf.config.sections"):
+        return None
+    found = getattr(import_module(module), annotation.id)  # type: ignore[attr-defined]
+    return found if isinstance(found, type) and is_dataclass(found) else None

@@ -14,6 +14,7 @@ import torch
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.network import CamNetwork
 from brnf.cam.saved import load_cam_network, save_cam_network
+from brnf.config.sections.flow import Denoising
 from brnf.flow.bsdnf import Calibration
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.gaussian import GaussianOptions, build_gaussian
@@ -281,7 +282,7 @@ def denoising(folder: Path) -> Callable[[Path, int], None]:
             denoise_seeds.run(
                 inputs,
                 denoise_seeds.Outputs(path.parent / "out" / "denoised.h5"),
-                denoise_seeds.Options("posterior"),
+                denoise_seeds.Options(bsdnf=Denoising(rule="posterior")),
                 QUIET,
             )
             return
