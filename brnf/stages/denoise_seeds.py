@@ -1,4 +1,4 @@
-"""Depress noise pixels of maps by the density of their features: BSDNF (docs/method.md section 6)."""
+"""Depress noise pixels of maps by the density of their features (docs/method.md section 6)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
