@@ -27,7 +27,7 @@ WORKFLOW = (
 
 
 def measured(name: str, command: Sequence[str], folder: Path) -> str:
-    """Run a command in a folder, print its wall time and peak memory, and return what it printed."""
+    """Run a command in a folder, print its time and peak memory, return what it printed."""
     start = time.perf_counter()
     output = folder / "output.txt"
     with output.open("w") as file:

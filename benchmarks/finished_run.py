@@ -169,7 +169,10 @@ class FinishedRun:
             return f"{measured} of {trainings} × {whole} steps{shown}"
         factors = self.factors(rule)
         if rule == "evaluate":
-            return f"{seen} of {factors[MAPS] * seen:.0f} maps, {unseen} of {factors[MASKS] * unseen:.0f} masks"
+            return (
+                f"{seen} of {factors[MAPS] * seen:.0f} maps, "
+                f"{unseen} of {factors[MASKS] * unseen:.0f} masks"
+            )
         images = unseen if rule == "predict_segmentation" else seen
         return f"{images} of {factors[REST] * images:.0f} images"
 

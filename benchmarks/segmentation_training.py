@@ -38,7 +38,7 @@ TINY = Size("test_resnet", 33, 2, 4)
 
 
 def measure(size: Size, repeats: Repeats) -> list[Row]:
-    """Compare channels last, in float32 and where it has a unit bfloat16, with planes in float32."""
+    """Compare channels last, in float32 and where supported bfloat16, with float32 planes."""
     torch.manual_seed(0)
     options = DeepLabOptions(size.backbone, "none", head="sum", frozen_batch_norm=True)
     network = build_deeplab(options, size.classes)

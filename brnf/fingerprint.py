@@ -56,7 +56,9 @@ def _known(package: Path) -> dict[str, str]:
         file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"
     ):
         sources.update(
-            f"{path.relative_to(package)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+            (
+                f"{path.relative_to(package)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+            ).encode()
         )
     known: dict[str, str] = {}
     with suppress(OSError, ValueError, TypeError, AttributeError):

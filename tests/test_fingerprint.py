@@ -138,7 +138,10 @@ def test_all_modules_that_a_stage_really_imports_are_reached() -> None:
     """Compare with the interpreter: what is loaded after importing a stage must have been found
     statically.
     """
-    code = "import sys, importlib; importlib.import_module(sys.argv[1]); print(*[name for name in sys.modules if name.startswith('brnf')])"
+    code = (
+        "import sys, importlib; importlib.import_module(sys.argv[1]); "
+        "print(*[name for name in sys.modules if name.startswith('brnf')])"
+    )
     for stage in ("brnf.stages.evaluate", "brnf.stages.train_brnf"):
         done = subprocess.run(
             [sys.executable, "-c", code, stage],
@@ -156,7 +159,10 @@ def test_stages_do_not_share_what_they_need_not() -> None:
     assert len({fingerprint(f"brnf.stages.{stage}") for stage in SOURCES}) == len(SOURCES)
 
 
-PRINT = "import sys; from pathlib import Path; from brnf.fingerprint import *; print(fingerprint(sys.argv[1], Path(sys.argv[2])))"
+PRINT = (
+    "import sys; from pathlib import Path; from brnf.fingerprint import *; "
+    "print(fingerprint(sys.argv[1], Path(sys.argv[2])))"
+)
 
 
 def said_by_another_process(package: Path, folder: Path) -> str:

@@ -208,7 +208,7 @@ def _levels(network: nn.Module) -> Any:
 
 
 def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation of the RGB channels in 0..255 that the weights were trained with."""
+    """Return the RGB mean and deviation in 0..255 that the weights were trained with."""
     if options.weights in PACKAGED:
         return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
     if options.weights.startswith(CAFFE):
@@ -225,13 +225,11 @@ def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]
 
 
 def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
-    """Set the strides of the last stages to 1 without dilation, as SIPE does with its ResNet's last
-    one.
-    """
+    """Set the last stages' strides to 1 without dilation, as SIPE does with ResNet's last."""
     reductions = _levels(network).reduction()
     for module, output in _outputs_of_modules(network):
         if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):
-            setattr(module, "stride", 1 if module.stride == 2 else (1, 1))
+            module.stride = 1 if module.stride == 2 else (1, 1)
 
 
 def _outputs_of_modules(network: nn.Module) -> list[tuple[nn.Module, int]]:

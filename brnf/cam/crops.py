@@ -1,4 +1,4 @@
-"""Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
+"""Training images of the CAM networks: random crops, or a frozen backbone's stored outputs."""
 
 import shutil
 import tempfile

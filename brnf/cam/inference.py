@@ -122,9 +122,7 @@ def pixel_features(network: CamNetwork, image: Tensor) -> Tensor:
 
 
 def _mirrored_pair(network: CamNetwork, image: Tensor) -> CamOutput:
-    """Return the output for an image plus that for its mirror, mirrored back: maps [1, ., h, w]
-    float32.
-    """
+    """Return the outputs for an image and its mirror, added: maps [1, ., h, w] float32."""
     output = network(torch.stack([image, image.flip(-1)])).in_float32()
     logits, features, semantic = (
         maps[:1] + maps[1:].flip(-1) for maps in (output.logits, output.features, output.semantic)

@@ -90,9 +90,7 @@ class CamNetwork(nn.Module):
         return self.heads(self.backbone(colours), colours)
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Return the backbone's four outputs for images in 0..255; constant as long as it is
-        frozen.
-        """
+        """Return the backbone's four outputs for images in 0..255; constant while frozen."""
         return self.backbone(self.backbone.normalise(images))
 
     def heads(self, stages: Sequence[Tensor], colours: Tensor | None = None) -> CamOutput:

@@ -241,9 +241,7 @@ class BrnfObjective:
         return masked_difference(maps.classifier, grid, maps.counts)
 
     def _contrast(self, features: Tensor, maps: TrainingMaps, use_flow: bool) -> Tensor:
-        """Return FSCL's loss of this batch's regions against the bank, then let the bank remember
-        them.
-        """
+        """Return FSCL's loss of this batch's regions against the bank, then store them in it."""
         assert self.bank is not None and self.flow is not None
         anchors, classes = region_features(
             features, maps.prototype.detach(), maps.counts, self.options.tau_high
@@ -270,6 +268,6 @@ def _rows(features: Tensor) -> Tensor:
 
 
 def _allowed(maps: TrainingMaps) -> Tensor:
-    """Return for each pixel [N * h * w, K] which classes its image has, the background among them."""
+    """Return which classes each pixel's image has [N * h * w, K], the background included."""
     present = maps.counts.flatten(2).any(2)
     return present.repeat_interleave(maps.counts[0, 0].numel(), dim=0)

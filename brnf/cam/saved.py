@@ -46,7 +46,7 @@ def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -
 
 
 def load_image(record: ImageRecord, long_side: int | None, device: torch.device) -> torch.Tensor:
-    """Return an image as [3, h, w] uint8 on the device, resized to a long side when one is given."""
+    """Return an image as [3, h, w] uint8 on the device, resized to a long side if given."""
     pixels = read_image(record.path)
     if long_side is not None:
         pixels = resize_long_side(pixels, long_side)

@@ -64,7 +64,7 @@ class Experiment:
         )
 
     def at(self, model: str) -> "Experiment":
-        """Return the experiment with the settings of a model at a point, such as ``brnf@xi-0.8``."""
+        """Return the experiment with the settings of a model such as ``brnf@xi-0.8``."""
         return Experiment(merged(self.settings, changes)) if (changes := at_point(model)) else self
 
     def network(self, model: str) -> Mapping[str, Any]:

@@ -114,9 +114,7 @@ BASELINES = ("gaussian_diagonal", "gaussian_full", "gmm")
 
 
 def tau_fits(settings: Mapping[str, Any]) -> list[str]:
-    """Return the fits of the sensitivity in tau: the run's ``own`` flow stands for its own
-    thresholds.
-    """
+    """Return the fits of the sensitivity in tau; ``own`` stands for the run's thresholds."""
     own = (settings["flow"]["tau"]["low"], settings["flow"]["tau"]["high"])
     return ["own" if tau == own else f"tau-{tau[0]}-{tau[1]}" for tau in TAUS]
 

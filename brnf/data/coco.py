@@ -151,7 +151,7 @@ def _entries(
     labels: Labels,
     classes: tuple[str, ...],
 ) -> list[Entry]:
-    """Return the images of a split with the names of their labels, of which an image may have none."""
+    """Return the images of a split with the names of their labels, possibly none."""
     folder = _image_folder(root, split)
     sets: dict[frozenset[int], frozenset[str]] = {}
     entries = []

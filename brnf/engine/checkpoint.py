@@ -181,9 +181,7 @@ class Checkpoint:
         return True
 
     def share(self, trainer: Trainer[Any, Any]) -> None:
-        """Bring the trainers of all processes, and their random generators, to the state of the
-        first.
-        """
+        """Bring all processes' trainers and random generators to the state of the first."""
         if distributed.processes() > 1:
             state, random = distributed.from_first(lambda: (trainer.state_dict(), self._random()))
             trainer.load_state_dict(state)

@@ -170,7 +170,7 @@ class StandardisedDensity(nn.Module):
             return self.standardised_log_prob(standardised) - self.deviation.log().sum()
 
     def _full_precision(self) -> torch.autocast:
-        """Switch off an autocast around the caller: in bfloat16 log-determinants lose their digits."""
+        """Switch off the caller's autocast: log-determinants in bfloat16 lose digits."""
         return torch.autocast(self.mean.device.type, enabled=False)
 
     @torch.no_grad()

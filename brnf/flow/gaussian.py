@@ -210,9 +210,7 @@ def _diagonal_log_prob(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor
 def _class_moments(
     density: StandardisedDensity, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Return the means [K, D] and covariances [K, D, D] of the standardised rows of each class,
-    float64.
-    """
+    """Return means [K, D], covariances [K, D, D] of each class's standardised rows, float64."""
     count = torch.zeros(density.classes, dtype=torch.float64)
     total = torch.zeros(density.classes, density.dimension, dtype=torch.float64)
     product = torch.zeros(

@@ -211,9 +211,7 @@ class FlowTrainer:
         return row
 
     def restore_best(self) -> None:
-        """Put the flow back to its best held-out state, or to the last judged one without held-out
-        rows.
-        """
+        """Restore the flow's best held-out state, or the last one without held-out rows."""
         self.flow.load_state_dict(self._best)
 
     def state_dict(self) -> dict[str, Any]:
@@ -246,9 +244,7 @@ class FlowTrainer:
         return rate
 
     def _judge(self) -> float | None:
-        """Keep the state when it is the best so far; return the held-out loss in nats per
-        dimension.
-        """
+        """Keep the state if it is the best so far; return held-out nats per dimension."""
         if self.held_out is None:
             self._best = self._copy_state()
             return None

@@ -27,9 +27,7 @@ def job_options(stage: Any, experiment: Experiment, model: str, **given: Any) ->
 
 
 def cam_network(experiment: Experiment, classes: int, device: torch.device) -> CamNetwork:
-    """Return the configured CAM network with random weights, or with none at all on the device
-    ``meta``.
-    """
+    """Return the configured CAM network with random weights, or none on ``meta``."""
     options: train_base.Options = replace(
         job_options(train_base, experiment, "base"), weights="none"
     )

@@ -74,7 +74,7 @@ def boundary_map(network: BoundaryNetwork, image: Tensor) -> Tensor:
 
 
 def labels_on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:
-    """Return label images [N, H, W] on a coarser grid [N, h, w], the nearest pixel's each, int64."""
+    """Return labels [N, H, W] at the nearest pixels of a coarser grid [N, h, w], int64."""
     return F.interpolate(labels[:, None].float(), tuple(grid), mode="nearest-exact")[:, 0].long()
 
 

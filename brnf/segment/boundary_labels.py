@@ -1,4 +1,4 @@
-"""Labels that the boundary network learns from: foreground of one refinement, background of both."""
+"""Labels for the boundary network: foreground of one refinement, background of both."""
 
 from dataclasses import dataclass
 

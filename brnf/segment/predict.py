@@ -103,7 +103,5 @@ def _seen(
 def predict_probability(
     network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device
 ) -> NDArray[np.float32]:
-    """Return the softmax of :func:`predict_logits`, [K, H, W] float32 with K including the
-    background.
-    """
+    """Return softmax of :func:`predict_logits`, [K, H, W] float32, background included."""
     return predict_logits(network, image, options, device).softmax(0).cpu().numpy()

@@ -141,7 +141,10 @@ def _told(error: Exception) -> str | None:
     if TOGETHER and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
         if any(words in str(error) for words in HUNG_UP):
             return PARTNER_LOST
-        return f"the devices of this training cannot work together ({str(error).splitlines()[0]}); set devices: 1"
+        return (
+            "the devices of this training cannot work together "
+            f"({str(error).splitlines()[0]}); set devices: 1"
+        )
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
     return None
@@ -160,4 +163,7 @@ def _set_aside(error: DamagedProduct) -> str:
         pass  # another job that reads it was faster
     except OSError:
         return str(error)
-    return f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: {error.stage} makes it anew"
+    return (
+        f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: "
+        f"{error.stage} makes it anew"
+    )

@@ -1,4 +1,4 @@
-"""Suppress noise pixels of maps by the density of their features: BSDNF (docs/method.md section 6)."""
+"""Suppress noise pixels of maps by their features' density: BSDNF (docs/method.md section 6)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -109,7 +109,10 @@ def _write(root: Path, name: str, scene: Scene) -> None:
     objects = "".join(
         f"\t<object><name>{SCENE_CLASSES[label - 1]}</name></object>\n" for label in scene.labels
     )
-    text = f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n\t{size}\n{objects}</annotation>\n"
+    text = (
+        f"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>{name}.jpg</filename>\n"
+        f"\t{size}\n{objects}</annotation>\n"
+    )
     (root / "Annotations" / f"{name}.xml").write_text(text)
 
 

@@ -1,6 +1,4 @@
-"""Pixel features of one shard of images, each with the score of its map (`docs/method.md` section
-4).
-"""
+"""Pixel features of a shard, each with the score of its map (`docs/method.md` section 4)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -359,7 +359,7 @@ def _calibrate(
     options: Options,
     runtime: Runtime,
 ) -> Calibration:
-    """Fit the temperature on labelled held-out rows, and the quantiles in one pass over the store."""
+    """Fit the temperature on labelled held-out rows, the quantiles in one pass."""
     fixed = fixed_temperature(options.temperature)
     temperature = _temperature(store, density, held_images, options) if fixed is None else fixed
     fit = CalibrationFit(store.classes, options.tau_low, options.tau_high, options.seed)
@@ -379,9 +379,7 @@ def _calibrate(
 def _temperature(
     store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options
 ) -> float:
-    """Fit the temperature on labelled rows of held-out images, or of all when none of those is
-    labelled.
-    """
+    """Fit the temperature on labelled held-out rows, or on all where none is labelled."""
     for keep in (held_images.__contains__, lambda image: image not in held_images):
         if not any(len(batch) for batch in islice(store.blocks(keep), 1)):
             continue

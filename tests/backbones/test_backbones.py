@@ -251,9 +251,7 @@ def test_names_behind_a_wrapper_are_understood(tmp_path, wrapper: str) -> None:
 
 
 def test_caffe_weights_see_what_they_were_trained_on(tmp_path) -> None:
-    """The first convolution gives what Caffe computes on blue-first pixels with the mean
-    subtracted.
-    """
+    """The first convolution gives what Caffe does on BGR pixels with the mean subtracted."""
     source = build_backbone(SMALL)
     torch.save(source.network.state_dict(), tmp_path / "weights.pth")
     loaded = build_backbone(replace(SMALL, weights=f"caffe:{tmp_path / 'weights.pth'}"))

@@ -1,6 +1,4 @@
-"""Weights by tag, package and file: what is refused, what is recorded, and what other content
-changes.
-"""
+"""Weights by tag, package and file: what is refused and recorded, and what changes."""
 
 import json
 import os

@@ -155,7 +155,7 @@ def test_the_walk_equals_loops() -> None:
 
 
 def plain_boxes(values: np.ndarray, threshold: float) -> np.ndarray:
-    """Fill the box of every 8-connected region, found by flooding, but for the last row and column."""
+    """Fill the box of every 8-connected region but its last row and column, by flooding."""
     steps = np.floor(values * 255).astype(int)
     above = steps > np.floor(threshold * steps.max())
     mask, seen = np.zeros_like(above), np.zeros_like(above)
@@ -190,7 +190,7 @@ def test_boxes_surround_every_region(seed: int, threshold: float) -> None:
 
 
 def test_maps_are_compared_in_whole_steps() -> None:
-    """0.402 is above 0.4 of 1, but both are 102 of 255 steps; the box has no last row and column."""
+    """0.402 > 0.4, but both are 102 of 255 steps; the box has no last row and column."""
     values = torch.full((3, 4), 0.402)
     values[0, 0] = 1.0
     assert box_mask(values, 0.4).nonzero().tolist() == [[0, 0]]

@@ -1,4 +1,4 @@
-"""Whom guidance, FSCL and CCNF teach, with the stages under the side convolutions detached and not."""
+"""Whom guidance, FSCL and CCNF teach, with and without the stages detached from the sides."""
 
 import pytest
 import torch

@@ -94,7 +94,10 @@ def test_labels_and_masks_hold_the_same_classes(
 
 def test_the_smallest_lies_on_top_only_where_areas_are_known(coco_tree: Path) -> None:
     cover(coco_tree, area=None)
-    problem = r"instances_train2014\.json: b: annotation 9 has no area, which [^\n]+ needs; restore the file$"
+    problem = (
+        r"instances_train2014\.json: b: annotation 9 has no area, "
+        r"which [^\n]+ needs; restore the file$"
+    )
     with pytest.raises(UserError, match=problem):
         list_coco(coco_tree, ("train",))
     assert list_coco(coco_tree, ("train",), Drawing("later_on_top")).entries

@@ -176,7 +176,7 @@ def drawn(
     overlap: Overlap = "smallest_on_top",
     crowds: Crowds = "object",
 ) -> Path:
-    """Index the data set in one shard, with labels from annotations, and draw the masks of a split."""
+    """Index in one shard, with labels from annotations, and draw the masks of a split."""
     index = folder / "index"
     options = index_images.Options("coco", shards=1, labels_from="annotations", crowds=crowds)
     index_images.run(index_images.Inputs(coco_tree), index_images.Outputs(index), options, QUIET)

@@ -140,9 +140,7 @@ def test_held_out_rows_are_judged_under_noise_of_the_unit(unit: NoiseUnit) -> No
 
 
 def test_trainers_add_noise_of_the_unit() -> None:
-    """Stretched features change nothing for noise in deviations, and a lot for noise in feature
-    units.
-    """
+    """Stretched features matter for noise in feature units, not for noise in deviations."""
     features, codes = moons(200, 0)
     stretch = torch.tensor([10.0, 0.1, 4.0, 1.0])
     losses = {}

@@ -30,7 +30,8 @@ ROOT = Path(__file__).parents[2]
 XML = (
     b"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>a.jpg</filename>\n\t<object>\n\t\t<name>cat</name>\n\t\t<bndbox><xmin>1</xmin>"
     b"</bndbox>\n\t</object>\n\t<object><name>dog</name><part><name>head</name></part></object>\n</annotation>\n",
-    b'<?xml version="1.0" encoding="utf-8"?><annotation><object><name>person</name></object></annotation>',
+    b'<?xml version="1.0" encoding="utf-8"?>'
+    b"<annotation><object><name>person</name></object></annotation>",
     b'<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
     b"<annotation><object><name>&c;</name></object></annotation>",
 )
@@ -114,7 +115,7 @@ def read_annotation(path: Path, number: int) -> None:
 
 
 def read_list(path: Path, number: int) -> None:
-    """Index the images that a list names; whatever it names, nothing outside of the root is read."""
+    """Index the images of a list; whatever it names, nothing outside of the root is read."""
     files = {f"JPEGImages/{name}.jpg": JPEG for name in "ab"} | {
         f"Annotations/{name}.xml": XML[0] for name in "ab"
     }
@@ -140,7 +141,8 @@ def read_table(path: Path, number: int) -> None:
 
 INDEX = {
     "classes.csv": b"index,name,mask_value\n1,cat,8\n2,dog,12\n",
-    "splits/train.csv": b"id,path,width,height,labels,digest\na,photo.jpg,24,20,1;2,0a\nb,other.jpg,24,20,2,0b\n",
+    "splits/train.csv": b"id,path,width,height,labels,digest\n"
+    b"a,photo.jpg,24,20,1;2,0a\nb,other.jpg,24,20,2,0b\n",
     "masks/train.csv": b"id,mask,context,digest\na,mask.png,,0c\nb,,,\n",
     "root.txt": b"data\n",
 }

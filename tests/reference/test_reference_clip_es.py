@@ -1,4 +1,4 @@
-"""CLIP-ES's own numbers on a small CLIP: prompts, tokens, attention, Grad-CAM, boxes, refined maps."""
+"""CLIP-ES's own numbers on a small CLIP: prompts, tokens, attention, Grad-CAM, boxes, maps."""
 
 import gzip
 import hashlib

@@ -1,6 +1,4 @@
-"""What goes wrong around a stage ends in one line, and what the workflow can make again is set
-aside.
-"""
+"""Failures around a stage end in one line; what can be made again is set aside."""
 
 import os
 import signal
@@ -70,8 +68,8 @@ def test_the_workflow_sets_a_damaged_product_aside(
     monkeypatch.setenv(BY_WORKFLOW, "1")
     line = ends(damaged, product, monkeypatch, capsys)
     assert (
-        line
-        == f"{product}: {FAULT}; it is now product.damaged, run the workflow again: store_pixels makes it anew"
+        line == f"{product}: {FAULT}; it is now product.damaged, run the workflow again: "
+        "store_pixels makes it anew"
     )
     assert not product.exists() and (aside / "part" if folder else aside).read_text() == "product"
     assert (
@@ -116,7 +114,10 @@ def test_a_lack_of_memory_is_one_line(
 def test_a_stage_that_dies_is_told_of(tmp_path: Path, number: signal.Signals) -> None:
     """As the rules run it: under Snakemake's prefix, with the errors copied into a log."""
     log = tmp_path / "log"
-    command = f"{SHELL_PREFIX} {sys.executable} -c 'import os; os.kill(os.getpid(), {number:d})' 2> >(tee {log} >&2)"
+    command = (
+        f"{SHELL_PREFIX} {sys.executable} -c 'import os; os.kill(os.getpid(), {number:d})' "
+        f"2> >(tee {log} >&2)"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: the stage ")]
     assert done.returncode == 128 + number and len(lines) == 1 and "; " in lines[0]

@@ -163,9 +163,7 @@ def test_a_key_reruns_what_reads_it_and_what_follows(
 
 
 def copy_of_sources(folder: Path) -> Path:
-    """Copy package and workflow as a fresh checkout would write them, all files newer than any
-    result.
-    """
+    """Copy package and workflow as a fresh checkout does, all newer than any result."""
     for name in ("brnf", "workflow", "config"):
         shutil.copytree(
             ROOT / name,

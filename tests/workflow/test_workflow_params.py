@@ -1,6 +1,4 @@
-"""Stages and schema agree: names, defaults, and the way through the shell and tyro back to the
-options.
-"""
+"""Stages and schema agree: names, defaults, and the way through shell and tyro and back."""
 
 import dataclasses
 import importlib

@@ -81,9 +81,7 @@ def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
 def test_a_key_reruns_what_reads_it_and_what_follows(
     finished: Any, key: str, words: list[str]
 ) -> None:
-    """Snakemake's own plan for one key of each kind; ``make test-invalidation`` asks it for all of
-    them.
-    """
+    """Snakemake's own plan for one key of each kind; ``make test-invalidation`` asks all."""
     by_rule: Counter[str] = Counter()
     for job, count in expected(direct(key)).items():
         by_rule[job.split()[0]] += count
