@@ -13,9 +13,8 @@ from brnf.backbones import BackboneOptions, build_backbone
 from brnf.base.sfc import ImageBank
 from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.crops import CropOptions, TrainingSource
-from brnf.cam.network import CamNetwork
+from brnf.cam.network import CamNetwork, save_cam_network
 from brnf.cam.objective import MapRules
-from brnf.cam.saved import save_cam_network
 from brnf.cam.training import Batch, CamTrainer, TrainingOptions
 from brnf.engine import distributed
 from brnf.engine.checkpoint import Checkpoint, take_steps

@@ -11,12 +11,11 @@ from brnf.data.index import Index
 from brnf.engine.checkpoint import Checkpoint, take_steps, training_stamp
 from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
-from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries
+from brnf.segment.boundaries import BoundaryNetwork, save_boundaries
 from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
-from brnf.store.tensors import write_tensors
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -112,7 +111,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             dict,
         )
         write_history(outputs.history, trainer.history)
-        write_tensors(outputs.network, pack_boundaries(network, backbone))
+        save_boundaries(outputs.network, network, backbone)
         checkpoint.finish(trainer)
 
 

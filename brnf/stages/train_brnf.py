@@ -12,9 +12,8 @@ from torch import Tensor
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.crops import TrainingSource
 from brnf.cam.fit import CamTrainingOptions, train_and_save
-from brnf.cam.network import CamOutput
+from brnf.cam.network import CamOutput, load_cam_network
 from brnf.cam.objective import BrnfObjective, BrnfOptions
-from brnf.cam.saved import load_cam_network
 from brnf.cam.training import Batch, CamTrainer, total_steps
 from brnf.data.index import Index
 from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp

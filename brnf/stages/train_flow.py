@@ -196,8 +196,7 @@ def _save(
             ]
             for row in history
         )
-    with whole_file(outputs.flow) as flow_path:
-        save_density(flow_path, density, calibration)
+    save_density(outputs.flow, density, calibration)
 
 
 def _check(options: Options) -> None:
@@ -326,8 +325,7 @@ def _train(
         take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime, shown)
     except UserError as error:
         if distributed.is_first():
-            with whole_file(last_good) as path:
-                save_density(path, trainer.flow)
+            save_density(last_good, trainer.flow)
         raise UserError(f"{error}: {last_good}") from error
     trainer.restore_best()
     last_good.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from brnf.engine.checkpoint import (
 )
 from brnf.engine.runtime import Runtime
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
+from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_deeplab
 from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
 from brnf.stages._cli import run_stage
 from brnf.store.files import whole_file
@@ -105,7 +105,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         )
         if distributed.is_first():
             _write_history(outputs.history, trainer.history)
-            save_network(outputs.network, network, index.classes)
+            save_deeplab(outputs.network, network, index.classes)
         checkpoint.finish(trainer)
 
 

@@ -2,6 +2,8 @@
 state.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +14,8 @@ from brnf.segment.boundaries import (
     BoundaryNetwork,
     boundary_map,
     labels_on_grid,
-    pack_boundaries,
-    unpack_boundaries,
+    load_boundaries,
+    save_boundaries,
 )
 from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
 
@@ -107,9 +109,10 @@ def test_a_diverging_training_names_its_step() -> None:
             trainer.step(make_batch())
 
 
-def test_the_network_comes_back_from_its_file() -> None:
+def test_the_network_comes_back_from_its_file(tmp_path: Path) -> None:
     network = make_network().eval()
-    again = unpack_boundaries(pack_boundaries(network, OPTIONS)).eval()
+    save_boundaries(tmp_path / "network.pt", network, OPTIONS)
+    again = load_boundaries(tmp_path / "network.pt", CPU)
     images, _ = make_batch()
     with torch.inference_mode():
         torch.testing.assert_close(again(images), network(images))
