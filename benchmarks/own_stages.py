@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.finished_run import MAPS, MASKS, SEEN, STEPS, UNSEEN, FinishedRun
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
-from brnf.cam import fit as cam_training
+from brnf.cam import options as cam_options
+from brnf.cam import training as cam_training
 from brnf.cam.network import load_cam_network
 from brnf.engine.runtime import Runtime
 from brnf.flow.saved import load_density
@@ -145,11 +146,11 @@ share.
 def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
-    backbone = cam_training.build_backbone(options.backbone_options())
+    backbone = cam_options.build_backbone(options.backbone_options())
 
     def work(folder: Path) -> None:
         with (
-            replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone)),
+            replaced(cam_options, build_backbone=lambda _: copy.deepcopy(backbone)),
             timed_steps(cam_training, watch, steps),
         ):
             stage.run(

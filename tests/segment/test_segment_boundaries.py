@@ -104,7 +104,7 @@ def test_a_training_goes_on_from_its_state() -> None:
 
 def test_a_diverging_training_names_its_step() -> None:
     trainer = BoundaryTrainer(make_network(), BoundaryOptions(3, learning_rate=1e30), 5, CPU)
-    with pytest.raises(UserError, match=r"train_boundaries: the loss is nan at step \d; lower"):
+    with pytest.raises(UserError, match=r"training step \d: the loss is nan; lower random_walk"):
         for _ in range(5):
             trainer.step(make_batch())
 
