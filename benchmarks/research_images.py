@@ -22,12 +22,12 @@ from benchmarks.research_flow import ResearchFlow
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.sides import Build, Runner, Stopwatch
 from brnf.cam.inference import scaled_image
-from brnf.cam.network import CamNetwork
+from brnf.cam.network import CamNetwork, load_cam_network
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
-from brnf.cam.saved import label_vector, load_cam_network, load_image, map_size
 from brnf.data.augment import resize_maps
 from brnf.data.images import read_image, resize_image
 from brnf.data.masks import colour_map
+from brnf.data.tensors import label_vector, load_image, map_size
 from brnf.errors import UserError
 from brnf.evaluate.confusion import mean_iou
 from brnf.evaluate.truth import GroundTruth
@@ -35,7 +35,7 @@ from brnf.flow.bsdnf import decision_margin, depress, enlarge_margin
 from brnf.flow.density import FlowDensity
 from brnf.flow.saved import load_density
 from brnf.segment.crf import CrfOptions, dense_crf
-from brnf.segment.deeplab import DeepLab, load_network
+from brnf.segment.deeplab import DeepLab, load_deeplab
 from brnf.segment.predict import seen_size
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.stages import (
@@ -230,7 +230,7 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
 
 def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(UNSEEN)
-    network = in_planes(load_network(run.product("segmentation/network.pt"), CPU)[0])
+    network = in_planes(load_deeplab(run.product("segmentation/network.pt"), CPU))
     options = run.options(predict_segmentation)
     if options.merge != "mean" or options.amp:
         raise UserError("the research side averages logits, in float32")

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brnf.cam.batch import Batch
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import MapRules, training_maps
 from brnf.cam.prototypes import divide_by_maximum
-from brnf.cam.training import Batch
 
 __all__ = [
     "ImageBank",

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brnf.cam.batch import Batch
 from brnf.cam.feature_cache import backbone_outputs, outputs_stamp
 from brnf.cam.network import CamNetwork
-from brnf.cam.training import Batch
 from brnf.data.augment import (
     Sample,
     flip,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.store.networks import NetworkKind, load_network, save_network
 
-__all__ = ["CamNetwork", "CamOutput", "pack_network", "side_widths", "unpack_network"]
+__all__ = ["CamNetwork", "CamOutput", "load_cam_network", "save_cam_network", "side_widths"]
+
+KIND = NetworkKind("CAM network", "its training")
 
 
 @dataclass(frozen=True)
@@ -151,30 +155,38 @@ def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ..
     return tuple(widths)
 
 
-def pack_network(
-    network: CamNetwork, options: BackboneOptions, classes: Sequence[str]
-) -> dict[str, Any]:
-    """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
-    return {
+def save_cam_network(
+    path: Path, network: CamNetwork, options: BackboneOptions, classes: Sequence[str]
+) -> None:
+    """Write a network and all that rebuilds it.
+
+    Arguments:
+        path: the file.
+        network: the trained network.
+        options: of its backbone.
+        classes: names of the foreground classes.
+    """
+    rebuild = {
         "backbone": asdict(options),
         "weights": asdict(network.backbone.loaded),
-        "classes": list(classes),
         "widths": list(network.widths),
         "affinity": network.affinity is not None,
         "detach_sides": network.detach_sides,
-        "state": network.state_dict(),
     }
+    save_network(path, KIND, network, rebuild, classes)
 
 
-def unpack_network(packed: dict[str, Any]) -> CamNetwork:
-    """Rebuild a network from :func:`pack_network`'s dictionary, without looking for weight files.
+def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -> CamNetwork:
+    """Read what :func:`save_cam_network` wrote, in evaluation mode.
 
     Raises:
-        KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
+        UserError: the file is missing, damaged, or was trained for other classes.
     """
-    backbone = build_backbone(BackboneOptions(**packed["backbone"]), load=False)
-    backbone.restore(LoadedWeights(**packed["weights"]))
-    heads = packed["widths"], packed["affinity"], packed["detach_sides"]
-    network = CamNetwork(backbone, len(packed["classes"]), *heads)
-    network.load_state_dict(packed["state"])
-    return network
+    return load_network(path, KIND, _rebuild, classes)[0].to(device)
+
+
+def _rebuild(options: dict[str, Any], classes: int) -> CamNetwork:
+    backbone = build_backbone(BackboneOptions(**options["backbone"]), load=False)
+    backbone.restore(LoadedWeights(**options["weights"]))
+    heads = options["widths"], options["affinity"], options["detach_sides"]
+    return CamNetwork(backbone, classes, *heads)

@@ -1,26 +1,34 @@
-"""Loss curves of trainings as CSV."""
+"""The history of a training as CSV."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from brnf.store.files import whole_file
 
-__all__ = ["write_history"]
+__all__ = ["Row", "write_history"]
+
+Row = dict[str, float]
+"""What is known of one step: name -> value, NaN where it was not measured."""
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write one row a step; terms that come later in a training are empty before.
+def write_history(path: Path, rows: Sequence[Row]) -> None:
+    """Write one row a step, numbered from 1; what was not measured is empty.
 
     Arguments:
         path: the CSV file.
-        rows: term -> value, for step 0, 1, ...
+        rows: of all steps; terms may come later in a training.
     """
     terms = list(dict.fromkeys(term for row in rows for term in row))
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *terms])
         writer.writerows(
-            [step, *(f"{row[term]:.6g}" if term in row else "" for term in terms)]
-            for step, row in enumerate(rows)
+            [step, *(_written(row.get(term, math.nan)) for term in terms)]
+            for step, row in enumerate(rows, 1)
         )
+
+
+def _written(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"

@@ -1,19 +1,18 @@
 """The flow that learns inside the network's training loop: CCNF (docs/method.md section 7)."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from brnf.engine import distributed
-from brnf.errors import UserError
+from brnf.engine.schedule import Decay, decay
+from brnf.engine.trainer import Descent
 from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
 from brnf.flow.loss import add_gradient
 from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
-from brnf.flow.training import Decay, rate_factor
 
 __all__ = ["OnlineFlow", "OnlineOptions"]
 
@@ -82,12 +81,18 @@ class OnlineFlow:
         self._device = torch.device(device)
         moments = RunningMoments(dimension, options.window, options.deviation_floor)
         self._moments = moments.to(device)
-        self._parameters = [
-            parameter for parameter in self.flow.parameters() if parameter.requires_grad
-        ]
-        betas = (options.beta1, options.beta2)
-        self._optimiser = torch.optim.Adam(
-            self._parameters, lr=options.learning_rate, betas=betas, fused=True
+        optimiser = torch.optim.Adam(
+            [parameter for parameter in self.flow.parameters() if parameter.requires_grad],
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            fused=True,
+        )
+        self._descent = Descent(
+            optimiser,
+            lambda update: decay(options.decay, update, options.updates, options.final_rate),
+            "lower brnf.flow.learning_rate",
+            clip_norm=options.clip_norm,
+            name="update of the online flow",
         )
         self._generator = torch.Generator(device).manual_seed(options.seed)
         self._recent_features = torch.zeros(0, dimension, device=device)
@@ -107,7 +112,7 @@ class OnlineFlow:
             The loss, nats per dimension.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: loss or gradient is not finite.
         """
         features, codes, allowed = (
             distributed.gathered(rows) for rows in (features.detach().float(), codes, allowed)
@@ -124,16 +129,9 @@ class OnlineFlow:
         drawn = torch.randn(features.shape, generator=self._generator, device=self._device)
         own = self.flow.options
         noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
-        self._set_rate()
-        self._optimiser.zero_grad()
+        self._descent.begin(self.updates)
         value = float(add_gradient(self.flow, features, noise, codes))
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
-        if not math.isfinite(value) or not bool(norm.isfinite()):
-            raise UserError(
-                f"the online flow's loss is not finite at its update {self.updates + 1}; lower "
-                "brnf.flow.learning_rate"
-            )
-        self._optimiser.step()
+        self._descent.finish(self.updates, value)
         self.updates += 1
         self._remember(features, codes, allowed)
         if self._auto and (self.updates == 1 or self.updates % self.options.refit_interval == 0):
@@ -161,7 +159,7 @@ class OnlineFlow:
         """Return everything that a resumed run needs to go on as if it had not stopped."""
         return {
             "flow": self.flow.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": self._descent.optimiser.state_dict(),
             "moments": self._moments.state_dict(),
             "generator": self._generator.get_state(),
             "updates": self.updates,
@@ -173,20 +171,13 @@ class OnlineFlow:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.flow.load_state_dict(state["flow"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._descent.optimiser.load_state_dict(state["optimiser"])
         self._moments.load_state_dict(state["moments"])
         self._generator.set_state(state["generator"].cpu())
         self.updates = int(state["updates"])
         self.temperature = float(state["temperature"])
         self._recent_features = state["recent_features"].to(self._device)
         self._recent_allowed = state["recent_allowed"].to(self._device)
-
-    def _set_rate(self) -> None:
-        """Set the rate of the coming update; it follows from the number of those before alone."""
-        progress = min(1.0, self.updates / max(self.options.updates - 1, 1))
-        factor = rate_factor(self.options.decay, self.options.final_rate, progress)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * factor
 
     def _remember(self, features: Tensor, codes: Tensor, allowed: Tensor) -> None:
         """Keep a random share of the labelled rows, so that the memory spans the updates since the

@@ -11,12 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
 from brnf.backbones.layouts import Layout, use_layout
-from brnf.errors import DamagedProduct, UserError
+from brnf.errors import UserError
 from brnf.segment.heads import AsppHead, AtrousHead
-from brnf.store.files import whole_file
-from brnf.store.tensors import read_tensors
+from brnf.store.networks import NetworkKind, load_network, save_network
 
-__all__ = ["DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_network"]
+__all__ = ["DeepLab", "DeepLabOptions", "build_deeplab", "load_deeplab", "save_deeplab"]
+
+KIND = NetworkKind("segmentation network", "train_segmentation")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -
     return DeepLab(backbone, classes, options)
 
 
-def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
+def save_deeplab(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
     """Write a network with all that rebuilds it, so that no weight file is needed later.
 
     Arguments:
@@ -180,53 +181,27 @@ def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
         network: the trained network.
         classes: names of the foreground classes.
     """
-    content = {
-        "kind": "deeplab",
-        "options": {
-            field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)
-        },
-        "classes": list(classes),
-        "weights": asdict(network.backbone.loaded),
-        "state_dict": {
-            name: value.cpu().contiguous() for name, value in network.state_dict().items()
-        },
-    }
-    # Writing through a handle keeps the temporary file's name out of the archive: equal networks
-    # give equal bytes.
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    options = {field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)}
+    weights = asdict(network.backbone.loaded)
+    save_network(path, KIND, network, {"network": options, "weights": weights}, classes)
 
 
-def load_network(path: Path, device: torch.device) -> tuple[DeepLab, list[str]]:
-    """Rebuild a network that :func:`save_network` wrote.
+def load_deeplab(path: Path, device: torch.device, classes: Sequence[str] | None = None) -> DeepLab:
+    """Read what :func:`save_deeplab` wrote, in evaluation mode.
 
     Arguments:
         path: the file.
         device: where the network shall live.
-
-    Returns:
-        the network, in evaluation mode, and the names of its foreground classes.
+        classes: names of the foreground classes it must know; None takes any.
 
     Raises:
-        UserError: the file is missing, damaged, or not a segmentation network.
+        UserError: the file is missing, damaged, or was trained for other classes.
     """
-    stage = "train_segmentation"
-    content = read_tensors(path, f"run {stage} first", stage)
-    if not isinstance(content, dict) or content.get("kind") != "deeplab":
-        raise UserError(f"{path}: not a segmentation network; give the network.pt of {stage}")
-    try:
-        options = DeepLabOptions(
-            **{**content["options"], "rates": tuple(content["options"]["rates"])}
-        )
-        classes = [str(name) for name in content["classes"]]
-        network = build_deeplab(options, len(classes) + 1, load=False)
-        network.load_state_dict(content["state_dict"])
-        network.backbone.restore(LoadedWeights(**content["weights"]))
-    except Exception as error:  # whatever stands in the place of sizes and options
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedProduct(
-            path, f"does not fit this version of the program ({reason[:120]})", stage
-        ) from error
-    if not all(value.isfinite().all() for value in network.state_dict().values()):
-        raise DamagedProduct(path, "holds values that are not finite", stage)
-    return network.to(device).eval(), classes
+    return load_network(path, KIND, _rebuild, classes)[0].to(device)
+
+
+def _rebuild(stored: dict[str, Any], classes: int) -> DeepLab:
+    options = DeepLabOptions(**{**stored["network"], "rates": tuple(stored["network"]["rates"])})
+    network = build_deeplab(options, classes + 1, load=False)
+    network.backbone.restore(LoadedWeights(**stored["weights"]))
+    return network

@@ -11,9 +11,8 @@ from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Progress, Runtime
-from brnf.errors import UserError
 from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
-from brnf.segment.deeplab import load_network
+from brnf.segment.deeplab import load_deeplab
 from brnf.segment.predict import PredictionOptions, predict_probability
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import label_image
@@ -67,14 +66,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.masks):
         device = runtime.torch_device()
         index = Index.of_list(inputs.index, inputs.images)
-        network, classes = load_network(inputs.network, device)
-        if classes != list(index.classes):
-            raise UserError(
-                f"{inputs.network}: its classes are {', '.join(classes)}, the index has others; "
-                "run train_segmentation again"
-            )
+        network = load_deeplab(inputs.network, device, index.classes)
         network.backbone.fold()
-        every_class = np.arange(1, len(classes) + 1, dtype=np.uint8)
+        every_class = np.arange(1, len(index.classes) + 1, dtype=np.uint8)
         with (
             write_maps(outputs.probabilities) as probabilities,
             whole_directory(outputs.masks) as folder,
@@ -95,7 +89,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             for record, (present, probability) in zip(shown, refined, strict=True):
                 write_palette_png(folder / f"{record.id}.png", label_image(probability, present))
                 if options.save_probabilities:
-                    whole = over_all_labels(probability, present, len(classes))
+                    whole = over_all_labels(probability, present, len(index.classes))
                     probabilities.write(record.id, every_class, {"probability": whole})
 
 

@@ -1,6 +1,6 @@
 """Training of the base CAM network, SIPE or SFC (`docs/method.md` sections 2 and 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,14 +16,16 @@ from brnf.base.sfc import (
     distribution_weights,
     halved,
 )
+from brnf.cam.batch import Batch
 from brnf.cam.crops import TrainingSource
-from brnf.cam.fit import CamTrainingOptions, train_and_save
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
-from brnf.cam.training import Batch, CamTrainer, total_steps
+from brnf.cam.options import CamTrainingOptions
+from brnf.cam.training import CamTrainer, train_and_save
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
 from brnf.engine.runtime import Runtime
+from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
 
@@ -89,17 +91,23 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
+
+        def batches(done: int) -> Iterator[Batch]:
+            if bank is None:
+                return source.batches(steps, done)
+            whole = source.batches(steps, done, whole=True)
+            return (batch.share() for batch in bank.join(whole, done))
+
         train_and_save(
             "train base",
             trainer,
             source,
-            steps,
+            batches,
             checkpoint,
             options,
             index.classes,
             files,
             runtime,
-            bank,
         )
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 
 from brnf.backbones import BackboneOptions, build_backbone
-from brnf.cam.training import total_steps
 from brnf.data.index import Index
-from brnf.engine.checkpoint import Checkpoint, take_steps, training_stamp
+from brnf.engine.checkpoint import Checkpoint, training_stamp
 from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
-from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries
+from brnf.engine.schedule import total_steps
+from brnf.engine.trainer import take_steps
+from brnf.segment.boundaries import BoundaryNetwork, save_boundaries
 from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
-from brnf.store.tensors import write_tensors
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -109,10 +109,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             steps,
             checkpoint,
             runtime,
-            dict,
         )
         write_history(outputs.history, trainer.history)
-        write_tensors(outputs.network, pack_boundaries(network, backbone))
+        save_boundaries(outputs.network, network, backbone)
         checkpoint.finish(trainer)
 
 

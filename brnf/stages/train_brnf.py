@@ -9,16 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from brnf.cam.batch import Batch
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.crops import TrainingSource
-from brnf.cam.fit import CamTrainingOptions, train_and_save
-from brnf.cam.network import CamOutput
+from brnf.cam.network import CamOutput, load_cam_network
 from brnf.cam.objective import BrnfObjective, BrnfOptions
-from brnf.cam.saved import load_cam_network
-from brnf.cam.training import Batch, CamTrainer, total_steps
+from brnf.cam.options import CamTrainingOptions
+from brnf.cam.training import CamTrainer, train_and_save
 from brnf.data.index import Index
 from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
 from brnf.engine.runtime import Runtime
+from brnf.engine.schedule import total_steps
 from brnf.flow.density import DEVIATION_FLOOR, FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 from brnf.stages._cli import run_stage
@@ -188,7 +189,15 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
         train_and_save(
-            "train BRNF", trainer, source, steps, checkpoint, options, index.classes, files, runtime
+            "train BRNF",
+            trainer,
+            source,
+            lambda done: source.batches(steps, done),
+            checkpoint,
+            options,
+            index.classes,
+            files,
+            runtime,
         )
 
 

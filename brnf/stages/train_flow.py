@@ -3,7 +3,7 @@
 See docs/method.md sections 4 to 6.
 """
 
-import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,11 +19,12 @@ from brnf.engine import distributed
 from brnf.engine.checkpoint import (
     Checkpoint,
     only_training,
-    take_steps,
     training_device,
     training_stamp,
 )
+from brnf.engine.history import Row, write_history
 from brnf.engine.runtime import Progress, Runtime
+from brnf.engine.trainer import take_steps
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
 from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
@@ -31,9 +32,8 @@ from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import AnyDensity, save_density
-from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
+from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, held_out_loss
 from brnf.stages._cli import run_stage
-from brnf.store.files import whole_file
 from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -181,23 +181,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 
 def _save(
-    outputs: Outputs, density: AnyDensity, history: Sequence[TrainingRow], calibration: Calibration
+    outputs: Outputs, density: AnyDensity, history: Sequence[Row], calibration: Calibration
 ) -> None:
     """Write both outputs."""
-    with whole_file(outputs.history) as history_path, history_path.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["step", "loss", "held_out", "learning_rate"])
-        rows.writerows(
-            [
-                row.step,
-                f"{row.loss:.6g}",
-                "" if row.held_out is None else f"{row.held_out:.6g}",
-                f"{row.learning_rate:.6g}",
-            ]
-            for row in history
-        )
-    with whole_file(outputs.flow) as flow_path:
-        save_density(flow_path, density, calibration)
+    write_history(outputs.history, history)
+    save_density(outputs.flow, density, calibration)
 
 
 def _check(options: Options) -> None:
@@ -313,21 +301,12 @@ def _train(
         )
         return one_ahead(_rows(rows, options))
 
-    def shown(row: TrainingRow) -> dict[str, float]:
-        judged = (
-            earlier.held_out
-            for earlier in reversed(trainer.history)
-            if earlier.held_out is not None
-        )
-        return {"loss": row.loss, "held_out": next(judged, float("nan"))}
-
     last_good = checkpoint.output.with_name(checkpoint.output.stem + ".last_good.pt")
     try:
-        take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime, shown)
+        take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime)
     except UserError as error:
         if distributed.is_first():
-            with whole_file(last_good) as path:
-                save_density(path, trainer.flow)
+            save_density(last_good, trainer.flow)
         raise UserError(f"{error}: {last_good}") from error
     trainer.restore_best()
     last_good.unlink(missing_ok=True)
@@ -336,7 +315,7 @@ def _train(
 
 def _fit_baseline(
     store: PixelStore, held_images: frozenset[str], options: Options, runtime: Runtime
-) -> tuple[AnyDensity, list[TrainingRow]]:
+) -> tuple[AnyDensity, list[Row]]:
     """Fit a Gaussian baseline on the rows that the flow would see."""
     if options.density == "flow":
         raise ValueError("the flow is no baseline")
@@ -348,8 +327,10 @@ def _fit_baseline(
     density.fit_standardisation(moments.mean, moments.deviation())
     rows = _rows(store.blocks(lambda image: image not in held_images), options)
     fit_gaussian(density, ((features.float(), codes) for features, codes in rows))
-    judged = None if held_out is None else held_out_loss(density, held_out) / store.dimension
-    return density, [TrainingRow(1, float("nan"), judged, 0.0)]
+    judged = math.nan
+    if held_out is not None:
+        judged = held_out_loss(density, held_out) / store.dimension
+    return density, [{"loss": math.nan, "held_out": judged, "learning_rate": 0.0}]
 
 
 def _calibrate(

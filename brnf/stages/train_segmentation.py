@@ -1,7 +1,5 @@
 """From pseudo-labels to the segmentation network."""
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +10,16 @@ from brnf.engine import distributed
 from brnf.engine.checkpoint import (
     Checkpoint,
     only_training,
-    take_steps,
     training_device,
     training_stamp,
 )
+from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
+from brnf.engine.trainer import take_steps
 from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
-from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
+from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_deeplab
+from brnf.segment.training import SegmentationTrainer, TrainingOptions
 from brnf.stages._cli import run_stage
-from brnf.store.files import whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -101,21 +99,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             options.iterations,
             checkpoint,
             runtime,
-            lambda record: {"loss": record.loss},
         )
         if distributed.is_first():
-            _write_history(outputs.history, trainer.history)
-            save_network(outputs.network, network, index.classes)
+            write_history(outputs.history, trainer.history)
+            save_deeplab(outputs.network, network, index.classes)
         checkpoint.finish(trainer)
-
-
-def _write_history(path: Path, records: Sequence[StepRecord]) -> None:
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["step", "loss", "learning_rate"])
-        rows.writerows(
-            [record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"] for record in records
-        )
 
 
 def _mean_colour(network: DeepLab) -> tuple[int, int, int]:

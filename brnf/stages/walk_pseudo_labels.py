@@ -9,19 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brnf.cam.saved import load_image
 from brnf.data.augment import resize_maps
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
+from brnf.data.tensors import load_image
 from brnf.engine.runtime import Progress, Runtime
-from brnf.errors import UserError
-from brnf.segment.boundaries import BoundaryNetwork, boundary_map, unpack_boundaries
+from brnf.segment.boundaries import boundary_map, load_boundaries
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.segment.random_walk import walk_maps
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader, write_maps
-from brnf.store.tensors import read_tensors
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -74,7 +72,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Make the pseudo-labels of a shard by a random walk."""
     device = runtime.torch_device()
     index = Index.of_list(inputs.index, inputs.images)
-    network = _load(inputs.network, device)
+    network = load_boundaries(inputs.network, device)
     maps = MapReader([inputs.maps], options.product)
     with (
         locked(outputs.masks),
@@ -116,16 +114,6 @@ def _walked(
         options.exponent,
     )
     return map_probability(resize_maps(walked, size))
-
-
-def _load(path: Path, device: torch.device) -> BoundaryNetwork:
-    remedy = "remove it and run train_boundaries again"
-    packed = read_tensors(path, remedy)
-    try:
-        network = unpack_boundaries(packed)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: holds no boundary network; {remedy}") from error
-    return network.to(device).eval()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from brnf.backbones import Backbone, BackboneOptions
-from brnf.cam.saved import save_cam_network
+from brnf.cam.network import save_cam_network
 from brnf.config.experiment import Experiment, read_experiments
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError

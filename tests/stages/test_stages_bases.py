@@ -10,7 +10,7 @@ from PIL import Image
 from brnf.base.clip_es import RefinementOptions, clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import MapOptions, multi_scale_maps
-from brnf.cam.saved import load_cam_network
+from brnf.cam.network import load_cam_network
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -315,7 +315,7 @@ def test_a_damaged_boundary_network_is_one_line(data: Path) -> None:
     inputs = walk_pseudo_labels.Inputs(
         data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
     )
-    with pytest.raises(UserError, match=r"boundaries\.pt: holds no boundary network; remove it"):
+    with pytest.raises(UserError, match=r"boundaries\.pt: no network file, .*; remove it"):
         walk_pseudo_labels.run(
             inputs,
             walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5"),

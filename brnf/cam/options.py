@@ -1,28 +1,39 @@
-"""What the trainings of the base and of the BRNF network share: options, the network to start from,
-the loop.
+"""What the trainings of the base and of the BRNF network share: their options, and the network to
+start from.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from brnf.backbones import BackboneOptions, build_backbone
-from brnf.base.sfc import ImageBank
-from brnf.cam.classifier_fit import fit_classifier
-from brnf.cam.crops import CropOptions, TrainingSource
+from brnf.cam.crops import CropOptions
 from brnf.cam.network import CamNetwork
 from brnf.cam.objective import MapRules
-from brnf.cam.saved import save_cam_network
-from brnf.cam.training import Batch, CamTrainer, TrainingOptions
-from brnf.engine import distributed
-from brnf.engine.checkpoint import Checkpoint, take_steps
-from brnf.engine.history import write_history
-from brnf.engine.runtime import Runtime
 
-__all__ = ["CamTrainingOptions", "train_and_save"]
+__all__ = ["CamTrainingOptions", "TrainingOptions"]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The optimiser's settings.
+
+    Attributes:
+        learning_rate: of the backbone's trainable stages.
+        head_learning_rate: of the new layers.
+        weight_decay: of all.
+        momentum: of SGD; SIPE's optimiser passes its weight decay here, hence the tiny default.
+        clip_norm: largest norm of the gradient.
+        amp: whether to compute the network in bfloat16.
+    """
+
+    learning_rate: float = 0.1
+    head_learning_rate: float = 1.0
+    weight_decay: float = 1e-4
+    momentum: float = 1e-4
+    clip_norm: float = 1.0
+    amp: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,44 +141,3 @@ class CamTrainingOptions:
         backbone = build_backbone(self.backbone_options())
         heads = self.side_widths, affinity, self.detach_sides
         return CamNetwork(backbone, classes, *heads).to(device)
-
-
-def train_and_save(
-    name: str,
-    trainer: CamTrainer,
-    source: TrainingSource,
-    steps: int,
-    checkpoint: Checkpoint,
-    options: CamTrainingOptions,
-    classes: tuple[str, ...],
-    outputs: tuple[Path, Path],
-    runtime: Runtime,
-    bank: ImageBank | None = None,
-) -> None:
-    """Train a network to the end, from a checkpoint if there is one, and write it with its history.
-
-    Arguments:
-        name: shown with the progress.
-        trainer: new; its classifier is fitted first when the options say so.
-        source: of batches.
-        steps: length of the training.
-        checkpoint: of this training.
-        options: stored with the network.
-        classes: names of the foreground classes, stored with the network.
-        outputs: the network and its history.
-        runtime: progress.
-        bank: whose images join the batches (SFC).
-    """
-
-    def batches(done: int) -> Iterator[Batch]:
-        if bank is None:
-            return source.batches(steps, done)
-        return (batch.share() for batch in bank.join(source.batches(steps, done, whole=True), done))
-
-    if not checkpoint.restore(trainer) and options.fits_classifier():
-        fit_classifier(trainer.network, source, options.classifier_penalty)
-    take_steps(name, trainer, batches, steps, checkpoint, runtime, dict)
-    if distributed.is_first():
-        write_history(outputs[1], trainer.history)
-        save_cam_network(outputs[0], trainer.network, options.backbone_options(), classes)
-    checkpoint.finish(trainer)
