@@ -139,12 +139,11 @@ class Checkpoint:
         return self.output.with_name(f"{self.output.stem}.checkpoint.pt")
 
     def restore(self, trainer: Resumable) -> bool:
-        """Bring a new trainer to where the last one stopped, and tell whether there was such a
-        state.
+        """Bring a new trainer to where the last one stopped; return whether there was such a state.
 
         A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line.
-        Of processes that train together the first is brought there; :func:`brnf.engine.trainer.take_steps` lets the
-        others follow.
+        Of processes that train together the first is brought there;
+        :func:`brnf.engine.trainer.take_steps` lets the others follow.
         """
         return distributed.any_of(distributed.is_first() and self._restore(trainer), self.device)
 
