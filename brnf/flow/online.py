@@ -92,7 +92,7 @@ class OnlineFlow:
             lambda update: decay(options.decay, update, options.updates, options.final_rate),
             "lower brnf.flow.learning_rate",
             clip_norm=options.clip_norm,
-            name="update of the online flow",
+            name="the online flow's update",
         )
         self._generator = torch.Generator(device).manual_seed(options.seed)
         self._recent_features = torch.zeros(0, dimension, device=device)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.history import read_history
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, mean_iou
 from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
-from brnf.evaluate.records import read_history
 from brnf.evaluate.truth import GroundTruth, at_image_size
 from brnf.flow.bsdnf import Rule, depress, enlarge_margin
 from brnf.flow.denoiser import Denoiser

@@ -73,7 +73,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 QUIET,
             )
     steps = pd.DataFrame(
-        {"step": range(60), "loss": np.linspace(2, 1, 60), "L_nce": [np.nan] * 30 + [1.0] * 30}
+        {"step": range(1, 61), "loss": np.linspace(2, 1, 60), "L_nce": [np.nan] * 30 + [1.0] * 30}
     )
     steps.to_csv(root / "history.csv", index=False)
     (root / "masks").mkdir()
@@ -175,13 +175,13 @@ def test_a_training_of_no_steps_has_no_curve(tmp_path: Path) -> None:
 def test_curves_leave_out_what_is_no_loss_and_missing_values() -> None:
     table = pd.DataFrame(
         {
-            "step": [0, 1, 2],
+            "step": [1, 2, 3],
             "loss": [3.0, 2.0, 1.0],
             "learning_rate": [1.0, 0.5, 0.1],
             "held_out": [np.nan, 1.0, np.nan],
         }
     )
-    other = pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.5]})
+    other = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.5]})
     figure = curves_figure(
         [
             History("base", "network", table),
@@ -195,7 +195,7 @@ def test_curves_leave_out_what_is_no_loss_and_missing_values() -> None:
         [3, 2, 1],
         [2, 1.5],
     ]
-    assert titled["network: held_out"].lines[0].get_xdata().tolist() == [1]
+    assert titled["network: held_out"].lines[0].get_xdata().tolist() == [2]
 
 
 def test_missed_recall_is_drawn_hollow() -> None:

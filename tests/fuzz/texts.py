@@ -14,8 +14,8 @@ from brnf.config.experiment import read_experiments
 from brnf.data.entries import is_safe_id
 from brnf.data.index import Index
 from brnf.data.voc import read_object_names
+from brnf.engine.history import read_history
 from brnf.errors import UserError
-from brnf.evaluate.records import read_history
 from brnf.evaluate.show import show
 from brnf.evaluate.truth import GroundTruth
 from brnf.stages import tabulate, tabulate_sweeps
