@@ -229,7 +229,7 @@ def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
     reductions = _levels(network).reduction()
     for module, output in _outputs_of_modules(network):
         if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):
-            module.stride = 1 if module.stride == 2 else (1, 1)
+            setattr(module, "stride", 1 if module.stride == 2 else (1, 1))  # noqa: B010
 
 
 def _outputs_of_modules(network: nn.Module) -> list[tuple[nn.Module, int]]:
