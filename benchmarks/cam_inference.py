@@ -10,7 +10,8 @@ from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import (

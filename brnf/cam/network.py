@@ -9,10 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.config.sections.cam import BackboneOptions, CamTraining
 from brnf.store.networks import NetworkKind, load_network, save_network
 
-__all__ = ["CamNetwork", "CamOutput", "load_cam_network", "save_cam_network", "side_widths"]
+__all__ = [
+    "CamNetwork",
+    "CamOutput",
+    "load_cam_network",
+    "new_cam_network",
+    "save_cam_network",
+    "side_widths",
+]
 
 KIND = NetworkKind("CAM network", "its training")
 
@@ -153,6 +161,29 @@ def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ..
     if sum(widths) % 2:
         widths[-1] -= 1
     return tuple(widths)
+
+
+def new_cam_network(
+    backbone: BackboneOptions,
+    cam: CamTraining,
+    classes: int,
+    device: torch.device,
+    seed: int,
+    affinity: bool = False,
+) -> CamNetwork:
+    """Return a network with the backbone's weights and random new layers.
+
+    Arguments:
+        backbone: what to build, and its weights.
+        cam: widths of the side convolutions, and whether they are detached.
+        classes: number C.
+        device: where it shall be.
+        seed: of the new layers.
+        affinity: whether it propagates maps by pixel similarity (SFC).
+    """
+    torch.manual_seed(seed)
+    built = build_backbone(backbone)
+    return CamNetwork(built, classes, cam.side_widths, affinity, cam.detach_sides).to(device)
 
 
 def save_cam_network(

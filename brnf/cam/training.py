@@ -13,7 +13,7 @@ from brnf.cam.batch import Batch
 from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.crops import TrainingSource
 from brnf.cam.network import CamNetwork, CamOutput, save_cam_network
-from brnf.cam.options import CamTrainingOptions, TrainingOptions
+from brnf.config.sections.cam import BackboneOptions, Training
 from brnf.engine import distributed
 from brnf.engine.checkpoint import Checkpoint, Stateful
 from brnf.engine.history import write_history
@@ -33,7 +33,8 @@ class CamTrainer(Trainer[Batch]):
             their sum is minimised, except for terms that carry no gradient, which are only
             reported.
         steps: length of the training and of the polynomial decay of the learning rates.
-        options: see :class:`TrainingOptions`.
+        options: the optimiser's settings.
+        amp: whether to compute the network in bfloat16.
         beside: what learns within ``loss`` beside the network, or None.
     """
 
@@ -44,8 +45,10 @@ class CamTrainer(Trainer[Batch]):
         network: CamNetwork,
         loss: Callable[[CamOutput, Batch, int], dict[str, Tensor]],
         steps: int,
-        options: TrainingOptions,
+        options: Training,
         beside: Stateful | None = None,
+        *,
+        amp: bool = False,
     ) -> None:
         groups = [
             {"params": network.backbone_parameters(), "lr": options.learning_rate},
@@ -63,7 +66,7 @@ class CamTrainer(Trainer[Batch]):
             clip_norm=options.clip_norm,
         )
         super().__init__(network, descent, steps)
-        self.options, self._loss, self._beside = options, loss, beside
+        self._loss, self._beside, self._amp = loss, beside, amp
 
     def add_gradient(self, batch: Batch) -> Row:
         """Return the loss, the sum of its terms, and the terms.
@@ -72,7 +75,7 @@ class CamTrainer(Trainer[Batch]):
             batch: of several processes that train together each has its share.
         """
         batch = batch.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp):
             output = (
                 self.network(batch.pixels)
                 if isinstance(batch.pixels, Tensor)
@@ -102,7 +105,8 @@ def train_and_save(
     source: TrainingSource,
     batches: Callable[[int], Iterable[Batch]],
     checkpoint: Checkpoint,
-    options: CamTrainingOptions,
+    backbone: BackboneOptions,
+    penalty: float | None,
     classes: tuple[str, ...],
     outputs: tuple[Path, Path],
     runtime: Runtime,
@@ -111,19 +115,20 @@ def train_and_save(
 
     Arguments:
         name: shown with the progress.
-        trainer: new; its classifier is fitted first when the options say so.
+        trainer: new.
         source: of the images that the classifier is fitted to.
         batches: from the number of batches to leave out at the start to those that follow.
         checkpoint: of this training.
-        options: stored with the network.
+        backbone: stored with the network.
+        penalty: weight decay of the fit of the classifier before the training; None: no fit.
         classes: names of the foreground classes, stored with the network.
         outputs: the network and its history.
         runtime: progress.
     """
-    if not checkpoint.restore(trainer) and options.fits_classifier():
-        fit_classifier(trainer.network, source, options.classifier_penalty)
+    if not checkpoint.restore(trainer) and penalty is not None:
+        fit_classifier(trainer.network, source, penalty)
     take_steps(name, trainer, batches, trainer.steps, checkpoint, runtime)
     if distributed.is_first():
         write_history(outputs[1], trainer.history)
-        save_cam_network(outputs[0], trainer.network, options.backbone_options(), classes)
+        save_cam_network(outputs[0], trainer.network, backbone, classes)
     checkpoint.finish(trainer)

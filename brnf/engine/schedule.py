@@ -1,11 +1,10 @@
 """The learning rates of all trainings, as shares of the first one: pure functions of the step."""
 
 import math
-from typing import Literal
 
-__all__ = ["Decay", "decay", "polynomial", "total_steps"]
+from brnf.config.sections.flow import Decay
 
-Decay = Literal["exponential", "cosine"]
+__all__ = ["decay", "polynomial", "total_steps"]
 
 
 def polynomial(

@@ -1,15 +1,16 @@
 """A density and its calibration in one file."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from brnf.config.sections.flow import Baseline, FlowArchitecture
 from brnf.flow.bsdnf import Calibration
-from brnf.flow.density import FlowDensity, FlowOptions
-from brnf.flow.gaussian import GaussianDensity, GaussianOptions, build_gaussian
+from brnf.flow.density import FlowDensity
+from brnf.flow.gaussian import GaussianDensity, build_gaussian
 from brnf.store.networks import NetworkKind, load_network, rebuilding, save_network
 
 __all__ = ["AnyDensity", "load_density", "save_density"]
@@ -26,11 +27,12 @@ def save_density(path: Path, density: AnyDensity, calibration: Calibration | Non
         density: a flow or one of the baselines.
         calibration: of the BSDNF rules, when it was fitted.
     """
+    kind = FlowArchitecture if isinstance(density, FlowDensity) else Baseline
     options = {
         "density": density.kind,
         "dimension": density.dimension,
         "classes": density.classes,
-        "options": asdict(density.options),
+        "options": {field.name: getattr(density.options, field.name) for field in fields(kind)},
         "calibration": calibration.state() if calibration else None,
     }
     save_network(path, KIND, density, options)
@@ -67,5 +69,5 @@ def _rebuild(stored: dict[str, Any], classes: int) -> AnyDensity:
         stored[key] for key in ("density", "dimension", "classes", "options")
     )
     if kind == "flow":
-        return FlowDensity(dimension, known, FlowOptions(**options))
-    return build_gaussian(kind, dimension, known, GaussianOptions(**options))
+        return FlowDensity(dimension, known, FlowArchitecture(**options))
+    return build_gaussian(kind, dimension, known, Baseline(**options))

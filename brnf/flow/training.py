@@ -8,39 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brnf.engine.schedule import Decay, decay
+from brnf.config.sections.flow import FlowTraining, Noise, NoiseUnit
+from brnf.engine.schedule import decay
 from brnf.engine.trainer import Descent, Row, Trainer
 from brnf.errors import UserError
-from brnf.flow.density import TILE, FlowDensity, NoiseUnit, StandardisedDensity
+from brnf.flow.density import TILE, FlowDensity, StandardisedDensity
 from brnf.flow.loss import add_gradient, mixture_loss
 
-__all__ = ["FlowTrainer", "HeldOut", "TrainingOptions", "balanced_rows", "held_out_loss"]
+__all__ = ["FlowTrainer", "HeldOut", "balanced_rows", "held_out_loss"]
 
 EVALUATIONS, LEAST_INTERVAL = 20, 25
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """Settings of the optimiser."""
-
-    steps: int = 2000
-    """Steps of the optimiser."""
-    learning_rate: float = 1e-3
-    """Adam's, at the start."""
-    decay: Decay = "exponential"
-    """How the learning rate falls: by the same factor each step (DDFP), or along a half cosine."""
-    final_rate: float = 0.01
-    """Share of the learning rate that is left at the last step (DDFP: 0.01); 1 keeps it."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.9
-    """Adam's second decay."""
-    clip_norm: float = 50.0
-    """Largest norm of the gradient."""
-    balanced: bool = False
-    """Draw labelled rows so that every class in a batch comes equally often."""
-    seed: int = 0
-    """Of the noise and of the balanced draw."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +37,11 @@ class HeldOut:
     unit: NoiseUnit
 
     @classmethod
-    def draw(
-        cls, features: Tensor, codes: Tensor, noise: float, unit: NoiseUnit, seed: int
-    ) -> "HeldOut":
-        """Return the rows with noise of this standard deviation, unit and seed."""
+    def draw(cls, features: Tensor, codes: Tensor, noise: Noise, seed: int) -> "HeldOut":
+        """Return the rows with noise of this standard deviation and unit, drawn by a seed."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = noise * torch.randn(features.shape, generator=generator)
-        return cls(features, codes, drawn, unit)
+        drawn = noise.noise * torch.randn(features.shape, generator=generator)
+        return cls(features, codes, drawn, noise.noise_unit)
 
 
 @torch.no_grad()
@@ -113,10 +88,11 @@ class FlowTrainer(Trainer[tuple[Tensor, Tensor]]):
         options: of the optimiser.
         held_out: judged every ``max(25, steps / 20)`` steps and after the last; None keeps the last
             state.
+        seed: of the noise and of the balanced draw.
     """
 
     def __init__(
-        self, flow: FlowDensity, options: TrainingOptions, held_out: HeldOut | None
+        self, flow: FlowDensity, options: FlowTraining, held_out: HeldOut | None, seed: int = 0
     ) -> None:
         optimiser = torch.optim.Adam(
             [parameter for parameter in flow.parameters() if parameter.requires_grad],
@@ -132,8 +108,8 @@ class FlowTrainer(Trainer[tuple[Tensor, Tensor]]):
         )
         super().__init__(flow, descent, options.steps)
         self.flow, self.options, self.held_out = flow, options, held_out
-        self._noise = torch.Generator(self.device).manual_seed(options.seed)
-        self._draw = torch.Generator().manual_seed(options.seed)
+        self._noise = torch.Generator(self.device).manual_seed(seed)
+        self._draw = torch.Generator().manual_seed(seed)
         self._interval = max(LEAST_INTERVAL, options.steps // EVALUATIONS)
         self._best_loss = math.inf
         self._best: dict[str, Tensor] = {}

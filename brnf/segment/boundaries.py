@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.store.networks import NetworkKind, load_network, save_network
 
 __all__ = [

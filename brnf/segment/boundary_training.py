@@ -1,30 +1,15 @@
 """Train the boundary network on pairs of labelled pixels (`docs/method.md` section 8, IRN)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from brnf.config.sections.segmentation import BoundaryTraining
 from brnf.engine.schedule import polynomial
 from brnf.engine.trainer import Descent, Row, Trainer
 from brnf.segment.boundaries import BoundaryNetwork, labels_on_grid
 from brnf.segment.random_walk import affinity_loss
 
-__all__ = ["BoundaryOptions", "BoundaryTrainer"]
-
-
-@dataclass(frozen=True)
-class BoundaryOptions:
-    """How to train, by IRN's code."""
-
-    training_radius: int = 10
-    """Pairs of pixels that are nearer than this on the grid of stride 4 are compared."""
-    learning_rate: float = 0.1
-    """Of the branches at the first step."""
-    momentum: float = 1e-4
-    """Of SGD; IRN, like SIPE, passes its weight decay here."""
-    weight_decay: float = 1e-4
-    """Of the branches."""
+__all__ = ["BoundaryTrainer"]
 
 
 class BoundaryTrainer(Trainer[tuple[Tensor, Tensor]]):
@@ -40,7 +25,7 @@ class BoundaryTrainer(Trainer[tuple[Tensor, Tensor]]):
     network: BoundaryNetwork
 
     def __init__(
-        self, network: BoundaryNetwork, options: BoundaryOptions, steps: int, device: torch.device
+        self, network: BoundaryNetwork, options: BoundaryTraining, steps: int, device: torch.device
     ) -> None:
         optimiser = torch.optim.SGD(
             network.to(device).head_parameters(),

@@ -1,55 +1,25 @@
 """DeepLabV2: a dilated backbone and one of two heads."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
-from brnf.backbones.layouts import Layout, use_layout
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.backbones.layouts import use_layout
+from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
 from brnf.segment.heads import AsppHead, AtrousHead
 from brnf.store.networks import NetworkKind, load_network, save_network
 
-__all__ = ["DeepLab", "DeepLabOptions", "build_deeplab", "load_deeplab", "save_deeplab"]
+__all__ = ["DeepLab", "build_deeplab", "load_deeplab", "save_deeplab"]
 
 KIND = NetworkKind("segmentation network", "train_segmentation")
-
-
-@dataclass(frozen=True)
-class DeepLabOptions:
-    """What to build (``docs/method.md`` section 9)."""
-
-    backbone: str = "resnet101"
-    """Name of a timm network."""
-    weights: str = "resnet101.tv_in1k"
-    """See ``brnf.backbones.BackboneOptions``."""
-    output_stride: int = 8
-    """Pixels between two logits; later stages are dilated to reach it."""
-    rates: tuple[int, ...] = (6, 12, 18, 24)
-    """Dilations of the head's convolutions."""
-    trainable_stages: int = 4
-    """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
-    frozen_batch_norm: bool = False
-    """Whether the backbone's BatchNorm keeps its stored statistics (deeplab-pytorch) or lets them
-    follow the batches (HSC). Its scale and shift never learn: no optimiser of either holds them."""
-    head: Literal["sum", "aspp"] = "aspp"
-    """The sum of atrous convolutions (deeplab-pytorch), or their concatenation at ``head_width``
-    with the image's mean (HSC)."""
-    head_width: int = 256
-    """Channels of a branch of the head aspp."""
-    norm_momentum: float = 0.0003
-    """Share of a batch in the running statistics of the head aspp; a short training needs more."""
-    layout: Layout = "torchvision"
-    """Of a ResNet: ``torchvision`` (HSC), or ``caffe`` (deeplab-pytorch), which differs in strides,
-    pooling and dilations; see ``brnf.backbones.layouts``."""
-    align_corners: bool = True
-    """Whether the centres of the corner pixels stay corners where logits are enlarged, in training
-    and prediction: true in HSC, false in deeplab-pytorch."""
 
 
 class DeepLab(nn.Module):
@@ -61,7 +31,7 @@ class DeepLab(nn.Module):
         options: the head and the handling of BatchNorm; the backbone is taken as it is.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, options: DeepLabOptions) -> None:
+    def __init__(self, backbone: Backbone, classes: int, options: DeepLabNetwork) -> None:
         super().__init__()
         self.options = options
         self.backbone = backbone
@@ -141,11 +111,11 @@ def _norms_in_trainable_part(backbone: nn.Module) -> list[_BatchNorm]:
     return found
 
 
-def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -> DeepLab:
+def build_deeplab(options: DeepLabNetwork, classes: int, *, load: bool = True) -> DeepLab:
     """Build the network with the weights that the options name.
 
     Arguments:
-        options: see :class:`DeepLabOptions`.
+        options: backbone, head and handling of BatchNorm.
         classes: K, background included.
         load: whether to load the backbone's weights; a network that is restored from its file
             brings its own.
@@ -181,7 +151,7 @@ def save_deeplab(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
         network: the trained network.
         classes: names of the foreground classes.
     """
-    options = {field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)}
+    options = {field.name: getattr(network.options, field.name) for field in fields(DeepLabNetwork)}
     weights = asdict(network.backbone.loaded)
     save_network(path, KIND, network, {"network": options, "weights": weights}, classes)
 
@@ -201,7 +171,7 @@ def load_deeplab(path: Path, device: torch.device, classes: Sequence[str] | None
 
 
 def _rebuild(stored: dict[str, Any], classes: int) -> DeepLab:
-    options = DeepLabOptions(**{**stored["network"], "rates": tuple(stored["network"]["rates"])})
+    options = DeepLabNetwork(**{**stored["network"], "rates": tuple(stored["network"]["rates"])})
     network = build_deeplab(options, classes + 1, load=False)
     network.backbone.restore(LoadedWeights(**stored["weights"]))
     return network

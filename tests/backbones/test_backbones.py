@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.weights import packaged_file
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network, side_widths
 from brnf.errors import UserError

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from brnf import weights
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.weights import tensors_digest
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
 from brnf.errors import UserError

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.affinity import propagate
 from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput, load_cam_network, save_cam_network

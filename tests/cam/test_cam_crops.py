@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.batch import Batch
 from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.crops import CropOptions, TrainingSource

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamNetwork
 from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import torch
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
 from brnf.config.sections.flow import Denoising
 from brnf.flow.bsdnf import Calibration

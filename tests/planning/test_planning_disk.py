@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment, merged
 from brnf.config.schema import complete, load_schema

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from brnf.backbones import Backbone, BackboneOptions
+from brnf.backbones import Backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.network import save_cam_network
 from brnf.config.experiment import Experiment, read_experiments
 from brnf.engine.runtime import Runtime

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.network import CamNetwork
 from tests.reference.recipe import reference_value
 

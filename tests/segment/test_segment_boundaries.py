@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 from brnf.segment.boundaries import (
     BoundaryNetwork,

@@ -130,7 +130,9 @@ def flat(name: str, value: Any) -> dict[str, Any]:
 def parsed(stage: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return what a stage gets from a command line, by dotted names."""
     found = tyro.cli(
-        tyro.conf.FlagConversionOff[options_of(stage)], args=shlex.split(command_line(options))
+        options_of(stage),
+        args=shlex.split(command_line(options)),
+        config=(tyro.conf.FlagConversionOff,),
     )
     return {
         key: entry

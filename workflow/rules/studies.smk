@@ -92,9 +92,7 @@ use rule train_flow as fit_density with:
     params:
         options=options(
             "train_flow",
-            density=of_fit("density"),
-            tau_low=of_fit("tau_low"),
-            tau_high=of_fit("tau_high"),
+            **{key: of_fit(key) for key in ("flow.density", "flow.tau.low", "flow.tau.high")},
         ),
         code=code("train_flow"),
 
@@ -126,9 +124,8 @@ rule sweep_denoising:
             split=split_of("seeds"),
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
             model=lambda wildcards: wildcards.model,
-            density=of_fit("density"),
-            tau_low=of_fit("tau_low"),
-            tau_high=of_fit("tau_high"),
+            density=of_fit("flow.density"),
+            **{"tau.low": of_fit("flow.tau.low"), "tau.high": of_fit("flow.tau.high")},
             xis=lambda wildcards: sorted({*XIS, own_round(wildcards)["xi"]}),
             shown_rule=lambda wildcards: own_round(wildcards)["rule"],
             shown_xi=lambda wildcards: own_round(wildcards)["xi"],

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from brnf.config.sections.bounds import (
+    BelowOne,
     Count,
     Momentum,
     NotNegative,
@@ -34,7 +35,7 @@ class BackboneNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone(BackboneNetwork):
+class BackboneOptions(BackboneNetwork):
     """Section backbone."""
 
     trainable_stages: Annotated[int, Meta(ge=0, le=4)] = 2
@@ -168,7 +169,7 @@ class ClipEs:
     """Architecture of open_clip; OpenAI's weights need quick-GELU."""
     weights: str = "openai"
     """A tag that open_clip downloads, or a file."""
-    box_threshold: Momentum = 0.4
+    box_threshold: BelowOne = 0.4
     """Share of a map's maximum above which a region gets a box; 0.7 for COCO."""
     attention_maps: Count = 8
     """Last blocks whose attention is averaged."""
@@ -233,11 +234,9 @@ class BrnfLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrnfTraining(Training, BrnfLoss):
-    """What a BRNF network takes of section brnf."""
+class Online:
+    """How the online flow follows the network."""
 
-    init: Literal["imagenet", "base"] = "imagenet"
-    """Weights the network starts from."""
     online_warmup: Whole = 100
     """Steps of the online flow before it is used."""
     online_refit_interval: Count = 20
@@ -246,6 +245,14 @@ class BrnfTraining(Training, BrnfLoss):
     """Labelled rows of recent steps that it is fitted on."""
     online_window: Count = 1000000
     """Rows after which the online flow's standardisation begins to forget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrnfTraining(Training, BrnfLoss, Online):
+    """What a BRNF network takes of section brnf."""
+
+    init: Literal["imagenet", "base"] = "imagenet"
+    """Weights the network starts from."""
     bank_region: Count = 500
     """Region features kept per class."""
     bank_sampled: Whole = 100
