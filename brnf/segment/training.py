@@ -7,6 +7,7 @@ from torch import Tensor
 
 from brnf.config.sections.segmentation import SegmentationOptimiser
 from brnf.engine import distributed
+from brnf.engine.schedule import polynomial
 from brnf.engine.trainer import Descent, Row, Trainer
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab
