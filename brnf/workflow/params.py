@@ -19,8 +19,8 @@ __all__ = ["SOURCES", "command_line", "option_fields", "option_names", "stage_op
 SOURCES: dict[str, dict[str, str]] = {
     "render_scenes": {"scenes": ""},
     "download_archives": {},
-    "index_images": {"": "", "dataset": ""},
-    "draw_masks": {"dataset": ""},
+    "index_images": {"": ""},
+    "draw_masks": {},
     "train_base": {"": "", "backbone": "", "cam": "", "model": ""},
     "compute_cams": {"": "", "cam": ""},
     "import_maps": {"cam": ""},
