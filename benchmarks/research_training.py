@@ -28,9 +28,10 @@ from brnf.backbones import build_backbone
 from brnf.cam import fit as cam_training
 from brnf.cam import objective
 from brnf.cam.network import CamNetwork, CamOutput
-from brnf.cam.objective import MapRules, TrainingMaps
+from brnf.cam.objective import TrainingMaps
 from brnf.cam.prototypes import classifier_maps, present_classes
 from brnf.cam.saved import load_cam_network
+from brnf.config.sections.cam import MapRules
 from brnf.engine import runtime as common
 from brnf.errors import UserError
 from brnf.flow import online

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import MapRules, training_maps
+from brnf.cam.objective import training_maps
 from brnf.cam.prototypes import divide_by_maximum
 from brnf.cam.training import Batch
+from brnf.config.sections.cam import MapRules
 
 __all__ = [
     "ImageBank",

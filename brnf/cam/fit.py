@@ -14,9 +14,9 @@ from brnf.base.sfc import ImageBank
 from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.crops import CropOptions, TrainingSource
 from brnf.cam.network import CamNetwork
-from brnf.cam.objective import MapRules
 from brnf.cam.saved import save_cam_network
 from brnf.cam.training import Batch, CamTrainer, TrainingOptions
+from brnf.config.sections.cam import MapRules
 from brnf.engine import distributed
 from brnf.engine.checkpoint import Checkpoint, take_steps
 from brnf.engine.history import write_history
@@ -115,7 +115,11 @@ class CamTrainingOptions:
 
     def map_rules(self) -> MapRules:
         """Return how maps are made in training."""
-        return MapRules(self.seed_rule, self.background_over, self.background_weight)
+        return MapRules(
+            seed_rule=self.seed_rule,
+            background_over=self.background_over,
+            background_weight=self.background_weight,
+        )
 
     def new_network(self, classes: int, device: torch.device, affinity: bool = False) -> CamNetwork:
         """Return a network with the backbone's weights and random new layers, the same ones for the

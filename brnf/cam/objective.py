@@ -13,7 +13,6 @@ from brnf.cam.affinity import propagate
 from brnf.cam.contrast import ContrastBank, info_nce, region_features
 from brnf.cam.network import CamOutput
 from brnf.cam.prototypes import (
-    SeedRule,
     choose_seeds,
     classifier_maps,
     divide_by_maximum,
@@ -21,6 +20,7 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
+from brnf.config.sections.cam import MapRules
 from brnf.engine import distributed
 from brnf.flow.labels import three_way_labels
 from brnf.flow.online import OnlineFlow
@@ -28,27 +28,11 @@ from brnf.flow.online import OnlineFlow
 __all__ = [
     "BrnfObjective",
     "BrnfOptions",
-    "MapRules",
     "TrainingMaps",
     "base_loss",
     "masked_difference",
     "training_maps",
 ]
-
-
-@dataclass(frozen=True)
-class MapRules:
-    """How maps are made in training.
-
-    Attributes:
-        seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
-        background_over: classes that count against the background.
-        background_weight: factor of the background in that rule, or None for the rule's own.
-    """
-
-    seed_rule: SeedRule = "structure"
-    background_over: Literal["all", "present"] = "all"
-    background_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +69,7 @@ def training_maps(
         output: of the network for N images.
         labels: [N, C] in {0, 1}.
         valid: [N, 1, h, w] bool, false on padding.
-        rules: see :class:`MapRules`.
+        rules: how seeds and prototypes are made.
     """
     present = present_classes(labels)
     counts = present[:, :, None, None] & valid

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from brnf.backbones import BackboneOptions, build_backbone
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamNetwork
-from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules
+from brnf.cam.objective import BrnfObjective, BrnfOptions
+from brnf.config.sections.cam import MapRules
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 
