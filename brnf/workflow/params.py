@@ -17,7 +17,7 @@ from brnf.fingerprint import ROOT
 __all__ = ["SOURCES", "command_line", "option_fields", "option_names", "stage_options"]
 
 SOURCES: dict[str, dict[str, str]] = {
-    "render_scenes": {"scenes": ""},
+    "render_scenes": {},
     "download_archives": {},
     "index_images": {"": ""},
     "draw_masks": {},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brnf.config.sections.data import IndexedImages
+from brnf.config.sections.data import IndexedImages, Scenes
 from brnf.data import contents as contents_module
 from brnf.data.contents import FIRST, Contents, data_state
 from brnf.data.index import Index, read_masks, shard_of
@@ -238,7 +238,7 @@ def test_a_damaged_list_is_one_line(voc_tree: Path, tmp_path: Path, text: str) -
 
 
 def test_scenes_carry_their_contexts(tmp_path: Path) -> None:
-    render(SceneOutputs(tmp_path / "scenes"), SceneOptions(train=3, val=2, size=48), QUIET)
+    render(SceneOutputs(tmp_path / "scenes"), SceneOptions(Scenes(train=3, val=2, size=48)), QUIET)
     folder = build(tmp_path / "scenes", tmp_path / "index", Options(IndexedImages(kind="scenes")))
     indices = {split: Index.of_split(folder, split) for split in ("train", "val")}
     assert {split: len(index.images) for split, index in indices.items()} == {"train": 3, "val": 2}
