@@ -300,7 +300,7 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
             saved = {image: read_saved(run.folder / "cams" / f"{image}.npy") for image in truth}
             sweep = [
                 mean_iou(confusion(truth, _over(saved, truth, maps.product, threshold)))
-                for threshold in (None, *maps.thresholds)
+                for threshold in (None, *maps.scores.thresholds)
             ]
             (folder / "maps.json").write_text(json.dumps([float(value) for value in sweep]))
         with watch.phase(MASKS):

@@ -44,7 +44,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "train_segmentation": {"": "", "segmentation": ""},
     "predict_segmentation": {"": "", "segmentation.test": ""},
     "export_predictions": {},
-    "evaluate": {"": "", "evaluate": ""},
+    "evaluate": {"": ""},
     "tabulate": {"": ""},
     "compare_models": {},
     "sweep_denoising": {"": "", "round": ""},
@@ -53,7 +53,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "plan": {"": ""},
     "measure_scaling": {"flow": ""},
     "draw_studies": {},
-    "draw": {"": "", "figures": ""},
+    "draw": {"": ""},
     "report": {"": ""},
 }
 """Sections of the configuration that a stage takes options from -> prefix of the option's name.
