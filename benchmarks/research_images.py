@@ -64,7 +64,8 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(SEEN)
     network = in_planes(load_cam_network(run.product("network/network.pt"), CPU, index.classes))
     options = run.options(compute_cams)
-    rules = options.seed_rule, options.background_over, options.background_weight
+    cam = options.cam
+    rules = cam.seed_rule, cam.background_over, cam.background_weight
     if (*rules, options.amp) != ("structure", "all", None, False):
         raise UserError("the research side has SIPE's seeds and background, in float32")
 
@@ -73,7 +74,7 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     ) -> dict[str, NDArray[np.float32]]:
         present = present_classes(labels[None])
         sums: list[list[Tensor]] = [[], []]
-        for scale in options.scales:
+        for scale in cam.scales:
             view = scaled_image(image, scale)[None].float()
             with watch.loop("CAM inference"):
                 logits, features = _pair(network, view)
@@ -92,10 +93,10 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
         with torch.no_grad():
             for record in index.images:
                 image, labels = (
-                    load_image(record, options.image_long_side, CPU),
+                    load_image(record, cam.image_long_side, CPU),
                     label_vector(record, index, CPU),
                 )
-                found = maps_of(image, labels, map_size(record, options.map_stride))
+                found = maps_of(image, labels, map_size(record, cam.map_stride))
                 write_saved(folder / f"{record.id}.npy", np.array(record.labels), found)
 
     return work
@@ -131,7 +132,7 @@ def _store_pixels(run: FinishedRun, watch: Stopwatch) -> Runner:
     def work(folder: Path) -> None:
         with torch.no_grad(), GrowingStore.create(folder / "pixels.h5", network.dimension) as store:
             for record in index.images:
-                image = load_image(record, options.image_long_side, CPU)[None]
+                image = load_image(record, options.cam.image_long_side, CPU)[None]
                 with watch.loop("CAM inference"):
                     _, features = _pair(network, image)
                 store.append(rows_of(record.id, features[0] / 2, label_vector(record, index, CPU)))
@@ -299,7 +300,7 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
             saved = {image: read_saved(run.folder / "cams" / f"{image}.npy") for image in truth}
             sweep = [
                 mean_iou(confusion(truth, _over(saved, truth, maps.product, threshold)))
-                for threshold in (None, *maps.thresholds)
+                for threshold in (None, *maps.scores.thresholds)
             ]
             (folder / "maps.json").write_text(json.dumps([float(value) for value in sweep]))
         with watch.phase(MASKS):

@@ -29,8 +29,9 @@ from brnf.cam import objective
 from brnf.cam import options as cam_options
 from brnf.cam import training as cam_training
 from brnf.cam.network import CamNetwork, CamOutput, load_cam_network
-from brnf.cam.objective import MapRules, TrainingMaps
+from brnf.cam.objective import TrainingMaps
 from brnf.cam.prototypes import classifier_maps, present_classes
+from brnf.config.sections.cam import MapRules
 from brnf.engine import runtime as common
 from brnf.errors import UserError
 from brnf.flow import online

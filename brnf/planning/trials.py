@@ -176,18 +176,19 @@ def _compute_cams(
     network = cam_network(experiment, size.classes, device).eval()
     labels = torch.zeros(size.classes, device=device)
     labels[: _present(size)] = 1
-    rules = options.map_options()
 
     def trial(fraction: float) -> tuple[float, float]:
         stored = [
-            map_side(_side(side, fraction), options.map_stride)
+            map_side(_side(side, fraction), options.cam.map_stride)
             for side in (size.height, size.width)
         ]
-        height, width = _seen(size, fraction, options.image_long_side)
+        height, width = _seen(size, fraction, options.cam.image_long_side)
         image = torch.from_numpy(_noise(height, width)).permute(2, 0, 1).to(device)
         with torch.inference_mode():
             return _timed(
-                lambda: multi_scale_maps(network, image, labels, (stored[0], stored[1]), rules),
+                lambda: multi_scale_maps(
+                    network, image, labels, (stored[0], stored[1]), options.cam
+                ),
                 device,
             ), 0.0
 

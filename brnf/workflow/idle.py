@@ -19,8 +19,12 @@ _FITTED = " ".join(
 )
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
-    ("index_images", lambda options: options["kind"] != "coco", "labels_from overlap crowds"),
-    ("index_images", lambda options: options["labels_from"] != "masks", "overlap"),
+    (
+        "index_images",
+        lambda options: options["dataset.kind"] != "coco",
+        "dataset.labels_from dataset.overlap dataset.crowds",
+    ),
+    ("index_images", lambda options: options["dataset.labels_from"] != "masks", "dataset.overlap"),
     (
         "train_boundaries",
         lambda options: options["random_walk.steps"] is not None,

@@ -17,16 +17,16 @@ from brnf.fingerprint import ROOT
 __all__ = ["SOURCES", "command_line", "option_fields", "option_names", "stage_options"]
 
 SOURCES: dict[str, dict[str, str]] = {
-    "render_scenes": {"scenes": ""},
+    "render_scenes": {},
     "download_archives": {},
-    "index_images": {"": "", "dataset": ""},
-    "draw_masks": {"dataset": ""},
+    "index_images": {"": ""},
+    "draw_masks": {},
     "train_base": {"": ""},
-    "compute_cams": {"": "", "cam": ""},
-    "import_maps": {"cam": ""},
-    "compute_clip_maps": {"cam": "", "base.clip_es": ""},
+    "compute_cams": {"": ""},
+    "import_maps": {},
+    "compute_clip_maps": {},
     "export_maps": {},
-    "store_pixels": {"": "", "cam": ""},
+    "store_pixels": {"": ""},
     "train_flow": {},
     "denoise_seeds": {},
     "train_brnf": {"": ""},
@@ -37,7 +37,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "train_segmentation": {"": ""},
     "predict_segmentation": {"": "", "segmentation.test": ""},
     "export_predictions": {},
-    "evaluate": {"": "", "evaluate": ""},
+    "evaluate": {"": ""},
     "tabulate": {"": ""},
     "compare_models": {},
     "sweep_denoising": {"": ""},
@@ -46,7 +46,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "plan": {"": ""},
     "measure_scaling": {},
     "draw_studies": {},
-    "draw": {"": "", "figures": ""},
+    "draw": {"": ""},
     "report": {"": ""},
 }
 """Sections of the configuration that a stage takes options from -> prefix of the option's name.

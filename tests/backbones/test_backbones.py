@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from brnf.backbones import build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.weights import packaged_file
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network, side_widths
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 
 SIPE = BackboneOptions("resnet50", "none", stride=16, dilated=False, trainable_stages=2)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from brnf.backbones import build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.precision import keep_small_sums_in_float32
+from brnf.config.sections.cam import BackboneOptions
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from brnf import weights
 from brnf.backbones import Backbone, LoadedWeights, build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.weights import tensors_digest
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 from brnf.segment.boundaries import BoundaryNetwork, load_boundaries, save_boundaries
 from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_deeplab, save_deeplab

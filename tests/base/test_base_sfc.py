@@ -14,7 +14,8 @@ from brnf.base.sfc import (
 )
 from brnf.cam.batch import Batch
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import MapRules, training_maps
+from brnf.cam.objective import training_maps
+from brnf.config.sections.cam import MapRules
 
 VOC = [
     4155,
@@ -185,7 +186,9 @@ def test_every_term_of_the_loss_equals_a_plain_rewriting() -> None:
     valid[1, :, :, 4:] = False
     whole, half = output_of(0, (4, 6)), output_of(1, (2, 3))
     a = torch.tensor([0.5, 2.0, 0.5])
-    terms = SfcObjective(SfcOptions(), MapRules("structure"), a)(whole, half, labels, valid)
+    terms = SfcObjective(SfcOptions(), MapRules(seed_rule="structure"), a)(
+        whole, half, labels, valid
+    )
 
     large, small = (
         plain_refined(whole, labels, valid),

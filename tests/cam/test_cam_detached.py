@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from brnf.backbones import build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamNetwork
-from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules
+from brnf.cam.objective import BrnfObjective, BrnfOptions
+from brnf.config.sections.cam import BackboneOptions, MapRules
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 

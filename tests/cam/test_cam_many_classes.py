@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import BrnfObjective, BrnfOptions, MapRules, base_loss
+from brnf.cam.objective import BrnfObjective, BrnfOptions, base_loss
+from brnf.config.sections.cam import MapRules
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.gaussian import GaussianKind, GaussianOptions, build_gaussian, fit_gaussian
 from brnf.flow.loss import mixture_loss
@@ -71,7 +72,7 @@ def backward(terms: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("rule", ["structure", "plain"])
 def test_losses_of_the_base(rule: Any) -> None:
     output, labels, valid, _ = batch()
-    seen = largest(lambda: backward(base_loss(output, labels, valid, MapRules(rule))))
+    seen = largest(lambda: backward(base_loss(output, labels, valid, MapRules(seed_rule=rule))))
     assert seen.numbers <= PIXELS * max(CLASSES, DIMENSION, SIDE * SIDE), seen.shape
 
 

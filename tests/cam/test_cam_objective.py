@@ -9,11 +9,11 @@ from brnf.cam.network import CamOutput
 from brnf.cam.objective import (
     BrnfObjective,
     BrnfOptions,
-    MapRules,
     base_loss,
     masked_difference,
     training_maps,
 )
+from brnf.config.sections.cam import MapRules
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 
@@ -54,11 +54,14 @@ def test_maps_are_empty_on_padding_and_absent_classes() -> None:
 
 def test_padding_does_not_move_prototypes() -> None:
     output, valid = make_output()
-    maps = training_maps(output, LABELS, valid, MapRules("plain"))
+    maps = training_maps(output, LABELS, valid, MapRules(seed_rule="plain"))
     changed = output.features.detach().clone()
     changed[1, :, :, 3:] = 100.0
     again = training_maps(
-        CamOutput(output.logits, changed, output.semantic), LABELS, valid, MapRules("plain")
+        CamOutput(output.logits, changed, output.semantic),
+        LABELS,
+        valid,
+        MapRules(seed_rule="plain"),
     )
     torch.testing.assert_close(again.prototype, maps.prototype)
 

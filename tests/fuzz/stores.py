@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from brnf.backbones import build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
+from brnf.config.sections.cam import BackboneOptions
 from brnf.config.sections.flow import Denoising
 from brnf.flow.bsdnf import Calibration
 from brnf.flow.density import FlowDensity, FlowOptions

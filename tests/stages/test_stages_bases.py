@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.base.clip_es import RefinementOptions, clip_maps
+from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
-from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.cam.inference import multi_scale_maps
 from brnf.cam.network import load_cam_network
+from brnf.config.sections.cam import CamMaps, ClipEs, MapSize, MultiScaleMaps, StoredMaps
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -50,7 +51,10 @@ def bring_in(data: Path, **options: int) -> Path:
         data / "index", data / "foreign", data / "index" / "shards" / "train" / "0.csv"
     )
     import_maps.run(
-        inputs, import_maps.Outputs(data / "maps.h5"), import_maps.Options(**options), RUNTIME
+        inputs,
+        import_maps.Outputs(data / "maps.h5"),
+        import_maps.Options(MapSize(**options)),
+        RUNTIME,
     )
     return data / "maps.h5"
 
@@ -193,13 +197,18 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
     network = load_cam_network(data / "base.pt", torch.device("cpu"), ("cat", "person"))
     inputs = compute_cams.Inputs(data / "index", data / "base.pt", shard(data))
     compute_cams.run(
-        inputs, compute_cams.Outputs(data / "maps.h5"), compute_cams.Options(scales=(1.0,)), RUNTIME
+        inputs,
+        compute_cams.Outputs(data / "maps.h5"),
+        compute_cams.Options(CamMaps(scales=(1.0,))),
+        RUNTIME,
     )
     image = torch.from_numpy(np.array(Image.open(data / "two.png"))).permute(2, 0, 1)
     with torch.inference_mode():
-        expected = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
+        expected = multi_scale_maps(
+            network, image, torch.ones(2), SIZE, MultiScaleMaps(scales=(1.0,))
+        )
         network.affinity = None
-        plain = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
+        plain = multi_scale_maps(network, image, torch.ones(2), SIZE, MultiScaleMaps(scales=(1.0,)))
     values = MapReader([data / "maps.h5"], "classifier")["two"].values
     np.testing.assert_allclose(values, expected.classifier.numpy(), atol=1e-3)
     assert np.abs(values - plain.classifier.numpy()).max() > 0.1
@@ -221,7 +230,14 @@ def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, P
     (data / "words.yaml").write_text("names: {person: someone}\nbackground: [sky, cat, sea]\n")
     name, weights = tiny_clip
     options = compute_clip_maps.Options(
-        str(data / "words.yaml"), "a {name}.", name, str(weights), attention_maps=2, map_stride=2
+        ClipEs(
+            words=str(data / "words.yaml"),
+            prompt="a {name}.",
+            model=name,
+            weights=str(weights),
+            attention_maps=2,
+        ),
+        StoredMaps(map_stride=2),
     )
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(
         data / "two.png"
@@ -234,7 +250,7 @@ def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, P
         clip.directions(["a cat.", "a someone."]),
         clip.directions(["a sky.", "a sea."]),
     )  # a cat is no background here
-    expected = clip_maps(clip, image, asked, things, (16, 24), RefinementOptions(attention_maps=2))
+    expected = clip_maps(clip, image, asked, things, (16, 24), options.clip_es)
     for product, wanted in (("classifier", expected.classifier), ("prototype", expected.prototype)):
         maps = MapReader([data / "maps.h5"], product)
         np.testing.assert_allclose(maps["two"].values, wanted.numpy(), atol=1e-3)

@@ -139,7 +139,7 @@ def drawing_options(wildcards):
         "draw", experiment(wildcards), "base", {"split": split_of("seeds")(wildcards)}
     )
     names = (
-        ("split", "images", "count")
+        ("split", "figures.images", "figures.count")
         if wildcards.figure in ("examples", "ablation")
         else ("models", "products")
     )
