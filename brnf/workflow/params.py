@@ -40,7 +40,7 @@ SOURCES: dict[str, dict[str, str]] = {
     "make_pseudo_labels": {"pseudo_labels": ""},
     "make_boundary_labels": {"random_walk": ""},
     "train_boundaries": {"backbone": "", "random_walk": ""},
-    "walk_pseudo_labels": {"cam": "", "random_walk": "", "pseudo_labels": ""},
+    "walk_pseudo_labels": {},
     "train_segmentation": {"": "", "segmentation": ""},
     "predict_segmentation": {"": "", "segmentation.test": ""},
     "export_predictions": {},

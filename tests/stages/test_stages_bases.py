@@ -11,6 +11,7 @@ from brnf.base.clip_es import RefinementOptions, clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.cam.saved import load_cam_network
+from brnf.config.sections.segmentation import LabelChoice
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -277,9 +278,8 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     inputs_of_walk = walk_pseudo_labels.Inputs(
         data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
     )
-    walk_pseudo_labels.run(
-        inputs_of_walk, walked, walk_pseudo_labels.Options(save_probabilities=True), RUNTIME
-    )
+    saved = walk_pseudo_labels.Options(pseudo_labels=LabelChoice(save_probabilities=True))
+    walk_pseudo_labels.run(inputs_of_walk, walked, saved, RUNTIME)
     found = read_mask(data / "walked" / "one.png", (1, 2), size=SIZE)
     assert (found[:, :20] == 1).mean() > 0.9 and (found[:, 28:] == 0).mean() > 0.9
     probability = MapReader([data / "walked.h5"], "probability")["two"].values
