@@ -21,9 +21,7 @@ def job_options(stage: Any, experiment: Experiment, model: str, **given: Any) ->
     """Return a stage's options as its job gets them."""
     name = stage.__name__.rsplit(".", 1)[-1]
     words = shlex.split(command_line(stage_options(name, experiment, model, given)))
-    return tyro.cli(
-        stage.Options, args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
-    )
+    return tyro.cli(stage.Options, args=words, config=(tyro.conf.FlagConversionOff,))
 
 
 def cam_network(experiment: Experiment, classes: int, device: torch.device) -> CamNetwork:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from brnf.config.sections.segmentation import Walk
-from brnf.segment.boundary_labels import BoundaryLabelOptions, boundary_labels
+from brnf.config.sections.segmentation import BoundaryLabels, Walk
+from brnf.segment.boundary_labels import boundary_labels
 from brnf.segment.random_walk import (
     affinity_loss,
     affinity_terms,
@@ -99,7 +99,7 @@ def test_loss_without_the_pairs_near_the_border() -> None:
 
 def _labels(**changes: object) -> np.ndarray:
     maps, classes = STORED["maps"].astype(np.float32), STORED["keys"][1:]
-    options = BoundaryLabelOptions(**changes)  # type: ignore[arg-type]
+    options = BoundaryLabels(**changes)  # type: ignore[arg-type]
     return boundary_labels(STORED["picture"], maps, classes, options)
 
 

@@ -11,7 +11,7 @@ from brnf.base.clip_es import RefinementOptions, clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.cam.saved import load_cam_network
-from brnf.config.sections.segmentation import LabelChoice
+from brnf.config.sections.segmentation import BoundaryLabels, LabelChoice
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -301,7 +301,7 @@ def test_labels_of_boundaries_leave_unsure_pixels_out(data: Path) -> None:
     inputs = make_boundary_labels.Inputs(data / "index", shard(data), data / "maps.h5")
     for unsure, middle in ((True, 255), (False, 0)):
         files = make_boundary_labels.Outputs(data / f"labels_{unsure}")
-        options = make_boundary_labels.Options(ignore_unsure=unsure)
+        options = make_boundary_labels.Options(random_walk=BoundaryLabels(ignore_unsure=unsure))
         make_boundary_labels.run(inputs, files, options, RUNTIME)
         found = np.array(Image.open(files.masks / "one.png"))
         parts = found[:, :15], found[:, 17:31], found[:, 33:]
