@@ -14,14 +14,13 @@ from brnf.config.generate import schema_of
 from brnf.config.schema import complete, leaves, load_schema
 from brnf.workflow.idle import without_idle
 from brnf.workflow.params import (
-    SOURCES,
+    STAGES,
     command_line,
     option_fields,
     option_names,
     stage_options,
 )
 
-STAGES = sorted(SOURCES)
 GIVEN_BY_RULES = {
     "download_archives": {"addresses", "md5s"},
     "draw_masks": {"split"},
