@@ -68,7 +68,8 @@ def rules() -> dict[str, dict[str, str]]:
                     )
                 )
                 found[name.rstrip(":")] = asked | {
-                    "stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body))
+                    "stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body)),
+                    "threads": "".join(re.findall(r"^    threads: (\d+)$", body, re.M)),
                 }
     return found
 
@@ -112,7 +113,7 @@ def test_the_documentation_tells_what_each_rule_asks_for() -> None:
     assert {row[0]: row[1:] for row in rows} == {
         name: (
             gpus.get(asked.get("gpu", ""), asked.get("gpu", "")),
-            cpus.get(asked.get("cpus_per_task", ""), "threads"),
+            cpus.get(asked.get("cpus_per_task", ""), asked["threads"] or "threads"),
             asked["mem_mb"],
             asked["runtime"],
         )
