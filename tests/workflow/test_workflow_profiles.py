@@ -94,7 +94,7 @@ def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
         sources = [
             ROOT.joinpath(*module.split("."))
             for module in modules
-            if module.startswith("brnf.stages.")
+            if module.startswith(("brnf.stages.", "brnf.engine.checkpoint"))
         ]
         computes = any(
             "runtime.torch_device()" in source.with_suffix(".py").read_text() for source in sources
