@@ -25,8 +25,9 @@ demo: $(INSTALLED) ## run the workflow on rendered scenes, print its tables (4 t
 	$(BIN)/snakemake --cores all
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
-test: lint ## check style and types, then run all tests
+test: lint ## check style and types, then run all tests and the examples of the docstrings
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --doctest-modules brnf
 
 # Some settings, and after -- some tests: make test-processors ARGS="--only SSE threads --
 # tests/flow"
