@@ -203,8 +203,8 @@ rule draw_density:
     input:
         after_index,
         sweeps=lambda wildcards: [
-            f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}"
-            "/fits/own/sweep.json"
+            f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}/"
+            "fits/own/sweep.json"
             for model in ("base", "brnf")
         ],
     output:
