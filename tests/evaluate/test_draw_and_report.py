@@ -287,8 +287,8 @@ def test_report_holds_everything_and_refers_to_nothing_elsewhere(experiment: Pat
     assert "<code>backbone.stride</code></td><td><code>16</code></td><td><code>8</code>" in text
     assert "resnet50.a1_in1k (published as 14fe96d1)" in text
     assert (
-        "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td><code>&#34;scenes&#34;</code>"
-        in text
+        "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td>"
+        "<code>&#34;scenes&#34;</code>" in text
     )
     assert (
         "What differs from the paper's setting (3 keys)" in text
