@@ -18,7 +18,6 @@ from brnf.cam.batch import Batch
 from brnf.cam.inference import multi_scale_maps, pixel_features
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
-from brnf.cam.options import CamTrainingOptions
 from brnf.cam.training import CamTrainer
 from brnf.config.experiment import Experiment
 from brnf.evaluate.confusion import Confusion
