@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.cam.inference import ImageMaps, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import (
@@ -21,7 +21,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
-from brnf.config.sections.cam import MultiScaleMaps
+from brnf.config.sections.cam import BackboneOptions, MultiScaleMaps
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 

@@ -15,10 +15,10 @@ import yaml
 
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
-from brnf.cam.training import total_steps
 from brnf.config.experiment import Experiment
 from brnf.config.schema import complete, load_schema, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
+from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
 from brnf.planning.configured import job_options
 from brnf.planning.work import planned_work

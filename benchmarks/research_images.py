@@ -22,20 +22,21 @@ from benchmarks.research_flow import ResearchFlow
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.sides import Build, Runner, Stopwatch
 from brnf.cam.inference import scaled_image
-from brnf.cam.network import CamNetwork
+from brnf.cam.network import CamNetwork, load_cam_network
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
-from brnf.cam.saved import label_vector, load_cam_network, load_image, map_size
+from brnf.config.sections.segmentation import Crf, PredictionViews
 from brnf.data.augment import resize_maps
 from brnf.data.images import read_image, resize_image
 from brnf.data.masks import colour_map
+from brnf.data.tensors import label_vector, load_image, map_size
 from brnf.errors import UserError
 from brnf.evaluate.confusion import mean_iou
 from brnf.evaluate.truth import GroundTruth
 from brnf.flow.bsdnf import decision_margin, depress, enlarge_margin
 from brnf.flow.density import FlowDensity
 from brnf.flow.saved import load_density
-from brnf.segment.crf import CrfOptions, dense_crf
-from brnf.segment.deeplab import DeepLab, load_network
+from brnf.segment.crf import dense_crf
+from brnf.segment.deeplab import DeepLab, load_deeplab
 from brnf.segment.predict import seen_size
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.stages import (
@@ -189,7 +190,7 @@ def _refined(
     watch: Stopwatch,
     image: NDArray[np.uint8],
     probability: NDArray[np.float32],
-    options: CrfOptions,
+    options: Crf,
 ) -> NDArray[np.float32]:
     with watch.loop("dense CRF"):
         return dense_crf(image, probability, options)
@@ -205,6 +206,7 @@ def _save_mask(path: Path, labels: NDArray[np.uint8]) -> None:
 def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(SEEN)
     options = run.options(make_pseudo_labels, product=run.labelled[1])
+    how = options.pseudo_labels
     every_class = np.arange(1, len(index.classes) + 1, dtype=np.uint8)
 
     def work(folder: Path) -> None:
@@ -217,13 +219,13 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
             values = resize_maps(saved[options.product], (height, width))
             probability = np.zeros((len(every_class) + 1, height, width), np.float32)
             probability[[0, *saved["keys"]]] = map_probability(
-                values, options.unary if options.crf else "scores"
+                values, how.unary if how.crf.iterations else "scores"
             )
-            if options.crf:
-                probability = _refined(watch, image, probability, options)
+            if how.crf.iterations:
+                probability = _refined(watch, image, probability, how.crf)
             _save_mask(
                 folder / "masks" / f"{record.id}.png",
-                label_image(probability, every_class, options.confidence),
+                label_image(probability, every_class, how.confidence),
             )
 
     return work
@@ -231,17 +233,18 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
 
 def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(UNSEEN)
-    network = in_planes(load_network(run.product("segmentation/network.pt"), CPU)[0])
+    network = in_planes(load_deeplab(run.product("segmentation/network.pt"), CPU))
     options = run.options(predict_segmentation)
-    if options.merge != "mean" or options.amp:
+    test = options.test
+    if test.merge != "mean" or options.amp:
         raise UserError("the research side averages logits, in float32")
 
     def work(folder: Path) -> None:
         for record in index.images:
             image = read_image(record.path)
-            probability = _segmented(network, image, options).softmax(0).numpy()
-            if options.crf:
-                probability = _refined(watch, image, probability, options)
+            probability = _segmented(network, image, test).softmax(0).numpy()
+            if test.crf.iterations:
+                probability = _refined(watch, image, probability, test.crf)
             _save_mask(
                 folder / "masks" / f"{record.id}.png", probability.argmax(0).astype(np.uint8)
             )
@@ -250,9 +253,7 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
 
 
 @torch.no_grad()
-def _segmented(
-    network: DeepLab, image: NDArray[np.uint8], options: predict_segmentation.Options
-) -> Tensor:
+def _segmented(network: DeepLab, image: NDArray[np.uint8], options: PredictionViews) -> Tensor:
     """Return the mean logits [K, H, W] over all scales; the image and its mirror are seen apart and
     enlarged apart.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +20,13 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
-from brnf.config.sections.cam import MapRules
+from brnf.config.sections.cam import BrnfLoss, MapRules
 from brnf.engine import distributed
 from brnf.flow.labels import three_way_labels
 from brnf.flow.online import OnlineFlow
 
 __all__ = [
     "BrnfObjective",
-    "BrnfOptions",
     "TrainingMaps",
     "base_loss",
     "masked_difference",
@@ -107,41 +106,11 @@ def base_loss(
     }
 
 
-@dataclass(frozen=True)
-class BrnfOptions:
-    """BRNF's loss (``docs/method.md`` section 7)."""
-
-    guidance: bool = True
-    """Pull prototype maps towards the base seeds (L_gui)."""
-    ccnf: bool = True
-    """Calibrate classifier maps with the flow's posterior (L_cal)."""
-    fscl: bool = True
-    """Contrast regions with regions and flow samples of other classes (L_nce)."""
-    lambda_gui: float = 1.0
-    """Weight of L_gui [D]."""
-    lambda_cal: float = 3.0
-    """Weight of L_cal [D]."""
-    lambda_nce: float = 0.3
-    """Weight of L_nce [D]."""
-    labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
-    """Maps that give the online flow its three-way labels."""
-    tau_low: float = 0.3
-    """Largest score that counts as background [P]."""
-    tau_high: float = 0.7
-    """Smallest score that counts as the class [P]."""
-    nce_temperature: float = 0.5
-    """Temperature of the contrast [D]."""
-    sample_width: float = 0.5
-    """Deviation of latent samples around the class mean [D]."""
-    samples_per_step: int = 10
-    """Flow samples drawn a step for each class of the batch [D]."""
-
-
 class BrnfObjective:
     """Compute BRNF's loss and let the online flow learn beside the network.
 
     Arguments:
-        options: see :class:`BrnfOptions`.
+        options: terms and their weights.
         rules: how maps are made.
         flow: f1, or None when neither CCNF nor FSCL is on.
         bank: of FSCL, or None when it is off.
@@ -149,7 +118,7 @@ class BrnfObjective:
 
     def __init__(
         self,
-        options: BrnfOptions,
+        options: BrnfLoss,
         rules: MapRules,
         flow: OnlineFlow | None,
         bank: ContrastBank | None,
@@ -208,8 +177,9 @@ class BrnfObjective:
         source = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[
             self.options.labels_from
         ].detach()
+        tau = self.flow.options.tau
         score, winner = (source * maps.counts)[:, 1:].max(1)
-        codes = three_way_labels(score, winner + 1, self.options.tau_low, self.options.tau_high)
+        codes = three_way_labels(score, winner + 1, tau.low, tau.high)
         pixels = valid.flatten()
         return self.flow.update(
             _rows(features)[pixels], codes.flatten()[pixels], _allowed(maps)[pixels]
@@ -228,7 +198,7 @@ class BrnfObjective:
         """Return FSCL's loss of this batch's regions against the bank, then store them in it."""
         assert self.bank is not None and self.flow is not None
         anchors, classes = region_features(
-            features, maps.prototype.detach(), maps.counts, self.options.tau_high
+            features, maps.prototype.detach(), maps.counts, self.flow.options.tau.high
         )
         regions, region_classes = (
             distributed.gathered(anchors.detach()),

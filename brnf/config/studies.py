@@ -181,11 +181,11 @@ def fit_settings(settings: Mapping[str, Any], fit: str) -> dict[str, Any]:
     """
     flow = settings["flow"]
     found = {
-        "density": flow["density"],
-        "tau_low": flow["tau"]["low"],
-        "tau_high": flow["tau"]["high"],
+        "flow.density": flow["density"],
+        "flow.tau.low": flow["tau"]["low"],
+        "flow.tau.high": flow["tau"]["high"],
     }
     if fit.startswith("tau-"):
         _, low, high = fit.split("-")
-        return {**found, "tau_low": float(low), "tau_high": float(high)}
-    return found if fit == "own" else {**found, "density": fit}
+        return {**found, "flow.tau.low": float(low), "flow.tau.high": float(high)}
+    return found if fit == "own" else {**found, "flow.density": fit}

@@ -55,7 +55,7 @@ def run_stage(run: Callable[..., None]) -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + signal.SIGTERM))
     if not FIRST:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open to the end
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from brnf.cam.inference import multi_scale_maps
-from brnf.cam.saved import label_vector, load_cam_network, load_image, map_size
+from brnf.cam.network import load_cam_network
 from brnf.config.sections.cam import CamMaps
 from brnf.data.index import Index
+from brnf.data.tensors import label_vector, load_image, map_size
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked

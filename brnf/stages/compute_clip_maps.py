@@ -9,10 +9,10 @@ import torch
 
 from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
-from brnf.cam.saved import load_image, map_size
 from brnf.config.sections.cam import ClipEs, StoredMaps
 from brnf.config.words import prompts, read_words, words_file
 from brnf.data.index import Index
+from brnf.data.tensors import load_image, map_size
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked

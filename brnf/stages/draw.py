@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brnf.config.sections.experiment import Figures
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.history import read_history
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.figures import (
@@ -23,7 +24,6 @@ from brnf.evaluate.figures import (
     examples_figure,
     scores_figure,
 )
-from brnf.evaluate.records import read_history
 from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
 from brnf.evaluate.truth import GroundTruth, MaskFolders
 from brnf.stages._cli import run_stage

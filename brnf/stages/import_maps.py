@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from brnf.base.imported import base_maps
-from brnf.cam.saved import map_size
 from brnf.config.sections.cam import MapSize
 from brnf.data.index import ImageRecord, Index
+from brnf.data.tensors import map_size
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from brnf.cam.inference import pixel_features
-from brnf.cam.saved import label_vector, load_cam_network, load_image
+from brnf.cam.network import load_cam_network
 from brnf.config.sections.cam import ImageSize
 from brnf.data.index import ImageRecord, Index
+from brnf.data.tensors import label_vector, load_image
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked

@@ -1,15 +1,17 @@
 """Strides, frozen parts and weights of the backbones."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.backbones.weights import packaged_file
-from brnf.cam.network import CamNetwork, pack_network, side_widths, unpack_network
+from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network, side_widths
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 
 SIPE = BackboneOptions("resnet50", "none", stride=16, dilated=False, trainable_stages=2)
@@ -83,11 +85,13 @@ def test_side_convolutions_train_the_backbone_only_where_their_stages_are_not_de
     assert {"layer3.0.downsample.0.weight", "layer4.1.bn2.weight"} < found
 
 
-def test_detached_sides_are_saved_with_the_network() -> None:
+def test_detached_sides_are_saved_with_the_network(tmp_path: Path) -> None:
     options = BackboneOptions("resnet18", "none")
     for detached in (True, False):
         network = CamNetwork(build_backbone(options), 2, (8, 8, 8, 8), detach_sides=detached)
-        assert unpack_network(pack_network(network, options, ("a", "b"))).detach_sides == detached
+        save_cam_network(tmp_path / "cam.pt", network, options, ("a", "b"))
+        again = load_cam_network(tmp_path / "cam.pt", torch.device("cpu"), ("a", "b"))
+        assert again.detach_sides == detached
 
 
 def test_side_blocks_are_enlarged_by_the_pixels_centres(sipe: CamNetwork) -> None:
@@ -289,8 +293,9 @@ def test_side_widths_never_exceed_their_stage() -> None:
     assert side_widths((7, 8, 8, 8), (24, 40, 112, 320)) == (7, 8, 8, 7)
 
 
-def test_a_packed_network_comes_back_equal(sipe: CamNetwork) -> None:
-    again = unpack_network(pack_network(sipe, SIPE, ["class"] * 20)).eval()
+def test_a_saved_network_comes_back_equal(sipe: CamNetwork, tmp_path: Path) -> None:
+    save_cam_network(tmp_path / "cam.pt", sipe, SIPE, ["class"] * 20)
+    again = load_cam_network(tmp_path / "cam.pt", torch.device("cpu"), ["class"] * 20)
     sipe.eval()
     image = torch.rand(1, 3, 48, 48) * 255
     with torch.no_grad():

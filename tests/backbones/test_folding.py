@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.backbones.folding import folded
+from brnf.config.sections.cam import BackboneOptions
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:

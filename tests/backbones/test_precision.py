@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.backbones.precision import keep_small_sums_in_float32
+from brnf.config.sections.cam import BackboneOptions
 
 
 @pytest.mark.parametrize(

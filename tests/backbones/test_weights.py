@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from brnf import weights
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
 from brnf.backbones.weights import tensors_digest
-from brnf.cam.network import CamNetwork, pack_network, unpack_network
+from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
-from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries, unpack_boundaries
-from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_network, save_network
+from brnf.segment.boundaries import BoundaryNetwork, load_boundaries, save_boundaries
+from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_deeplab, save_deeplab
 from brnf.weights import (
     PUBLISHED,
     clip_identity,
@@ -200,6 +201,7 @@ def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Pa
     wanted = backbone.loaded
     assert wanted.weights == str(file) and wanted.digest
     file.unlink()  # a saved network needs none
+    cpu = torch.device("cpu")
 
     def check(again: Backbone) -> None:
         assert again.loaded == wanted
@@ -210,14 +212,14 @@ def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Pa
 
     for affinity in (False, True):
         network = CamNetwork(backbone, 2, (4, 4, 4, 4), affinity)
-        torch.save(pack_network(network, options, ["a", "b"]), tmp_path / "cam.pt")
-        check(unpack_network(torch.load(tmp_path / "cam.pt", weights_only=True)).backbone)
-    torch.save(pack_boundaries(BoundaryNetwork(backbone), options), tmp_path / "boundaries.pt")
-    check(unpack_boundaries(torch.load(tmp_path / "boundaries.pt", weights_only=True)).backbone)
+        save_cam_network(tmp_path / "cam.pt", network, options, ["a", "b"])
+        check(load_cam_network(tmp_path / "cam.pt", cpu, ["a", "b"]).backbone)
+    save_boundaries(tmp_path / "boundaries.pt", BoundaryNetwork(backbone), options)
+    check(load_boundaries(tmp_path / "boundaries.pt", cpu).backbone)
     deeplab = build_deeplab(DeepLabOptions("resnet18", "none", rates=(1,)), 3)
     deeplab.backbone.restore(wanted)
-    save_network(tmp_path / "deeplab.pt", deeplab, ["a", "b"])
-    check(load_network(tmp_path / "deeplab.pt", torch.device("cpu"))[0].backbone)
+    save_deeplab(tmp_path / "deeplab.pt", deeplab, ["a", "b"])
+    check(load_deeplab(tmp_path / "deeplab.pt", cpu).backbone)
 
 
 def test_weights_are_named_by_tag_package_or_content(file: Path) -> None:

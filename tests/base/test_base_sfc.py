@@ -12,9 +12,9 @@ from brnf.base.sfc import (
     distribution_weights,
     halved,
 )
+from brnf.cam.batch import Batch
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import training_maps
-from brnf.cam.training import Batch
 from brnf.config.sections.cam import MapRules
 
 VOC = [

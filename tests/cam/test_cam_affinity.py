@@ -1,16 +1,18 @@
 """PCM against loops, and by hand; where SFC's network measures the similarity of pixels."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.cam.affinity import propagate
 from brnf.cam.inference import multi_scale_maps
-from brnf.cam.network import CamNetwork, CamOutput, pack_network, unpack_network
+from brnf.cam.network import CamNetwork, CamOutput, load_cam_network, save_cam_network
 from brnf.cam.objective import training_maps
 from brnf.cam.prototypes import classifier_maps, plain_seeds, prototype_maps, prototypes
-from brnf.config.sections.cam import MapRules, MultiScaleMaps
+from brnf.config.sections.cam import BackboneOptions, MapRules, MultiScaleMaps
 
 
 def plain_propagate(maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -94,9 +96,10 @@ def test_the_maps_teach_backbone_classifier_and_affinity(network: CamNetwork) ->
     assert any(parameter is network.affinity.weight for parameter in network.head_parameters())
 
 
-def test_the_affinity_is_saved_with_the_network(network: CamNetwork) -> None:
+def test_the_affinity_is_saved_with_the_network(network: CamNetwork, tmp_path: Path) -> None:
     options = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)
-    again = unpack_network(pack_network(network, options, ("a", "b"))).eval()
+    save_cam_network(tmp_path / "cam.pt", network, options, ("a", "b"))
+    again = load_cam_network(tmp_path / "cam.pt", torch.device("cpu"), ("a", "b"))
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(again(images).affinity, network(images).affinity)
 

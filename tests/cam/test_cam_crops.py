@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.cam.batch import Batch
 from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.crops import CropOptions, TrainingSource
 from brnf.cam.network import CamNetwork
-from brnf.cam.training import Batch
+from brnf.config.sections.cam import BackboneOptions
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError

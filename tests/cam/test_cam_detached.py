@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamNetwork
 from brnf.cam.objective import BrnfObjective, BrnfOptions
-from brnf.config.sections.cam import MapRules
+from brnf.config.sections.cam import BackboneOptions, MapRules
 from brnf.flow.density import FlowOptions
 from brnf.flow.online import OnlineFlow, OnlineOptions
 

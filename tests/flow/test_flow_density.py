@@ -361,5 +361,5 @@ def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
             load_density(path)
         assert "\n" not in str(caught.value)
     torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="not a flow file"):
+    with pytest.raises(UserError, match="no network file"):
         load_density(path)

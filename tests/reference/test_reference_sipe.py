@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.networks import in_planes
+from brnf.cam.batch import Batch
 from brnf.cam.inference import ImageMaps, multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import TrainingMaps, base_loss, training_maps
@@ -20,7 +21,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
-from brnf.cam.training import Batch, CamTrainer, TrainingOptions
+from brnf.cam.training import CamTrainer
 from brnf.config.sections.cam import MapRules, MultiScaleMaps
 from tests.reference.peers import gradient_norms, named_values, reference_network
 from tests.reference.recipe import load, normal, pieces
@@ -169,10 +170,10 @@ def training(network: CamNetwork) -> Training:
     )
     losses, rates, statistics = [], [], []
     for step in range(max(STEPS)):
-        optimiser = trainer.state_dict()["optimiser"]
-        rates.append([group["lr"] for group in optimiser["param_groups"]])
         images = normal(f"sipe.step{step}.images", (2, 3, 128, 160))
         found = trainer.step(Batch(images, LABELS, VALID))
+        optimiser = trainer.state_dict()["optimiser"]
+        rates.append([group["lr"] for group in optimiser["param_groups"]])
         losses.append([found[TERMS[term]] for term in STORED["grad_terms"]])
         if step + 1 in STEPS:
             rows = []

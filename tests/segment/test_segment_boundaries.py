@@ -2,18 +2,21 @@
 state.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 from brnf.segment.boundaries import (
     BoundaryNetwork,
     boundary_map,
     labels_on_grid,
-    pack_boundaries,
-    unpack_boundaries,
+    load_boundaries,
+    save_boundaries,
 )
 from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
 
@@ -102,14 +105,15 @@ def test_a_training_goes_on_from_its_state() -> None:
 
 def test_a_diverging_training_names_its_step() -> None:
     trainer = BoundaryTrainer(make_network(), BoundaryOptions(3, learning_rate=1e30), 5, CPU)
-    with pytest.raises(UserError, match=r"train_boundaries: the loss is nan at step \d; lower"):
+    with pytest.raises(UserError, match=r"training step \d: the loss is nan; lower random_walk"):
         for _ in range(5):
             trainer.step(make_batch())
 
 
-def test_the_network_comes_back_from_its_file() -> None:
+def test_the_network_comes_back_from_its_file(tmp_path: Path) -> None:
     network = make_network().eval()
-    again = unpack_boundaries(pack_boundaries(network, OPTIONS)).eval()
+    save_boundaries(tmp_path / "network.pt", network, OPTIONS)
+    again = load_boundaries(tmp_path / "network.pt", CPU)
     images, _ = make_batch()
     with torch.inference_mode():
         torch.testing.assert_close(again(images), network(images))

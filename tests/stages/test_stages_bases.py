@@ -10,8 +10,9 @@ from PIL import Image
 from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import multi_scale_maps
-from brnf.cam.saved import load_cam_network
+from brnf.cam.network import load_cam_network
 from brnf.config.sections.cam import CamMaps, ClipEs, MapSize, MultiScaleMaps, StoredMaps
+from brnf.config.sections.segmentation import BoundaryLabels, LabelChoice
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -293,9 +294,8 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     inputs_of_walk = walk_pseudo_labels.Inputs(
         data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
     )
-    walk_pseudo_labels.run(
-        inputs_of_walk, walked, walk_pseudo_labels.Options(save_probabilities=True), RUNTIME
-    )
+    saved = walk_pseudo_labels.Options(pseudo_labels=LabelChoice(save_probabilities=True))
+    walk_pseudo_labels.run(inputs_of_walk, walked, saved, RUNTIME)
     found = read_mask(data / "walked" / "one.png", (1, 2), size=SIZE)
     assert (found[:, :20] == 1).mean() > 0.9 and (found[:, 28:] == 0).mean() > 0.9
     probability = MapReader([data / "walked.h5"], "probability")["two"].values
@@ -317,7 +317,7 @@ def test_labels_of_boundaries_leave_unsure_pixels_out(data: Path) -> None:
     inputs = make_boundary_labels.Inputs(data / "index", shard(data), data / "maps.h5")
     for unsure, middle in ((True, 255), (False, 0)):
         files = make_boundary_labels.Outputs(data / f"labels_{unsure}")
-        options = make_boundary_labels.Options(ignore_unsure=unsure)
+        options = make_boundary_labels.Options(random_walk=BoundaryLabels(ignore_unsure=unsure))
         make_boundary_labels.run(inputs, files, options, RUNTIME)
         found = np.array(Image.open(files.masks / "one.png"))
         parts = found[:, :15], found[:, 17:31], found[:, 33:]
@@ -331,7 +331,7 @@ def test_a_damaged_boundary_network_is_one_line(data: Path) -> None:
     inputs = walk_pseudo_labels.Inputs(
         data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
     )
-    with pytest.raises(UserError, match=r"boundaries\.pt: holds no boundary network; remove it"):
+    with pytest.raises(UserError, match=r"boundaries\.pt: no network file, .*; remove it"):
         walk_pseudo_labels.run(
             inputs,
             walk_pseudo_labels.Outputs(data / "walked", data / "walked.h5"),

@@ -34,7 +34,7 @@ class BackboneNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone(BackboneNetwork):
+class BackboneOptions(BackboneNetwork):
     """Section backbone."""
 
     trainable_stages: Annotated[int, Meta(ge=0, le=4)] = 2
@@ -248,11 +248,9 @@ class BrnfLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrnfTraining(Training, BrnfLoss):
-    """What a BRNF network takes of section brnf."""
+class Online:
+    """How the online flow follows the network."""
 
-    init: Literal["imagenet", "base"] = "imagenet"
-    """Weights the network starts from."""
     online_warmup: Whole = 100
     """Steps of the online flow before it is used."""
     online_refit_interval: Count = 20
@@ -261,6 +259,14 @@ class BrnfTraining(Training, BrnfLoss):
     """Labelled rows of recent steps that it is fitted on."""
     online_window: Count = 1000000
     """Rows after which the online flow's standardisation begins to forget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrnfTraining(Training, BrnfLoss, Online):
+    """What a BRNF network takes of section brnf."""
+
+    init: Literal["imagenet", "base"] = "imagenet"
+    """Weights the network starts from."""
     bank_region: Count = 500
     """Region features kept per class."""
     bank_sampled: Whole = 100
