@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brnf.base.sfc import SfcObjective, SfcOptions, bank_draws, distribution_weights, halved
+from brnf.base.sfc import SfcObjective, bank_draws, distribution_weights, halved
 from brnf.cam.affinity import propagate
 from brnf.cam.inference import MapOptions, multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
-from brnf.cam.objective import MapRules, TrainingMaps, training_maps
+from brnf.cam.objective import TrainingMaps, training_maps
 from brnf.cam.prototypes import (
     classifier_maps,
     divide_by_maximum,
@@ -21,6 +21,7 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
+from brnf.config.sections.cam import MapRules, Sfc
 from tests.reference.peers import gradient_norms, reference_network
 from tests.reference.recipe import load, normal, pieces
 
@@ -92,7 +93,7 @@ def test_prototype_maps(scales: dict[str, Scale], scale: str) -> None:
 @pytest.fixture(scope="module")
 def losses(scales: dict[str, Scale]) -> dict[str, Tensor]:
     weights = torch.from_numpy(STORED["class_weights"])
-    objective = SfcObjective(SfcOptions(), MapRules(), weights)
+    objective = SfcObjective(Sfc(), MapRules(), weights)
     return objective(scales[""].output, scales["half_"].output, LABELS, VALID)
 
 

@@ -13,8 +13,7 @@ from benchmarks.networks import in_planes
 from brnf.cam.batch import Batch
 from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
-from brnf.cam.objective import MapRules, TrainingMaps, base_loss, training_maps
-from brnf.cam.options import TrainingOptions
+from brnf.cam.objective import TrainingMaps, base_loss, training_maps
 from brnf.cam.prototypes import (
     divide_by_maximum,
     present_classes,
@@ -23,6 +22,8 @@ from brnf.cam.prototypes import (
     structure_seeds,
 )
 from brnf.cam.training import CamTrainer
+from brnf.config.sections.cam import MapRules
+from brnf.config.sections.cam import Training as CamOptimiser
 from tests.reference.peers import gradient_norms, named_values, reference_network
 from tests.reference.recipe import load, normal, pieces
 
@@ -166,7 +167,7 @@ def training(network: CamNetwork) -> Training:
         learner,
         lambda output, batch, step: base_loss(output, batch.labels, batch.valid, MapRules()),
         steps=20,
-        options=TrainingOptions(),
+        options=CamOptimiser(),
     )
     losses, rates, statistics = [], [], []
     for step in range(max(STEPS)):
