@@ -38,9 +38,7 @@ def _same_maps(own: MapReader, folder: Path, product: str, mean: float, winners:
 
 
 def _compute_cams(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """Maps differ by less than 0.005 on average: a pixel between two seeds may fall to the other
-    one.
-    """
+    """Maps differ by less than 0.005 on average: pixels between seeds may fall to either."""
     for product in ("classifier", "prototype"):
         _same_maps(MapReader([own / "maps.h5"], product), theirs, product, 5e-3, 0.97)
 
@@ -80,9 +78,7 @@ def _train_flow(run: FinishedRun, own: Path, theirs: Path) -> None:
 
 
 def _denoise_seeds(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """Maps are equal but for float16 and one pixel of a thousand at the borders of what is
-    depressed.
-    """
+    """Maps agree to float16, but for a pixel of a thousand at borders of what is depressed."""
     _same_maps(MapReader([own / "seeds.h5"], "seeds"), theirs, "seeds", 2e-3, 0.999)
 
 
@@ -133,7 +129,7 @@ def _same_objectives(run: FinishedRun, own: Path, theirs: Path) -> None:
 
 
 def _losses(options: train_brnf.Options, dimension: int, classes: int) -> list[dict[str, float]]:
-    """Return the terms of the loss of three batches, the first of which the flow only learns from."""
+    """Return the losses of three batches; the flow alone learns from the first."""
     objective = train_brnf.build_objective(options, dimension, classes, 3, CPU)
     generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(2, classes - 1)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
-from brnf.backbones import BackboneOptions, build_backbone
-from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps, scaled_image
+from brnf.backbones import build_backbone
+from brnf.cam.inference import ImageMaps, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import (
     classifier_maps,
@@ -21,6 +21,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
+from brnf.config.sections.cam import BackboneOptions, MultiScaleMaps
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -63,7 +64,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     )
     labels = torch.zeros(size.classes - 1)
     labels[[0, 2]] = 1
-    rules = MapOptions(size.scales)
+    rules = MultiScaleMaps(scales=size.scales)
 
     def ours(amp: bool = False) -> ImageMaps:
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):

@@ -60,9 +60,7 @@ def _compare(size: Size, classes: int, present: int, repeats: Repeats) -> Row:
 
 
 def _smooth(channels: int, size: Size, generator: torch.Generator) -> Tensor:
-    """Return maps [1, channels, h, w] whose neighbouring pixels are alike, as those of networks
-    are.
-    """
+    """Return maps [1, channels, h, w] with similar neighbouring pixels, as networks give."""
     coarse = torch.randn(
         1, channels, -(-size.height // 4), -(-size.width // 4), generator=generator
     )

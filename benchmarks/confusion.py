@@ -52,9 +52,7 @@ def _compare(size: Size, classes: int, repeats: Repeats) -> Row:
 
 
 def _masks(size: Size, classes: int) -> Masks:
-    """Return pairs of truth and prediction: rectangles of a few classes, the truth with an ignored
-    rim.
-    """
+    """Return truth and prediction pairs: rectangles of classes, the truth's rim ignored."""
     random = np.random.default_rng(0)
     found = []
     for _ in range(size.images):

@@ -15,10 +15,11 @@ import yaml
 
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
-from brnf.cam.training import total_steps
 from brnf.config.experiment import Experiment
+from brnf.config.renamed import with_new_names
 from brnf.config.schema import complete, load_schema, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
+from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
 from brnf.planning.configured import job_options
 from brnf.planning.work import planned_work
@@ -63,7 +64,8 @@ class FinishedRun:
         schema, record = load_schema(), self.results / "config.yaml"
         if not record.is_file():
             raise UserError(f"{record}: no such file; give the folder of a finished experiment")
-        return Experiment(complete(reread(yaml.safe_load(record.read_text()), schema), schema))
+        settings = with_new_names(yaml.safe_load(record.read_text()))
+        return Experiment(complete(reread(settings, schema), schema))
 
     @property
     def index(self) -> Path:
@@ -169,7 +171,10 @@ class FinishedRun:
             return f"{measured} of {trainings} × {whole} steps{shown}"
         factors = self.factors(rule)
         if rule == "evaluate":
-            return f"{seen} of {factors[MAPS] * seen:.0f} maps, {unseen} of {factors[MASKS] * unseen:.0f} masks"
+            return (
+                f"{seen} of {factors[MAPS] * seen:.0f} maps, "
+                f"{unseen} of {factors[MASKS] * unseen:.0f} masks"
+            )
         images = unseen if rule == "predict_segmentation" else seen
         return f"{images} of {factors[REST] * images:.0f} images"
 

@@ -102,9 +102,7 @@ def _products(flow: FlowDensity, rows: int) -> Callable[[], None]:
 
 
 def _assert_equal(flow: FlowDensity, features: Tensor) -> None:
-    """Assert float64 equality to 1e-9 of the values, and float32 to 1e-4 of the values (or 0.01
-    nats).
-    """
+    """Assert equality to 1e-9 of float64 and 1e-4 (or 0.01 nats) of float32 values."""
     exact = FlowDensity(flow.dimension, flow.classes, flow.options).double()
     exact.load_state_dict(flow.state_dict())
     expected = ResearchFlow(exact).log_prob(features.double())

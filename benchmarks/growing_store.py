@@ -32,9 +32,7 @@ def write_saved(
 
 
 def read_saved(path: Path) -> dict[str, NDArray[Any]]:
-    """Return a dictionary that :func:`write_saved` wrote in this very run: nobody else's pickle is
-    read.
-    """
+    """Return a dictionary that :func:`write_saved` wrote in this run, so its pickle is safe."""
     content: dict[str, NDArray[Any]] = np.load(path, allow_pickle=True).item()
     return content
 

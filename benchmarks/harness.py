@@ -70,9 +70,7 @@ class Timing:
         return median(self.seconds)
 
     def times_faster_than(self, other: "Timing") -> tuple[float, float, float]:
-        """Return median, least and most of the ratios ``other / self``, each of two neighbouring
-        runs.
-        """
+        """Return median, least and most of the ratios ``other / self`` of neighbouring runs."""
         ratios = [theirs / own for own, theirs in zip(self.seconds, other.seconds, strict=True)]
         return median(ratios), min(ratios), max(ratios)
 

@@ -26,7 +26,7 @@ TINY = Size(500, 16, (4,))
 
 @torch.no_grad()
 def measure(size: Size, repeats: Repeats) -> list[Row]:
-    """Compare two matrix products with differences [N, K, D], means far from the origin included."""
+    """Compare two matrix products with differences [N, K, D], also for means far from 0."""
     return [_compare(size, classes, repeats) for classes in size.classes]
 
 

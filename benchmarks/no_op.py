@@ -76,9 +76,7 @@ def write_voc(root: Path, train: int, train_aug: int, val: int) -> None:
 
 
 def snakemake(folder: Path, *words: str) -> str:
-    """Call the workflow in a folder, in a process of its own as a user would, and return what it
-    prints.
-    """
+    """Call the workflow in a folder, in its own process, and return what it prints."""
     command = (
         sys.executable,
         "-m",

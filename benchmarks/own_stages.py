@@ -14,11 +14,12 @@ import torch
 
 from benchmarks.finished_run import MAPS, MASKS, SEEN, STEPS, UNSEEN, FinishedRun
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
-from brnf.cam import fit as cam_training
-from brnf.cam.saved import load_cam_network
+from brnf.cam import options as cam_options
+from brnf.cam import training as cam_training
+from brnf.cam.network import load_cam_network
 from brnf.engine.runtime import Runtime
 from brnf.flow.saved import load_density
-from brnf.segment.deeplab import build_deeplab, load_network
+from brnf.segment.deeplab import build_deeplab, load_deeplab
 from brnf.stages import (
     compute_cams,
     denoise_seeds,
@@ -145,11 +146,11 @@ share.
 def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
-    backbone = cam_training.build_backbone(options.backbone_options())
+    backbone = cam_options.build_backbone(options.backbone_options())
 
     def work(folder: Path) -> None:
         with (
-            replaced(cam_training, build_backbone=lambda _: copy.deepcopy(backbone)),
+            replaced(cam_options, build_backbone=lambda _: copy.deepcopy(backbone)),
             timed_steps(cam_training, watch, steps),
         ):
             stage.run(
@@ -201,12 +202,12 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
 
 def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     path = run.product("segmentation/network.pt")
-    loaded = load_network(path, CPU)
+    loaded = load_deeplab(path, CPU)
     inputs = predict_segmentation.Inputs(run.index, path, run.listed(UNSEEN))
     options = run.options(predict_segmentation)
 
     def work(folder: Path) -> None:
-        with replaced(predict_segmentation, load_network=lambda *_: loaded):
+        with replaced(predict_segmentation, load_deeplab=lambda *_: loaded):
             predict_segmentation.run(
                 inputs,
                 predict_segmentation.Outputs(folder / "masks", folder / "probabilities.h5"),

@@ -70,9 +70,7 @@ def _compare(
 
 
 def _write(size: Size, store: Path, growing: Path, piece: Path) -> None:
-    """Write the same features as a pixel store, into a dataset that grows, and into one of known
-    size.
-    """
+    """Write features as a pixel store, a growing dataset, and one of known size."""
     random = np.random.default_rng(0)
     count, total = size.rows_of_image, size.images * size.rows_of_image
     present = np.ones(CLASSES, np.bool_)

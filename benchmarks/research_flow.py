@@ -70,7 +70,7 @@ class ResearchFlow(nn.Module):
     def sample(
         self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw features [count, D] of a class around its mean, ``width`` wide in the latent space."""
+        """Draw features [count, D] around a class's mean, ``width`` wide in the latent space."""
         z = self.means[class_index] + width * torch.randn(
             count, self.dimension, generator=generator
         )

@@ -17,13 +17,13 @@ from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import GrowingStore
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.sides import Runner, Stopwatch
+from brnf.engine.schedule import decay
 from brnf.errors import UserError
 from brnf.flow.bsdnf import CalibrationFit
 from brnf.flow.density import FlowDensity, RunningMoments
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import fit_temperature, fixed_temperature
 from brnf.flow.saved import save_density
-from brnf.flow.training import rate_factor
 from brnf.stages import train_flow
 from brnf.stages.train_flow import JUDGED_ROWS
 from brnf.store.pixels import hold_out
@@ -115,8 +115,7 @@ class _FlowTraining:
         for number, rows in zip(range(1, self.steps + 1), self.batches(), strict=False):
             features = self.rows(rows)
             with self.watch.loop("flow training step"):
-                progress = (number - 1) / max(options.steps - 1, 1)
-                rate = rate_factor(options.decay, options.final_rate, progress)
+                rate = decay(options.decay, number - 1, options.steps, options.final_rate)
                 for group in optimiser.param_groups:
                     group["lr"] = options.learning_rate * rate
                 loss = flow.loss(features, self.codes[rows], scale * torch.randn_like(features))

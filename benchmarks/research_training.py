@@ -25,12 +25,13 @@ from benchmarks.research_maps import intermediate_prototype_maps, intermediate_s
 from benchmarks.segmentation_training import plain_trainer
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
 from brnf.backbones import build_backbone
-from brnf.cam import fit as cam_training
 from brnf.cam import objective
-from brnf.cam.network import CamNetwork, CamOutput
-from brnf.cam.objective import MapRules, TrainingMaps
+from brnf.cam import options as cam_options
+from brnf.cam import training as cam_training
+from brnf.cam.network import CamNetwork, CamOutput, load_cam_network
+from brnf.cam.objective import TrainingMaps
 from brnf.cam.prototypes import classifier_maps, present_classes
-from brnf.cam.saved import load_cam_network
+from brnf.config.sections.cam import MapRules
 from brnf.engine import runtime as common
 from brnf.errors import UserError
 from brnf.flow import online
@@ -168,7 +169,7 @@ def _train_network(
     (inputs, options), steps = training(run), run.steps(rule)[0]
     options = options if cache is None else replace(options, cache=cache)
     backbone = build_backbone(options.backbone_options())
-    new_network = cam_training.CamNetwork
+    new_network = cam_options.CamNetwork
 
     def planes(*arguments: Any) -> CamNetwork:
         network = in_planes(new_network(*arguments))
@@ -190,7 +191,7 @@ def _train_network(
             research_objective(watch),
             replaced(common, use_fast_products=lambda: None),
             replaced(
-                cam_training, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes
+                cam_options, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes
             ),
             replaced(
                 train_brnf,

@@ -13,7 +13,7 @@ from benchmarks.networks import convolutions_as_products
 from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
 from brnf.segment.heads import AtrousHead
-from brnf.segment.training import SegmentationTrainer, TrainingOptions, rate_factor
+from brnf.segment.training import SegmentationTrainer, TrainingOptions
 
 __all__ = ["FULL", "TINY", "Size", "measure", "plain_trainer"]
 
@@ -38,7 +38,7 @@ TINY = Size("test_resnet", 33, 2, 4)
 
 
 def measure(size: Size, repeats: Repeats) -> list[Row]:
-    """Compare channels last, in float32 and where it has a unit bfloat16, with planes in float32."""
+    """Compare channels last, in float32 and where supported bfloat16, with float32 planes."""
     torch.manual_seed(0)
     options = DeepLabOptions(size.backbone, "none", head="sum", frozen_batch_norm=True)
     network = build_deeplab(options, size.classes)
@@ -73,7 +73,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
 def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callable[[], float]:
     options = TrainingOptions(STEPS, learning_rate=RATE, amp=amp)
     trainer = SegmentationTrainer(copy.deepcopy(network), options, torch.device("cpu"))
-    return lambda: trainer.step((images, labels)).loss
+    return lambda: trainer.step((images, labels))["loss"]
 
 
 def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tensor, Tensor], float]:
@@ -90,7 +90,7 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
     optimiser = torch.optim.SGD(
         groups, lr=options.learning_rate, momentum=options.momentum, foreach=False
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, options))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: options.rate_share(step))
     align = network.options.align_corners
 
     def step(images: Tensor, labels: Tensor) -> float:

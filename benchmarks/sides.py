@@ -192,7 +192,7 @@ def _serve(connection: Connection, build: Build, run: Any) -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open to the end
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         watch = Stopwatch()
         runner = build(run, watch)

@@ -112,7 +112,8 @@ def _annotations(proportions: Proportions, random: np.random.Generator) -> Itera
             else polygons[number % OUTLINES]
         )
         yield (
-            f'{{"segmentation": {outline}, "area": 2765.1486500000005, "iscrowd": {int(crowd)}, "image_id": {image},'
+            f'{{"segmentation": {outline}, "area": 2765.1486500000005,'
+            f' "iscrowd": {int(crowd)}, "image_id": {image},'
             f' "bbox": [199.84, 200.46, 77.71, 70.88], "category_id": {category}, "id": {number}}}'
         )
 

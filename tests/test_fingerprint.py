@@ -9,7 +9,7 @@ import pytest
 
 from brnf import fingerprint as module
 from brnf.fingerprint import ROOT, fingerprint, reached_modules
-from brnf.workflow.params import SOURCES
+from brnf.workflow.params import STAGES
 
 FILES = {
     "brnf/__init__.py": "",
@@ -138,7 +138,10 @@ def test_all_modules_that_a_stage_really_imports_are_reached() -> None:
     """Compare with the interpreter: what is loaded after importing a stage must have been found
     statically.
     """
-    code = "import sys, importlib; importlib.import_module(sys.argv[1]); print(*[name for name in sys.modules if name.startswith('brnf')])"
+    code = (
+        "import sys, importlib; importlib.import_module(sys.argv[1]); "
+        "print(*[name for name in sys.modules if name.startswith('brnf')])"
+    )
     for stage in ("brnf.stages.evaluate", "brnf.stages.train_brnf"):
         done = subprocess.run(
             [sys.executable, "-c", code, stage],
@@ -153,10 +156,13 @@ def test_all_modules_that_a_stage_really_imports_are_reached() -> None:
 def test_stages_do_not_share_what_they_need_not() -> None:
     assert "brnf.flow.bsdnf" not in reached_modules("brnf.stages.index_images")
     assert "brnf.segment.deeplab" not in reached_modules("brnf.stages.train_flow")
-    assert len({fingerprint(f"brnf.stages.{stage}") for stage in SOURCES}) == len(SOURCES)
+    assert len({fingerprint(f"brnf.stages.{stage}") for stage in STAGES}) == len(STAGES)
 
 
-PRINT = "import sys; from pathlib import Path; from brnf.fingerprint import *; print(fingerprint(sys.argv[1], Path(sys.argv[2])))"
+PRINT = (
+    "import sys; from pathlib import Path; from brnf.fingerprint import *; "
+    "print(fingerprint(sys.argv[1], Path(sys.argv[2])))"
+)
 
 
 def said_by_another_process(package: Path, folder: Path) -> str:

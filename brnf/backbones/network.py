@@ -1,7 +1,6 @@
 """Any timm network as a four-stage feature extractor."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -11,32 +10,11 @@ from torch import Tensor, nn
 from brnf.backbones.folding import folded
 from brnf.backbones.precision import keep_small_sums_in_float32
 from brnf.backbones.weights import LoadedWeights, load_weights
+from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 from brnf.weights import CAFFE, PACKAGED, PUBLISHED, is_tag
 
-__all__ = ["Backbone", "BackboneOptions", "backbone_channels", "build_backbone"]
-
-
-@dataclass(frozen=True)
-class BackboneOptions:
-    """What to build.
-
-    Attributes:
-        name: of a timm network, such as ``resnet50`` or ``tf_efficientnet_lite0``.
-        weights: a tag of timm, which downloads it, ``efficientnet_lite0`` (from the package index),
-            a file with a state dictionary, ``caffe:`` and a file of converted Caffe weights, or
-            ``none``.
-        stride: of the last stage, 8, 16 or 32.
-        dilated: whether a stage that loses its stride gets dilation instead. SIPE's ResNet does
-            not.
-        trainable_stages: how many of the last stages learn; the others are frozen, with the stem.
-    """
-
-    name: str = "resnet50"
-    weights: str = "resnet50.tv_in1k"
-    stride: int = 16
-    dilated: bool = False
-    trainable_stages: int = 2
+__all__ = ["Backbone", "backbone_channels", "build_backbone"]
 
 
 CAFFE_MEAN = (122.675, 116.669, 104.008)
@@ -208,7 +186,7 @@ def _levels(network: nn.Module) -> Any:
 
 
 def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation of the RGB channels in 0..255 that the weights were trained with."""
+    """Return the RGB mean and deviation in 0..255 that the weights were trained with."""
     if options.weights in PACKAGED:
         return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
     if options.weights.startswith(CAFFE):
@@ -225,9 +203,7 @@ def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]
 
 
 def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
-    """Set the strides of the last stages to 1 without dilation, as SIPE does with its ResNet's last
-    one.
-    """
+    """Set the last stages' strides to 1 without dilation, as SIPE does with ResNet's last."""
     reductions = _levels(network).reduction()
     for module, output in _outputs_of_modules(network):
         if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):

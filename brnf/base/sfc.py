@@ -6,7 +6,7 @@ that a bank makes longer.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brnf.cam.batch import Batch
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import MapRules, training_maps
+from brnf.cam.objective import training_maps
 from brnf.cam.prototypes import divide_by_maximum
-from brnf.cam.training import Batch
+from brnf.config.sections.cam import MapRules, Sfc
 
 __all__ = [
     "ImageBank",
     "SfcObjective",
-    "SfcOptions",
     "bank_draws",
     "distribution_weights",
     "halved",
@@ -30,18 +30,6 @@ __all__ = [
 
 LABELS_PER_DRAW = 3
 """Classes that a drawn image is reckoned to show, by SFC's code."""
-
-
-@dataclass(frozen=True)
-class SfcOptions:
-    """SFC's own settings (``docs/method.md`` section 3)."""
-
-    sfc_drawn: int = 4
-    """Images of the bank that join each batch."""
-    sfc_lambda_prototype: float = 1.6
-    """Weight of the difference between the classifier's and the prototypes' maps."""
-    sfc_lambda_scale: float = 0.8
-    """Weight of the difference between the classifier's maps of both scales."""
 
 
 def bank_draws(steps: int, drawn: int, classes: int) -> int:
@@ -139,7 +127,7 @@ class SfcObjective:
         weights: a, [C].
     """
 
-    def __init__(self, options: SfcOptions, rules: MapRules, weights: Tensor) -> None:
+    def __init__(self, options: Sfc, rules: MapRules, weights: Tensor) -> None:
         self._options, self._rules, self._weights = options, rules, weights.view(1, -1, 1, 1)
 
     def __call__(
@@ -167,8 +155,8 @@ class SfcObjective:
         scores = [F.multilabel_soft_margin_loss(output.scores, labels) for output in (whole, half)]
         return {
             "classification": (scores[0] + scores[1]) / 2,
-            "consistency": self._options.sfc_lambda_prototype
+            "consistency": self._options.lambda_prototype
             * torch.cat([difference[:, :1], self._weights * difference[:, 1:]], 1).mean(),
-            "scales": self._options.sfc_lambda_scale
+            "scales": self._options.lambda_scale
             * (self._weights * (shrunk - small.classifier[:, 1:]).abs()).mean(),
         }

@@ -57,7 +57,7 @@ class ContrastBank(nn.Module):
         self.register_buffer("sample_counts", torch.zeros(classes, dtype=torch.int64))
 
     def add_regions(self, vectors: Tensor, classes: Tensor) -> None:
-        """Remember region features [R, D] of these classes [R]; the oldest of a full class leave."""
+        """Store region features [R, D] of classes [R]; the oldest of a full class leave."""
         _push(self.regions, self.region_counts, vectors, classes)
 
     def add_samples(self, vectors: Tensor, classes: Tensor) -> None:

@@ -1,9 +1,8 @@
-"""Training images of the CAM networks: random crops, or a frozen backbone's outputs kept on disk."""
+"""Training images of the CAM networks: random crops, or a frozen backbone's stored outputs."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brnf.cam.batch import Batch
 from brnf.cam.feature_cache import backbone_outputs, outputs_stamp
 from brnf.cam.network import CamNetwork
-from brnf.cam.training import Batch
+from brnf.config.sections.cam import Training
 from brnf.data.augment import (
     Sample,
     flip,
@@ -37,32 +37,11 @@ from brnf.store.files import reported
 from brnf.store.maps import MapReader
 from brnf.store.records import Records, write_records
 
-__all__ = ["CropOptions", "TrainingSource"]
+__all__ = ["TrainingSource"]
 
 GRID_STRIDE = 16
 PREFIX = ".stages."
 """Of the folder for a frozen backbone's outputs."""
-
-
-@dataclass(frozen=True)
-class CropOptions:
-    """How training images are cut.
-
-    Attributes:
-        batch_size: images of a step.
-        resize_low: smallest long side in pixels.
-        resize_high: largest long side in pixels.
-        crop: side of the crop in pixels.
-        cache: keep the outputs of a frozen backbone; see :class:`TrainingSource`.
-        seed: of the order and of every random choice.
-    """
-
-    batch_size: int
-    resize_low: int
-    resize_high: int
-    crop: int
-    cache: bool
-    seed: int
 
 
 class TrainingSource:
@@ -76,7 +55,8 @@ class TrainingSource:
         network: whose backbone is asked when ``cache`` is on.
         index: the images to train on.
         seeds: base seed maps, or None.
-        options: see :class:`CropOptions`.
+        options: batches, sizes, and whether outputs are kept.
+        seed: of the order and of every random choice.
         folder: where temporary files may lie.
         device: of the network.
         runtime: workers, progress, and the folder shared with other trainings.
@@ -90,7 +70,8 @@ class TrainingSource:
         network: CamNetwork,
         index: Index,
         seeds: MapReader | None,
-        options: CropOptions,
+        options: Training,
+        seed: int,
         folder: Path,
         device: torch.device,
         runtime: Runtime,
@@ -115,7 +96,8 @@ class TrainingSource:
             device,
             runtime,
         )
-        self._images = _TrainingImages(index, seeds, options)
+        self._seed = seed
+        self._images = _TrainingImages(index, seeds, options, seed)
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._kept: Records | None = None
@@ -165,7 +147,7 @@ class TrainingSource:
             self._options.batch_size,
             steps,
             done,
-            self._options.seed,
+            self._seed,
             whole,
         )
         if self._kept is not None:
@@ -220,8 +202,7 @@ class TrainingSource:
 
     def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:
         mirrored = [
-            np.random.default_rng([self._options.seed, draw, image]).integers(2)
-            for image, draw in chosen
+            np.random.default_rng([self._seed, draw, image]).integers(2) for image, draw in chosen
         ]
         return self._from_positions(
             np.array(
@@ -280,9 +261,10 @@ class _Order:
 class _TrainingImages(Dataset[dict[str, Any]]):
     """Random crops with their seed maps on the grid."""
 
-    def __init__(self, index: Index, seeds: MapReader | None, options: CropOptions) -> None:
+    def __init__(self, index: Index, seeds: MapReader | None, options: Training, seed: int) -> None:
         self.records = index.images
         self.classes, self._seeds, self._options = len(index.classes), seeds, options
+        self._seed = seed
         self.has_seeds = seeds is not None
 
     def __len__(self) -> int:
@@ -290,7 +272,7 @@ class _TrainingImages(Dataset[dict[str, Any]]):
 
     def __getitem__(self, chosen: tuple[int, int]) -> dict[str, Any]:
         image, draw = chosen
-        generator = np.random.default_rng([self._options.seed, draw, image])
+        generator = np.random.default_rng([self._seed, draw, image])
         sample = random_resize(
             self.read(image), generator, self._options.resize_low, self._options.resize_high
         )

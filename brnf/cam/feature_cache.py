@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from brnf.backbones import Backbone
+from brnf.cam.batch import Batch
 from brnf.cam.network import CamNetwork
-from brnf.cam.training import Batch
 from brnf.store.files import is_held, lock_file, locked, whole_file
 from brnf.store.records import Records, write_records
 

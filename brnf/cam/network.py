@@ -2,15 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.config.sections.cam import BackboneOptions, CamTraining
+from brnf.store.networks import NetworkKind, load_network, save_network
 
-__all__ = ["CamNetwork", "CamOutput", "pack_network", "side_widths", "unpack_network"]
+__all__ = [
+    "CamNetwork",
+    "CamOutput",
+    "load_cam_network",
+    "new_cam_network",
+    "save_cam_network",
+    "side_widths",
+]
+
+KIND = NetworkKind("CAM network", "its training")
 
 
 @dataclass(frozen=True)
@@ -90,9 +102,7 @@ class CamNetwork(nn.Module):
         return self.heads(self.backbone(colours), colours)
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """Return the backbone's four outputs for images in 0..255; constant as long as it is
-        frozen.
-        """
+        """Return the backbone's four outputs for images in 0..255; constant while frozen."""
         return self.backbone(self.backbone.normalise(images))
 
     def heads(self, stages: Sequence[Tensor], colours: Tensor | None = None) -> CamOutput:
@@ -153,30 +163,61 @@ def side_widths(wanted: Sequence[int], channels: Sequence[int]) -> tuple[int, ..
     return tuple(widths)
 
 
-def pack_network(
-    network: CamNetwork, options: BackboneOptions, classes: Sequence[str]
-) -> dict[str, Any]:
-    """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
-    return {
+def new_cam_network(
+    backbone: BackboneOptions,
+    cam: CamTraining,
+    classes: int,
+    device: torch.device,
+    seed: int,
+    affinity: bool = False,
+) -> CamNetwork:
+    """Return a network with the backbone's weights and random new layers.
+
+    Arguments:
+        backbone: what to build, and its weights.
+        cam: widths of the side convolutions, and whether they are detached.
+        classes: number C.
+        device: where it shall be.
+        seed: of the new layers.
+        affinity: whether it propagates maps by pixel similarity (SFC).
+    """
+    torch.manual_seed(seed)
+    built = build_backbone(backbone)
+    return CamNetwork(built, classes, cam.side_widths, affinity, cam.detach_sides).to(device)
+
+
+def save_cam_network(
+    path: Path, network: CamNetwork, options: BackboneOptions, classes: Sequence[str]
+) -> None:
+    """Write a network and all that rebuilds it.
+
+    Arguments:
+        path: the file.
+        network: the trained network.
+        options: of its backbone.
+        classes: names of the foreground classes.
+    """
+    rebuild = {
         "backbone": asdict(options),
         "weights": asdict(network.backbone.loaded),
-        "classes": list(classes),
         "widths": list(network.widths),
         "affinity": network.affinity is not None,
         "detach_sides": network.detach_sides,
-        "state": network.state_dict(),
     }
+    save_network(path, KIND, network, rebuild, classes)
 
 
-def unpack_network(packed: dict[str, Any]) -> CamNetwork:
-    """Rebuild a network from :func:`pack_network`'s dictionary, without looking for weight files.
+def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -> CamNetwork:
+    """Read what :func:`save_cam_network` wrote, in evaluation mode.
 
     Raises:
-        KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
+        UserError: the file is missing, damaged, or was trained for other classes.
     """
-    backbone = build_backbone(BackboneOptions(**packed["backbone"]), load=False)
-    backbone.restore(LoadedWeights(**packed["weights"]))
-    heads = packed["widths"], packed["affinity"], packed["detach_sides"]
-    network = CamNetwork(backbone, len(packed["classes"]), *heads)
-    network.load_state_dict(packed["state"])
-    return network
+    return load_network(path, KIND, _rebuild, classes)[0].to(device)
+
+
+def _rebuild(options: dict[str, Any], classes: int) -> CamNetwork:
+    backbone = build_backbone(BackboneOptions(**options["backbone"]), load=False)
+    backbone.restore(LoadedWeights(**options["weights"]))
+    heads = options["widths"], options["affinity"], options["detach_sides"]
+    return CamNetwork(backbone, classes, *heads)

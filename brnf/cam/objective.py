@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,6 @@ from brnf.cam.affinity import propagate
 from brnf.cam.contrast import ContrastBank, info_nce, region_features
 from brnf.cam.network import CamOutput
 from brnf.cam.prototypes import (
-    SeedRule,
     choose_seeds,
     classifier_maps,
     divide_by_maximum,
@@ -21,34 +20,18 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
+from brnf.config.sections.cam import BrnfLoss, MapRules
 from brnf.engine import distributed
 from brnf.flow.labels import three_way_labels
 from brnf.flow.online import OnlineFlow
 
 __all__ = [
     "BrnfObjective",
-    "BrnfOptions",
-    "MapRules",
     "TrainingMaps",
     "base_loss",
     "masked_difference",
     "training_maps",
 ]
-
-
-@dataclass(frozen=True)
-class MapRules:
-    """How maps are made in training.
-
-    Attributes:
-        seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
-        background_over: classes that count against the background.
-        background_weight: factor of the background in that rule, or None for the rule's own.
-    """
-
-    seed_rule: SeedRule = "structure"
-    background_over: Literal["all", "present"] = "all"
-    background_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +68,7 @@ def training_maps(
         output: of the network for N images.
         labels: [N, C] in {0, 1}.
         valid: [N, 1, h, w] bool, false on padding.
-        rules: see :class:`MapRules`.
+        rules: how seeds and prototypes are made.
     """
     present = present_classes(labels)
     counts = present[:, :, None, None] & valid
@@ -123,41 +106,11 @@ def base_loss(
     }
 
 
-@dataclass(frozen=True)
-class BrnfOptions:
-    """BRNF's loss (``docs/method.md`` section 7)."""
-
-    guidance: bool = True
-    """Pull prototype maps towards the base seeds (L_gui)."""
-    ccnf: bool = True
-    """Calibrate classifier maps with the flow's posterior (L_cal)."""
-    fscl: bool = True
-    """Contrast regions with regions and flow samples of other classes (L_nce)."""
-    lambda_gui: float = 1.0
-    """Weight of L_gui [D]."""
-    lambda_cal: float = 3.0
-    """Weight of L_cal [D]."""
-    lambda_nce: float = 0.3
-    """Weight of L_nce [D]."""
-    labels_from: Literal["prototype", "classifier", "seed"] = "prototype"
-    """Maps that give the online flow its three-way labels."""
-    tau_low: float = 0.3
-    """Largest score that counts as background [P]."""
-    tau_high: float = 0.7
-    """Smallest score that counts as the class [P]."""
-    nce_temperature: float = 0.5
-    """Temperature of the contrast [D]."""
-    sample_width: float = 0.5
-    """Deviation of latent samples around the class mean [D]."""
-    samples_per_step: int = 10
-    """Flow samples drawn a step for each class of the batch [D]."""
-
-
 class BrnfObjective:
     """Compute BRNF's loss and let the online flow learn beside the network.
 
     Arguments:
-        options: see :class:`BrnfOptions`.
+        options: terms and their weights.
         rules: how maps are made.
         flow: f1, or None when neither CCNF nor FSCL is on.
         bank: of FSCL, or None when it is off.
@@ -165,7 +118,7 @@ class BrnfObjective:
 
     def __init__(
         self,
-        options: BrnfOptions,
+        options: BrnfLoss,
         rules: MapRules,
         flow: OnlineFlow | None,
         bank: ContrastBank | None,
@@ -224,8 +177,9 @@ class BrnfObjective:
         source = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[
             self.options.labels_from
         ].detach()
+        tau = self.flow.options.tau
         score, winner = (source * maps.counts)[:, 1:].max(1)
-        codes = three_way_labels(score, winner + 1, self.options.tau_low, self.options.tau_high)
+        codes = three_way_labels(score, winner + 1, tau.low, tau.high)
         pixels = valid.flatten()
         return self.flow.update(
             _rows(features)[pixels], codes.flatten()[pixels], _allowed(maps)[pixels]
@@ -241,12 +195,10 @@ class BrnfObjective:
         return masked_difference(maps.classifier, grid, maps.counts)
 
     def _contrast(self, features: Tensor, maps: TrainingMaps, use_flow: bool) -> Tensor:
-        """Return FSCL's loss of this batch's regions against the bank, then let the bank remember
-        them.
-        """
+        """Return FSCL's loss of this batch's regions against the bank, then store them in it."""
         assert self.bank is not None and self.flow is not None
         anchors, classes = region_features(
-            features, maps.prototype.detach(), maps.counts, self.options.tau_high
+            features, maps.prototype.detach(), maps.counts, self.flow.options.tau.high
         )
         regions, region_classes = (
             distributed.gathered(anchors.detach()),
@@ -270,6 +222,6 @@ def _rows(features: Tensor) -> Tensor:
 
 
 def _allowed(maps: TrainingMaps) -> Tensor:
-    """Return for each pixel [N * h * w, K] which classes its image has, the background among them."""
+    """Return which classes each pixel's image has [N * h * w, K], the background included."""
     present = maps.counts.flatten(2).any(2)
     return present.repeat_interleave(maps.counts[0, 0].numel(), dim=0)

@@ -64,7 +64,7 @@ class Experiment:
         )
 
     def at(self, model: str) -> "Experiment":
-        """Return the experiment with the settings of a model at a point, such as ``brnf@xi-0.8``."""
+        """Return the experiment with the settings of a model such as ``brnf@xi-0.8``."""
         return Experiment(merged(self.settings, changes)) if (changes := at_point(model)) else self
 
     def network(self, model: str) -> Mapping[str, Any]:
@@ -352,6 +352,7 @@ def _reversed_range(
     larger one.
     """
     for key, value in settings.items():
+        key = str(key)  # YAML reads the name of a companion as a number, too
         if isinstance(value, Mapping):
             found = _reversed_range(value, (*path, key))
             if found:

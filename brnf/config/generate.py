@@ -18,7 +18,7 @@ import yaml
 
 from brnf.config.sections.experiment import Experiment
 
-__all__ = ["descriptions", "key_of", "key_reference", "schema_of", "schema_text"]
+__all__ = ["descriptions", "key_of", "key_reference", "plain", "schema_of", "schema_text"]
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -62,7 +62,7 @@ def schema_of(section: type, default: Any = None, described: bool = False) -> di
         elif "properties" in part:
             part["default"] = {}
         else:
-            part["default"] = _plain(value)
+            part["default"] = plain(value)
         if text := texts.get(field.name):
             part["description"] = text
         properties[key_of(field.name)] = part
@@ -74,7 +74,7 @@ def _default(field: Any) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as YAML would give it: with lists for tuples."""
     return msgspec.json.decode(msgspec.json.encode(value))
 

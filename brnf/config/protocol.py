@@ -135,7 +135,10 @@ def false_claim(settings: Mapping[str, Any]) -> str | None:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     keys = "1 key differs" if len(names) == 1 else f"{len(names)} keys differ"
     reference = " + ".join(paper_files(settings))
-    return f"is paper, but {keys} from the paper's setting (config/{reference}): {shown}; set it to auto"
+    return (
+        f"is paper, but {keys} from the paper's setting (config/{reference}): {shown};"
+        " set it to auto"
+    )
 
 
 @cache

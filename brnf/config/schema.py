@@ -180,9 +180,7 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 def violation(
     value: Mapping[str, Any], schema: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], str] | None:
-    """Return the path and the description of the first thing that the schema does not allow, or
-    None.
-    """
+    """Return path and description of the first violation of the schema, or None."""
     errors = sorted(
         Draft202012Validator(schema).iter_errors(value),
         key=lambda error: [str(part) for part in error.absolute_path],

@@ -114,9 +114,7 @@ BASELINES = ("gaussian_diagonal", "gaussian_full", "gmm")
 
 
 def tau_fits(settings: Mapping[str, Any]) -> list[str]:
-    """Return the fits of the sensitivity in tau: the run's ``own`` flow stands for its own
-    thresholds.
-    """
+    """Return the fits of the sensitivity in tau; ``own`` stands for the run's thresholds."""
     own = (settings["flow"]["tau"]["low"], settings["flow"]["tau"]["high"])
     return ["own" if tau == own else f"tau-{tau[0]}-{tau[1]}" for tau in TAUS]
 
@@ -183,11 +181,11 @@ def fit_settings(settings: Mapping[str, Any], fit: str) -> dict[str, Any]:
     """
     flow = settings["flow"]
     found = {
-        "density": flow["density"],
-        "tau_low": flow["tau"]["low"],
-        "tau_high": flow["tau"]["high"],
+        "flow.density": flow["density"],
+        "flow.tau.low": flow["tau"]["low"],
+        "flow.tau.high": flow["tau"]["high"],
     }
     if fit.startswith("tau-"):
         _, low, high = fit.split("-")
-        return {**found, "tau_low": float(low), "tau_high": float(high)}
-    return found if fit == "own" else {**found, "density": fit}
+        return {**found, "flow.tau.low": float(low), "flow.tau.high": float(high)}
+    return found if fit == "own" else {**found, "flow.density": fit}

@@ -29,9 +29,7 @@ class ClipWords:
 
 
 def words_file(words: str) -> Path:
-    """Return the file of a list of words: one of this project by its name, or any other by its
-    path.
-    """
+    """Return the file of a list of words: the project's own by name, any other by path."""
     shipped = SHIPPED / f"{words}.yaml"
     return shipped if shipped.is_file() else Path(words)
 

@@ -65,9 +65,7 @@ class Contents:
 
     @classmethod
     def beside(cls, index: Path) -> "Contents":
-        """Start from the table beside an index; without one, or with a damaged one, nothing is
-        known.
-        """
+        """Start from the table beside an index, or from nothing where it is missing or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
             return cls(_read(_table(index)))
         return cls({})
@@ -95,7 +93,7 @@ class Contents:
         return self.seen[key]
 
     def note(self, *paths: Path) -> None:
-        """Remember what files hold that are damaged or missing, so that mending them is a change."""
+        """Record the content of damaged or missing files, so that mending them is a change."""
         for path in paths:
             try:
                 self.look(path)

@@ -235,9 +235,7 @@ def shard_of(image: str, shards: int) -> int:
 
 
 def _below(path: Path, root: Path) -> Path:
-    """Return a path relative to ``root`` where it lies in it; ``root / path`` leads back in either
-    case.
-    """
+    """Return a path relative to ``root`` if it lies in it; ``root / path`` leads back."""
     return path.relative_to(root) if path.is_relative_to(root) else path.absolute()
 
 

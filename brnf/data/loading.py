@@ -46,11 +46,14 @@ def one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def possible_workers(workers: int) -> int:
-    """Return how many loading processes there can be: none under a long ``TMPDIR``, said in a line."""
+    """Return how many loading processes to use: none, with a note, if ``TMPDIR`` is long."""
     folder = tempfile.gettempdir()
     if not workers or len(folder.encode()) <= LONGEST_FOLDER:
         return workers
-    line = f"TMPDIR has more than {LONGEST_FOLDER} bytes, too long for loading processes; going on without"
+    line = (
+        f"TMPDIR has more than {LONGEST_FOLDER} bytes, too long for loading processes;"
+        " going on without"
+    )
     print(line, file=sys.stderr, flush=True)
     return 0
 
@@ -102,7 +105,7 @@ class BatchLoader(Generic[Batch]):
 
 
 class _HandedOver(Dataset[Any]):
-    """Hand mistakes over as items: what a loading process raises arrives wrapped in its traceback."""
+    """Hand errors over as items: raised in a loading process, they arrive as a traceback."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset

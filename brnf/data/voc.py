@@ -79,9 +79,7 @@ def list_voc(root: Path, splits: Sequence[str] = ()) -> Listing:
 
 
 def list_scenes(root: Path, splits: Sequence[str] = ()) -> Listing:
-    """List rendered scenes: VOC's layout, with the classes in ``classes.txt`` and masks of the
-    contexts.
-    """
+    """List rendered scenes: VOC's layout, with ``classes.txt`` and masks of the contexts."""
     folder = find_voc(root)
     try:
         classes = tuple((folder / "classes.txt").read_text().split())
@@ -149,7 +147,7 @@ def _lists(folder: Path, splits: Sequence[str]) -> list[Path]:
 
 
 def _stems(folder: Path) -> frozenset[str]:
-    """Return the ids that have a mask in a folder; a file whose name is no id belongs to no image."""
+    """Return the ids with a mask in a folder, without files whose name is no id."""
     return frozenset(path.stem for path in folder.glob("*.png") if is_safe_id(path.stem))
 
 

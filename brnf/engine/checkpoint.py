@@ -3,23 +3,20 @@ killed goes on to the same bytes.
 """
 
 import hashlib
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from brnf.engine import distributed
 from brnf.engine.controller import has_died
-from brnf.engine.runtime import Progress, Runtime, Waiting
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.fingerprint import fingerprint
 from brnf.store.files import locked
@@ -27,9 +24,9 @@ from brnf.store.tensors import read_tensors, write_tensors
 
 __all__ = [
     "Checkpoint",
-    "Trainer",
+    "Resumable",
+    "Stateful",
     "only_training",
-    "take_steps",
     "training_device",
     "training_stamp",
 ]
@@ -39,28 +36,25 @@ READ_WHOLE = 64 * 2**20
 files.
 """
 
-Batch = TypeVar("Batch", contravariant=True)
-Row = TypeVar("Row", covariant=True)
 
+class Stateful(Protocol):
+    """What can give its state and take it back."""
 
-class Trainer(Protocol[Batch, Row]):
-    """A training that takes one step after the other and can be stopped between two."""
-
-    @property
-    def history(self) -> list[Any]:
-        """Return a row for each step taken."""
-        ...
-
-    def step(self, batch: Batch) -> Row:
-        """Take the next step and return its row."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Mapping[str, Any]:
         """Return all that the next steps depend on, as tensors and plain values."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> object:
         """Take over what :meth:`state_dict` returned."""
+        ...
+
+
+class Resumable(Stateful, Protocol):
+    """A training that can be stopped between two steps."""
+
+    @property
+    def history(self) -> Sized:
+        """Return a row for each step taken."""
         ...
 
 
@@ -144,17 +138,16 @@ class Checkpoint:
         """Return where it lies."""
         return self.output.with_name(f"{self.output.stem}.checkpoint.pt")
 
-    def restore(self, trainer: Trainer[Any, Any]) -> bool:
-        """Bring a new trainer to where the last one stopped, and tell whether there was such a
-        state.
+    def restore(self, trainer: Resumable) -> bool:
+        """Bring a new trainer to where the last one stopped; return whether there was such a state.
 
         A checkpoint of other options, inputs or code, or a damaged one, is discarded with one line.
-        Of processes that train together the first is brought there; :func:`take_steps` lets the
-        others follow.
+        Of processes that train together the first is brought there;
+        :func:`brnf.engine.trainer.take_steps` lets the others follow.
         """
         return distributed.any_of(distributed.is_first() and self._restore(trainer), self.device)
 
-    def _restore(self, trainer: Trainer[Any, Any]) -> bool:
+    def _restore(self, trainer: Resumable) -> bool:
         if not self.path.exists():
             return False
         try:
@@ -180,10 +173,8 @@ class Checkpoint:
         )
         return True
 
-    def share(self, trainer: Trainer[Any, Any]) -> None:
-        """Bring the trainers of all processes, and their random generators, to the state of the
-        first.
-        """
+    def share(self, trainer: Resumable) -> None:
+        """Bring all processes' trainers and random generators to the state of the first."""
         if distributed.processes() > 1:
             state, random = distributed.from_first(lambda: (trainer.state_dict(), self._random()))
             trainer.load_state_dict(state)
@@ -204,7 +195,7 @@ class Checkpoint:
         """Tell whether it is time to write."""
         return distributed.is_first() and time.monotonic() - self._written >= self.seconds
 
-    def write(self, trainer: Trainer[Any, Any]) -> None:
+    def write(self, trainer: Resumable) -> None:
         """Write the state, whole or not at all; a disk that does not take it is worth a warning,
         not the training.
         """
@@ -230,7 +221,7 @@ class Checkpoint:
             self._warned = True
         self._written = time.monotonic()
 
-    def finish(self, trainer: Trainer[Any, Any]) -> None:
+    def finish(self, trainer: Resumable) -> None:
         """Remove the checkpoint after the outputs are written.
 
         When the workflow has died meanwhile, the next one will not believe these outputs and ask
@@ -245,61 +236,3 @@ class Checkpoint:
         print(reason, file=sys.stderr, flush=True)
         self.path.unlink(missing_ok=True)
         return False
-
-
-def take_steps(
-    name: str,
-    trainer: Trainer[Batch, Row],
-    batches: Callable[[int], Iterable[Batch]],
-    steps: int,
-    checkpoint: Checkpoint,
-    runtime: Runtime,
-    shown: Callable[[Row], Mapping[str, float]],
-) -> None:
-    """Take the steps that a training still lacks, writing a checkpoint now and then.
-
-    SIGTERM ends the process with status 143 after the step in progress and a checkpoint. Processes
-    that train together begin in the state of the first and end after the same step.
-
-    Arguments:
-        name: shown with the progress.
-        trainer: new, or restored.
-        batches: from the number of batches to leave out at the start to those that follow.
-        steps: length of the training.
-        checkpoint: where to write.
-        runtime: chooses the display.
-        shown: the values of a row that are worth showing.
-    """
-    checkpoint.share(trainer)
-    done = len(trainer.history)
-    waiting = Waiting(islice(batches(done), steps - done))
-    progress = Progress(waiting, name, runtime, unit="step", total=steps, done=done)
-    with _terminated() as terminated:
-        try:
-            for batch in progress:
-                progress.note(**shown(trainer.step(batch)), waiting=waiting.share)
-                ended = distributed.any_of(terminated.is_set(), checkpoint.device)
-                if ended or checkpoint.due():
-                    checkpoint.write(trainer)
-                if ended:
-                    raise SystemExit(128 + signal.SIGTERM)
-        except (RuntimeError, UserError) as error:
-            if (
-                terminated.is_set()
-            ):  # it was for all processes, and the loading ones are reported as lost
-                raise SystemExit(128 + signal.SIGTERM) from error
-            raise
-
-
-@contextmanager
-def _terminated() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM sets, instead of ending the process in the middle of a step."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # Python lets no other thread set a handler
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)

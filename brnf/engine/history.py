@@ -1,26 +1,66 @@
-"""Loss curves of trainings as CSV."""
+"""The history of a training as CSV: a row each step, numbered from 1."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from brnf.errors import UserError
 from brnf.store.files import whole_file
 
-__all__ = ["write_history"]
+__all__ = ["Row", "read_history", "write_history"]
+
+Row = dict[str, float]
+"""What is known of one step: name -> value, NaN where it was not measured."""
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write one row a step; terms that come later in a training are empty before.
+def write_history(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows of all steps; what was not measured is empty.
 
     Arguments:
-        path: the CSV file.
-        rows: term -> value, for step 0, 1, ...
+        path: the CSV file; its first column is ``step``.
+        rows: of step 1, 2, ...; terms may come later in a training.
     """
     terms = list(dict.fromkeys(term for row in rows for term in row))
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *terms])
         writer.writerows(
-            [step, *(f"{row[term]:.6g}" if term in row else "" for term in terms)]
-            for step, row in enumerate(rows)
+            [step, *(_written(row.get(term, math.nan)) for term in terms)]
+            for step, row in enumerate(rows, 1)
         )
+
+
+def _written(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def read_history(path: Path, *columns: str) -> pd.DataFrame:
+    """Read what :func:`write_history` wrote: column ``step`` and one a term, all float64.
+
+    A damaged file is left where it is, as only the whole training makes it anew.
+
+    Arguments:
+        path: the CSV file.
+        columns: that must be there.
+
+    Raises:
+        UserError: the file is missing, damaged, lacks a column, or holds what is no number.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run its training first")
+    try:
+        table = pd.read_csv(path, dtype=np.float64)
+        if missing := [name for name in ("step", *columns) if name not in table]:
+            raise ValueError(f"column '{missing[0]}' is missing")
+        if not np.array_equal(table["step"], np.arange(1, len(table) + 1)):
+            raise ValueError("the steps do not count from 1")
+        if np.isinf(table).any(axis=None):
+            raise ValueError("it holds numbers that are not finite")
+    except Exception as error:  # pandas reports damage with many kinds of exceptions
+        fault = f"damaged history ({error}); remove it and run its training again"
+        raise UserError(f"{path}: {fault}") from error
+    return table

@@ -70,9 +70,7 @@ def release_code(library: str) -> None:
 
 
 def tell_peak() -> None:
-    """Write the most memory that this process has held to the standard error, which is a stage's
-    log.
-    """
+    """Write this process's peak memory to the standard error, which is a stage's log."""
     print(f"peak memory: {peak_memory() / 2**20:.1f} MiB", file=sys.stderr, flush=True)
 
 

@@ -165,5 +165,8 @@ class Progress:
                 last = now
                 rate = (done - self._done) / max(now - start, 1e-9)
                 left = (self._total - done) / rate
-                line = f"{self._name}: {done}/{self._total} {self._unit}s, {rate:.3g}/s, {left:.0f} s left"
+                line = (
+                    f"{self._name}: {done}/{self._total} {self._unit}s, {rate:.3g}/s, "
+                    f"{left:.0f} s left"
+                )
                 print(f"{line}, {self._note}" if self._note else line, file=sys.stderr, flush=True)

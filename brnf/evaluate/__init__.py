@@ -1,1 +1,1 @@
-"""Evaluation: confusion matrices, threshold sweeps, context bias, tables, figures and the report."""
+"""Evaluation: confusion matrices, threshold sweeps, context bias, tables, figures, report."""

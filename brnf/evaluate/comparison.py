@@ -71,7 +71,10 @@ class Run:
             if several
             else ("", "")
         )
-        return f"{sum(self.miou) / len(self.miou):.1f}{spread} ({self.protocol}: {self.experiment}{seeds})"
+        return (
+            f"{sum(self.miou) / len(self.miou):.1f}{spread} "
+            f"({self.protocol}: {self.experiment}{seeds})"
+        )
 
 
 def read_runs(experiments: Sequence[Path]) -> list[Run]:

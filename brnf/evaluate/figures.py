@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 }
 HEAD_CHARACTERS = 20
 """Of a column's title, as many as its width holds."""
-NOT_A_LOSS = {"step", "epoch", "seconds", "time", "rate", "learning_rate", "rows"}
+NOT_A_LOSS = {"step", "learning_rate"}
 """Columns of a history that are no curve."""
 
 
@@ -71,7 +71,7 @@ class History:
     Attributes:
         name: the model; runs of one name share a colour.
         stage: what was trained; only histories of one stage share a panel.
-        table: column ``step`` and one column a quantity.
+        table: of :func:`brnf.engine.history.read_history`.
     """
 
     name: str
@@ -324,7 +324,7 @@ def curves_figure(histories: Sequence[History]) -> Figure:
     quantities = [
         (history.stage, column)
         for history in histories
-        for column in history.table.select_dtypes("number").columns
+        for column in history.table.columns
         if column not in NOT_A_LOSS and history.table[column].notna().any()
     ]
     stages = list(dict.fromkeys(history.stage for history in histories))
@@ -365,10 +365,9 @@ def curves_figure(histories: Sequence[History]) -> Figure:
 def _curve(axes: Axes, table: pd.DataFrame, column: str, colour: str) -> None:
     """Draw one curve, and over it its moving mean where it has many points."""
     rows = table.dropna(subset=[column])
-    steps = rows["step"] if "step" in rows else pd.Series(range(len(rows)), index=rows.index)
     many = len(rows) > 40
     axes.plot(
-        steps,
+        rows["step"],
         rows[column],
         color=colour,
         linewidth=0.6 if many else 1.5,
@@ -376,5 +375,5 @@ def _curve(axes: Axes, table: pd.DataFrame, column: str, colour: str) -> None:
     )
     if many:
         smooth = rows[column].rolling(max(5, len(rows) // 20), min_periods=1, center=True).mean()
-        axes.plot(steps, smooth, color=colour, linewidth=1.5)
+        axes.plot(rows["step"], smooth, color=colour, linewidth=1.5)
     axes.margins(x=0.02)

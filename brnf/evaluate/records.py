@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pandas as pd
 
 from brnf.errors import DamagedProduct, UserError
 
-__all__ = ["read_evaluation", "read_history", "read_sweep", "read_table"]
+__all__ = ["read_evaluation", "read_sweep", "read_table"]
 
 
 class _BestOfSweep(msgspec.Struct):
@@ -162,26 +161,4 @@ def read_table(
                 raise ValueError(f"column '{name}' is missing or holds no numbers")
     except Exception as error:  # pandas reports damage with many kinds of exceptions
         raise DamagedProduct(path, f"damaged table ({error})", stage) from error
-    return table
-
-
-def read_history(path: Path, *columns: str) -> pd.DataFrame:
-    """Read the curves of a training; a damaged file is left where it is, as only the whole training
-    makes it anew.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds something that is no number.
-    """
-    try:
-        table = read_table(path, "its training", columns)
-        if unread := [
-            name
-            for name in table
-            if not pd.api.types.is_numeric_dtype(table[name]) or np.isinf(table[name]).any()
-        ]:
-            raise DamagedProduct(
-                path, f"column '{unread[0]}' holds no finite numbers", "its training"
-            )
-    except DamagedProduct as error:
-        raise UserError(str(error)) from error
     return table

@@ -19,9 +19,7 @@ BARS = ("miou", "bias", "own", "best", "fire70", "miou70")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, whether it is a number, and the length of its bar in percent or
-    None.
-    """
+    """A cell of a table: its text, whether it is a number, its bar's percentage or None."""
 
     text: str
     number: bool

@@ -173,9 +173,7 @@ class ScoreHistogram:
         return hits / total if total else np.full(self.bins + 1, np.nan)
 
     def fire_of_class(self, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return context pixels inside the seed of their class, and all context pixels, each [C]
-        int64.
-        """
+        """Return context pixels inside their class's seed, and all of them, each [C] int64."""
         if self.context is None:
             none = np.zeros(len(self.truth) - 1, np.int64)
             return none, none

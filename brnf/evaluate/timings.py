@@ -58,17 +58,13 @@ def stage_timings(folder: Path) -> pd.DataFrame:
 
 
 def _log_beside(folder: Path, parts: Sequence[str]) -> Path:
-    """Return the log of the job whose benchmark file has these parts below the folder of its
-    experiment.
-    """
+    """Return the log of the job whose benchmark file has these parts below its experiment."""
     at = parts.index("benchmarks")
     return folder.joinpath(*parts[:at], "logs", *parts[at + 1 :]).with_suffix(".log")
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the timings of the experiment named on the command line as Markdown; return the exit
-    status.
-    """
+    """Print an experiment's timings as Markdown; return the exit status."""
     if len(words) != 1 or words[0] in ("-h", "--help"):
         print(f"usage: python -m brnf.evaluate.timings results/<name>\n\n{__doc__}")
         return 0 if words and words[0] in ("-h", "--help") else 2

@@ -35,16 +35,12 @@ class GroundTruth:
         self._drawn = _masks_in(drawn)
 
     def objects(self, image: ImageRecord) -> NDArray[np.uint8] | None:
-        """Return the true classes, [H, W] uint8 with 0..C and 255, or None for an image without a
-        mask.
-        """
+        """Return the true classes, [H, W] uint8 with 0..C and 255, or None without a mask."""
         record = self._records.get(image.id)
         return self._read(record.mask or self._drawn.get(image.id), image) if record else None
 
     def context(self, image: ImageRecord) -> NDArray[np.uint8] | None:
-        """Return the class whose context is seen at each pixel, [H, W] uint8 with 0 for none, or
-        None.
-        """
+        """Return the class of the context at each pixel, [H, W] uint8, 0 for none, or None."""
         record = self._records.get(image.id)
         return self._read(record.context, image) if record else None
 

@@ -1,1 +1,1 @@
-"""Densities of pixel features per class, and what is decided with them: rows of numbers, no images."""
+"""Densities of pixel features per class, and decisions by them: rows of numbers, no images."""

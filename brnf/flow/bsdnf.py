@@ -6,13 +6,14 @@ rule, threshold or population later refits nothing.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from brnf.config.sections.flow import Population, Rule, Upsample
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 
@@ -27,9 +28,6 @@ __all__ = [
     "enlarge_margin",
 ]
 
-Rule = Literal["quantile", "likelihood", "posterior", "ratio"]
-Population = Literal["predicted", "above_low", "above_high"]
-Upsample = Literal["bilinear", "nearest"]
 LEVELS = 1000
 """Steps of the quantile tables, so that 0.1 % is resolved."""
 

@@ -3,35 +3,29 @@ section 5).
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from brnf.config.sections.flow import FlowArchitecture, NoiseUnit, Rows
 from brnf.flow.coupling import steps_of, transform
 from brnf.flow.mixture import LatentMixture
-from brnf.flow.realnvp import Coupling, build_real_nvp
+from brnf.flow.realnvp import build_real_nvp
 
 __all__ = [
     "DEVIATION_FLOOR",
     "Density",
     "FlowDensity",
-    "FlowOptions",
-    "NoiseUnit",
     "RunningMoments",
     "StandardisedDensity",
 ]
-
-NoiseUnit = Literal["feature", "deviation"]
-"""In what a noise is measured: units of the raw features, or their standard deviations."""
 
 TILE = 1552
 """Rows evaluated at once, in training too: fewer lose time in calls, more leave the cache of a core
 (docs/benchmarks.md).
 """
-DEVIATION_FLOOR = 1e-2
-"""Default of ``flow.deviation_floor``."""
+DEVIATION_FLOOR = Rows().deviation_floor
 
 
 @runtime_checkable
@@ -44,29 +38,6 @@ class Density(Protocol):
     def log_prob(self, features: Tensor) -> Tensor:
         """Return log p(v|k), [N, K] float32 nats, of features [N, D], without gradient."""
         ...
-
-
-@dataclass(frozen=True)
-class FlowOptions:
-    """Architecture of the flow."""
-
-    coupling: Coupling = "one_sided"
-    """Which halves a block changes: one_sided (the paper) or glow (DDFP)."""
-    blocks: int = 8
-    """Coupling blocks; 8 one-sided and 4 GLOW blocks did equally well (docs/method.md section 11).
-    """
-    hidden: int = 256
-    """Width of the subnets."""
-    clamp: float = 2.0
-    """Largest |log scale| of a coupling."""
-    noise: float = 0.05
-    """Standard deviation of the noise added to the features in training (DDFP: 0.05)."""
-    noise_unit: NoiseUnit = "feature"
-    """Unit of the noise: the features as they are (DDFP, FlowGMM), or their deviation."""
-    learn_means: bool = True
-    """Whether the means of the latent Gaussians are trained."""
-    seed: int = 0
-    """Of permutations, initial parameters and means."""
 
 
 class RunningMoments(nn.Module):
@@ -170,7 +141,7 @@ class StandardisedDensity(nn.Module):
             return self.standardised_log_prob(standardised) - self.deviation.log().sum()
 
     def _full_precision(self) -> torch.autocast:
-        """Switch off an autocast around the caller: in bfloat16 log-determinants lose their digits."""
+        """Switch off the caller's autocast: log-determinants in bfloat16 lose digits."""
         return torch.autocast(self.mean.device.type, enabled=False)
 
     @torch.no_grad()
@@ -197,24 +168,25 @@ class FlowDensity(StandardisedDensity):
     Arguments:
         dimension: D, even.
         classes: K, background included.
-        options: the architecture.
+        options: the architecture, and the noise that it is trained under.
+        seed: of permutations, initial parameters and means.
 
     Example:
-        >>> flow = FlowDensity(4, 3, FlowOptions(blocks=2))
+        >>> flow = FlowDensity(4, 3, FlowArchitecture(blocks=2))
         >>> flow.log_prob(torch.zeros(5, 4)).shape
         torch.Size([5, 3])
     """
 
     kind = "flow"
 
-    def __init__(self, dimension: int, classes: int, options: FlowOptions) -> None:
+    def __init__(
+        self, dimension: int, classes: int, options: FlowArchitecture, seed: int = 0
+    ) -> None:
         super().__init__(dimension, classes)
         self.options = options
-        self.network = build_real_nvp(
-            dimension, options.coupling, options.blocks, options.hidden, options.clamp, options.seed
-        )
+        self.network = build_real_nvp(dimension, options, seed)
         self.steps = steps_of(self.network)
-        self.mixture = LatentMixture(classes, dimension, options.learn_means, options.seed)
+        self.mixture = LatentMixture(classes, dimension, options.learn_means, seed)
 
     def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""

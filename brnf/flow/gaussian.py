@@ -3,14 +3,14 @@
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from brnf.flow.density import NoiseUnit, StandardisedDensity
+from brnf.config.sections.flow import Baseline
+from brnf.flow.density import StandardisedDensity
 
 __all__ = [
     "DiagonalGaussian",
@@ -18,7 +18,6 @@ __all__ = [
     "GaussianDensity",
     "GaussianKind",
     "GaussianMixtures",
-    "GaussianOptions",
     "build_gaussian",
     "fit_gaussian",
 ]
@@ -28,20 +27,8 @@ LEAST_ROWS = 2
 """A class with fewer labelled rows takes the density of all labelled rows."""
 
 
-@dataclass(frozen=True)
-class GaussianOptions:
-    """Settings of the baselines."""
-
-    ridge: float = 0.0025
-    """Added to the variances: that of the noise the flow learns under, 0.05 squared."""
-    ridge_unit: NoiseUnit = "feature"
-    """The ridge's unit is the square of this one, as with the noise."""
-    components: int = 8
-    """Gaussians of a mixture, per class. Our choice."""
-    rows: int = 8192
-    """Most labelled rows per class that EM sees. Our choice."""
-    seed: int = 0
-    """Of the rows drawn for EM and of its start."""
+MOST_ROWS = 8192
+"""Labelled rows per class that EM sees, at most. Our choice."""
 
 
 class DiagonalGaussian(StandardisedDensity):
@@ -51,7 +38,7 @@ class DiagonalGaussian(StandardisedDensity):
     class_mean: Tensor
     class_variance: Tensor
 
-    def __init__(self, dimension: int, classes: int, options: GaussianOptions) -> None:
+    def __init__(self, dimension: int, classes: int, options: Baseline) -> None:
         super().__init__(dimension, classes)
         self.options = options
         self.register_buffer("class_mean", torch.zeros(classes, dimension))
@@ -74,7 +61,7 @@ class FullGaussian(StandardisedDensity):
     class_mean: Tensor
     whitening: Tensor
 
-    def __init__(self, dimension: int, classes: int, options: GaussianOptions) -> None:
+    def __init__(self, dimension: int, classes: int, options: Baseline) -> None:
         super().__init__(dimension, classes)
         self.options = options
         self.register_buffer("class_mean", torch.zeros(classes, dimension))
@@ -110,7 +97,7 @@ class GaussianMixtures(StandardisedDensity):
     component_variance: Tensor
     log_weight: Tensor
 
-    def __init__(self, dimension: int, classes: int, options: GaussianOptions) -> None:
+    def __init__(self, dimension: int, classes: int, options: Baseline) -> None:
         super().__init__(dimension, classes)
         self.options = options
         self.register_buffer("component_mean", torch.zeros(classes, options.components, dimension))
@@ -121,7 +108,7 @@ class GaussianMixtures(StandardisedDensity):
             "log_weight", torch.full((classes, options.components), -math.log(options.components))
         )
 
-    def fit(self, rows: list[np.ndarray]) -> None:
+    def fit(self, rows: list[np.ndarray], seed: int) -> None:
         """Run EM for each class on its standardised rows, [n_k, D] with at least two rows.
 
         scikit-learn adds one ridge to all dimensions, so that EM runs in the ridge's own unit. A
@@ -130,9 +117,9 @@ class GaussianMixtures(StandardisedDensity):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
-        ridge = self.options.ridge
+        ridge = ridge_of(self.options)
         unit = torch.ones_like(self.deviation)
-        if self.options.ridge_unit == "feature":
+        if self.options.noise_unit == "feature":
             unit = self.deviation
         scale = unit.double().numpy()
         for k, values in enumerate(rows):
@@ -142,7 +129,7 @@ class GaussianMixtures(StandardisedDensity):
                 covariance_type="diag",
                 reg_covar=ridge,
                 max_iter=200,
-                random_state=self.options.seed,
+                random_state=seed,
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -160,17 +147,22 @@ class GaussianMixtures(StandardisedDensity):
         return (components.unflatten(1, self.log_weight.shape) + self.log_weight).logsumexp(2)
 
 
+def ridge_of(options: Baseline) -> float:
+    """Return what is added to variances, in the square of the noise's unit."""
+    return options.noise**2 if options.ridge is None else options.ridge
+
+
 def ridge_variance(density: DiagonalGaussian | FullGaussian) -> Tensor:
     """Return what is added to the variances of standardised features, [D]."""
-    noise = torch.full_like(density.deviation, math.sqrt(density.options.ridge))
-    return density.in_deviations(noise, density.options.ridge_unit).square()
+    noise = torch.full_like(density.deviation, math.sqrt(ridge_of(density.options)))
+    return density.in_deviations(noise, density.options.noise_unit).square()
 
 
 GaussianDensity = DiagonalGaussian | FullGaussian | GaussianMixtures
 
 
 def build_gaussian(
-    kind: GaussianKind, dimension: int, classes: int, options: GaussianOptions
+    kind: GaussianKind, dimension: int, classes: int, options: Baseline
 ) -> GaussianDensity:
     """Return a baseline that is not fitted yet."""
     kinds: dict[str, type[GaussianDensity]] = {
@@ -185,15 +177,19 @@ def build_gaussian(
 def fit_gaussian(
     density: DiagonalGaussian | FullGaussian | GaussianMixtures,
     batches: Iterable[tuple[Tensor, Tensor]],
+    seed: int = 0,
+    most_rows: int = MOST_ROWS,
 ) -> None:
     """Fit a baseline in one pass over labelled rows.
 
     Arguments:
         density: with its standardisation set.
         batches: (features [N, D], codes [N] int64); rows with code -1 are passed over.
+        seed: of the rows drawn for EM, and of its start.
+        most_rows: labelled rows per class that EM sees.
     """
     if isinstance(density, GaussianMixtures):
-        density.fit(_draw_rows(density, batches))
+        density.fit(_draw_rows(density, batches, seed, most_rows), seed)
     else:
         density.fit(*_class_moments(density, batches))
 
@@ -210,9 +206,7 @@ def _diagonal_log_prob(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor
 def _class_moments(
     density: StandardisedDensity, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """Return the means [K, D] and covariances [K, D, D] of the standardised rows of each class,
-    float64.
-    """
+    """Return means [K, D], covariances [K, D, D] of each class's standardised rows, float64."""
     count = torch.zeros(density.classes, dtype=torch.float64)
     total = torch.zeros(density.classes, density.dimension, dtype=torch.float64)
     product = torch.zeros(
@@ -234,12 +228,12 @@ def _class_moments(
 
 
 def _draw_rows(
-    density: GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]]
+    density: GaussianMixtures, batches: Iterable[tuple[Tensor, Tensor]], seed: int, limit: int
 ) -> list[np.ndarray]:
-    """Return at most ``options.rows`` random standardised rows of each class: those with the
+    """Return at most ``limit`` random standardised rows of each class: those with the
     smallest random keys.
     """
-    limit, random = density.options.rows, np.random.default_rng(density.options.seed)
+    random = np.random.default_rng(seed)
     rows = [np.zeros((0, density.dimension), np.float32) for _ in range(density.classes)]
     keys = [np.zeros(0) for _ in range(density.classes)]
     for features, codes in batches:
@@ -251,6 +245,4 @@ def _draw_rows(
             best = np.argsort(all_keys, kind="stable")[:limit]
             keys[k], rows[k] = all_keys[best], all_rows[best]
     labelled = np.concatenate(rows)
-    return [
-        values if len(values) >= LEAST_ROWS else labelled[: density.options.rows] for values in rows
-    ]
+    return [values if len(values) >= LEAST_ROWS else labelled[:limit] for values in rows]

@@ -32,8 +32,8 @@ def add_gradient(
     """Compute the gradient of :func:`mixture_loss`, tile by tile, so that memory does not grow with
     the batch.
 
-    Of several processes that train together each computes a part of the rows, and all get the
-    gradient of the whole.
+    Of several processes that train together each computes a part of the rows: the mean of their
+    gradients is that of the whole.
 
     Arguments:
         density: whose parameters learn; they have no gradient yet.
@@ -55,7 +55,4 @@ def add_gradient(
             loss = share * mixture_loss(density.class_log_prob(tile, tile_noise), tile_codes)
             loss.backward()
             total += loss.detach()
-    distributed.average_gradients(
-        parameter for parameter in density.parameters() if parameter.requires_grad
-    )
     return distributed.mean(total)

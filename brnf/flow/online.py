@@ -1,57 +1,21 @@
 """The flow that learns inside the network's training loop: CCNF (docs/method.md section 7)."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from brnf.config.sections.cam import Online
+from brnf.config.sections.flow import FlowInTraining
 from brnf.engine import distributed
-from brnf.errors import UserError
-from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
+from brnf.engine.schedule import decay
+from brnf.engine.trainer import Descent
+from brnf.flow.density import FlowDensity, RunningMoments
 from brnf.flow.loss import add_gradient
-from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
-from brnf.flow.training import Decay, rate_factor
+from brnf.flow.posterior import fit_temperature, tempered_posterior
 
-__all__ = ["OnlineFlow", "OnlineOptions"]
-
-
-@dataclass(frozen=True)
-class OnlineOptions:
-    """Settings of the online flow."""
-
-    learning_rate: float = 1e-3
-    """Of its own Adam, at the first update."""
-    decay: Decay = "exponential"
-    """How the rate falls: by the same factor each update (DDFP), or along a half cosine."""
-    final_rate: float = 0.01
-    """Share of the learning rate that is left at the last update (DDFP: 0.01); 1 keeps it."""
-    updates: int = 10_000
-    """Length of the training that it learns along with: the rate has fallen after so many."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.9
-    """Adam's second decay."""
-    clip_norm: float = 50.0
-    """Largest norm of the gradient."""
-    batch_rows: int = 20480
-    """Most rows of an update; of more a random choice is taken."""
-    temperature: str = "auto"
-    """A number, or ``auto``: fitted again as the flow moves."""
-    target: float = 0.9
-    """Mean largest posterior at the temperature ``auto``."""
-    refit_interval: int = 20
-    """Updates between fits of the temperature. Our choice."""
-    refit_rows: int = 4096
-    """Labelled rows of recent updates that the temperature is fitted on. Our choice."""
-    window: int = 1_000_000
-    """Rows after which the standardisation begins to forget; the features move. Our choice."""
-    deviation_floor: float = DEVIATION_FLOOR
-    """Least deviation in the standardisation, as a share of the root mean square over all."""
-    seed: int = 0
-    """Of the noise, the choice of rows and the samples."""
+__all__ = ["OnlineFlow"]
 
 
 class OnlineFlow:
@@ -60,8 +24,11 @@ class OnlineFlow:
     Arguments:
         dimension: D, even.
         classes: K, background included.
-        flow: architecture.
-        options: settings.
+        options: architecture, optimiser, temperature and rows.
+        online: how standardisation and temperature follow the features.
+        updates: length of the training that it learns along with: the rate has fallen after so
+            many.
+        seed: of the noise, the choice of rows and the samples.
         device: where it lives.
     """
 
@@ -69,27 +36,35 @@ class OnlineFlow:
         self,
         dimension: int,
         classes: int,
-        flow: FlowOptions,
-        options: OnlineOptions,
+        options: FlowInTraining,
+        online: Online,
+        *,
+        updates: int,
+        seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.options = options
-        self.flow = FlowDensity(dimension, classes, flow).to(device)
+        self.options, self.online = options, online
+        self.flow = FlowDensity(dimension, classes, options, seed).to(device)
         self.updates = 0
-        fixed = fixed_temperature(options.temperature)
-        self._auto = fixed is None
-        self.temperature = 1.0 if fixed is None else fixed
+        auto = options.temperature == "auto"
+        self.temperature = 1.0 if auto else float(options.temperature)
         self._device = torch.device(device)
-        moments = RunningMoments(dimension, options.window, options.deviation_floor)
+        moments = RunningMoments(dimension, online.online_window, options.deviation_floor)
         self._moments = moments.to(device)
-        self._parameters = [
-            parameter for parameter in self.flow.parameters() if parameter.requires_grad
-        ]
-        betas = (options.beta1, options.beta2)
-        self._optimiser = torch.optim.Adam(
-            self._parameters, lr=options.learning_rate, betas=betas, fused=True
+        optimiser = torch.optim.Adam(
+            [parameter for parameter in self.flow.parameters() if parameter.requires_grad],
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            fused=True,
         )
-        self._generator = torch.Generator(device).manual_seed(options.seed)
+        self._descent = Descent(
+            optimiser,
+            lambda update: decay(options.decay, update, updates, options.final_rate),
+            "lower brnf.flow.learning_rate",
+            clip_norm=options.clip_norm,
+            name="the online flow's update",
+        )
+        self._generator = torch.Generator(device).manual_seed(seed)
         self._recent_features = torch.zeros(0, dimension, device=device)
         self._recent_allowed = torch.zeros(0, classes, dtype=torch.bool, device=device)
 
@@ -107,7 +82,7 @@ class OnlineFlow:
             The loss, nats per dimension.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: loss or gradient is not finite.
         """
         features, codes, allowed = (
             distributed.gathered(rows) for rows in (features.detach().float(), codes, allowed)
@@ -124,19 +99,13 @@ class OnlineFlow:
         drawn = torch.randn(features.shape, generator=self._generator, device=self._device)
         own = self.flow.options
         noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
-        self._set_rate()
-        self._optimiser.zero_grad()
+        self._descent.begin(self.updates)
         value = float(add_gradient(self.flow, features, noise, codes))
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.options.clip_norm)
-        if not math.isfinite(value) or not bool(norm.isfinite()):
-            raise UserError(
-                f"the online flow's loss is not finite at its update {self.updates + 1}; lower "
-                "brnf.flow.learning_rate"
-            )
-        self._optimiser.step()
+        self._descent.finish(self.updates, value)
         self.updates += 1
         self._remember(features, codes, allowed)
-        if self._auto and (self.updates == 1 or self.updates % self.options.refit_interval == 0):
+        due = self.updates == 1 or self.updates % self.online.online_refit_interval == 0
+        if self.options.temperature == "auto" and due:
             self._refit()
         return value / self.flow.dimension
 
@@ -161,7 +130,7 @@ class OnlineFlow:
         """Return everything that a resumed run needs to go on as if it had not stopped."""
         return {
             "flow": self.flow.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": self._descent.optimiser.state_dict(),
             "moments": self._moments.state_dict(),
             "generator": self._generator.get_state(),
             "updates": self.updates,
@@ -173,7 +142,7 @@ class OnlineFlow:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.flow.load_state_dict(state["flow"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._descent.optimiser.load_state_dict(state["optimiser"])
         self._moments.load_state_dict(state["moments"])
         self._generator.set_state(state["generator"].cpu())
         self.updates = int(state["updates"])
@@ -181,28 +150,16 @@ class OnlineFlow:
         self._recent_features = state["recent_features"].to(self._device)
         self._recent_allowed = state["recent_allowed"].to(self._device)
 
-    def _set_rate(self) -> None:
-        """Set the rate of the coming update; it follows from the number of those before alone."""
-        progress = min(1.0, self.updates / max(self.options.updates - 1, 1))
-        factor = rate_factor(self.options.decay, self.options.final_rate, progress)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.options.learning_rate * factor
-
     def _remember(self, features: Tensor, codes: Tensor, allowed: Tensor) -> None:
         """Keep a random share of the labelled rows, so that the memory spans the updates since the
         last fit.
         """
         labelled = torch.nonzero(codes >= 0).squeeze(1)
-        share = -(-self.options.refit_rows // self.options.refit_interval)
-        chosen = labelled[
-            torch.randperm(len(labelled), generator=self._generator, device=self._device)[:share]
-        ]
-        self._recent_features = torch.cat([self._recent_features, features[chosen]])[
-            -self.options.refit_rows :
-        ]
-        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[
-            -self.options.refit_rows :
-        ]
+        most, interval = self.online.online_refit_rows, self.online.online_refit_interval
+        drawn = torch.randperm(len(labelled), generator=self._generator, device=self._device)
+        chosen = labelled[drawn[: -(-most // interval)]]
+        self._recent_features = torch.cat([self._recent_features, features[chosen]])[-most:]
+        self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[-most:]
 
     def _refit(self) -> None:
         if len(self._recent_features):

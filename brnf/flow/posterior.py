@@ -5,29 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from brnf.errors import UserError
-
-__all__ = ["fit_temperature", "fixed_temperature", "tempered_posterior"]
+__all__ = ["fit_temperature", "tempered_posterior"]
 
 LOWEST, HIGHEST = 1e-2, 1e5
 HALVINGS = 60
-
-
-def fixed_temperature(text: str) -> float | None:
-    """Read the key ``flow.temperature``: a number, or None for ``auto``.
-
-    Raises:
-        UserError: it is neither ``auto`` nor a positive number.
-    """
-    if text == "auto":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"flow.temperature: '{text}' is neither auto nor a positive number")
-    return value
 
 
 def tempered_posterior(log_prob: Tensor, allowed: Tensor, temperature: float) -> Tensor:

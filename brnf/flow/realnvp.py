@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,15 +9,14 @@ from FrEIA.framework import SequenceINN
 from FrEIA.modules import AffineCouplingOneSided, GLOWCouplingBlock, PermuteRandom
 from torch import nn
 
-__all__ = ["Coupling", "build_real_nvp"]
+from brnf.config.sections.flow import FlowArchitecture
 
-Coupling = Literal["one_sided", "glow"]
+__all__ = ["build_real_nvp"]
+
 INITIAL_SCALE = 0.05
 
 
-def build_real_nvp(
-    dimension: int, coupling: Coupling, blocks: int, hidden: int, clamp: float, seed: int
-) -> SequenceINN:
+def build_real_nvp(dimension: int, options: FlowArchitecture, seed: int) -> SequenceINN:
     """Build affine couplings, each followed by a fixed random permutation.
 
     ``s <- clamp * 0.636 * atan(s)`` and parameters 0.05 * randn follow DDFP's code; FrEIA's modules
@@ -26,10 +24,8 @@ def build_real_nvp(
 
     Arguments:
         dimension: D, even, so that both halves are equal.
-        coupling: ``one_sided`` changes one half in each block (the paper), ``glow`` both (DDFP).
-        blocks: number of couplings.
-        hidden: width of the subnet Linear-ReLU-Linear that gives s and t.
-        clamp: largest |log scale| of a coupling.
+        options: couplings, their number, clamp, and width of the subnet Linear-ReLU-Linear that
+            gives s and t.
         seed: of permutations and initial parameters; no global generator is touched.
 
     Returns:
@@ -44,13 +40,15 @@ def build_real_nvp(
         )
 
     def subnet(inputs: int, outputs: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+        return nn.Sequential(
+            nn.Linear(inputs, options.hidden), nn.ReLU(), nn.Linear(options.hidden, outputs)
+        )
 
     kinds = {"one_sided": AffineCouplingOneSided, "glow": GLOWCouplingBlock}
     network = SequenceINN(dimension)
     with _global_generators_untouched():
-        for block in range(blocks):
-            network.append(kinds[coupling], subnet_constructor=subnet, clamp=clamp)
+        for block in range(options.blocks):
+            network.append(kinds[options.coupling], subnet_constructor=subnet, clamp=options.clamp)
             network.append(
                 PermuteRandom, seed=int(np.random.SeedSequence([seed, block]).generate_state(1)[0])
             )

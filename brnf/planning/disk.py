@@ -191,9 +191,7 @@ def check_disk(planned: Planned, results: Path, free: float | None = None) -> No
 
 
 def _remedies(planned: Planned, results: Path, needed: float) -> Iterator[tuple[str, float]]:
-    """Yield settings that lower the need, each on top of those before, and what is needed with
-    them.
-    """
+    """Yield settings that lower the need, each added to those before, and the need left."""
     changes: dict[str, Any] = {}
     for words, change in REMEDIES:
         less = _needed(planned, results, merged(changes, change), exact=True)

@@ -1,6 +1,4 @@
-"""How long planned jobs will take, from the times of jobs that ran before (Snakemake's benchmark
-files).
-"""
+"""How long planned jobs will take, from the times of earlier jobs (benchmark files)."""
 
 from collections import defaultdict
 from collections.abc import Mapping

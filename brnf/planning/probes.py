@@ -73,9 +73,7 @@ def probe(
 
 
 def _memory(device: torch.device) -> float:
-    """Return the most memory that this process has held so far, bytes: the GPU's, or the main
-    memory.
-    """
+    """Return the peak memory of this process, bytes: the GPU's, or the main memory."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return float(peak_memory())

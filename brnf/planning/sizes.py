@@ -127,9 +127,7 @@ def class_count(experiment: Experiment) -> int:
 
 
 def _rows_of_table(table: Path, split: str) -> int:
-    """Count the images of a split in a CSV table; without a column ``split`` all belong to every
-    one.
-    """
+    """Count a split's images in a CSV table; without a column ``split`` all count."""
     with table.open(newline="") as file:
         return sum(row.get("split") in (None, "", split) for row in csv.DictReader(file))
 

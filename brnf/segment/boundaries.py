@@ -2,23 +2,28 @@
 (`docs/method.md` section 8).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.config.sections.cam import BackboneOptions
+from brnf.store.networks import NetworkKind, load_network, save_network
 
 __all__ = [
     "BoundaryNetwork",
     "boundary_map",
     "labels_on_grid",
-    "pack_boundaries",
-    "unpack_boundaries",
+    "load_boundaries",
+    "save_boundaries",
 ]
+
+KIND = NetworkKind("boundary network", "train_boundaries")
 
 WIDTH = 32
 GROUPS = 4
@@ -74,27 +79,32 @@ def boundary_map(network: BoundaryNetwork, image: Tensor) -> Tensor:
 
 
 def labels_on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:
-    """Return label images [N, H, W] on a coarser grid [N, h, w], the nearest pixel's each, int64."""
+    """Return labels [N, H, W] at the nearest pixels of a coarser grid [N, h, w], int64."""
     return F.interpolate(labels[:, None].float(), tuple(grid), mode="nearest-exact")[:, 0].long()
 
 
-def pack_boundaries(network: BoundaryNetwork, options: BackboneOptions) -> dict[str, Any]:
-    """Return all that rebuilds a network, as plain values and tensors for ``torch.save``."""
-    return {
-        "backbone": asdict(options),
-        "weights": asdict(network.backbone.loaded),
-        "boundaries": network.state_dict(),
-    }
+def save_boundaries(path: Path, network: BoundaryNetwork, options: BackboneOptions) -> None:
+    """Write a network and all that rebuilds it.
+
+    Arguments:
+        path: the file.
+        network: the trained network.
+        options: of its backbone.
+    """
+    weights = asdict(network.backbone.loaded)
+    save_network(path, KIND, network, {"backbone": asdict(options), "weights": weights})
 
 
-def unpack_boundaries(packed: Mapping[str, Any]) -> BoundaryNetwork:
-    """Rebuild a network from :func:`pack_boundaries`'s dictionary, without looking for weight
-    files.
+def load_boundaries(path: Path, device: torch.device) -> BoundaryNetwork:
+    """Read what :func:`save_boundaries` wrote, in evaluation mode.
 
     Raises:
-        KeyError, RuntimeError: the dictionary is not of this kind or does not fit.
+        UserError: the file is missing or damaged.
     """
-    network = BoundaryNetwork(build_backbone(BackboneOptions(**packed["backbone"]), load=False))
-    network.backbone.restore(LoadedWeights(**packed["weights"]))
-    network.load_state_dict(packed["boundaries"])
+    return load_network(path, KIND, _rebuild)[0].to(device)
+
+
+def _rebuild(options: dict[str, Any], classes: int) -> BoundaryNetwork:
+    network = BoundaryNetwork(build_backbone(BackboneOptions(**options["backbone"]), load=False))
+    network.backbone.restore(LoadedWeights(**options["weights"]))
     return network

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brnf.config.sections.segmentation import Augmentation
 from brnf.data.augment import (
-    Padding,
     Sample,
     hsv_jitter,
     random_crop_or_pad,
     random_flip,
     random_scale,
 )
-from brnf.data.images import Interpolation, read_image
+from brnf.data.images import read_image
 from brnf.data.index import ImageRecord
 from brnf.data.loading import BatchLoader
 from brnf.data.masks import read_mask
@@ -28,7 +28,6 @@ from brnf.engine import distributed
 from brnf.errors import DamagedProduct, UserError
 
 __all__ = [
-    "AugmentOptions",
     "LabelledImage",
     "SegmentationDraws",
     "endless_batches",
@@ -36,31 +35,6 @@ __all__ = [
 ]
 
 Draw = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class AugmentOptions:
-    """How training images are varied (``docs/method.md`` section 9)."""
-
-    crop: int = 448
-    """Side of the square crop, pixels."""
-    scale_low: float = 0.5
-    """Smallest random scale."""
-    scale_high: float = 1.5
-    """Largest random scale."""
-    scales: tuple[float, ...] = ()
-    """Scales to choose from instead of the range; empty uses the range."""
-    flip: bool = True
-    """Whether half of the crops are mirrored."""
-    hsv: float = 10.0
-    """Largest shift of hue, saturation and value, in units of an 8-bit HSV image (HSC); 0 leaves
-    the colours alone (deeplab-pytorch)."""
-    interpolation: Interpolation = "bicubic"
-    """Of a scaled image: ``bicubic`` (HSC), ``bilinear`` (deeplab-pytorch), or ``area``, which
-    alone does not alias."""
-    padding: Padding = "random"
-    """Where an image that is smaller than the crop lies in it: at a ``random`` place (HSC), or
-    above and left, so that the padding comes ``after`` it (deeplab-pytorch)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +90,7 @@ class SegmentationDraws(Dataset[Draw]):
         images: Sequence[LabelledImage],
         classes: int,
         draws: int,
-        options: AugmentOptions,
+        options: Augmentation,
         fill: tuple[int, int, int],
         seed: int,
     ) -> None:

@@ -1,54 +1,25 @@
 """DeepLabV2: a dilated backbone and one of two heads."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
-from brnf.backbones.layouts import Layout, use_layout
-from brnf.errors import DamagedProduct, UserError
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.backbones.layouts import use_layout
+from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.segmentation import DeepLabNetwork
+from brnf.errors import UserError
 from brnf.segment.heads import AsppHead, AtrousHead
-from brnf.store.files import whole_file
-from brnf.store.tensors import read_tensors
+from brnf.store.networks import NetworkKind, load_network, save_network
 
-__all__ = ["DeepLab", "DeepLabOptions", "build_deeplab", "load_network", "save_network"]
+__all__ = ["DeepLab", "build_deeplab", "load_deeplab", "save_deeplab"]
 
-
-@dataclass(frozen=True)
-class DeepLabOptions:
-    """What to build (``docs/method.md`` section 9)."""
-
-    backbone: str = "resnet101"
-    """Name of a timm network."""
-    weights: str = "resnet101.tv_in1k"
-    """See ``brnf.backbones.BackboneOptions``."""
-    output_stride: int = 8
-    """Pixels between two logits; later stages are dilated to reach it."""
-    rates: tuple[int, ...] = (6, 12, 18, 24)
-    """Dilations of the head's convolutions."""
-    trainable_stages: int = 4
-    """How many of the backbone's last stages learn; with all 4 the stem learns, too."""
-    frozen_batch_norm: bool = False
-    """Whether the backbone's BatchNorm keeps its stored statistics (deeplab-pytorch) or lets them
-    follow the batches (HSC). Its scale and shift never learn: no optimiser of either holds them."""
-    head: Literal["sum", "aspp"] = "aspp"
-    """The sum of atrous convolutions (deeplab-pytorch), or their concatenation at ``head_width``
-    with the image's mean (HSC)."""
-    head_width: int = 256
-    """Channels of a branch of the head aspp."""
-    norm_momentum: float = 0.0003
-    """Share of a batch in the running statistics of the head aspp; a short training needs more."""
-    layout: Layout = "torchvision"
-    """Of a ResNet: ``torchvision`` (HSC), or ``caffe`` (deeplab-pytorch), which differs in strides,
-    pooling and dilations; see ``brnf.backbones.layouts``."""
-    align_corners: bool = True
-    """Whether the centres of the corner pixels stay corners where logits are enlarged, in training
-    and prediction: true in HSC, false in deeplab-pytorch."""
+KIND = NetworkKind("segmentation network", "train_segmentation")
 
 
 class DeepLab(nn.Module):
@@ -60,7 +31,7 @@ class DeepLab(nn.Module):
         options: the head and the handling of BatchNorm; the backbone is taken as it is.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, options: DeepLabOptions) -> None:
+    def __init__(self, backbone: Backbone, classes: int, options: DeepLabNetwork) -> None:
         super().__init__()
         self.options = options
         self.backbone = backbone
@@ -140,11 +111,11 @@ def _norms_in_trainable_part(backbone: nn.Module) -> list[_BatchNorm]:
     return found
 
 
-def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -> DeepLab:
+def build_deeplab(options: DeepLabNetwork, classes: int, *, load: bool = True) -> DeepLab:
     """Build the network with the weights that the options name.
 
     Arguments:
-        options: see :class:`DeepLabOptions`.
+        options: backbone, head and handling of BatchNorm.
         classes: K, background included.
         load: whether to load the backbone's weights; a network that is restored from its file
             brings its own.
@@ -172,7 +143,7 @@ def build_deeplab(options: DeepLabOptions, classes: int, *, load: bool = True) -
     return DeepLab(backbone, classes, options)
 
 
-def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
+def save_deeplab(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
     """Write a network with all that rebuilds it, so that no weight file is needed later.
 
     Arguments:
@@ -180,53 +151,27 @@ def save_network(path: Path, network: DeepLab, classes: Sequence[str]) -> None:
         network: the trained network.
         classes: names of the foreground classes.
     """
-    content = {
-        "kind": "deeplab",
-        "options": {
-            field.name: getattr(network.options, field.name) for field in fields(DeepLabOptions)
-        },
-        "classes": list(classes),
-        "weights": asdict(network.backbone.loaded),
-        "state_dict": {
-            name: value.cpu().contiguous() for name, value in network.state_dict().items()
-        },
-    }
-    # Writing through a handle keeps the temporary file's name out of the archive: equal networks
-    # give equal bytes.
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    options = {field.name: getattr(network.options, field.name) for field in fields(DeepLabNetwork)}
+    weights = asdict(network.backbone.loaded)
+    save_network(path, KIND, network, {"network": options, "weights": weights}, classes)
 
 
-def load_network(path: Path, device: torch.device) -> tuple[DeepLab, list[str]]:
-    """Rebuild a network that :func:`save_network` wrote.
+def load_deeplab(path: Path, device: torch.device, classes: Sequence[str] | None = None) -> DeepLab:
+    """Read what :func:`save_deeplab` wrote, in evaluation mode.
 
     Arguments:
         path: the file.
         device: where the network shall live.
-
-    Returns:
-        the network, in evaluation mode, and the names of its foreground classes.
+        classes: names of the foreground classes it must know; None takes any.
 
     Raises:
-        UserError: the file is missing, damaged, or not a segmentation network.
+        UserError: the file is missing, damaged, or was trained for other classes.
     """
-    stage = "train_segmentation"
-    content = read_tensors(path, f"run {stage} first", stage)
-    if not isinstance(content, dict) or content.get("kind") != "deeplab":
-        raise UserError(f"{path}: not a segmentation network; give the network.pt of {stage}")
-    try:
-        options = DeepLabOptions(
-            **{**content["options"], "rates": tuple(content["options"]["rates"])}
-        )
-        classes = [str(name) for name in content["classes"]]
-        network = build_deeplab(options, len(classes) + 1, load=False)
-        network.load_state_dict(content["state_dict"])
-        network.backbone.restore(LoadedWeights(**content["weights"]))
-    except Exception as error:  # whatever stands in the place of sizes and options
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedProduct(
-            path, f"does not fit this version of the program ({reason[:120]})", stage
-        ) from error
-    if not all(value.isfinite().all() for value in network.state_dict().values()):
-        raise DamagedProduct(path, "holds values that are not finite", stage)
-    return network.to(device).eval(), classes
+    return load_network(path, KIND, _rebuild, classes)[0].to(device)
+
+
+def _rebuild(stored: dict[str, Any], classes: int) -> DeepLab:
+    options = DeepLabNetwork(**{**stored["network"], "rates": tuple(stored["network"]["rates"])})
+    network = build_deeplab(options, classes + 1, load=False)
+    network.backbone.restore(LoadedWeights(**stored["weights"]))
+    return network

@@ -115,9 +115,7 @@ class AsppHead(nn.Module):
                 module.requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits [N, K, h, w] of features [N, channels, h, w]; in training N must be 2 or
-        more.
-        """
+        """Return logits [N, K, h, w] of features [N, channels, h, w]; training needs N >= 2."""
         mean = self.mean_branch(features.mean((2, 3), keepdim=True)).expand(
             -1, -1, *features.shape[2:]
         )

@@ -6,10 +6,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, make_dataclass
 from datetime import timedelta
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from brnf.config.generate import plain, schema_of
+from brnf.config.schema import violation
 from brnf.engine.memory import tell_peak
 from brnf.engine.runtime import FIRST
 from brnf.errors import DamagedProduct, UserError
@@ -55,12 +59,15 @@ def run_stage(run: Callable[..., None]) -> None:
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:
-        tyro.cli(
-            run,
+        given: Any = tyro.cli(
+            _arguments(run),
             prog=prog,
             description=f"{inspect.getdoc(run) or ''}\n\n{LEGEND}",
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+            config=(tyro.conf.FlagConversionOff,),
         )
+        if hasattr(given, "options"):
+            _check_bounds(given.options)
+        run(**vars(given))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -75,6 +82,33 @@ def run_stage(run: Callable[..., None]) -> None:
         sys.exit(2)
     if FIRST:
         tell_peak()
+
+
+def _arguments(run: Callable[..., None]) -> type:
+    """Return a class with the arguments of a stage, whose fields are flags without a prefix.
+
+    Those of a section of the configuration keep the section's name: ``--flow.blocks``.
+    """
+    hints = get_type_hints(run)
+    fields = [
+        (name, Annotated[hints[name], tyro.conf.arg(name="")])
+        for name in inspect.signature(run).parameters
+    ]
+    return make_dataclass("Arguments", fields)
+
+
+def _check_bounds(options: Any) -> None:
+    """Hold the sections of the configuration among a stage's options to their bounds.
+
+    Raises:
+        UserError: names the key.
+    """
+    for field in fields(options):
+        section = getattr(options, field.name)
+        if is_dataclass(section) and not isinstance(section, type):
+            found = violation(plain(section), schema_of(type(section)))
+            if found:
+                raise UserError(f"{'.'.join((field.name, *found[0]))}: {found[1]}")
 
 
 def _speaks() -> bool:
@@ -108,7 +142,10 @@ def _told(error: Exception) -> str | None:
     if TOGETHER and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
         if any(words in str(error) for words in HUNG_UP):
             return PARTNER_LOST
-        return f"the devices of this training cannot work together ({str(error).splitlines()[0]}); set devices: 1"
+        return (
+            "the devices of this training cannot work together "
+            f"({str(error).splitlines()[0]}); set devices: 1"
+        )
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
     return None
@@ -127,4 +164,7 @@ def _set_aside(error: DamagedProduct) -> str:
         pass  # another job that reads it was faster
     except OSError:
         return str(error)
-    return f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: {error.stage} makes it anew"
+    return (
+        f"{error.path}: {error.fault}; it is now {aside.name}, run the workflow again: "
+        f"{error.stage} makes it anew"
+    )

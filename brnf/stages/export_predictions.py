@@ -46,9 +46,7 @@ class Options:
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Write a palette PNG for every image of the split, with the class values of the data set
-    itself.
-    """
+    """Write each image of the split as a palette PNG, with the data set's own class values."""
     with locked(outputs.predictions):
         index = Index.of_split(inputs.index, options.split)
         folders = MaskFolders(inputs.masks, len(index.classes))

@@ -14,15 +14,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brnf.config.sections.flow import FlowTraining, ScalingFlow
 from brnf.engine.matmul import use_fast_products
 from brnf.engine.memory import peak_memory
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table
-from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
-from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.flow.density import FlowDensity, RunningMoments
+from brnf.flow.gaussian import build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
-from brnf.flow.training import FlowTrainer, TrainingOptions
+from brnf.flow.training import FlowTrainer
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
 from brnf.store.pixels import PixelBatch, PixelStore
@@ -51,25 +52,17 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(FlowOptions):
+class Options:
     """What is measured; the architecture is that of the offline flow."""
 
     shares: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
     """Of the store's images, in the order of their ids."""
     repeats: int = 3
     """Measurements of each point; the median counts."""
-    batch_rows: int = 20480
-    """Rows of a step of the flow."""
-    components: int = 8
-    """Gaussians of a mixture, per class."""
-    ridge: float | None = None
-    """Added to the variances, in the square of the noise's unit; None is the noise squared."""
-    deviation_floor: float = DEVIATION_FLOOR
-    """Least deviation in the standardisation, as a share of the root mean square over all."""
-    tau_low: float = 0.3
-    """At or below this score a pixel is background."""
-    tau_high: float = 0.7
-    """At or above this score a pixel takes its label."""
+    flow: ScalingFlow = ScalingFlow()
+    """The flow, the mixture and the rows."""
+    seed: int = 0
+    """Of everything drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ def _measure(task: _Task) -> dict[str, Any]:
     use_fast_products()
     store = PixelStore(task.pixels)
     kept = frozenset(store.images[: task.images])
-    moments, rows = RunningMoments(store.dimension, floor=task.options.deviation_floor), 0
+    moments, rows = RunningMoments(store.dimension, floor=task.options.flow.deviation_floor), 0
     for batch in store.blocks(kept.__contains__):
         moments.update(torch.from_numpy(batch.feature).float())
         rows += len(batch)
@@ -152,14 +145,11 @@ def _train_flow(
     store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options
 ) -> None:
     """Show every row once to a new flow."""
-    flow = FlowDensity(store.dimension, store.classes, options)
+    flow = FlowDensity(store.dimension, store.classes, options.flow, options.seed)
     flow.fit_standardisation(moments.mean, moments.deviation())
-    trainer = FlowTrainer(
-        flow, TrainingOptions(steps=-(-rows // options.batch_rows), seed=options.seed), None
-    )
-    for batch in store.shuffled_batches(
-        options.batch_rows, options.seed, kept.__contains__, epochs=1
-    ):
+    size = options.flow.batch_rows
+    trainer = FlowTrainer(flow, FlowTraining(steps=-(-rows // size)), None, options.seed)
+    for batch in store.shuffled_batches(size, options.seed, kept.__contains__, epochs=1):
         trainer.step((torch.from_numpy(batch.feature), _codes(batch, options)))
 
 
@@ -167,28 +157,21 @@ def _run_em(
     store: PixelStore, kept: frozenset[str], rows: int, moments: RunningMoments, options: Options
 ) -> None:
     """Fit mixtures to all labelled rows, which EM wants in memory."""
-    settings = GaussianOptions(
-        ridge=options.noise**2 if options.ridge is None else options.ridge,
-        ridge_unit=options.noise_unit,
-        components=options.components,
-        rows=rows,
-        seed=options.seed,
-    )
-    density = build_gaussian("gmm", store.dimension, store.classes, settings)
+    density = build_gaussian("gmm", store.dimension, store.classes, options.flow)
     density.fit_standardisation(moments.mean, moments.deviation())
     blocks = store.blocks(kept.__contains__)
     labelled = (
         (torch.from_numpy(block.feature).float(), _codes(block, options)) for block in blocks
     )
-    fit_gaussian(density, labelled)
+    fit_gaussian(density, labelled, options.seed, most_rows=rows)
 
 
 def _codes(batch: PixelBatch, options: Options) -> Tensor:
     return three_way_labels(
         torch.from_numpy(batch.score),
         torch.from_numpy(batch.label),
-        options.tau_low,
-        options.tau_high,
+        options.flow.tau.low,
+        options.flow.tau.high,
     )
 
 

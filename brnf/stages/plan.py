@@ -16,10 +16,10 @@ import yaml
 from torch import nn
 
 from brnf.backbones.network import backbone_channels
-from brnf.cam.training import total_steps
 from brnf.config.experiment import Experiment
 from brnf.config.schema import complete, load_schema, reread
 from brnf.engine.runtime import Progress, Runtime
+from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table
 from brnf.planning.configured import cam_network, job_options, new_flow

@@ -33,8 +33,10 @@ TABLES = {
 """File in ``tables/`` -> caption, and whether it is folded."""
 
 FIGURES = {
-    "examples": "Images with their ground truth, seeds and masks. White lines are the outlines of the true objects.",
-    "bias": "mIoU against the context inside the seed at equal object recall. Large marks are means, dots seeds; up and left is better.",
+    "examples": "Images with their ground truth, seeds and masks. "
+    "White lines are the outlines of the true objects.",
+    "bias": "mIoU against the context inside the seed at equal object recall. "
+    "Large marks are means, dots seeds; up and left is better.",
     "scores": "mIoU of every product. Large marks are means, small dots seeds.",
     "curves": "Training curves; thin lines are single steps, thick ones their moving mean.",
 }
@@ -42,8 +44,10 @@ FIGURES = {
 
 PROTOCOLS = {
     "paper": "the paper's setting: no key that a number depends on differs from it.",
-    "bench": "a setting of its own: the keys that differ from the paper's are listed with the experiment.",
-    "scenes": "rendered scenes with known context bias, a small frozen backbone, a few hundred training steps.",
+    "bench": "a setting of its own: "
+    "the keys that differ from the paper's are listed with the experiment.",
+    "scenes": "rendered scenes with known context bias, a small frozen backbone, "
+    "a few hundred training steps.",
 }
 
 

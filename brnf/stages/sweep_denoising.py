@@ -5,7 +5,7 @@ a classifier.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,18 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brnf.config.sections.flow import DenoisedMaps, Rule, Tau
 from brnf.data.index import ImageRecord, Index
+from brnf.engine.history import read_history
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, mean_iou
 from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
-from brnf.evaluate.records import read_history
 from brnf.evaluate.truth import GroundTruth, at_image_size
-from brnf.flow.bsdnf import Rule, depress, enlarge_margin
+from brnf.flow.bsdnf import depress, enlarge_margin
+from brnf.flow.denoiser import Denoiser
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 from brnf.stages._cli import run_stage
-from brnf.stages.denoise_seeds import Denoiser
 from brnf.store.files import locked, whole_file
 from brnf.store.maps import CamMaps, MapReader
 from brnf.store.pixels import PixelRows
@@ -71,18 +72,10 @@ class Options:
     """Rules of BSDNF."""
     xis: tuple[float, ...] = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
     """Thresholds of each rule."""
-    factor: float = 0.0
-    """What the foreground of depressed pixels is multiplied with."""
-    population: Literal["predicted", "above_low", "above_high"] = "predicted"
-    """Pixels whose quantiles decide."""
-    upsample: Literal["bilinear", "nearest"] = "bilinear"
-    """How the decision of the grid reaches maps of image size."""
-    tau_low: float = 0.3
-    """Largest score at which a pixel counts as labelled background when the density's accuracy is
-    measured.
-    """
-    tau_high: float = 0.7
-    """Smallest score at which a pixel counts as labelled with its class there."""
+    bsdnf: DenoisedMaps = DenoisedMaps()
+    """How noise is suppressed."""
+    tau: Tau = Tau()
+    """Scores at which a pixel counts as labelled when the density's accuracy is measured."""
     shown_rule: Rule = "quantile"
     """Rule whose margins are gathered in a histogram and whose losses are told image by image."""
     shown_xi: float = 0.9
@@ -120,8 +113,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         measured = {
             **{
                 key: getattr(options, key)
-                for key in ("model", "split", "protocol", "seed", "density", "tau_low", "tau_high")
+                for key in ("model", "split", "protocol", "seed", "density")
             },
+            "tau_low": options.tau.low,
+            "tau_high": options.tau.high,
             "classes": ["background", *index.classes],
             "held_out": smallest_held_out(inputs.history),
             **sweep.state(),
@@ -161,7 +156,9 @@ class Sweep:
             after = self._denoised(
                 image,
                 found,
-                self._denoiser.grid_margin(rows, log_prob, rule, xi, self._options.population),
+                self._denoiser.grid_margin(
+                    rows, log_prob, rule, xi, self._options.bsdnf.population
+                ),
             )
             confusion.add(objects, after)
             if (rule, xi) == (self._options.shown_rule, self._options.shown_xi):
@@ -169,9 +166,9 @@ class Sweep:
 
     def _denoised(self, image: ImageRecord, found: CamMaps, grid: Tensor) -> NDArray[np.uint8]:
         margin = enlarge_margin(
-            grid, (found.values.shape[1], found.values.shape[2]), self._options.upsample
+            grid, (found.values.shape[1], found.values.shape[2]), self._options.bsdnf.upsample
         )
-        values = depress(torch.from_numpy(found.values), margin, self._options.factor)
+        values = depress(torch.from_numpy(found.values), margin, self._options.bsdnf.factor)
         return at_image_size(CamMaps(found.classes, values.numpy()), image).labels()
 
     def _count_pixels(self, rows: PixelRows, log_prob: Tensor, truth: NDArray[np.uint8]) -> None:
@@ -180,7 +177,7 @@ class Sweep:
             np.asarray(values) for values in (rows.label, rows.score, rows.background)
         )
         codes = three_way_labels(
-            torch.from_numpy(score), torch.from_numpy(label), options.tau_low, options.tau_high
+            torch.from_numpy(score), torch.from_numpy(label), options.tau.low, options.tau.high
         )
         allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
         posterior = tempered_posterior(log_prob, allowed, self._denoiser.calibration.temperature)
@@ -188,7 +185,7 @@ class Sweep:
         self._densities.add(truth, log_prob.numpy())
         foreground = score > background
         grid = self._denoiser.grid_margin(
-            rows, log_prob, options.shown_rule, options.shown_xi, options.population
+            rows, log_prob, options.shown_rule, options.shown_xi, options.bsdnf.population
         )
         margin = grid.flatten().numpy()[np.asarray(rows.position, np.int64)]
         self._margins.add(margin[foreground], truth[foreground], label[foreground])

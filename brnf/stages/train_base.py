@@ -1,6 +1,6 @@
 """Training of the base CAM network, SIPE or SFC (`docs/method.md` sections 2 and 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,19 +11,20 @@ from torch import Tensor
 from brnf.base.sfc import (
     ImageBank,
     SfcObjective,
-    SfcOptions,
     bank_draws,
     distribution_weights,
     halved,
 )
+from brnf.cam.batch import Batch
 from brnf.cam.crops import TrainingSource
-from brnf.cam.fit import CamTrainingOptions, train_and_save
-from brnf.cam.network import CamNetwork, CamOutput
+from brnf.cam.network import CamNetwork, CamOutput, new_cam_network
 from brnf.cam.objective import base_loss
-from brnf.cam.training import Batch, CamTrainer, total_steps
+from brnf.cam.training import CamTrainer, train_and_save
+from brnf.config.sections.cam import BackboneOptions, BaseTraining, CamTraining
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
 from brnf.engine.runtime import Runtime
+from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
 
@@ -47,12 +48,24 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(CamTrainingOptions, SfcOptions):
+class Options:
     """The network, its training images and its optimiser (`docs/method.md` section 2)."""
 
+    split: str = "train_aug"
+    """Split to train on."""
     method: Literal["sipe", "sfc"] = "sipe"
     """What it is trained as; base maps that come from elsewhere need its features only, of a sipe.
     """
+    backbone: BackboneOptions = BackboneOptions()
+    """The backbone and its weights."""
+    cam: CamTraining = CamTraining()
+    """Side convolutions, and how maps are made in training."""
+    base: BaseTraining = BaseTraining()
+    """Training images, optimiser, and SFC's own settings."""
+    amp: bool = False
+    """Compute the network in bfloat16; losses stay in float32."""
+    seed: int = 0
+    """Of new layers, data order and everything random."""
 
 
 Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
@@ -63,48 +76,56 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     device = training_device(runtime)
     index = Index.of_split(inputs.index, options.split)
     sfc = options.method == "sfc"
-    if sfc and options.cache:
+    if sfc and options.base.cache:
         raise UserError(
             "base.cache: sfc sees random crops at two scales, which cannot be kept; set it to false"
         )
-    network = options.new_network(len(index.classes), device, affinity=sfc)
-    per_epoch, steps = total_steps(
-        len(index.images), options.batch_size, options.epochs, options.steps
+    network = new_cam_network(
+        options.backbone, options.cam, len(index.classes), device, options.seed, affinity=sfc
     )
+    base = options.base
+    per_epoch, steps = total_steps(len(index.images), base.batch_size, base.epochs, base.steps)
     loss = (
         _sfc_loss(options, network, class_counts(index.images, len(index.classes)), per_epoch)
         if sfc
         else _sipe_loss(options)
     )
-    bank = ImageBank(len(index.classes), options.sfc_drawn, options.seed) if sfc else None
+    bank = ImageBank(len(index.classes), base.sfc.drawn, options.seed) if sfc else None
     with (
         only_training(outputs.network),
         TrainingSource(
-            network, index, None, options.crop_options(), outputs.network.parent, device, runtime
+            network, index, None, base, options.seed, outputs.network.parent, device, runtime
         ) as source,
     ):
-        trainer = CamTrainer(network, loss, steps, options.optimiser_options(), bank)
+        trainer = CamTrainer(network, loss, steps, base, bank, amp=options.amp)
         stamp = training_stamp(
             "train_base", options, device, index.classes, index.images, network.backbone.loaded
         )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
         files = (outputs.network, outputs.history)
+
+        def batches(done: int) -> Iterator[Batch]:
+            if bank is None:
+                return source.batches(steps, done)
+            whole = source.batches(steps, done, whole=True)
+            return (batch.share() for batch in bank.join(whole, done))
+
         train_and_save(
             "train base",
             trainer,
             source,
-            steps,
+            batches,
             checkpoint,
-            options,
+            options.backbone,
+            base.classifier_penalty if base.fit_classifier else None,
             index.classes,
             files,
             runtime,
-            bank,
         )
 
 
 def _sipe_loss(options: Options) -> Loss:
-    rules = options.map_rules()
+    rules = options.cam
     return lambda output, batch, step: base_loss(output, batch.labels, batch.valid, rules)
 
 
@@ -112,9 +133,9 @@ def _sfc_loss(options: Options, network: CamNetwork, counts: Tensor, per_epoch: 
     """Return SFC's loss, which sends the batch through the network once more at half its size."""
     device = network.classifier.weight.device
     weights = distribution_weights(
-        counts, bank_draws(per_epoch, options.sfc_drawn, len(counts))
+        counts, bank_draws(per_epoch, options.base.sfc.drawn, len(counts))
     ).to(device)
-    objective = SfcObjective(options, options.map_rules(), weights)
+    objective = SfcObjective(options.base.sfc, options.cam, weights)
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
         assert isinstance(batch.pixels, Tensor)

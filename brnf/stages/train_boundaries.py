@@ -5,18 +5,20 @@ from pathlib import Path
 
 import torch
 
-from brnf.backbones import BackboneOptions, build_backbone
-from brnf.cam.training import total_steps
+from brnf.backbones import build_backbone
+from brnf.config.sections.cam import BackboneNetwork, BackboneOptions
+from brnf.config.sections.segmentation import Augmentation, BoundaryTraining
 from brnf.data.index import Index
-from brnf.engine.checkpoint import Checkpoint, take_steps, training_stamp
+from brnf.engine.checkpoint import Checkpoint, training_stamp
 from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
-from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries
-from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
-from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
+from brnf.engine.schedule import total_steps
+from brnf.engine.trainer import take_steps
+from brnf.segment.boundaries import BoundaryNetwork, save_boundaries
+from brnf.segment.boundary_training import BoundaryTrainer
+from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
-from brnf.store.tensors import write_tensors
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -42,31 +44,15 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(BoundaryOptions):
+class Options:
     """The network, its training images and its optimiser."""
 
     split: str = "train_aug"
     """The images to train on."""
-    backbone: str = "resnet50"
-    """Name of a timm network; it stays frozen."""
-    weights: str = "resnet50.tv_in1k"
-    """A tag of timm, efficientnet_lite0, a file with a state dictionary, caffe:<file>, or none."""
-    stride: int = 16
-    """Stride of the last stage: 8, 16 or 32."""
-    dilated: bool = False
-    """Replace lost strides by dilation."""
-    batch_size: int = 32
-    """Images a step."""
-    epochs: int = 3
-    """Passes over the images."""
-    steps: int | None = None
-    """Steps in all; overrules the epochs."""
-    crop: int = 512
-    """Side of the training crop in pixels."""
-    scale_low: float = 0.5
-    """Smallest random scale."""
-    scale_high: float = 1.5
-    """Largest random scale."""
+    backbone: BackboneNetwork = BackboneNetwork()
+    """The backbone, which stays frozen."""
+    random_walk: BoundaryTraining = BoundaryTraining()
+    """Training images and optimiser."""
     seed: int = 0
     """Of the branches' first weights, the order of the images and their augmentation."""
 
@@ -77,22 +63,26 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_split(inputs.index, options.split)
     images = pair_with_masks(index.images, inputs.masks)
     torch.manual_seed(options.seed)
-    backbone = BackboneOptions(
-        options.backbone, options.weights, options.stride, options.dilated, trainable_stages=0
-    )
+    backbone = BackboneOptions(**vars(options.backbone), trainable_stages=0)
+    training = options.random_walk
     network = BoundaryNetwork(build_backbone(backbone))
-    _, steps = total_steps(len(images), options.batch_size, options.epochs, options.steps)
-    augment = AugmentOptions(options.crop, options.scale_low, options.scale_high, hsv=0)
+    _, steps = total_steps(len(images), training.batch_size, training.epochs, training.steps)
+    augment = Augmentation(
+        crop=training.crop,
+        scale_low=training.scale_low,
+        scale_high=training.scale_high,
+        hsv=0,
+    )
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
     draws = SegmentationDraws(
         images,
         len(index.classes),
-        steps * options.batch_size,
+        steps * training.batch_size,
         augment,
         (red, green, blue),
         options.seed,
     )
-    trainer = BoundaryTrainer(network, options, steps, device)
+    trainer = BoundaryTrainer(network, training, steps, device)
     with locked(outputs.network):
         loaded = network.backbone.loaded
         stamp = training_stamp(
@@ -104,15 +94,14 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             "train boundaries",
             trainer,
             lambda done: endless_batches(
-                draws, options.batch_size, runtime.workers, pin=device.type == "cuda", done=done
+                draws, training.batch_size, runtime.workers, pin=device.type == "cuda", done=done
             ),
             steps,
             checkpoint,
             runtime,
-            dict,
         )
         write_history(outputs.history, trainer.history)
-        write_tensors(outputs.network, pack_boundaries(network, backbone))
+        save_boundaries(outputs.network, network, backbone)
         checkpoint.finish(trainer)
 
 

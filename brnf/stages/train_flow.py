@@ -3,37 +3,37 @@
 See docs/method.md sections 4 to 6.
 """
 
-import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from brnf.config.sections.flow import Flow, Tau
 from brnf.data.loading import one_ahead
 from brnf.engine import distributed
 from brnf.engine.checkpoint import (
     Checkpoint,
     only_training,
-    take_steps,
     training_device,
     training_stamp,
 )
+from brnf.engine.history import Row, write_history
 from brnf.engine.runtime import Progress, Runtime
+from brnf.engine.trainer import take_steps
 from brnf.errors import UserError
 from brnf.flow.bsdnf import Calibration, CalibrationFit
-from brnf.flow.density import DEVIATION_FLOOR, FlowDensity, FlowOptions, RunningMoments
-from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.flow.density import FlowDensity, RunningMoments
+from brnf.flow.gaussian import build_gaussian, fit_gaussian
 from brnf.flow.labels import three_way_labels
-from brnf.flow.posterior import fit_temperature, fixed_temperature
+from brnf.flow.posterior import fit_temperature
 from brnf.flow.saved import AnyDensity, save_density
-from brnf.flow.training import FlowTrainer, HeldOut, TrainingOptions, TrainingRow, held_out_loss
+from brnf.flow.training import FlowTrainer, HeldOut, held_out_loss
 from brnf.stages._cli import run_stage
-from brnf.store.files import whole_file
 from brnf.store.pixels import BLOCK, PixelBatch, PixelStore, hold_out
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -64,106 +64,22 @@ class Outputs:
 class Options:
     """Settings that change the result."""
 
-    density: Literal["flow", "gaussian_diagonal", "gaussian_full", "gmm"] = "flow"
-    """The flow, or a baseline per class: a Gaussian or a mixture of Gaussians."""
-    coupling: Literal["one_sided", "glow"] = "one_sided"
-    """Which halves a block changes: one_sided (the paper) or glow (DDFP)."""
-    blocks: int = 8
-    """Coupling blocks."""
-    hidden: int = 256
-    """Width of the subnets."""
-    clamp: float = 2.0
-    """Largest |log scale| of a coupling."""
-    noise: float = 0.05
-    """Standard deviation of the noise added to the features in training (DDFP: 0.05)."""
-    noise_unit: Literal["feature", "deviation"] = "feature"
-    """Unit of the noise: of the features as they are (DDFP), or their standard deviation."""
-    deviation_floor: float = DEVIATION_FLOOR
-    """Least deviation in the standardisation, as a share of the root mean square over all."""
-    steps: int = 2000
-    """Steps of the optimiser."""
-    batch_rows: int = 20480
-    """Rows of a step."""
-    learning_rate: float = 1e-3
-    """Adam's, at the first step."""
-    decay: Literal["exponential", "cosine"] = "exponential"
-    """How the learning rate falls: by the same factor each step (DDFP), or along a half cosine."""
-    final_rate: float = 0.01
-    """Share of the learning rate that is left at the last step (DDFP: 0.01); 1 keeps it."""
-    beta1: float = 0.5
-    """Adam's first decay."""
-    beta2: float = 0.9
-    """Adam's second decay."""
-    clip_norm: float = 50.0
-    """Largest norm of the gradient."""
-    held_out: float = 0.05
-    """Share of the images held out to choose the best state and the temperature; 0 keeps the last
-    state.
-    """
-    balanced: bool = False
-    """Draw labelled rows so that every class comes equally often."""
-    learn_means: bool = True
-    """Whether the means of the latent Gaussians are trained."""
-    ridge: float | None = None
-    """Baselines: added to the variances, in the square of the noise's unit; None: noise squared."""
-    components: int = 8
-    """Baseline gmm: Gaussians per class."""
-    temperature: str = "auto"
-    """Of the posterior: a number, or auto."""
-    target: float = 0.9
-    """Mean largest posterior on held-out labelled rows at the temperature auto."""
-    tau_low: float = 0.3
-    """At or below this score a pixel is background (the paper)."""
-    tau_high: float = 0.7
-    """At or above this score a pixel takes its label (the paper)."""
+    flow: Flow = Flow()
+    """The density, its training and its calibration."""
     seed: int = 0
     """Of everything drawn at random."""
-
-    def flow_options(self) -> FlowOptions:
-        """Return the architecture of the flow and its noise."""
-        return FlowOptions(
-            coupling=self.coupling,
-            blocks=self.blocks,
-            hidden=self.hidden,
-            clamp=self.clamp,
-            noise=self.noise,
-            noise_unit=self.noise_unit,
-            learn_means=self.learn_means,
-            seed=self.seed,
-        )
-
-    def training_options(self) -> TrainingOptions:
-        """Return the settings of the optimiser."""
-        return TrainingOptions(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            decay=self.decay,
-            final_rate=self.final_rate,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            clip_norm=self.clip_norm,
-            balanced=self.balanced,
-            seed=self.seed,
-        )
-
-    def gaussian_options(self) -> GaussianOptions:
-        """Return the settings of the baselines."""
-        ridge = self.noise**2 if self.ridge is None else self.ridge
-        return GaussianOptions(
-            ridge=ridge, ridge_unit=self.noise_unit, components=self.components, seed=self.seed
-        )
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Fit the density of pixel features per class and calibrate the denoising rules."""
     device = training_device(runtime)
-    _check(options)
-    if options.density != "flow" and not distributed.is_first():
+    _check_tau(options.flow.tau)
+    if options.flow.density != "flow" and not distributed.is_first():
         return  # a baseline is fitted by one process
     store = PixelStore(inputs.pixels)
     with only_training(outputs.flow):
-        held_images = hold_out(store.images, options.held_out)
-        if options.density == "flow":
+        held_images = hold_out(store.images, options.flow.held_out)
+        if options.flow.density == "flow":
             trainer = _build_trainer(store, held_images, options, device)
             stamp = training_stamp("train_flow", options, device, *inputs.pixels)
             checkpoint = Checkpoint(outputs.flow, stamp, device, runtime.checkpoint_seconds)
@@ -181,47 +97,28 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 
 def _save(
-    outputs: Outputs, density: AnyDensity, history: Sequence[TrainingRow], calibration: Calibration
+    outputs: Outputs, density: AnyDensity, history: Sequence[Row], calibration: Calibration
 ) -> None:
     """Write both outputs."""
-    with whole_file(outputs.history) as history_path, history_path.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["step", "loss", "held_out", "learning_rate"])
-        rows.writerows(
-            [
-                row.step,
-                f"{row.loss:.6g}",
-                "" if row.held_out is None else f"{row.held_out:.6g}",
-                f"{row.learning_rate:.6g}",
-            ]
-            for row in history
-        )
-    with whole_file(outputs.flow) as flow_path:
-        save_density(flow_path, density, calibration)
+    write_history(outputs.history, history)
+    save_density(outputs.flow, density, calibration)
 
 
-def _check(options: Options) -> None:
-    """Refuse settings that cannot work.
+def _check_tau(tau: Tau) -> None:
+    """Refuse thresholds in the wrong order, where a stage is run by hand.
 
     Raises:
         UserError: names the key.
     """
-    if not 0 <= options.tau_low <= options.tau_high:
-        raise UserError(
-            f"flow.tau: low {options.tau_low} exceeds high {options.tau_high}; choose low <= high"
-        )
-    fixed_temperature(options.temperature)
-    if options.steps < 1 or options.batch_rows < 1:
-        raise UserError("flow.steps and flow.batch_rows must be at least 1")
+    if tau.low > tau.high:
+        raise UserError(f"flow.tau: low {tau.low} exceeds high {tau.high}; choose low <= high")
 
 
 def _codes(batch: PixelBatch, options: Options) -> Tensor:
     """Return the three-way labels of a batch."""
+    tau = options.flow.tau
     return three_way_labels(
-        torch.from_numpy(batch.score),
-        torch.from_numpy(batch.label),
-        options.tau_low,
-        options.tau_high,
+        torch.from_numpy(batch.score), torch.from_numpy(batch.label), tau.low, tau.high
     )
 
 
@@ -237,7 +134,7 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
     Raises:
         UserError: the store is empty or no row is labelled foreground.
     """
-    moments = RunningMoments(store.dimension, floor=options.deviation_floor)
+    moments = RunningMoments(store.dimension, floor=options.flow.deviation_floor)
     counts = np.zeros((store.classes, 3), np.int64)
     for batch in Progress(
         store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)
@@ -277,7 +174,7 @@ def _held_out_rows(
         store.shuffled_batches(JUDGED_ROWS, options.seed, held_images.__contains__, epochs=1)
     )
     features, codes = torch.from_numpy(batch.feature), _codes(batch, options)
-    return HeldOut.draw(features, codes, options.noise, options.noise_unit, options.seed)
+    return HeldOut.draw(features, codes, options.flow, options.seed)
 
 
 def _build_trainer(
@@ -289,9 +186,9 @@ def _build_trainer(
             f"{store.paths[0]}: features have the odd dimension {store.dimension}, the flow needs "
             "an even one; change cam.side_widths"
         )
-    flow = FlowDensity(store.dimension, store.classes, options.flow_options()).to(device)
+    flow = FlowDensity(store.dimension, store.classes, options.flow, options.seed).to(device)
     held_out = _held_out_rows(store, held_images, options)
-    return FlowTrainer(flow, options.training_options(), held_out)
+    return FlowTrainer(flow, options.flow, held_out, options.seed)
 
 
 def _train(
@@ -309,25 +206,16 @@ def _train(
 
     def batches(done: int) -> Iterator[tuple[Tensor, Tensor]]:
         rows = store.shuffled_batches(
-            options.batch_rows, options.seed, lambda image: image not in held_images, done=done
+            options.flow.batch_rows, options.seed, lambda image: image not in held_images, done=done
         )
         return one_ahead(_rows(rows, options))
 
-    def shown(row: TrainingRow) -> dict[str, float]:
-        judged = (
-            earlier.held_out
-            for earlier in reversed(trainer.history)
-            if earlier.held_out is not None
-        )
-        return {"loss": row.loss, "held_out": next(judged, float("nan"))}
-
     last_good = checkpoint.output.with_name(checkpoint.output.stem + ".last_good.pt")
     try:
-        take_steps("train flow", trainer, batches, options.steps, checkpoint, runtime, shown)
+        take_steps("train flow", trainer, batches, options.flow.steps, checkpoint, runtime)
     except UserError as error:
         if distributed.is_first():
-            with whole_file(last_good) as path:
-                save_density(path, trainer.flow)
+            save_density(last_good, trainer.flow)
         raise UserError(f"{error}: {last_good}") from error
     trainer.restore_best()
     last_good.unlink(missing_ok=True)
@@ -336,20 +224,20 @@ def _train(
 
 def _fit_baseline(
     store: PixelStore, held_images: frozenset[str], options: Options, runtime: Runtime
-) -> tuple[AnyDensity, list[TrainingRow]]:
+) -> tuple[AnyDensity, list[Row]]:
     """Fit a Gaussian baseline on the rows that the flow would see."""
-    if options.density == "flow":
+    if options.flow.density == "flow":
         raise ValueError("the flow is no baseline")
     moments = _survey(store, options, runtime)
     held_out = _held_out_rows(store, held_images, options)
-    density = build_gaussian(
-        options.density, store.dimension, store.classes, options.gaussian_options()
-    )
+    density = build_gaussian(options.flow.density, store.dimension, store.classes, options.flow)
     density.fit_standardisation(moments.mean, moments.deviation())
     rows = _rows(store.blocks(lambda image: image not in held_images), options)
-    fit_gaussian(density, ((features.float(), codes) for features, codes in rows))
-    judged = None if held_out is None else held_out_loss(density, held_out) / store.dimension
-    return density, [TrainingRow(1, float("nan"), judged, 0.0)]
+    fit_gaussian(density, ((features.float(), codes) for features, codes in rows), options.seed)
+    judged = math.nan
+    if held_out is not None:
+        judged = held_out_loss(density, held_out) / store.dimension
+    return density, [{"loss": math.nan, "held_out": judged, "learning_rate": 0.0}]
 
 
 def _calibrate(
@@ -359,10 +247,12 @@ def _calibrate(
     options: Options,
     runtime: Runtime,
 ) -> Calibration:
-    """Fit the temperature on labelled held-out rows, and the quantiles in one pass over the store."""
-    fixed = fixed_temperature(options.temperature)
-    temperature = _temperature(store, density, held_images, options) if fixed is None else fixed
-    fit = CalibrationFit(store.classes, options.tau_low, options.tau_high, options.seed)
+    """Fit the temperature on labelled held-out rows, the quantiles in one pass."""
+    if options.flow.temperature == "auto":
+        temperature = _temperature(store, density, held_images, options)
+    else:
+        temperature = options.flow.temperature
+    fit = CalibrationFit(store.classes, options.flow.tau.low, options.flow.tau.high, options.seed)
     for batch in Progress(
         store.blocks(), "train flow: calibration", runtime, unit="block", total=_blocks(store)
     ):
@@ -379,9 +269,7 @@ def _calibrate(
 def _temperature(
     store: PixelStore, density: AnyDensity, held_images: frozenset[str], options: Options
 ) -> float:
-    """Fit the temperature on labelled rows of held-out images, or of all when none of those is
-    labelled.
-    """
+    """Fit the temperature on labelled held-out rows, or on all where none is labelled."""
     for keep in (held_images.__contains__, lambda image: image not in held_images):
         if not any(len(batch) for batch in islice(store.blocks(keep), 1)):
             continue
@@ -390,7 +278,7 @@ def _temperature(
         if len(labelled):
             allowed = torch.from_numpy(store.present[labelled.image])
             return fit_temperature(
-                density.log_prob(torch.from_numpy(labelled.feature)), allowed, options.target
+                density.log_prob(torch.from_numpy(labelled.feature)), allowed, options.flow.target
             )
     raise UserError(
         f"{store.paths[0].parent}: no labelled row to fit the temperature on; set flow.temperature "

@@ -1,27 +1,26 @@
 """From pseudo-labels to the segmentation network."""
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from brnf.config.sections.segmentation import SegmentationTraining
 from brnf.data.index import Index
 from brnf.engine import distributed
 from brnf.engine.checkpoint import (
     Checkpoint,
     only_training,
-    take_steps,
     training_device,
     training_stamp,
 )
+from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
-from brnf.segment.dataset import AugmentOptions, SegmentationDraws, endless_batches, pair_with_masks
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, save_network
-from brnf.segment.training import SegmentationTrainer, StepRecord, TrainingOptions
+from brnf.engine.trainer import take_steps
+from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
+from brnf.segment.deeplab import DeepLab, build_deeplab, save_deeplab
+from brnf.segment.training import SegmentationTrainer
 from brnf.stages._cli import run_stage
-from brnf.store.files import whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -47,13 +46,15 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(DeepLabOptions, AugmentOptions, TrainingOptions):
+class Options:
     """How to train (``docs/method.md`` section 9)."""
 
     split: str = "train_aug"
     """The images to train on."""
-    batch_size: int = 10
-    """Images of a batch."""
+    segmentation: SegmentationTraining = SegmentationTraining()
+    """Network, augmentation and optimiser."""
+    amp: bool = False
+    """Compute convolutions in bfloat16; weights, logits and loss stay float32."""
     seed: int = 0
     """Of the head's first weights, the order of the images and their augmentation."""
 
@@ -61,20 +62,21 @@ class Options(DeepLabOptions, AugmentOptions, TrainingOptions):
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train DeepLabV2 on pseudo-labels."""
     device = training_device(runtime)
+    how = options.segmentation
     with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
         images = pair_with_masks(index.images, inputs.masks)
         torch.manual_seed(options.seed)
-        network = build_deeplab(options, len(index.classes) + 1)
+        network = build_deeplab(how, len(index.classes) + 1)
         draws = SegmentationDraws(
             images,
             classes=len(index.classes),
-            draws=options.iterations * options.accumulate * options.batch_size,
-            options=options,
+            draws=how.iterations * how.accumulate * how.batch_size,
+            options=how,
             fill=_mean_colour(network),
             seed=options.seed,
         )
-        trainer = SegmentationTrainer(network, options, device)
+        trainer = SegmentationTrainer(network, how, device, amp=options.amp)
         loaded = network.backbone.loaded
         stamp = training_stamp(
             "train_segmentation",
@@ -92,30 +94,20 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             trainer,
             lambda done: endless_batches(
                 draws,
-                options.batch_size,
+                how.batch_size,
                 runtime.workers,
-                accumulate=options.accumulate,
+                accumulate=how.accumulate,
                 pin=device.type == "cuda",
                 done=done,
             ),
-            options.iterations,
+            how.iterations,
             checkpoint,
             runtime,
-            lambda record: {"loss": record.loss},
         )
         if distributed.is_first():
-            _write_history(outputs.history, trainer.history)
-            save_network(outputs.network, network, index.classes)
+            write_history(outputs.history, trainer.history)
+            save_deeplab(outputs.network, network, index.classes)
         checkpoint.finish(trainer)
-
-
-def _write_history(path: Path, records: Sequence[StepRecord]) -> None:
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["step", "loss", "learning_rate"])
-        rows.writerows(
-            [record.step, f"{record.loss:.6g}", f"{record.learning_rate:.6g}"] for record in records
-        )
 
 
 def _mean_colour(network: DeepLab) -> tuple[int, int, int]:

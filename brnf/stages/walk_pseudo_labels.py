@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brnf.cam.saved import load_image
+from brnf.config.sections.cam import ImageSize
+from brnf.config.sections.segmentation import LabelChoice, Walk
 from brnf.data.augment import resize_maps
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
+from brnf.data.tensors import load_image
 from brnf.engine.runtime import Progress, Runtime
-from brnf.errors import UserError
-from brnf.segment.boundaries import BoundaryNetwork, boundary_map, unpack_boundaries
+from brnf.segment.boundaries import boundary_map, load_boundaries
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.segment.random_walk import walk_maps
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader, write_maps
-from brnf.store.tensors import read_tensors
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -56,25 +56,19 @@ class Options:
 
     product: str = "seeds"
     """Which maps of the shard to use."""
-    radius: int = 5
-    """Longest step, in pixels of the grid of stride 4."""
-    beta: float = 10.0
-    """Power of the affinities; the higher the less a step crosses a weak boundary."""
-    exponent: int = 8
-    """The walk takes 2 to the power of this steps."""
-    image_long_side: int | None = None
-    """Long side of the image that boundaries are found in, pixels; None keeps its own size."""
-    confidence: float = 0.0
-    """Pixels whose winning probability is lower become 255; 0 keeps all."""
-    save_probabilities: bool = False
-    """Whether to keep the probabilities, too."""
+    random_walk: Walk = Walk()
+    """How far maps walk."""
+    pseudo_labels: LabelChoice = LabelChoice()
+    """Which pixels count."""
+    cam: ImageSize = ImageSize()
+    """The size at which the boundary network sees images."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Make the pseudo-labels of a shard by a random walk."""
     device = runtime.torch_device()
     index = Index.of_list(inputs.index, inputs.images)
-    network = _load(inputs.network, device)
+    network = load_boundaries(inputs.network, device)
     maps = MapReader([inputs.maps], options.product)
     with (
         locked(outputs.masks),
@@ -84,17 +78,15 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     ):
         for record in Progress(index.images, "walk pseudo-labels", runtime, unit="image"):
             cam = maps[record.id]
-            boundary = (
-                boundary_map(network, load_image(record, options.image_long_side, device))
-                .cpu()
-                .numpy()
-            )
-            probability = _walked(cam.values, boundary, (record.height, record.width), options)
+            pixels = load_image(record, options.cam.image_long_side, device)
+            boundary = boundary_map(network, pixels).cpu().numpy()
+            size = record.height, record.width
+            probability = _walked(cam.values, boundary, size, options.random_walk)
             write_palette_png(
                 folder / f"{record.id}.png",
-                label_image(probability, cam.classes, options.confidence),
+                label_image(probability, cam.classes, options.pseudo_labels.confidence),
             )
-            if options.save_probabilities:
+            if options.pseudo_labels.save_probabilities:
                 probabilities.write(record.id, cam.classes, {"probability": probability})
 
 
@@ -102,30 +94,14 @@ def _walked(
     values: NDArray[np.float32],
     boundary: NDArray[np.float32],
     size: tuple[int, int],
-    options: Options,
+    walk: Walk,
 ) -> NDArray[np.float32]:
     """Let the maps, the background's among them, walk on the boundaries' grid; return them at the
     image's size, a distribution each.
     """
     height, width = boundary.shape
-    walked = walk_maps(
-        resize_maps(values, (height, width)),
-        boundary,
-        options.radius,
-        options.beta,
-        options.exponent,
-    )
+    walked = walk_maps(resize_maps(values, (height, width)), boundary, walk)
     return map_probability(resize_maps(walked, size))
-
-
-def _load(path: Path, device: torch.device) -> BoundaryNetwork:
-    remedy = "remove it and run train_boundaries again"
-    packed = read_tensors(path, remedy)
-    try:
-        network = unpack_boundaries(packed)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: holds no boundary network; {remedy}") from error
-    return network.to(device).eval()
 
 
 if __name__ == "__main__":

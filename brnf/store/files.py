@@ -170,7 +170,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 
 def try_lock(handle: IO[str] | int) -> bool:
-    """Take the lock of an open file for as long as it stays open, unless another process holds it."""
+    """Lock an open file for as long as it stays open, unless another process holds it."""
     return _flock(handle, fcntl.LOCK_EX)
 
 

@@ -7,10 +7,14 @@ import signal
 __all__ = ["SHELL_PREFIX"]
 
 TOLD = {
-    signal.SIGKILL: "was killed, most likely since memory ran out; ask for more, or lower batch_size, image_long_side or workers",
-    signal.SIGSEGV: "crashed within a library, most likely on a damaged input; remove the one that its log names last and run again",
-    signal.SIGABRT: "was ended by a library, most likely since memory ran out; ask for more, or lower batch_size or workers",
-    signal.SIGBUS: "lost the memory behind a file, most likely since the disk is full; free space and run again",
+    signal.SIGKILL: "was killed, most likely since memory ran out; "
+    "ask for more, or lower batch_size, image_long_side or workers",
+    signal.SIGSEGV: "crashed within a library, most likely on a damaged input; "
+    "remove the one that its log names last and run again",
+    signal.SIGABRT: "was ended by a library, most likely since memory ran out; "
+    "ask for more, or lower batch_size or workers",
+    signal.SIGBUS: "lost the memory behind a file, most likely since the disk is full; "
+    "free space and run again",
 }
 
 

@@ -11,62 +11,103 @@ __all__ = ["IDLE", "without_idle"]
 Options = Mapping[str, Any]
 
 _FITTED = " ".join(
-    [
-        "coupling blocks hidden clamp learn_means steps batch_rows balanced",
-        "learning_rate decay final_rate beta1 beta2 clip_norm",
-    ]
+    f"flow.{key}"
+    for key in (
+        *("coupling", "blocks", "hidden", "clamp", "learn_means", "steps", "batch_rows"),
+        *("balanced", "learning_rate", "decay", "final_rate", "beta1", "beta2", "clip_norm"),
+    )
 )
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
-    ("index_images", lambda options: options["kind"] != "coco", "labels_from overlap crowds"),
-    ("index_images", lambda options: options["labels_from"] != "masks", "overlap"),
     (
-        "train_base train_brnf train_boundaries",
-        lambda options: options["steps"] is not None,
-        "epochs",
+        "index_images",
+        lambda options: options["dataset.kind"] != "coco",
+        "dataset.labels_from dataset.overlap dataset.crowds",
     ),
-    ("train_base", lambda options: options["method"] != "sfc", "sfc_*"),
-    ("train_base", lambda options: options["method"] == "sfc", "seed_rule"),
-    ("train_base train_brnf", lambda options: not options["fit_classifier"], "classifier_penalty"),
-    ("train_base train_brnf", lambda options: options["trainable_stages"] == 0, "detach_sides"),
-    ("train_brnf", lambda options: not options["guidance"], "lambda_gui"),
-    ("train_brnf", lambda options: not options["ccnf"], "lambda_cal"),
+    ("index_images", lambda options: options["dataset.labels_from"] != "masks", "dataset.overlap"),
+    (
+        "train_boundaries",
+        lambda options: options["random_walk.steps"] is not None,
+        "random_walk.epochs",
+    ),
+    ("train_base", lambda options: options["base.steps"] is not None, "base.epochs"),
+    ("train_base", lambda options: options["method"] != "sfc", "base.sfc.*"),
+    ("train_base", lambda options: options["method"] == "sfc", "cam.seed_rule"),
+    (
+        "train_base",
+        lambda options: not options["base.fit_classifier"],
+        "base.classifier_penalty",
+    ),
+    (
+        "train_base train_brnf",
+        lambda options: options["backbone.trainable_stages"] == 0,
+        "cam.detach_sides",
+    ),
+    ("train_brnf", lambda options: options["brnf.steps"] is not None, "brnf.epochs"),
     (
         "train_brnf",
-        lambda options: not options["fscl"],
-        "lambda_nce nce_temperature sample_width samples_per_step bank_*",
+        lambda options: not options["brnf.fit_classifier"],
+        "brnf.classifier_penalty",
+    ),
+    ("train_brnf", lambda options: not options["brnf.guidance"], "brnf.lambda_gui"),
+    ("train_brnf", lambda options: not options["brnf.ccnf"], "brnf.lambda_cal"),
+    (
+        "train_brnf",
+        lambda options: not options["brnf.fscl"],
+        "brnf.lambda_nce brnf.nce_temperature brnf.sample_width brnf.samples_per_step brnf.bank_*",
     ),
     (
         "train_brnf",
-        lambda options: not options["ccnf"] and not options["fscl"],
-        "flow_* tau_* labels_from online_*",
+        lambda options: not options["brnf.ccnf"] and not options["brnf.fscl"],
+        "flow.* brnf.labels_from brnf.online_*",
     ),
     (
         "train_brnf",
-        lambda options: options["flow_temperature"] != "auto",
-        "flow_target online_refit_*",
+        lambda options: options["flow.temperature"] != "auto",
+        "flow.target brnf.online_refit_*",
     ),
-    ("train_flow", lambda options: options["temperature"] != "auto", "target"),
-    ("train_flow", lambda options: options["final_rate"] == 1, "decay"),
-    ("train_brnf", lambda options: options["flow_final_rate"] == 1, "flow_decay"),
-    ("train_brnf", lambda options: options["flow_noise"] == 0, "flow_noise_unit"),
-    ("train_flow", lambda options: options["density"] == "flow", "ridge components"),
-    ("train_flow", lambda options: options["density"] != "flow", _FITTED),
-    ("train_flow", lambda options: options["density"] != "gmm", "components"),
-    ("make_boundary_labels", lambda options: not options["ignore_unsure"], "background_factor"),
+    ("train_brnf", lambda options: options["flow.final_rate"] == 1, "flow.decay"),
+    ("train_brnf", lambda options: options["flow.noise"] == 0, "flow.noise_unit"),
+    ("train_flow", lambda options: options["flow.temperature"] != "auto", "flow.target"),
+    ("train_flow", lambda options: options["flow.final_rate"] == 1, "flow.decay"),
+    ("train_flow", lambda options: options["flow.density"] == "flow", "flow.ridge flow.components"),
+    ("train_flow", lambda options: options["flow.density"] != "flow", _FITTED),
+    ("train_flow", lambda options: options["flow.density"] != "gmm", "flow.components"),
+    (
+        "make_boundary_labels",
+        lambda options: not options["random_walk.ignore_unsure"],
+        "random_walk.background_factor",
+    ),
+    (
+        "make_boundary_labels",
+        lambda options: options["random_walk.crf.iterations"] == 0,
+        "random_walk.crf.gaussian_* random_walk.crf.bilateral_*",
+    ),
     (
         "make_pseudo_labels",
-        lambda options: not options["crf"],
-        "crf_iterations gaussian_* bilateral_* unary",
+        lambda options: options["pseudo_labels.crf.iterations"] == 0,
+        "pseudo_labels.crf.gaussian_* pseudo_labels.crf.bilateral_* pseudo_labels.unary",
     ),
     (
         "predict_segmentation",
-        lambda options: not options["crf"],
-        "crf_iterations gaussian_* bilateral_* crf_minimum",
+        lambda options: options["test.crf.iterations"] == 0,
+        "test.crf.gaussian_* test.crf.bilateral_* test.crf.minimum",
     ),
-    ("train_segmentation", lambda options: bool(options["scales"]), "scale_low scale_high"),
-    ("train_segmentation", lambda options: options["head"] != "aspp", "head_width norm_momentum"),
-    ("train_segmentation", lambda options: not options["trainable_stages"], "frozen_batch_norm"),
+    (
+        "train_segmentation",
+        lambda options: bool(options["segmentation.scales"]),
+        "segmentation.scale_low segmentation.scale_high",
+    ),
+    (
+        "train_segmentation",
+        lambda options: options["segmentation.head"] != "aspp",
+        "segmentation.head_width segmentation.norm_momentum",
+    ),
+    (
+        "train_segmentation",
+        lambda options: not options["segmentation.trainable_stages"],
+        "segmentation.frozen_batch_norm",
+    ),
 )
 """Stages, when, and the options of theirs that then change nothing."""
 

@@ -3,68 +3,43 @@
 import ast
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from brnf.config.experiment import Experiment
+from brnf.config.generate import key_of
 from brnf.config.studies import BASE_MODELS, kind_of
 from brnf.fingerprint import ROOT
 
-__all__ = ["SOURCES", "command_line", "option_names", "stage_options"]
+__all__ = ["STAGES", "command_line", "option_fields", "option_names", "stage_options"]
 
-SOURCES: dict[str, dict[str, str]] = {
-    "render_scenes": {"scenes": ""},
-    "download_archives": {},
-    "index_images": {"": "", "dataset": ""},
-    "draw_masks": {"dataset": ""},
-    "train_base": {"": "", "backbone": "", "cam": "", "model": ""},
-    "compute_cams": {"": "", "cam": ""},
-    "import_maps": {"cam": ""},
-    "compute_clip_maps": {"cam": "", "base.clip_es": ""},
-    "export_maps": {},
-    "store_pixels": {"": "", "cam": ""},
-    "train_flow": {"flow": ""},
-    "denoise_seeds": {"round": ""},
-    "train_brnf": {
-        "": "",
-        "backbone": "",
-        "cam": "",
-        "model": "",
-        "online": "flow_",
-        "flow.tau": "tau_",
-    },
-    "make_pseudo_labels": {"pseudo_labels": ""},
-    "make_boundary_labels": {"random_walk": ""},
-    "train_boundaries": {"backbone": "", "random_walk": ""},
-    "walk_pseudo_labels": {"cam": "", "random_walk": "", "pseudo_labels": ""},
-    "train_segmentation": {"": "", "segmentation": ""},
-    "predict_segmentation": {"": "", "segmentation.test": ""},
-    "export_predictions": {},
-    "evaluate": {"": "", "evaluate": ""},
-    "tabulate": {"": ""},
-    "compare_models": {},
-    "sweep_denoising": {"": "", "round": ""},
-    "tabulate_sweeps": {},
-    "tabulate_comparison": {},
-    "plan": {"": ""},
-    "measure_scaling": {"flow": ""},
-    "draw_studies": {},
-    "draw": {"": "", "figures": ""},
-    "report": {"": ""},
+STAGES = tuple(
+    sorted(
+        path.stem
+        for path in (ROOT / "brnf" / "stages").glob("*.py")
+        if not path.stem.startswith("_")
+    )
+)
+"""Names of all stages."""
+SECTIONS: dict[str, str] = {
+    "clip_es": "base.clip_es",
+    "tau": "flow.tau",
+    "test": "segmentation.test",
+    "scores": "evaluate",
 }
-"""Sections of the configuration that a stage takes options from -> prefix of the option's name.
-
-A section called ``""`` is the top level, ``round`` the section of bsdnf for the model, ``model``
-the section of its network, ``online`` that of its online flow.
-"""
+"""Field of a stage's options -> section of the configuration, where they are not called alike."""
 
 
 def stage_options(
     stage: str, experiment: Experiment, model: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the options of a stage: from the sections of the configuration that concern it, or
-    given by the rule.
+    """Return the options of a stage: from the configuration, or given by the rule.
+
+    A field that is a section of the configuration becomes one option for each key that its class
+    has, called ``<field>.<key>``.
 
     Arguments:
         stage: its name.
@@ -76,43 +51,55 @@ def stage_options(
     Raises:
         LookupError: a given option does not exist.
     """
-    names = option_names(stage)
+    found: dict[str, Any] = {}
+    names: list[str] = []
+    for name, kind in option_fields(stage).items():
+        if kind is None:
+            names.append(name)
+            if name in experiment.settings:
+                found[name] = experiment.settings[name]
+            continue
+        narrowed = _narrowed(_of_field(stage, name, experiment, model), kind)
+        values = {f"{name}.{key}": value for key, value in narrowed}
+        found |= values
+        names += values
     unknown = set(given) - set(names)
     if unknown:
         raise LookupError(f"stage {stage} has no option {', '.join(sorted(unknown))}")
-    found: dict[str, Any] = {}
-    for section, prefix in SOURCES[stage].items():
-        found.update(_flat(_section(section, experiment, model), prefix, section))
     return {
         name: given.get(name, found.get(name)) for name in names if name in given or name in found
     }
 
 
-def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
-    settings = experiment.settings
-    if section == "":
-        return {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    if section == "model":
-        return experiment.network(model)
-    if section == "online":
-        return experiment.online_flow(model)
-    path = (
-        f"bsdnf.{'base' if kind_of(model) in BASE_MODELS else 'final'}"
-        if section == "round"
-        else section
-    )
-    for key in path.split("."):
-        settings = settings[key]
-    return settings
-
-
-def _flat(section: Mapping[str, Any], prefix: str, title: str) -> Iterator[tuple[str, Any]]:
-    """Yield options and values; a key ``name`` is an option called like its section."""
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}_", key)
+def _narrowed(section: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield keys and values of a section that a class of its keys has; nested ones with dots."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        value = section[key_of(field.name)]
+        if is_dataclass(hints[field.name]):
+            for key, nested in _narrowed(value, hints[field.name]):
+                yield f"{field.name}.{key}", nested
         else:
-            yield f"{prefix}{title if key == 'name' else key}", value
+            yield field.name, value
+
+
+def _of_field(stage: str, name: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
+    """Return the section that a field of a stage's options is filled from."""
+    if name in ("base", "brnf"):
+        return experiment.network(model)
+    if name == "bsdnf":
+        part = "base" if kind_of(model) in BASE_MODELS else "final"
+        return _section(f"bsdnf.{part}", experiment)
+    if (stage, name) == ("train_brnf", "flow"):
+        return experiment.online_flow(model)
+    return _section(SECTIONS.get(name, name), experiment)
+
+
+def _section(path: str, experiment: Experiment) -> Mapping[str, Any]:
+    found = experiment.settings
+    for key in path.split("."):
+        found = found[key]
+    return found
 
 
 def command_line(options: Mapping[str, Any]) -> str:
@@ -128,10 +115,20 @@ def command_line(options: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-@cache
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return the fields of a stage's ``Options``, inherited ones first, read from its source
-    without importing it.
+    """Return the fields of a stage's ``Options``; see :func:`option_fields`."""
+    return tuple(option_fields(stage, root))
+
+
+@cache
+def option_fields(stage: str, root: Path = ROOT) -> dict[str, type | None]:
+    """Return the fields of a stage's ``Options``, inherited ones first.
+
+    They are read from its source: to import a stage costs seconds, a section of the configuration
+    nothing.
+
+    Returns:
+        For each field its class where that is a section of the configuration, else None.
 
     Raises:
         LookupError: the module has no such class.
@@ -139,10 +136,8 @@ def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
     return _fields(f"brnf.stages.{stage}", "Options", root)
 
 
-def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
-    """Return the fields of a dataclass in its order (the last base first); its bases are imported
-    from the package.
-    """
+def _fields(module: str, name: str, root: Path) -> dict[str, type | None]:
+    """Return the fields of a dataclass; its bases are imported from the package."""
     file = root.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_text(), str(file))
     origin = {
@@ -154,17 +149,20 @@ def _fields(module: str, name: str, root: Path) -> tuple[str, ...]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            inherited = [
-                field
-                for base in reversed(bases)
-                for field in _fields(origin.get(base, module), base, root)
-            ]
-            own = [
-                field.target.id
-                for field in node.body
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            ]
-            return tuple(
-                dict.fromkeys((*inherited, *own))
-            )  # a field declared again keeps its place
+            found: dict[str, type | None] = {}
+            for base in reversed(bases):
+                found |= _fields(origin.get(base, module), base, root)
+            for line in node.body:  # a field declared again keeps its place
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    found[line.target.id] = _section_class(line.annotation, origin)
+            return found
     raise LookupError(f"{file}: no class {name}")
+
+
+def _section_class(annotation: ast.expr, origin: Mapping[str, str]) -> type | None:
+    """Return the section of the configuration that an annotation names, or None."""
+    module = origin.get(annotation.id, "") if isinstance(annotation, ast.Name) else ""
+    if not module.startswith("brnf.config.sections"):
+        return None
+    found = getattr(import_module(module), annotation.id)  # type: ignore[attr-defined]
+    return found if isinstance(found, type) and is_dataclass(found) else None

@@ -130,8 +130,8 @@ def main() -> None:
         "--survivors",
         choices=("wait", "stop", "refuse"),
         default="wait",
-        help="what to do with jobs that outlived their Snakemake: wait until they end (default), stop them (a training leaves a "
-        "checkpoint), or refuse to go on",
+        help="what to do with jobs that outlived their Snakemake: wait until they end (default), "
+        "stop them (a training leaves a checkpoint), or refuse to go on",
     )
     parser.add_argument(
         "snakemake",

@@ -114,7 +114,10 @@ def submit(script: Path) -> str:
     options += shlex.split(str(resources.get("slurm_extra", "")))
     RECORDS.mkdir(parents=True, exist_ok=True)
     record = f"{shlex.quote(str(RECORDS.resolve()))}/$SLURM_JOB_ID"
-    start = f"echo start $(date +%s.%N) gpu ${{CUDA_VISIBLE_DEVICES:-none}} {shlex.quote(comment)} >> {record}"
+    start = (
+        "echo start $(date +%s.%N) gpu "
+        f"${{CUDA_VISIBLE_DEVICES:-none}} {shlex.quote(comment)} >> {record}"
+    )
     end = f"trap 'echo end $? $(date +%s.%N) >> {record}' EXIT"
     shebang, _, body = text.partition("\n")
     return (

@@ -158,9 +158,7 @@ def _compared(
     seeds: Sequence[int],
     denoised: Sequence[str],
 ) -> list[str]:
-    """Return evaluations on seen and, of maps, on unseen images; denoised seeds of some models
-    only.
-    """
+    """Return evaluations on seen and, of maps, unseen images; only some denoised seeds."""
     seen, unseen = experiment.settings["dataset"]["seeds"], experiment.settings["dataset"]["val"]
     found = []
     for model in models:
@@ -249,9 +247,7 @@ def export_tree(experiment: Experiment) -> str:
 
 
 def figures(experiment: Experiment) -> list[str]:
-    """Return the names of an experiment's figures; only scenes have context masks to measure bias
-    with.
-    """
+    """Return an experiment's figures; only scenes have context masks to measure bias with."""
     scenes = experiment.settings["dataset"]["kind"] == "scenes"
     return [
         *(["examples"] if _panels(experiment) else []),

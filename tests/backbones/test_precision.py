@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.backbones.precision import keep_small_sums_in_float32
+from brnf.config.sections.cam import BackboneOptions
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_gradients_reach_a_kept_layer_and_what_is_before_it() -> None:
 
 
 def test_a_backbones_depthwise_convolutions_are_kept_with_and_without_norms() -> None:
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "none")).eval()
+    backbone = build_backbone(BackboneOptions(name="tf_efficientnet_lite0", weights="none")).eval()
     images = backbone.normalise(torch.randint(0, 256, (1, 3, 64, 64)))
     for _ in range(2):
         seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}

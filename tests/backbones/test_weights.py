@@ -1,6 +1,4 @@
-"""Weights by tag, package and file: what is refused, what is recorded, and what other content
-changes.
-"""
+"""Weights by tag, package and file: what is refused and recorded, and what changes."""
 
 import json
 import os
@@ -17,12 +15,14 @@ import torch
 from torch import Tensor
 
 from brnf import weights
-from brnf.backbones import Backbone, BackboneOptions, LoadedWeights, build_backbone
+from brnf.backbones import Backbone, LoadedWeights, build_backbone
 from brnf.backbones.weights import tensors_digest
-from brnf.cam.network import CamNetwork, pack_network, unpack_network
+from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
+from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
-from brnf.segment.boundaries import BoundaryNetwork, pack_boundaries, unpack_boundaries
-from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_network, save_network
+from brnf.segment.boundaries import BoundaryNetwork, load_boundaries, save_boundaries
+from brnf.segment.deeplab import build_deeplab, load_deeplab, save_deeplab
 from brnf.weights import (
     PUBLISHED,
     clip_identity,
@@ -32,7 +32,7 @@ from brnf.weights import (
     weights_fault,
 )
 
-SMALL = BackboneOptions("resnet18", "none", stride=16)
+SMALL = BackboneOptions(name="resnet18", weights="none", stride=16)
 
 
 @pytest.fixture
@@ -93,7 +93,11 @@ def test_the_names_of_old_are_refused_with_all_that_timm_has() -> None:
     )
     assert all(tag in line for tag in timm.list_pretrained("resnet18.*"))
     assert "(the code bases': resnet18.tv_in1k)" in line
-    line = line_of(lambda: build_deeplab(DeepLabOptions("tf_efficientnet_lite0", "imagenet"), 3))
+    line = line_of(
+        lambda: build_deeplab(
+            DeepLabNetwork(backbone="tf_efficientnet_lite0", weights="imagenet"), 3
+        )
+    )
     assert (
         line.startswith("segmentation.weights: 'imagenet'")
         and "efficientnet_lite0, tf_efficientnet_lite0.in1k" in line
@@ -202,6 +206,7 @@ def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Pa
     wanted = backbone.loaded
     assert wanted.weights == str(file) and wanted.digest
     file.unlink()  # a saved network needs none
+    cpu = torch.device("cpu")
 
     def check(again: Backbone) -> None:
         assert again.loaded == wanted
@@ -212,14 +217,14 @@ def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Pa
 
     for affinity in (False, True):
         network = CamNetwork(backbone, 2, (4, 4, 4, 4), affinity)
-        torch.save(pack_network(network, options, ["a", "b"]), tmp_path / "cam.pt")
-        check(unpack_network(torch.load(tmp_path / "cam.pt", weights_only=True)).backbone)
-    torch.save(pack_boundaries(BoundaryNetwork(backbone), options), tmp_path / "boundaries.pt")
-    check(unpack_boundaries(torch.load(tmp_path / "boundaries.pt", weights_only=True)).backbone)
-    deeplab = build_deeplab(DeepLabOptions("resnet18", "none", rates=(1,)), 3)
+        save_cam_network(tmp_path / "cam.pt", network, options, ["a", "b"])
+        check(load_cam_network(tmp_path / "cam.pt", cpu, ["a", "b"]).backbone)
+    save_boundaries(tmp_path / "boundaries.pt", BoundaryNetwork(backbone), options)
+    check(load_boundaries(tmp_path / "boundaries.pt", cpu).backbone)
+    deeplab = build_deeplab(DeepLabNetwork(backbone="resnet18", weights="none", rates=(1,)), 3)
     deeplab.backbone.restore(wanted)
-    save_network(tmp_path / "deeplab.pt", deeplab, ["a", "b"])
-    check(load_network(tmp_path / "deeplab.pt", torch.device("cpu"))[0].backbone)
+    save_deeplab(tmp_path / "deeplab.pt", deeplab, ["a", "b"])
+    check(load_deeplab(tmp_path / "deeplab.pt", cpu).backbone)
 
 
 def test_weights_are_named_by_tag_package_or_content(file: Path) -> None:

@@ -1,6 +1,4 @@
-"""Every benchmark asserts that both sides agree; at a tiny size that is a test. No time is judged
-here.
-"""
+"""Every benchmark asserts that both sides agree, here at a tiny size. No time is judged."""
 
 import time
 from importlib import import_module

@@ -1,15 +1,18 @@
 """PCM against loops, and by hand; where SFC's network measures the similarity of pixels."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.cam.affinity import propagate
-from brnf.cam.inference import MapOptions, multi_scale_maps
-from brnf.cam.network import CamNetwork, CamOutput, pack_network, unpack_network
-from brnf.cam.objective import MapRules, training_maps
+from brnf.cam.inference import multi_scale_maps
+from brnf.cam.network import CamNetwork, CamOutput, load_cam_network, save_cam_network
+from brnf.cam.objective import training_maps
 from brnf.cam.prototypes import classifier_maps, plain_seeds, prototype_maps, prototypes
+from brnf.config.sections.cam import BackboneOptions, MapRules, MultiScaleMaps
 
 
 def plain_propagate(maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -48,7 +51,9 @@ def test_propagation_by_hand() -> None:
 @pytest.fixture(scope="module")
 def network() -> CamNetwork:
     torch.manual_seed(0)
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1))
+    backbone = build_backbone(
+        BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=1)
+    )
     return CamNetwork(backbone, 2, (8, 8, 8, 8), affinity=True).eval()
 
 
@@ -93,9 +98,10 @@ def test_the_maps_teach_backbone_classifier_and_affinity(network: CamNetwork) ->
     assert any(parameter is network.affinity.weight for parameter in network.head_parameters())
 
 
-def test_the_affinity_is_saved_with_the_network(network: CamNetwork) -> None:
-    options = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)
-    again = unpack_network(pack_network(network, options, ("a", "b"))).eval()
+def test_the_affinity_is_saved_with_the_network(network: CamNetwork, tmp_path: Path) -> None:
+    options = BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=1)
+    save_cam_network(tmp_path / "cam.pt", network, options, ("a", "b"))
+    again = load_cam_network(tmp_path / "cam.pt", torch.device("cpu"), ("a", "b"))
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(again(images).affinity, network(images).affinity)
 
@@ -106,7 +112,9 @@ def test_inference_propagates_the_sum_of_image_and_mirror(network: CamNetwork) -
     )
     labels, present = torch.tensor([0.0, 1.0]), torch.tensor([[True, False, True]])
     with torch.inference_mode():
-        maps = multi_scale_maps(network, image, labels, (64, 96), MapOptions((1.0,), "structure"))
+        maps = multi_scale_maps(
+            network, image, labels, (64, 96), MultiScaleMaps(scales=(1.0,), seed_rule="structure")
+        )
         one, two = network(image[None]), network(image.flip(-1)[None])
         logits, features = (
             a + b.flip(-1) for a, b in ((one.logits, two.logits), (one.features, two.features))

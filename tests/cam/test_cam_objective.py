@@ -8,14 +8,13 @@ from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import (
     BrnfObjective,
-    BrnfOptions,
-    MapRules,
     base_loss,
     masked_difference,
     training_maps,
 )
-from brnf.flow.density import FlowOptions
-from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.config.sections.cam import BrnfLoss, MapRules, Online
+from brnf.config.sections.flow import FlowInTraining
+from brnf.flow.online import OnlineFlow
 
 CLASSES, DIMENSION = 3, 6
 LABELS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
@@ -32,10 +31,14 @@ def make_output(seed: int = 0) -> tuple[CamOutput, torch.Tensor]:
 
 
 def make_objective(**changes: object) -> BrnfObjective:
-    options = BrnfOptions(**changes)  # type: ignore[arg-type]
+    options = BrnfLoss(**changes)  # type: ignore[arg-type]
     flow = (
         OnlineFlow(
-            DIMENSION, CLASSES + 1, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64)
+            DIMENSION,
+            CLASSES + 1,
+            FlowInTraining(blocks=2, hidden=8, batch_rows=64),
+            Online(),
+            updates=10_000,
         )
         if options.ccnf or options.fscl
         else None
@@ -54,11 +57,14 @@ def test_maps_are_empty_on_padding_and_absent_classes() -> None:
 
 def test_padding_does_not_move_prototypes() -> None:
     output, valid = make_output()
-    maps = training_maps(output, LABELS, valid, MapRules("plain"))
+    maps = training_maps(output, LABELS, valid, MapRules(seed_rule="plain"))
     changed = output.features.detach().clone()
     changed[1, :, :, 3:] = 100.0
     again = training_maps(
-        CamOutput(output.logits, changed, output.semantic), LABELS, valid, MapRules("plain")
+        CamOutput(output.logits, changed, output.semantic),
+        LABELS,
+        valid,
+        MapRules(seed_rule="plain"),
     )
     torch.testing.assert_close(again.prototype, maps.prototype)
 

@@ -1,6 +1,4 @@
-"""The protocol: paper is what differs in nothing that a number depends on, key by key of the
-schema.
-"""
+"""Protocol paper: no key that a number depends on differs, key by key of the schema."""
 
 import fnmatch
 from collections.abc import Callable
@@ -29,7 +27,8 @@ PAPERS = {
     "voc12 with CLIP-ES": ["voc12.yaml", "bases/clip_es.yaml"],
     "coco14 with CLIP-ES": ["coco14.yaml", "bases/clip_es_coco.yaml"],
 }
-MAKERS = """train_base compute_cams compute_clip_maps import_maps store_pixels train_flow denoise_seeds train_brnf make_pseudo_labels
+MAKERS = """train_base compute_cams compute_clip_maps import_maps store_pixels train_flow \
+denoise_seeds train_brnf make_pseudo_labels
 train_boundaries walk_pseudo_labels train_segmentation predict_segmentation evaluate"""
 """Stages that numbers come from."""
 
@@ -38,9 +37,7 @@ Read = Callable[..., Experiment]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Return a function that reads files of config over a data set that is there, with what
-    differs.
-    """
+    """Return a reader of config files over a data set that is there, with what differs."""
     (tmp_path / "annotations").mkdir()
 
     def read(*files: str, **changes: Any) -> Experiment:
@@ -110,7 +107,8 @@ def test_every_compared_key_makes_it_something_else(read: Read, name: str, key: 
         claim = false_claim({**changed, "protocol": "paper"})
         assert (
             claim
-            == f"is paper, but 1 key differs from the paper's setting (config/{name}.yaml): {key}; set it to auto"
+            == f"is paper, but 1 key differs from the paper's setting (config/{name}.yaml): {key};"
+            " set it to auto"
         )
 
 
@@ -161,7 +159,8 @@ def test_a_claim_that_is_not_true_is_refused_in_one_line(read: Read) -> None:
     )
     with pytest.raises(
         UserError,
-        match=r"^configuration: companions\.y: protocol: is paper, but 1 key differs .*: flow\.steps; ",
+        match=r"^configuration: companions\.y: protocol: is paper, "
+        r"but 1 key differs .*: flow\.steps; ",
     ):
         read("voc12.yaml", protocol="paper", companions={"y": {"flow": {"steps": 5}}})
     with pytest.raises(

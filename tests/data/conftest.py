@@ -37,9 +37,7 @@ def write_voc_image(
 
 @pytest.fixture
 def voc_tree(tmp_path: Path) -> Path:
-    """Return a root with VOCdevkit/VOC2012: train {a1, a2}, val {b1}, only SBD masks {c1}, test
-    {t1}.
-    """
+    """Return a VOC 2012 root: train {a1, a2}, val {b1}, only SBD masks {c1}, test {t1}."""
     folder = tmp_path / "data" / "VOCdevkit" / "VOC2012"
     for name in (
         "JPEGImages",

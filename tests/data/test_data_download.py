@@ -46,7 +46,8 @@ def test_a_later_call_resumes_what_an_earlier_one_gave_up(server: Server, tmp_pa
     server.break_after, server.breaks = 1000, 5
     with pytest.raises(
         UserError,
-        match=r"a\.zip: broke off after 5000 bytes \(1000 of 6240 bytes came\); run it again to resume$",
+        match=r"a\.zip: broke off after 5000 bytes \(1000 of 6240 bytes came\); "
+        r"run it again to resume$",
     ):
         fetched(server, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".a.zip.part"]
@@ -80,7 +81,8 @@ def test_refusals_say_what_to_do(server: Server, tmp_path: Path, status: int, as
     server.status = status
     with pytest.raises(
         UserError,
-        match=rf"a\.zip: the server answers {status} [^\n]*; fetch it in another way and put it at [^\n]*a\.zip$",
+        match=rf"a\.zip: the server answers {status} [^\n]*; "
+        r"fetch it in another way and put it at [^\n]*a\.zip$",
     ):
         fetched(server, tmp_path)
     assert len(server.asked) == asked and not list(tmp_path.iterdir())

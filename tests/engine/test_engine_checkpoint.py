@@ -19,9 +19,10 @@ from PIL import Image
 from brnf.cam.training import CamTrainer
 from brnf.data.index import ImageRecord, Index
 from brnf.engine import checkpoint as checkpoints
-from brnf.engine.checkpoint import Checkpoint, take_steps, training_stamp
+from brnf.engine.checkpoint import Checkpoint, training_stamp
 from brnf.engine.controller import CONTROLLER
 from brnf.engine.runtime import Runtime
+from brnf.engine.trainer import take_steps
 from brnf.flow.training import FlowTrainer
 from brnf.segment.boundary_training import BoundaryTrainer
 from brnf.segment.training import SegmentationTrainer
@@ -323,11 +324,11 @@ class Counter:
         self.history: list[Any] = []
         self._signal_at = signal_at
 
-    def step(self, batch: int) -> int:
+    def step(self, batch: int) -> dict[str, float]:
         if len(self.history) == self._signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        self.history.append(torch.rand(()).item())
-        return batch
+        self.history.append({"loss": torch.rand(()).item()})
+        return self.history[-1]
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
@@ -337,9 +338,7 @@ class Counter:
 
 
 def count(trainer: Counter, checkpoint: Checkpoint) -> list[Any]:
-    take_steps(
-        "count", trainer, lambda done: range(done, 100), 10, checkpoint, SELDOM, lambda row: {}
-    )
+    take_steps("count", trainer, lambda done: range(done, 100), 10, checkpoint, SELDOM)
     return trainer.history
 
 
@@ -364,7 +363,7 @@ def test_checkpoints_keep_their_interval(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
 
     class Slow(Counter):
-        def step(self, batch: int) -> int:
+        def step(self, batch: int) -> dict[str, float]:
             nonlocal now
             now += 40
             return super().step(batch)

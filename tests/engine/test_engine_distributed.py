@@ -72,9 +72,9 @@ BROKEN_OFF: dict[str, dict[str, Any]] = {
 HELD = """
 import runpy, sys
 from contextlib import contextmanager
-from brnf.engine import checkpoint as checkpoints
+from brnf.engine import trainer as trainers
 
-terminated, whole = checkpoints._terminated, checkpoints.Checkpoint.write
+terminated, whole = trainers._terminated, trainers.Checkpoint.write
 
 @contextmanager
 def kept():
@@ -87,7 +87,7 @@ def write(self, trainer):
     if len(trainer.history) == 3:
         event.wait(300)
 
-checkpoints._terminated, checkpoints.Checkpoint.write = kept, write
+trainers._terminated, trainers.Checkpoint.write = kept, write
 module, *sys.argv[1:] = sys.argv[1:]
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """

@@ -1,4 +1,4 @@
-"""Jobs that run at once take different GPUs; a job that ends, however it ends, gives its own back."""
+"""Jobs that run at once take different GPUs; a job that ends in any way returns its own."""
 
 import os
 import signal

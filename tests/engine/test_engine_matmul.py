@@ -14,9 +14,7 @@ SETTINGS = products._settings()
 
 @pytest.fixture(autouse=True)
 def as_torch_comes() -> Iterator[None]:
-    """Begin with torch's own products: a stage run by a test before may have switched them for
-    good.
-    """
+    """Begin with torch's own products: an earlier test's stage may have switched them."""
     before = SETTINGS.fp32_precision
     SETTINGS.fp32_precision = "none"
     yield

@@ -58,7 +58,10 @@ def test_a_process_does_not_take_its_parents_peak_for_its_own() -> None:
 
 def test_memory_that_was_freed_counts() -> None:
     """In a process of its own: this one may have held gigabytes, and would have to hold more."""
-    lines = "from brnf.engine.memory import peak_memory; before = peak_memory(); bytearray(b'1') * 2**28"
+    lines = (
+        "from brnf.engine.memory import peak_memory; "
+        "before = peak_memory(); bytearray(b'1') * 2**28"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{lines}; print(before, peak_memory())"],
         cwd=ROOT,

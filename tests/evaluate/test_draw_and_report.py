@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from brnf.config.sections.experiment import Figures
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import colour_map, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -73,7 +74,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 QUIET,
             )
     steps = pd.DataFrame(
-        {"step": range(60), "loss": np.linspace(2, 1, 60), "L_nce": [np.nan] * 30 + [1.0] * 30}
+        {"step": range(1, 61), "loss": np.linspace(2, 1, 60), "L_nce": [np.nan] * 30 + [1.0] * 30}
     )
     steps.to_csv(root / "history.csv", index=False)
     (root / "masks").mkdir()
@@ -89,7 +90,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw.run(
         draw.Inputs(index, panels, tuple(evaluations), histories),
         figures,
-        draw.Options("train", count=2),
+        draw.Options("train", Figures(count=2)),
         QUIET,
     )
     tables = (
@@ -122,7 +123,8 @@ def test_examples_prefer_images_with_all_panels_and_do_not_change(experiment: Pa
     }
     truth = draw.GroundTruth(index, experiment / "index", "train")
     chosen = [
-        image.id for image in draw._choose(index, panels, truth, draw.Options("train", count=9))
+        image.id
+        for image in draw._choose(index, panels, truth, draw.Options("train", Figures(count=9)))
     ]
     assert chosen[0] == NAMES[2], "the only one with a prediction"
     assert sorted(chosen) == NAMES[:4], "the image without a mask is left out"
@@ -132,12 +134,15 @@ def test_examples_prefer_images_with_all_panels_and_do_not_change(experiment: Pa
         tuple(image for image in index.images if image.id != chosen[1]),
     )
     again = [
-        image.id for image in draw._choose(fewer, panels, truth, draw.Options("train", count=9))
+        image.id
+        for image in draw._choose(fewer, panels, truth, draw.Options("train", Figures(count=9)))
     ]
     assert again == [name for name in chosen if name != chosen[1]], (
         "the order of the others does not change"
     )
-    named = draw._choose(index, panels, truth, draw.Options("train", images=(NAMES[3], NAMES[1])))
+    named = draw._choose(
+        index, panels, truth, draw.Options("train", Figures(images=(NAMES[3], NAMES[1])))
+    )
     assert [image.id for image in named] == [NAMES[3], NAMES[1]]
 
 
@@ -175,13 +180,13 @@ def test_a_training_of_no_steps_has_no_curve(tmp_path: Path) -> None:
 def test_curves_leave_out_what_is_no_loss_and_missing_values() -> None:
     table = pd.DataFrame(
         {
-            "step": [0, 1, 2],
+            "step": [1, 2, 3],
             "loss": [3.0, 2.0, 1.0],
             "learning_rate": [1.0, 0.5, 0.1],
             "held_out": [np.nan, 1.0, np.nan],
         }
     )
-    other = pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.5]})
+    other = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.5]})
     figure = curves_figure(
         [
             History("base", "network", table),
@@ -195,7 +200,7 @@ def test_curves_leave_out_what_is_no_loss_and_missing_values() -> None:
         [3, 2, 1],
         [2, 1.5],
     ]
-    assert titled["network: held_out"].lines[0].get_xdata().tolist() == [1]
+    assert titled["network: held_out"].lines[0].get_xdata().tolist() == [2]
 
 
 def test_missed_recall_is_drawn_hollow() -> None:
@@ -233,7 +238,7 @@ def test_mistakes_of_draw_are_named(experiment: Path) -> None:
         draw.run(
             draw.Inputs(index),
             draw.Outputs(examples=somewhere),
-            draw.Options("train", images=("image4",)),
+            draw.Options("train", Figures(images=("image4",))),
             QUIET,
         )
     assert not somewhere.exists()
@@ -282,8 +287,8 @@ def test_report_holds_everything_and_refers_to_nothing_elsewhere(experiment: Pat
     assert "<code>backbone.stride</code></td><td><code>16</code></td><td><code>8</code>" in text
     assert "resnet50.a1_in1k (published as 14fe96d1)" in text
     assert (
-        "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td><code>&#34;scenes&#34;</code>"
-        in text
+        "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td>"
+        "<code>&#34;scenes&#34;</code>" in text
     )
     assert (
         "What differs from the paper's setting (3 keys)" in text

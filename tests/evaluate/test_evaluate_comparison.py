@@ -1,4 +1,4 @@
-"""The paper's main table with our runs beside it: what stands in which cell, and what never does."""
+"""The paper's main table beside our runs: what each cell shows, and what never appears."""
 
 import json
 from pathlib import Path

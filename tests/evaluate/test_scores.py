@@ -15,9 +15,7 @@ Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def random_images(seed: int, grid: bool) -> list[Image]:
-    """Return images as (truth, labels, foreground, context); scores on the grid of bins, or any
-    float16.
-    """
+    """Return (truth, labels, foreground, context); scores on the grid of bins, or float16."""
     random = np.random.default_rng(seed)
     images = []
     for _ in range(3):

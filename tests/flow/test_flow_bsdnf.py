@@ -1,6 +1,4 @@
-"""The four denoising rules: hand-worked cases, exact shares, monotony in xi, depressing and
-enlarging.
-"""
+"""The four denoising rules: hand-worked cases, exact shares, monotony in xi, enlarging."""
 
 import math
 from typing import get_args

@@ -158,7 +158,7 @@ def test_density_equals_a_transformed_distribution() -> None:
 
 
 def test_units_of_the_density_follow_the_features() -> None:
-    """Scaling features by 10 must lower the log-density by D log 10, whatever the standardisation."""
+    """Scaling features by 10 lowers the log-density by D log 10, standardised or not."""
     torch.manual_seed(0)
     features = torch.randn(50, 4)
     flows = []
@@ -361,5 +361,5 @@ def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
             load_density(path)
         assert "\n" not in str(caught.value)
     torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="not a flow file"):
+    with pytest.raises(UserError, match="no network file"):
         load_density(path)

@@ -26,7 +26,6 @@ from brnf.flow.training import (
     TrainingOptions,
     balanced_rows,
     held_out_loss,
-    rate_factor,
 )
 
 
@@ -93,7 +92,7 @@ def test_flow_beats_gaussians_on_moons() -> None:
         losses
     )
     # The best held-out state is the one kept, and units are nats per dimension.
-    judged = [row.held_out for row in trainer.history if row.held_out is not None]
+    judged = [row["held_out"] for row in trainer.history if not math.isnan(row["held_out"])]
     assert len(judged) == 10
     assert losses["flow"] / 4 == pytest.approx(min(judged), abs=1e-6)
 
@@ -101,16 +100,11 @@ def test_flow_beats_gaussians_on_moons() -> None:
 @pytest.mark.parametrize(("decay", "middle"), [("exponential", 0.1), ("cosine", 0.505)])
 def test_learning_rate_falls_to_one_percent(decay: str, middle: float) -> None:
     _, trainer, _ = trained(steps=31, decay=decay)
-    rates = [row.learning_rate for row in trainer.history]
+    rates = [row["learning_rate"] for row in trainer.history]
     assert rates[0] == pytest.approx(5e-3)
     assert rates[15] == pytest.approx(5e-3 * middle)
     assert rates[-1] == pytest.approx(5e-5)
     assert rates == sorted(rates, reverse=True)
-
-
-def test_the_learning_rate_may_stay() -> None:
-    assert {rate_factor("exponential", 1.0, x) for x in (0.0, 0.3, 1.0)} == {1.0}
-    assert {rate_factor("cosine", 1.0, x) for x in (0.0, 0.3, 1.0)} == {1.0}
 
 
 def test_noise_in_feature_units_is_noise_of_the_features() -> None:
@@ -140,9 +134,7 @@ def test_held_out_rows_are_judged_under_noise_of_the_unit(unit: NoiseUnit) -> No
 
 
 def test_trainers_add_noise_of_the_unit() -> None:
-    """Stretched features change nothing for noise in deviations, and a lot for noise in feature
-    units.
-    """
+    """Stretched features matter for noise in feature units, not for noise in deviations."""
     features, codes = moons(200, 0)
     stretch = torch.tensor([10.0, 0.1, 4.0, 1.0])
     losses = {}
@@ -156,7 +148,7 @@ def test_trainers_add_noise_of_the_unit() -> None:
             moments.update(rows)
             flow = FlowDensity(4, 2, options)
             flow.fit_standardisation(moments.mean, moments.deviation())
-            offline = FlowTrainer(flow, TrainingOptions(steps=9), None).step((rows, codes)).loss
+            offline = FlowTrainer(flow, TrainingOptions(steps=9), None).step((rows, codes))["loss"]
             online = OnlineFlow(4, 2, options, OnlineOptions())
             allowed = torch.ones(200, 2, dtype=torch.bool)
             losses[unit, name] = (
@@ -192,7 +184,9 @@ def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
     trainer.step((features, codes))
     broken = features.clone()
     broken[3, 1] = math.nan
-    with pytest.raises(UserError, match="step 27"):
+    with pytest.raises(
+        UserError, match=r"training step 27: the loss is nan; lower flow\.learning_rate"
+    ):
         trainer.step((broken, codes))
     assert all(torch.equal(value, good[name]) for name, value in flow.state_dict().items())
 

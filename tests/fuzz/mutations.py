@@ -31,9 +31,11 @@ NUMBERS = (
 )
 TOKENS = (
     *(bytes([letter]) for letter in b"\0\xff\r\n\t\"',;:|<>&#{}[]\\"), b"\xfe\xff", b"\r\n",
-    *b"-1 0 1e999 -1e999 NaN nan inf Infinity null None true 99999999999999999999 0x10 1_0 ~root $HOME `id` $(id) %s%n {0}".split(),
-    *b"../../../../etc/passwd /etc/passwd /dev/zero <!DOCTYPE &#0; &unknown; <![CDATA[".split(), b"\x1b[2J",
-    "\ufeff".encode(), "é".encode("latin-1"), "猫".encode(), "\u202e".encode(), "\U0001f408".encode(), b"\xed\xa0\x80",
+    *b"-1 0 1e999 -1e999 NaN nan inf Infinity null None true 99999999999999999999 "
+    b"0x10 1_0 ~root $HOME `id` $(id) %s%n {0}".split(),
+    *b"../../../../etc/passwd /etc/passwd /dev/zero <!DOCTYPE &#0; &unknown; <![CDATA[".split(),
+    b"\x1b[2J", "\ufeff".encode(), "é".encode("latin-1"), "猫".encode(), "\u202e".encode(),
+    "\U0001f408".encode(), b"\xed\xa0\x80",
     b"A" * 5000, b"[" * 3000, b"<a>" * 3000, b"{" * 500, b'{"a":' * 3000, b"- " * 2000,
     b"&a [*a, *a]", b"!!python/object/apply:os.system [id]",
     b"<?xml version='1.0' encoding='utf-16'?>", b"<?xml version='1.0' encoding='x'?>",
@@ -116,7 +118,8 @@ def _floats(data: bytearray, random: np.random.Generator) -> None:
 
 
 BYTE_WAYS: Sequence[Callable[[bytearray, np.random.Generator], None]] = (
-    _flip, _flip, _overwrite, _truncate, _cut, _swap, _repeat, _insert, _length, _length, _length, _floats,
+    _flip, _flip, _overwrite, _truncate, _cut, _swap, _repeat, _insert,
+    _length, _length, _length, _floats,
 )  # fmt: skip
 
 
@@ -185,8 +188,10 @@ def absurd_value(random: np.random.Generator) -> Any:
     for _ in range(int(random.choice([3, 60, 400]))):
         deep = [deep]
     values = [
-        None, True, False, 0, -1, 1, 255, 2**31, 2**63, 10**400, 0.5, -0.5, 1e308, math.nan, math.inf, -math.inf,
-        "", "x", "auto", "null", "NaN", "1e999", "../../x", "/etc/passwd", "a b", "\0", "\n", "\x1b[2J", "é", "A" * 5000,
+        None, True, False, 0, -1, 1, 255, 2**31, 2**63, 10**400,
+        0.5, -0.5, 1e308, math.nan, math.inf, -math.inf,
+        "", "x", "auto", "null", "NaN", "1e999", "../../x", "/etc/passwd",
+        "a b", "\0", "\n", "\x1b[2J", "é", "A" * 5000,
         [], [1], ["a", 1], [[]], {}, {"a": 1}, {"": {}}, deep,
     ]  # fmt: skip
     return values[int(random.integers(len(values)))]

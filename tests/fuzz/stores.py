@@ -11,14 +11,15 @@ import h5py
 import numpy as np
 import torch
 
-from brnf.backbones import BackboneOptions, build_backbone
-from brnf.cam.network import CamNetwork
-from brnf.cam.saved import load_cam_network, save_cam_network
+from brnf.backbones import build_backbone
+from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
+from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.flow import Denoising
 from brnf.flow.bsdnf import Calibration
 from brnf.flow.density import FlowDensity, FlowOptions
 from brnf.flow.gaussian import GaussianOptions, build_gaussian
 from brnf.flow.saved import load_density, save_density
-from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_network, save_network
+from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_deeplab, save_deeplab
 from brnf.stages import denoise_seeds
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
@@ -264,7 +265,7 @@ def read_network(path: Path, number: int) -> None:
     if number % 2:
         load_cam_network(path, torch.device("cpu"), ["cat", "dog"])
     else:
-        load_network(path, torch.device("cpu"))
+        load_deeplab(path, torch.device("cpu"))
 
 
 def read_weights(path: Path, number: int) -> None:
@@ -281,7 +282,7 @@ def denoising(folder: Path) -> Callable[[Path, int], None]:
             denoise_seeds.run(
                 inputs,
                 denoise_seeds.Outputs(path.parent / "out" / "denoised.h5"),
-                denoise_seeds.Options("posterior"),
+                denoise_seeds.Options(bsdnf=Denoising(rule="posterior")),
                 QUIET,
             )
             return
@@ -318,7 +319,7 @@ def store_kinds(folder: Path) -> list[Kind]:
     cam = CamNetwork(build_backbone(backbone), 2, (4, 4, 4, 4))
     save_cam_network(folder / "cam.pt", cam, backbone, ["cat", "dog"])
     options = DeepLabOptions("tf_efficientnet_lite0", "none", 16, (1, 2), head="sum")
-    save_network(folder / "deeplab.pt", build_deeplab(options, 3), ["cat", "dog"])
+    save_deeplab(folder / "deeplab.pt", build_deeplab(options, 3), ["cat", "dog"])
     files = {
         name: (folder / f"{name}.pt").read_bytes()
         for name in ("flow", "gmm", "weights", "cam", "deeplab")

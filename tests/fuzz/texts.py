@@ -14,8 +14,8 @@ from brnf.config.experiment import read_experiments
 from brnf.data.entries import is_safe_id
 from brnf.data.index import Index
 from brnf.data.voc import read_object_names
+from brnf.engine.history import read_history
 from brnf.errors import UserError
-from brnf.evaluate.records import read_history
 from brnf.evaluate.show import show
 from brnf.evaluate.truth import GroundTruth
 from brnf.stages import tabulate, tabulate_sweeps
@@ -28,9 +28,11 @@ __all__ = ["text_kinds"]
 
 ROOT = Path(__file__).parents[2]
 XML = (
-    b"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>a.jpg</filename>\n\t<object>\n\t\t<name>cat</name>\n\t\t<bndbox><xmin>1</xmin>"
-    b"</bndbox>\n\t</object>\n\t<object><name>dog</name><part><name>head</name></part></object>\n</annotation>\n",
-    b'<?xml version="1.0" encoding="utf-8"?><annotation><object><name>person</name></object></annotation>',
+    b"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>a.jpg</filename>\n\t<object>\n"
+    b"\t\t<name>cat</name>\n\t\t<bndbox><xmin>1</xmin></bndbox>\n\t</object>\n"
+    b"\t<object><name>dog</name><part><name>head</name></part></object>\n</annotation>\n",
+    b'<?xml version="1.0" encoding="utf-8"?>'
+    b"<annotation><object><name>person</name></object></annotation>",
     b'<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
     b"<annotation><object><name>&c;</name></object></annotation>",
 )
@@ -84,7 +86,8 @@ SWEEP: dict[str, Any] = {
     "worst": [{"id": "a", "before": 0.5, "after": 0.4}],
 }
 RESULTS = (
-    b"model,product,split,protocol,miou,bias,background,cat\nbase,seeds,train,bench,50.1234,,70.5,\nbrnf,seeds,train,bench,55.0,3.25,71,40\n",
+    b"model,product,split,protocol,miou,bias,background,cat\n"
+    b"base,seeds,train,bench,50.1234,,70.5,\nbrnf,seeds,train,bench,55.0,3.25,71,40\n",
 )
 HISTORIES = (
     b"step,loss,held_out,learning_rate\n1,0.5,,0.001\n2,0.25,-0.1,0.0009\n",
@@ -114,7 +117,7 @@ def read_annotation(path: Path, number: int) -> None:
 
 
 def read_list(path: Path, number: int) -> None:
-    """Index the images that a list names; whatever it names, nothing outside of the root is read."""
+    """Index the images of a list; whatever it names, nothing outside of the root is read."""
     files = {f"JPEGImages/{name}.jpg": JPEG for name in "ab"} | {
         f"Annotations/{name}.xml": XML[0] for name in "ab"
     }
@@ -140,7 +143,8 @@ def read_table(path: Path, number: int) -> None:
 
 INDEX = {
     "classes.csv": b"index,name,mask_value\n1,cat,8\n2,dog,12\n",
-    "splits/train.csv": b"id,path,width,height,labels,digest\na,photo.jpg,24,20,1;2,0a\nb,other.jpg,24,20,2,0b\n",
+    "splits/train.csv": b"id,path,width,height,labels,digest\n"
+    b"a,photo.jpg,24,20,1;2,0a\nb,other.jpg,24,20,2,0b\n",
     "masks/train.csv": b"id,mask,context,digest\na,mask.png,,0c\nb,,,\n",
     "root.txt": b"data\n",
 }

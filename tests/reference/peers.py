@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from brnf.backbones import BackboneOptions, build_backbone
+from brnf.backbones import build_backbone
 from brnf.cam.network import CamNetwork
+from brnf.config.sections.cam import BackboneOptions
 from tests.reference.recipe import reference_value
 
 SIPE = BackboneOptions("resnet50", "none", stride=16, dilated=False, trainable_stages=2)

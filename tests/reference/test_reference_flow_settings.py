@@ -25,7 +25,8 @@ EQUAL: dict[str, Any] = {
 }
 """Row -> key of section flow with the same value."""
 DEVIATIONS = {
-    "blocks": "8 one-sided blocks, which change one half each [P]: 4 blocks of DDFP's kind change as much",
+    "blocks": "8 one-sided blocks, which change one half each [P]: "
+    "4 blocks of DDFP's kind change as much",
     "linear_layers_of_a_subnet": "two Linear layers: the paper prints them [P]",
     "learnable_mean": "the means learn: DDFP's script passes True, whatever its configuration says",
     "permutation_seed": "each block's seed follows from the run's seed and its number",

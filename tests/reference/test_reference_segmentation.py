@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
 from brnf.segment.heads import AsppHead
 from brnf.segment.loss import enlarged, multi_scale_logits, multi_scale_loss, segmentation_loss
-from brnf.segment.training import TrainingOptions, rate_factor
+from brnf.segment.training import TrainingOptions
 from tests.reference.recipe import load, normal, reference_value
 
 EXPECTED = load("deeplab")
@@ -123,7 +123,7 @@ def test_hscs_schedule() -> None:
 
 def assert_rates(expected: np.ndarray, options: TrainingOptions, multiples: Iterable[int]) -> None:
     steps = EXPECTED["schedule_steps"].tolist()
-    rates = np.array([options.learning_rate * rate_factor(step, options) for step in steps])
+    rates = np.array([options.learning_rate * options.rate_share(step) for step in steps])
     np.testing.assert_allclose(np.outer(rates, list(multiples)), expected, rtol=1e-9)
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.networks import in_planes
-from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps
+from brnf.cam.batch import Batch
+from brnf.cam.inference import ImageMaps, multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
-from brnf.cam.objective import MapRules, TrainingMaps, base_loss, training_maps
+from brnf.cam.objective import TrainingMaps, base_loss, training_maps
 from brnf.cam.prototypes import (
     divide_by_maximum,
     present_classes,
@@ -20,7 +21,8 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
-from brnf.cam.training import Batch, CamTrainer, TrainingOptions
+from brnf.cam.training import CamTrainer
+from brnf.config.sections.cam import MapRules, MultiScaleMaps
 from tests.reference.peers import gradient_norms, named_values, reference_network
 from tests.reference.recipe import load, normal, pieces
 
@@ -90,7 +92,7 @@ def test_gradients(network: CamNetwork, output: CamOutput, term: str) -> None:
 @pytest.fixture(scope="module")
 def inferred(network: CamNetwork) -> dict[str, ImageMaps]:
     """Return the maps on the grid for all labels and for some of them."""
-    image, chosen = normal("sipe.pair", (3, 128, 160)), MapOptions((1.0,))
+    image, chosen = normal("sipe.pair", (3, 128, 160)), MultiScaleMaps(scales=(1.0,))
     labels = {
         "all": torch.ones(20),
         "some": torch.from_numpy(STORED["inference_some"][1:]).float(),
@@ -168,10 +170,10 @@ def training(network: CamNetwork) -> Training:
     )
     losses, rates, statistics = [], [], []
     for step in range(max(STEPS)):
-        optimiser = trainer.state_dict()["optimiser"]
-        rates.append([group["lr"] for group in optimiser["param_groups"]])
         images = normal(f"sipe.step{step}.images", (2, 3, 128, 160))
         found = trainer.step(Batch(images, LABELS, VALID))
+        optimiser = trainer.state_dict()["optimiser"]
+        rates.append([group["lr"] for group in optimiser["param_groups"]])
         losses.append([found[TERMS[term]] for term in STORED["grad_terms"]])
         if step + 1 in STEPS:
             rows = []

@@ -19,12 +19,13 @@ OWN_LOADER = sys.platform == "linux" and os.uname().machine == "x86_64"
 REFINE = """
 import hashlib, sys
 import numpy as np
-from brnf.segment.crf import CrfOptions, dense_crf
+from brnf.config.sections.segmentation import Crf
+from brnf.segment.crf import dense_crf
 assert not {"numba", "llvmlite", "torch"} & set(sys.modules), "imported before there is a CRF"
 random = np.random.default_rng(0)
 image = random.integers(0, 256, (20, 30, 3), np.uint8)
 probability = random.dirichlet(np.ones(4), (20, 30)).transpose(2, 0, 1).astype(np.float32)
-found = dense_crf(image, probability, CrfOptions())
+found = dense_crf(image, probability, Crf())
 print(hashlib.sha256(found.tobytes()).hexdigest(), *{"numba", "llvmlite"} & set(sys.modules))
 """
 

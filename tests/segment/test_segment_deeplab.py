@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, load_network, save_network
+from brnf.segment.deeplab import DeepLab, build_deeplab, load_deeplab, save_deeplab
 from brnf.segment.heads import AtrousHead
 
-SMALL = DeepLabOptions(
-    "mobilenetv3_small_050",
-    "none",
+SMALL = DeepLabNetwork(
+    backbone="mobilenetv3_small_050",
+    weights="none",
     rates=(1, 2),
     frozen_batch_norm=True,
     head="sum",
@@ -148,11 +149,11 @@ def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(
     network: DeepLab, tmp_path: Path
 ) -> None:
     network.eval().backbone.restore(replace(network.backbone.loaded, mean=(1.0, 2.0, 3.0)))
-    save_network(tmp_path / "a.pt", network, ["dog", "cat"])
-    save_network(tmp_path / "b.pt", network, ["dog", "cat"])
+    save_deeplab(tmp_path / "a.pt", network, ["dog", "cat"])
+    save_deeplab(tmp_path / "b.pt", network, ["dog", "cat"])
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
-    again, classes = load_network(tmp_path / "a.pt", torch.device("cpu"))
-    assert classes == ["dog", "cat"] and not again.training and again.options == SMALL
+    again = load_deeplab(tmp_path / "a.pt", torch.device("cpu"), ["dog", "cat"])
+    assert not again.training and again.options == SMALL
     image = torch.randint(0, 256, (1, 3, 64, 64)).float()
     with torch.no_grad():
         torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)
@@ -163,8 +164,8 @@ def test_the_head_aspp_is_saved_with_its_statistics(tmp_path: Path) -> None:
     network = build_deeplab(replace(SMALL, head="aspp", head_width=8, norm_momentum=0.5), 3)
     images = torch.randint(0, 256, (2, 3, 64, 64)).float()
     network.train()(images)
-    save_network(tmp_path / "a.pt", network.eval(), ["dog", "cat"])
-    again, _ = load_network(tmp_path / "a.pt", torch.device("cpu"))
+    save_deeplab(tmp_path / "a.pt", network.eval(), ["dog", "cat"])
+    again = load_deeplab(tmp_path / "a.pt", torch.device("cpu"))
     with torch.no_grad():
         assert again.options == network.options and torch.equal(again(images), network(images))
 
@@ -172,9 +173,9 @@ def test_the_head_aspp_is_saved_with_its_statistics(tmp_path: Path) -> None:
 def test_mistakes_about_the_backbone_name_the_keys_of_this_section(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=r"^segmentation\.weights: .*weights\.pth"):
-        build_deeplab(DeepLabOptions("resnet18", str(tmp_path / "weights.pth")), 3)
+        build_deeplab(DeepLabNetwork(backbone="resnet18", weights=str(tmp_path / "weights.pth")), 3)
     with pytest.raises(UserError, match=r"^segmentation\.backbone: "):
-        build_deeplab(DeepLabOptions("resnet1800", "none"), 3)
+        build_deeplab(DeepLabNetwork(backbone="resnet1800", weights="none"), 3)
 
 
 def test_caffes_layout_differs_in_strides_pooling_and_first_dilations() -> None:
@@ -201,16 +202,3 @@ def test_caffes_layout_needs_bottlenecks(backbone: str) -> None:
     with pytest.raises(UserError, match=r"^segmentation\.layout: caffe needs a ResNet") as caught:
         build_deeplab(replace(SMALL, backbone=backbone, layout="caffe"), 3)
     assert "\n" not in str(caught.value)
-
-
-def test_bad_network_files_are_named_in_one_line(network: DeepLab, tmp_path: Path) -> None:
-    save_network(tmp_path / "good.pt", network, ["dog", "cat"])
-    (tmp_path / "cut.pt").write_bytes((tmp_path / "good.pt").read_bytes()[:1000])
-    (tmp_path / "text.pt").write_text("nothing")
-    torch.save({"kind": "flow"}, tmp_path / "flow.pt")
-    content = torch.load(tmp_path / "good.pt", weights_only=True)
-    torch.save({**content, "classes": ["dog"]}, tmp_path / "classes.pt")
-    for name in ("missing.pt", "cut.pt", "text.pt", "flow.pt", "classes.pt"):
-        with pytest.raises(UserError, match=name) as caught:
-            load_network(tmp_path / name, torch.device("cpu"))
-        assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from brnf.config.sections.cam import CamMaps
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
@@ -69,7 +70,7 @@ def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
     compute_cams.run(
         compute_cams.Inputs(data, files["base.pt"], images),
         compute_cams.Outputs(files["cams.h5"]),
-        compute_cams.Options(scales=(0.5, 1.0)),
+        compute_cams.Options(CamMaps(scales=(0.5, 1.0))),
         RUNTIME,
     )
     store_pixels.run(

@@ -1,6 +1,4 @@
-"""What goes wrong around a stage ends in one line, and what the workflow can make again is set
-aside.
-"""
+"""Failures around a stage end in one line; what can be made again is set aside."""
 
 import os
 import signal
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from brnf.errors import DamagedProduct, UserError
+from brnf.stages import render_scenes
 from brnf.stages._cli import BY_WORKFLOW, run_stage
 from brnf.workflow.exit_messages import SHELL_PREFIX
 
@@ -70,8 +69,8 @@ def test_the_workflow_sets_a_damaged_product_aside(
     monkeypatch.setenv(BY_WORKFLOW, "1")
     line = ends(damaged, product, monkeypatch, capsys)
     assert (
-        line
-        == f"{product}: {FAULT}; it is now product.damaged, run the workflow again: store_pixels makes it anew"
+        line == f"{product}: {FAULT}; it is now product.damaged, run the workflow again: "
+        "store_pixels makes it anew"
     )
     assert not product.exists() and (aside / "part" if folder else aside).read_text() == "product"
     assert (
@@ -112,11 +111,35 @@ def test_a_lack_of_memory_is_one_line(
     assert ends(run, tmp_path, monkeypatch, capsys).startswith("out of memory; lower batch_size")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "problem"), [("rho", "1.5", "at most 1"), ("size", "8", "at least 32")]
+)
+def test_a_value_out_of_its_keys_bounds_is_one_line_and_writes_nothing(
+    tmp_path: Path,
+    key: str,
+    value: str,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["stage", "--scenes", str(tmp_path / "scenes"), f"--scenes.{key}", value]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        run_stage(render_scenes.run)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line == f"error: scenes.{key}: is {value}, must be {problem}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 def test_a_stage_that_dies_is_told_of(tmp_path: Path, number: signal.Signals) -> None:
     """As the rules run it: under Snakemake's prefix, with the errors copied into a log."""
     log = tmp_path / "log"
-    command = f"{SHELL_PREFIX} {sys.executable} -c 'import os; os.kill(os.getpid(), {number:d})' 2> >(tee {log} >&2)"
+    command = (
+        f"{SHELL_PREFIX} {sys.executable} -c 'import os; os.kill(os.getpid(), {number:d})' "
+        f"2> >(tee {log} >&2)"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: the stage ")]
     assert done.returncode == 128 + number and len(lines) == 1 and "; " in lines[0]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from brnf.config.sections.flow import Denoising
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
@@ -109,7 +110,7 @@ def test_every_point_is_what_denoising_and_evaluation_give(
     denoise_seeds.run(
         denoise_seeds.Inputs(files["pixels"], files["maps"], files["flow"]),
         denoise_seeds.Outputs(tmp_path / "denoised.h5"),
-        denoise_seeds.Options(rule=rule, xi=xi),  # type: ignore[arg-type]
+        denoise_seeds.Options(bsdnf=Denoising(rule=rule, xi=xi)),  # type: ignore[arg-type]
         QUIET,
     )
     for product, maps in (("seeds", tmp_path / "denoised.h5"), ("prototype", files["maps"])):

@@ -19,9 +19,11 @@ from brnf.store.hdf5 import apart
 
 library = ctypes.CDLL(None)
 library.malloc.restype = ctypes.c_void_p
-heap = next(line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]"))
+heap = next(line for line in Path("/proc/self/maps").read_text().splitlines() \
+if line.endswith("[heap]"))
 first, last = (int(end, 16) for end in heap.split()[0].split("-"))
-print(*(sum(first <= call() < last for _ in range(100)) for call in (lambda: library.malloc(100), lambda: apart(library.malloc, 100))))
+print(*(sum(first <= call() < last for _ in range(100)) \
+for call in (lambda: library.malloc(100), lambda: apart(library.malloc, 100))))
 """
 
 

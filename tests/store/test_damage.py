@@ -1,6 +1,4 @@
-"""Shards that are damaged, or hold what no stage can use: told before it is used, with the file's
-name.
-"""
+"""Damaged or useless shards are reported before use, with the file's name."""
 
 from collections.abc import Callable
 from pathlib import Path

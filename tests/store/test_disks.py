@@ -102,8 +102,7 @@ def tensors(path: Path) -> None:
 
 
 def density(path: Path) -> None:
-    with whole_file(path) as temporary:
-        save_density(temporary, FlowDensity(128, 3, FlowOptions(blocks=4)))
+    save_density(path, FlowDensity(128, 3, FlowOptions(blocks=4)))
 
 
 def masks(path: Path) -> None:

@@ -146,9 +146,7 @@ class TinyRun:
         (os.killpg if whole_group else os.kill)(self.controller.pid, number)
 
     def outputs(self) -> dict[str, Path]:
-        """Return all files that stand under the final name of an output, or inside an output
-        folder.
-        """
+        """Return all files with the final name of an output, or inside an output folder."""
         found = {}
         for path in sorted((self.folder / "results").rglob("*")):
             inside = path.relative_to(self.folder)

@@ -15,31 +15,40 @@ from brnf.weights import WEIGHTS_OF
 INTRODUCTION = """\
 # What a change reruns
 
-Printed by `make invalidation-table` from the table of the tests (`tests/workflow/invalidation.py`), which is written by hand;
-`make test-invalidation` changes every key and every module and lets Snakemake plan over a finished run of `config/tiny.yaml`.
+Printed by `make invalidation-table` from the table of the tests (`tests/workflow/invalidation.py`),
+which is written by hand; `make test-invalidation` changes every key and every module and lets
+Snakemake plan over a finished run of `config/tiny.yaml`.
 
-**Configuration.** Every key that can change a result is a `params` of the rules whose stages read it; `config.yaml` beside the results
-and the report are written anew for every key but those of the first row. What another key makes meaningless is left away:
-`flow.components` reruns nothing as long as `flow.density` is the flow.
+**Configuration.** Every key that can change a result is a `params` of the rules whose stages read
+it; `config.yaml` beside the results and the report are written anew for every key but those of the
+first row. Keys without effect are ignored: `flow.components` reruns nothing as long as
+`flow.density` is the flow.
 
-**Code.** A rule knows a fingerprint of the modules that its stage reaches by its imports: the syntax trees, without comments and
-docstrings. Editing a module reruns the stages that reach it and what follows. Comments, touched files and sources checked out anew
-beside kept results rerun nothing.
+**Code.** A rule knows a fingerprint of the modules that its stage reaches by its imports: the
+syntax trees, without comments and docstrings. Editing a module reruns the stages that reach it and
+what follows. Comments, touched files and sources checked out anew beside kept results rerun
+nothing.
 
-**Data.** The index stage writes down what every file of the data set holds, in `results/<name>/index.files.csv`. At each call files
-whose size or time changed are hashed again; where contents differ, the index is made again, and only the lists that changed rerun
-something. An image's row is in the list of its split, for what is trained or measured on it, and in that of its shard; masks are in
-lists of their own, whose pixels only evaluation and figures read. So
+**Data.** The index stage writes down the hash of every file of the data set, in
+`results/<name>/index.files.csv`. At each call files whose size or time changed are hashed again;
+where contents differ, the index is made again, and only the lists that changed rerun something. An
+image's row is in the list of its split, for what is trained or measured on it, and in that of its
+shard; masks are in lists of their own, which only evaluation and figures read; the index decodes
+every mask to check it. So
 
 | change of the data | what runs again |
 |---|---|
-| a training image is added, removed or changed | everything that is trained on the split, and what follows |
-| an evaluation image is added, removed or changed | its shard, the evaluations of its split, tables, figures, report |
+| a training image is added, removed or changed | everything that is trained on the split, and \
+what follows |
+| an evaluation image is added, removed or changed | its shard, the evaluations of its split, \
+tables, figures, report |
 | a mask is added, removed or changed | the evaluations of its split, tables, figures, report |
 | outlines of COCO change | as a mask; where the labels of an image change by it, as the image |
-| a file is touched, the data set moves to another folder | nothing, or the index alone |
+| a file is touched | nothing, or the index alone |
+| the data set moves to another folder | the index, `write_config` and the report |
 
-A dry run cannot look past the index: when that is to be made again, what follows is listed only by the run itself.
+A dry run cannot look past the index: when that is to be made again, what follows is listed only by
+the run itself.
 
 **Weights.** A training has the tag of the weights that it starts from in its `params`, with the
 hash by which they were published where that is known, the version of a package, or the SHA-256 of a
@@ -48,9 +57,11 @@ file, taken at each call where its size, its time of change or its inode is anot
 
 | change of the weights | what runs again |
 |---|---|
-| `backbone.weights` names another tag, or its file holds something else | `train_base`, `train_brnf`, `train_boundaries` and what follows |
+| `backbone.weights` names another tag, or its file holds something else | `train_base`, \
+`train_brnf`, `train_boundaries` and what follows |
 | the same of `segmentation.weights` | `train_segmentation` and what follows |
-| the same of `base.clip_es.weights`, where CLIP makes the base seeds | `compute_clip_maps` and what follows |
+| the same of `base.clip_es.weights`, where CLIP makes the base seeds | `compute_clip_maps` and \
+what follows |
 | a file of weights is touched, or written anew with the same content | nothing |
 """
 
@@ -69,7 +80,8 @@ render_scenes -> index_images
 train_base base -> compute_cams base; train_brnf brnf; draw curves
 train_brnf brnf -> compute_cams brnf; draw curves
 compute_cams MODEL -> store_pixels MODEL; denoise_seeds MODEL; draw examples
-compute_cams MODEL -> evaluate MODEL cam_classifier; evaluate MODEL cam_prototype; evaluate MODEL seeds
+compute_cams MODEL -> evaluate MODEL cam_classifier; evaluate MODEL cam_prototype; evaluate \
+MODEL seeds
 compute_cams base -> make_pseudo_labels base
 store_pixels MODEL -> train_flow MODEL; denoise_seeds MODEL
 train_flow MODEL -> denoise_seeds MODEL; draw curves
@@ -130,9 +142,11 @@ FLOWS = "train_flow MODEL"
 EFFECTS: dict[str, str | None] = {
     "device devices workers threads progress checkpoint_seconds keep_features": None,
     "protocol": "evaluate MODEL PRODUCT",
-    "amp": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; train_segmentation MODEL; predict_segmentation MODEL",
+    "amp": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; "
+    "train_segmentation MODEL; predict_segmentation MODEL",
     "backbone.* cam.side_widths": BOTH_TRAININGS,
-    "cam.background_over cam.background_weight cam.seed_rule": f"{BOTH_TRAININGS}; compute_cams MODEL",
+    "cam.background_over cam.background_weight cam.seed_rule": f"{BOTH_TRAININGS}; "
+    "compute_cams MODEL",
     "cam.detach_sides": "",
     "cam.image_long_side": "compute_cams MODEL; store_pixels MODEL",
     "cam.scales cam.map_stride": "compute_cams MODEL",
@@ -140,14 +154,16 @@ EFFECTS: dict[str, str | None] = {
     "flow.ridge flow.components": "",
     "segmentation.head_width segmentation.norm_momentum": "",
     "base.sfc.* base.clip_es.* base.import.* random_walk.*": "",
-    "base.seed_map": "store_pixels base; denoise_seeds base; make_pseudo_labels base; evaluate base seeds; draw examples",
+    "base.seed_map": "store_pixels base; denoise_seeds base; make_pseudo_labels base; "
+    "evaluate base seeds; draw examples",
     "base.*": "train_base base",
     "flow.density flow.steps flow.held_out flow.balanced": FLOWS,
     "flow.*": f"{FLOWS}; train_brnf brnf",
     "bsdnf.base.*": "denoise_seeds base",
     "bsdnf.final.*": "denoise_seeds brnf",
     "brnf.*": "train_brnf brnf",
-    "pseudo_labels.seed_map": "store_pixels brnf; denoise_seeds brnf; evaluate brnf seeds; draw examples",
+    "pseudo_labels.seed_map": "store_pixels brnf; denoise_seeds brnf; evaluate brnf seeds; "
+    "draw examples",
     "pseudo_labels.*": "make_pseudo_labels MODEL",
     "segmentation.test.*": "predict_segmentation MODEL",
     "segmentation.*": "train_segmentation MODEL",
@@ -278,7 +294,8 @@ BY_HAND = {
     "brnf.bsdnf": "the network, and pseudo-labels of the other maps",
     "base.method": "the maps of the base, for sfc its network too, and what follows",
     "pseudo_labels.refine": "the pseudo-labels, by other jobs, and what follows",
-    "evaluate.val_products": "adds the jobs that they need on unseen images, and draws and tabulates again",
+    "evaluate.val_products": "adds the jobs that they need on unseen images, "
+    "and draws and tabulates again",
     "dataset.kind": "everything",
     "dataset.root": "the index; what follows only where contents differ",
     "dataset.table": "the index; what follows only where rows or contents differ",
@@ -288,14 +305,17 @@ BY_HAND = {
     "dataset.val": "adds the jobs that the split needs, and draws and tabulates again",
     "dataset.verify": "the index, and nothing after it",
     "dataset.skip_bad": "the index; what follows only where an image comes or goes",
-    "dataset.overlap": "COCO's masks and what is measured on them; the index where its labels are read off them",
-    "dataset.crowds": "COCO's masks and what is measured on them; the index, and what follows where labels differ",
+    "dataset.overlap": "COCO's masks and what is measured on them; "
+    "the index where its labels are read off them",
+    "dataset.crowds": "COCO's masks and what is measured on them; the index, "
+    "and what follows where labels differ",
     "dataset.labels_from": "COCO's index; what follows only where labels differ",
     "dataset.test": "the index; adds the split that `test_predictions` asks for",
     "download.*": "nothing: only the targets that fetch data read it",
     "scenes.val*": "the scenes and the index; what is computed and measured on unseen images",
     "scenes.*": "everything",
-    "shards": "the index and all that is cut into shards, which is everything but the training of the base",
+    "shards": "the index and all that is cut into shards, "
+    "which is everything but the training of the base",
 }
 """Keys that change which jobs there are, or that act through the index, whose lists decide what
 follows.
@@ -363,9 +383,7 @@ def changed(key: str, value: Any, part: dict[str, Any]) -> Any:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """Return a configuration that holds one key; another network cannot have the weights of the
-    first.
-    """
+    """Return a configuration with one key; another network cannot have the first's weights."""
     for part in reversed(key.split(".")):
         value = {part: value}
     for weights, network in WEIGHTS_OF.items():

@@ -41,7 +41,7 @@ TRAINED = {
 
 
 class Table:
-    """Images with one coloured square each, their masks and their table, and a workflow over them."""
+    """Images with one coloured square each, their masks and table, and a workflow on them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"

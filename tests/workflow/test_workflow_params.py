@@ -1,6 +1,4 @@
-"""Stages and schema agree: names, defaults, and the way through the shell and tyro back to the
-options.
-"""
+"""Stages and schema agree: names, defaults, and the way through shell and tyro and back."""
 
 import dataclasses
 import importlib
@@ -12,11 +10,17 @@ import pytest
 import tyro
 
 from brnf.config.experiment import Experiment, merged, read_experiments
+from brnf.config.generate import schema_of
 from brnf.config.schema import complete, leaves, load_schema
 from brnf.workflow.idle import without_idle
-from brnf.workflow.params import SOURCES, command_line, option_names, stage_options
+from brnf.workflow.params import (
+    STAGES,
+    command_line,
+    option_fields,
+    option_names,
+    stage_options,
+)
 
-STAGES = sorted(SOURCES)
 GIVEN_BY_RULES = {
     "download_archives": {"addresses", "md5s"},
     "draw_masks": {"split"},
@@ -103,11 +107,36 @@ def options_of(stage: str) -> Any:
 
 
 def fields(stage: str) -> dict[str, Any]:
+    """Return the defaults of a stage's options by their flags: those of a section with a dot."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options_of(stage)):
+        has_factory = field.default_factory is not dataclasses.MISSING
+        found |= flat(field.name, field.default_factory() if has_factory else field.default)
+    return found
+
+
+def flat(name: str, value: Any) -> dict[str, Any]:
+    """Return a value by its name, or those of a section by dotted names."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return {name: value}
+    parts = [
+        flat(f"{name}.{field.name}", getattr(value, field.name))
+        for field in dataclasses.fields(value)
+    ]
+    return {key: entry for part in parts for key, entry in part.items()}
+
+
+def parsed(stage: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what a stage gets from a command line, by dotted names."""
+    found = tyro.cli(
+        options_of(stage),
+        args=shlex.split(command_line(options)),
+        config=(tyro.conf.FlagConversionOff,),
+    )
     return {
-        field.name: field.default
-        if field.default_factory is dataclasses.MISSING
-        else field.default_factory()
-        for field in dataclasses.fields(options_of(stage))
+        key: entry
+        for field in dataclasses.fields(found)
+        for key, entry in flat(field.name, getattr(found, field.name)).items()
     }
 
 
@@ -127,7 +156,8 @@ def models_of(stage: str) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_option_names_are_read_from_the_source(stage: str) -> None:
-    assert option_names(stage) == tuple(fields(stage))
+    declared = [field.name for field in dataclasses.fields(options_of(stage))]
+    assert option_names(stage) == tuple(declared)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -147,7 +177,7 @@ def test_defaults_of_schema_and_stage_are_equal(stage: str) -> None:
                 continue
             if (stage, name) in REQUIRED:
                 assert default is dataclasses.MISSING, name
-            else:
+            elif not name.startswith("bsdnf."):  # each round has its own
                 assert tupled(value) == default, name
 
 
@@ -211,23 +241,69 @@ def test_flags_round_trip_through_shell_and_tyro(stage: str) -> None:
             model,
             {name: value for name, value in given.items() if name in names},
         )
-        words = shlex.split(command_line(options))
-        parsed = tyro.cli(
-            options_of(stage),
-            args=words,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
-        )
+        found = parsed(stage, options)
         for name, value in options.items():
-            expected = str(value) if isinstance(getattr(parsed, name), str) else tupled(value)
-            assert getattr(parsed, name) == expected, name
+            expected = str(value) if isinstance(found[name], str) else tupled(value)
+            assert found[name] == expected, name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_key_of_a_section_arrives_under_its_own_name(stage: str) -> None:
+    """Change one key after the other: the stage must see this change and no other."""
+    model = models_of(stage)[-1]
+    options = stage_options(stage, defaults(), model, given_to(stage))
+    before = parsed(stage, options)
+    for name in [name for name in options if "." in name]:
+        value = another(stage, name, options[name])
+        after = parsed(stage, options | {name: value})
+        changed = {key: entry for key, entry in after.items() if entry != before[key]}
+        assert changed == {name: tupled(value)}
+
+
+def given_to(stage: str) -> dict[str, Any]:
+    """Return what a rule gives to a stage, as far as the stage has no default for it."""
+    declared = dataclasses.fields(options_of(stage))
+    missing = dataclasses.MISSING
+    required = {
+        field.name
+        for field in declared
+        if field.default is missing and field.default_factory is missing
+    }
+    words = {"splits": ["one"], "addresses": ["one"], "md5s": ["two"], "images": []}
+    return {name: words.get(name, "train") for name in required & GIVEN_BY_RULES.get(stage, set())}
+
+
+def another(stage: str, name: str, value: Any) -> Any:
+    """Return another value that an option may have."""
+    field, *path = name.split(".")
+    kind = option_fields(stage)[field]
+    assert kind is not None
+    part = schema_of(kind)
+    for key in path:
+        part = part["properties"][key]
+    if "enum" in part:
+        return next(choice for choice in part["enum"] if choice != value)
+    if part["type"] == "array":
+        return [*value[:-1], 3]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return "other" if part["type"] in ("string", ["string", "null"]) else 3
 
 
 @pytest.mark.parametrize(
     ("dataset", "left"),
     [
         ({"kind": "voc"}, set()),
-        ({"kind": "coco", "labels_from": "masks"}, {"labels_from", "overlap", "crowds"}),
-        ({"kind": "coco", "labels_from": "annotations"}, {"labels_from", "crowds"}),
+        (
+            {"kind": "coco", "labels_from": "masks"},
+            {"dataset.labels_from", "dataset.overlap", "dataset.crowds"},
+        ),
+        (
+            {"kind": "coco", "labels_from": "annotations"},
+            {"dataset.labels_from", "dataset.crowds"},
+        ),
     ],
 )
 def test_keys_of_coco_reach_the_index_where_they_have_an_effect(
@@ -235,7 +311,7 @@ def test_keys_of_coco_reach_the_index_where_they_have_an_effect(
 ) -> None:
     experiment = Experiment(merged(defaults().settings, {"dataset": dataset}))
     options = without_idle("index_images", stage_options("index_images", experiment, "base", {}))
-    assert set(options) & {"labels_from", "overlap", "crowds"} == left
+    assert set(options) & {"dataset.labels_from", "dataset.overlap", "dataset.crowds"} == left
 
 
 def test_command_line_quotes_for_the_shell() -> None:
@@ -267,7 +343,7 @@ def test_command_line_quotes_for_the_shell() -> None:
 def test_rounds_take_their_own_denoising() -> None:
     settings = merged(defaults().settings, {"bsdnf": {"base": {"xi": 0.1}, "final": {"xi": 0.2}}})
     found = {
-        model: stage_options("denoise_seeds", Experiment(settings), model, {})["xi"]
+        model: stage_options("denoise_seeds", Experiment(settings), model, {})["bsdnf.xi"]
         for model in ("base", "brnf", "control")
     }
     assert found == {"base": 0.1, "brnf": 0.2, "control": 0.2}

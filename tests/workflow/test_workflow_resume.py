@@ -51,9 +51,7 @@ while "brnf.stages.render_scenes" in sys.orig_argv and time.monotonic() < until:
 
 @pytest.fixture
 def ruler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run a process that announces itself in the folder and has a job; yield it and the job's
-    number.
-    """
+    """Run a process that announces itself in the folder; yield it and its job's number."""
     command = [sys.executable, "-c", RULE, str(tmp_path)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -43,7 +43,10 @@ class Played:
 
     def answer(self, program: str, text: str = "", error: str = "", status: int = 0) -> None:
         path = self.folder / program
-        notes = f"printf '%s\\n' \"$@\" >> {self.folder}/{program}.words; cat > {self.folder}/{program}.input"
+        notes = (
+            f"printf '%s\\n' \"$@\" >> {self.folder}/{program}.words; "
+            f"cat > {self.folder}/{program}.input"
+        )
         path.write_text(
             f"#!/bin/sh\n{notes}\ncat <<'END'\n{text}\nEND\necho '{error}' >&2\nexit {status}\n"
         )

@@ -1,4 +1,5 @@
-# The base: a CAM network whose seeds the rest improves on; base_long is the same, trained for as long as base and BRNF together.
+# The base: a CAM network whose seeds the rest improves on; base_long is the same, trained for as
+# long as base and BRNF together.
 
 
 rule train_base:
@@ -32,4 +33,5 @@ rule train_base:
         code=code("train_base"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_base --index results/{wildcards.name}/index"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME"
+        " --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"

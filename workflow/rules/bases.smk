@@ -1,4 +1,5 @@
-# Base maps that no network of this workflow makes, and maps for other code. They take the place of compute_cams for the model base.
+# Base maps that no network of this workflow makes, and maps for other code. They take the place of
+# compute_cams for the model base.
 
 
 ruleorder: import_maps > compute_cams
@@ -30,7 +31,8 @@ rule import_maps:
         options=options("import_maps"),
         code=code("import_maps"),
     shell:
-        "python -m brnf.stages.import_maps --index results/{wildcards.name}/index --folder {input.folder:q} --images {input.images}"
+        "python -m brnf.stages.import_maps --index results/{wildcards.name}/index"
+        " --folder {input.folder:q} --images {input.images}"
         " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -63,7 +65,8 @@ rule compute_clip_maps:
         weights=weights("base.clip_es"),
         code=code("compute_clip_maps"),
     shell:
-        "python -m brnf.stages.compute_clip_maps --index results/{wildcards.name}/index --images {input.images}"
+        "python -m brnf.stages.compute_clip_maps --index results/{wildcards.name}/index"
+        " --images {input.images}"
         " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -86,5 +89,6 @@ rule export_maps:
     params:
         code=code("export_maps"),
     shell:
-        "python -m brnf.stages.export_maps --index results/{wildcards.name}/index --maps {input.maps}"
+        "python -m brnf.stages.export_maps --index results/{wildcards.name}/index"
+        " --maps {input.maps}"
         " --folder {output.folder} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -33,5 +33,7 @@ rule train_brnf:
         weights=weights("backbone"),
         code=code("train_brnf"),
     shell:
-        "$BRNF_TRAIN brnf.stages.train_brnf --index results/{wildcards.name}/index --base {input.base} --seeds {input.seeds}"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"
+        "$BRNF_TRAIN brnf.stages.train_brnf --index results/{wildcards.name}/index"
+        " --base {input.base} --seeds {input.seeds}"
+        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME"
+        " --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"

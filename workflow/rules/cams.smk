@@ -1,4 +1,5 @@
-# Maps and pixel features of a trained CAM network: the same rules for the base and for every BRNF network.
+# Maps and pixel features of a trained CAM network: the same rules for the base and for every BRNF
+# network.
 
 
 rule compute_cams:
@@ -24,7 +25,8 @@ rule compute_cams:
         options=options("compute_cams"),
         code=code("compute_cams"),
     shell:
-        "python -m brnf.stages.compute_cams --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
+        "python -m brnf.stages.compute_cams --index results/{wildcards.name}/index"
+        " --network {input.network} --images {input.images}"
         " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -55,5 +57,7 @@ rule store_pixels:
         ),
         code=code("store_pixels"),
     shell:
-        "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --maps {input.maps} --pixels {output.pixels} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index"
+        " --network {input.network} --images {input.images}"
+        " --maps {input.maps}"
+        " --pixels {output.pixels} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -1,4 +1,5 @@
-# What all rules share - the checked configuration, the wildcards, the hooks of a run, and what goes into `params` and `resources`.
+# What all rules share - the checked configuration, the wildcards, the hooks of a run, and what goes
+# into `params` and `resources`.
 import gc
 import sys
 from collections import Counter
@@ -54,10 +55,12 @@ except UserError as error:
     sys.exit(f"error: {error}")
 MAIN = next(iter(EXPERIMENTS.values()))
 
-# What is imported by now stays: while jobs are planned, Python need not look for garbage in it again and again.
+# What is imported by now stays: while jobs are planned, Python need not look for garbage in it
+# again and again.
 gc.freeze()
 
-# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
+# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is
+# called from.
 set_environment(Path(sys.path[0]), MAIN.settings)
 shell.prefix(SHELL_PREFIX)
 
@@ -106,7 +109,7 @@ def say_estimate(workflow):
 
 
 def begin_run(workflow):
-    """End a run whose jobs would start beside those that a killed run left in the queue of a cluster."""
+    """End a run whose jobs would start beside those that a killed run left in a queue."""
     try:
         begin(
             Path.cwd(),
@@ -123,7 +126,7 @@ def end_run():
 
 
 def remove_kept():
-    """Remove what trainings of a run have shared, unless another run lives here; after an error it stays for the next run."""
+    """Remove what trainings of a run shared, unless another run lives; it stays after errors."""
     for name in EXPERIMENTS if is_alone(Path.cwd()) else ():
         rmtree(f"results/{name}/.kept", ignore_errors=True)
 
@@ -155,7 +158,7 @@ def experiment(wildcards):
 
 
 def features_of(wildcards):
-    """Return the run whose network, maps and pixels a job uses: a base at a point has those of the base itself."""
+    """Return the run whose network, maps and pixels a job uses: at a point, those of the base."""
     kind = kind_of(wildcards.model)
     return RUN.format(
         name=wildcards.name,
@@ -195,9 +198,10 @@ def options(stage, **given):
 
 
 def weights(section):
-    """Return a function for `params`: the tag of the weights that a network starts from, or what their file holds.
+    """Return a function for `params`: the tag of initial weights, or their file's content.
 
-    A file that is overwritten has another content under the same name, and reruns what starts from it.
+    A file that is overwritten has another content under the same name, and reruns what starts from
+    it.
     """
     return lambda wildcards: weights_of(wildcards.name, section)
 

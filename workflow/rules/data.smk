@@ -18,7 +18,8 @@ rule render_scenes:
         options=options("render_scenes"),
         code=code("render_scenes"),
     shell:
-        "python -m brnf.stages.render_scenes --scenes {output.scenes} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.render_scenes --scenes {output.scenes} {params.options}"
+        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 checkpoint index_images:
@@ -46,10 +47,12 @@ checkpoint index_images:
         ),
         code=code("index_images"),
     shell:
-        "python -m brnf.stages.index_images {params.source} --index {output.index} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.index_images {params.source}"
+        " --index {output.index} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-# Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, training never does.
+# Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, training never
+# does.
 rule draw_masks:
     input:
         indexed("masks/{split}.csv"),
@@ -70,5 +73,6 @@ rule draw_masks:
         options=options("draw_masks", split=lambda wildcards: wildcards.split),
         code=code("draw_masks"),
     shell:
-        "python -m brnf.stages.draw_masks --index results/{wildcards.name}/index --images {input.images}"
+        "python -m brnf.stages.draw_masks --index results/{wildcards.name}/index"
+        " --images {input.images}"
         " --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -11,7 +11,7 @@ rule evaluate:
         f"{RUN}/logs/evaluate/{{product}}-{{split}}.log",
     benchmark:
         f"{RUN}/benchmarks/evaluate/{{product}}-{{split}}.tsv"
-    priority: CHAIN  # seconds each: were they left to pile up, Snakemake would look at all their files before every start
+    priority: CHAIN  # seconds each; piled up, Snakemake would look at all their files at each start
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -65,8 +65,10 @@ rule tabulate:
         options=options("tabulate"),
         code=code("tabulate"),
     shell:
-        "python -m brnf.stages.tabulate --evaluations {input.evaluations} --results-csv {output.results_csv} --results-md {output.results_md}"
-        " --by-seed-csv {output.by_seed_csv} --seeds-csv {output.seeds_csv} --seeds-md {output.seeds_md}"
+        "python -m brnf.stages.tabulate --evaluations {input.evaluations}"
+        " --results-csv {output.results_csv} --results-md {output.results_md}"
+        " --by-seed-csv {output.by_seed_csv} --seeds-csv {output.seeds_csv}"
+        " --seeds-md {output.seeds_md}"
         " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -96,7 +98,8 @@ rule draw:
         " --{params.kind} {output.figure} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-# Beside `all`: what has been measured in results/, of this experiment and others, beside the paper's main table.
+# Beside `all`: what has been measured in results/, of this experiment and others, beside the
+# paper's main table.
 rule comparison:
     input:
         f"results/{MAIN.name}/tables/comparison.csv",
@@ -122,11 +125,13 @@ rule tabulate_comparison:
         measured=lambda wildcards: list(measured_experiments(Path("results")).values()),
         code=code("tabulate_comparison"),
     shell:
-        "python -m brnf.stages.tabulate_comparison {params.experiments} --csv {output.csv} --runs-csv {output.runs_csv}"
+        "python -m brnf.stages.tabulate_comparison {params.experiments} --csv {output.csv}"
+        " --runs-csv {output.runs_csv}"
         " --markdown {output.markdown} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-# Beside `all`: what the experiment will take. It has no declared output, so it looks anew each time.
+# Beside `all`: what the experiment will take. It has no declared output, so it looks anew each
+# time.
 rule plan:
     input:
         config=f"results/{MAIN.name}/config.yaml",
@@ -144,7 +149,8 @@ rule plan:
         options=command_line(stage_options("plan", MAIN, "base", {})),
         code=code("plan"),
     shell:
-        "python -m brnf.stages.plan --config {input.config} --csv {params.csv} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.plan --config {input.config}"
+        " --csv {params.csv} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule write_config:

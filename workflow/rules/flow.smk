@@ -1,4 +1,5 @@
-# The density of pixel features per class, and the denoising of seeds with it: the same rules for the base and for every BRNF network.
+# The density of pixel features per class, and the denoising of seeds with it: the same rules for
+# the base and for every BRNF network.
 
 
 rule train_flow:
@@ -25,7 +26,8 @@ rule train_flow:
         code=code("train_flow"),
     shell:
         "$BRNF_TRAIN brnf.stages.train_flow --pixels {input.pixels}"
-        " --flow {output.flow} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        " --flow {output.flow}"
+        " --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule denoise_seeds:
@@ -54,5 +56,6 @@ rule denoise_seeds:
         ),
         code=code("denoise_seeds"),
     shell:
-        "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps} --flow {input.flow}"
+        "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps}"
+        " --flow {input.flow}"
         " --denoised {output.denoised} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

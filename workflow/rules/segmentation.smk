@@ -24,8 +24,10 @@ rule make_pseudo_labels:
         options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
         code=code("make_pseudo_labels"),
     shell:
-        "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index --images {input.images} --maps {input.maps}"
-        " --masks {output.masks} --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index"
+        " --images {input.images} --maps {input.maps}"
+        " --masks {output.masks}"
+        " --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule train_segmentation:
@@ -52,8 +54,10 @@ rule train_segmentation:
         weights=weights("segmentation"),
         code=code("train_segmentation"),
     shell:
-        "$BRNF_TRAIN brnf.stages.train_segmentation --index results/{wildcards.name}/index --masks {input.masks}"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "$BRNF_TRAIN brnf.stages.train_segmentation --index results/{wildcards.name}/index"
+        " --masks {input.masks}"
+        " --network {output.network}"
+        " --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule predict_segmentation:
@@ -80,11 +84,14 @@ rule predict_segmentation:
         options=options("predict_segmentation"),
         code=code("predict_segmentation"),
     shell:
-        "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --masks {output.masks} --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index"
+        " --network {input.network} --images {input.images}"
+        " --masks {output.masks}"
+        " --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-# Masks of a split without ground truth, in the tree that an evaluation server takes: a target of its own beside `all`.
+# Masks of a split without ground truth, in the tree that an evaluation server takes: a target of
+# its own beside `all`.
 rule test_predictions:
     input:
         exported_predictions(MAIN, f"{RUN}/test_predictions"),
@@ -99,7 +106,9 @@ rule test_predictions:
     params:
         split=MAIN.settings["dataset"]["test"] or "",
     shell:
-        "(test -n '{params.split}' || {{ echo 'error: configuration: dataset.test: is null; name the split without ground truth'; exit 2; }})"
+        "(test -n '{params.split}' ||"
+        " {{ echo 'error: configuration: dataset.test: is null;"
+        " name the split without ground truth'; exit 2; }})"
         " > >(tee {log} >&2)"
 
 
@@ -127,5 +136,6 @@ rule export_predictions:
         ),
         code=code("export_predictions"),
     shell:
-        "python -m brnf.stages.export_predictions --index results/{wildcards.name}/index --masks {input.masks}"
+        "python -m brnf.stages.export_predictions --index results/{wildcards.name}/index"
+        " --masks {input.masks}"
         " --predictions {output.predictions} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -32,12 +32,14 @@ rule compare_models:
         ),
         code=code("compare_models"),
     shell:
-        "python -m brnf.stages.compare_models --evaluations {input.evaluations} --csv {output.csv} --markdown {output.markdown}"
+        "python -m brnf.stages.compare_models --evaluations {input.evaluations} --csv {output.csv}"
+        " --markdown {output.markdown}"
         " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-# Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are fitted again. In scope `full` a value
-# enters both rounds and the training of BRNF, so the networks are trained again, for the first seed.
+# Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are
+# fitted again. In scope `full` a value enters both rounds and the training of BRNF, so the networks
+# are trained again, for the first seed.
 rule sensitivity:
     input:
         f"results/{MAIN.name}/tables/sensitivity.csv",
@@ -92,9 +94,7 @@ use rule train_flow as fit_density with:
     params:
         options=options(
             "train_flow",
-            density=of_fit("density"),
-            tau_low=of_fit("tau_low"),
-            tau_high=of_fit("tau_high"),
+            **{key: of_fit(key) for key in ("flow.density", "flow.tau.low", "flow.tau.high")},
         ),
         code=code("train_flow"),
 
@@ -126,9 +126,8 @@ rule sweep_denoising:
             split=split_of("seeds"),
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
             model=lambda wildcards: wildcards.model,
-            density=of_fit("density"),
-            tau_low=of_fit("tau_low"),
-            tau_high=of_fit("tau_high"),
+            density=of_fit("flow.density"),
+            **{"tau.low": of_fit("flow.tau.low"), "tau.high": of_fit("flow.tau.high")},
             xis=lambda wildcards: sorted({*XIS, own_round(wildcards)["xi"]}),
             shown_rule=lambda wildcards: own_round(wildcards)["rule"],
             shown_xi=lambda wildcards: own_round(wildcards)["xi"],
@@ -136,8 +135,10 @@ rule sweep_denoising:
         code=code("sweep_denoising"),
         truth=lambda wildcards: command_line(true_masks_of_seeds(wildcards)),
     shell:
-        "python -m brnf.stages.sweep_denoising --index results/{wildcards.name}/index --pixels {input.pixels} --maps {input.maps}"
-        " {params.truth} --flow {input.flow} --history {input.history} --sweep {output.sweep} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.sweep_denoising --index results/{wildcards.name}/index"
+        " --pixels {input.pixels} --maps {input.maps}"
+        " {params.truth} --flow {input.flow} --history {input.history}"
+        " --sweep {output.sweep} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule tabulate_sweeps:
@@ -168,7 +169,8 @@ rule tabulate_sweeps:
         ),
         code=code("tabulate_sweeps"),
     shell:
-        "python -m brnf.stages.tabulate_sweeps --sweeps {input.sweeps} --csv {output.csv} --markdown {output.markdown}"
+        "python -m brnf.stages.tabulate_sweeps --sweeps {input.sweeps} --csv {output.csv}"
+        " --markdown {output.markdown}"
         " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -189,7 +191,8 @@ rule draw_sensitivity:
     params:
         code=code("draw_studies"),
     shell:
-        "python -m brnf.stages.draw_studies --table {input.table} --sensitivity {output.sensitivity}"
+        "python -m brnf.stages.draw_studies --table {input.table}"
+        " --sensitivity {output.sensitivity}"
         " $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -197,7 +200,8 @@ rule draw_density:
     input:
         after_index,
         sweeps=lambda wildcards: [
-            f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}/fits/own/sweep.json"
+            f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}/"
+            "fits/own/sweep.json"
             for model in ("base", "brnf")
         ],
     output:
@@ -214,7 +218,8 @@ rule draw_density:
     params:
         code=code("draw_studies"),
     shell:
-        "python -m brnf.stages.draw_studies --sweeps {input.sweeps} --margins {output.margins} --failures {output.failures}"
+        "python -m brnf.stages.draw_studies --sweeps {input.sweeps} --margins {output.margins}"
+        " --failures {output.failures}"
         " $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -237,7 +242,8 @@ rule measure_scaling:
         options=options("measure_scaling"),
         code=code("measure_scaling"),
     shell:
-        "python -m brnf.stages.measure_scaling --pixels {input.pixels} --csv {output.csv} --markdown {output.markdown}"
+        "python -m brnf.stages.measure_scaling --pixels {input.pixels} --csv {output.csv}"
+        " --markdown {output.markdown}"
         " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
@@ -258,4 +264,5 @@ rule draw_scaling:
     params:
         code=code("draw_studies"),
     shell:
-        "python -m brnf.stages.draw_studies --table {input.table} --scaling {output.scaling} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.draw_studies --table {input.table}"
+        " --scaling {output.scaling} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -1,4 +1,5 @@
-# Pseudo-labels by a random walk instead of the dense CRF; pixels whose class is sure teach where classes end.
+# Pseudo-labels by a random walk instead of the dense CRF; pixels whose class is sure teach where
+# classes end.
 
 
 ruleorder: walk_pseudo_labels > make_pseudo_labels
@@ -26,8 +27,10 @@ rule make_boundary_labels:
         options=options("make_boundary_labels", product=lambda wildcards: labelled(wildcards)[1]),
         code=code("make_boundary_labels"),
     shell:
-        "python -m brnf.stages.make_boundary_labels --index results/{wildcards.name}/index --images {input.images}"
-        " --maps {input.maps} --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.make_boundary_labels --index results/{wildcards.name}/index"
+        " --images {input.images}"
+        " --maps {input.maps}"
+        " --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule train_boundaries:
@@ -54,8 +57,10 @@ rule train_boundaries:
         weights=weights("backbone"),
         code=code("train_boundaries"),
     shell:
-        "python -m brnf.stages.train_boundaries --index results/{wildcards.name}/index --masks {input.masks}"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.train_boundaries --index results/{wildcards.name}/index"
+        " --masks {input.masks}"
+        " --network {output.network}"
+        " --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule walk_pseudo_labels:
@@ -84,6 +89,7 @@ rule walk_pseudo_labels:
         options=options("walk_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
         code=code("walk_pseudo_labels"),
     shell:
-        "python -m brnf.stages.walk_pseudo_labels --index results/{wildcards.name}/index --images {input.images} --maps {input.maps}"
+        "python -m brnf.stages.walk_pseudo_labels --index results/{wildcards.name}/index"
+        " --images {input.images} --maps {input.maps}"
         " --network {input.network} --masks {output.masks} --probabilities {output.probabilities}"
         " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -15,7 +15,8 @@ Side = Annotated[int, Meta(ge=16)]
 """Pixels of the side of an image or a crop."""
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
-Momentum = Annotated[float, Meta(ge=0, lt=1)]
+BelowOne = Annotated[float, Meta(ge=0, lt=1)]
+Momentum = BelowOne
 Share = Annotated[float, Meta(ge=0, le=1)]
 Probability = Annotated[float, Meta(gt=0, lt=1)]
 """Neither 0 nor 1."""

@@ -34,20 +34,24 @@ class BackboneNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone(BackboneNetwork):
+class BackboneOptions(BackboneNetwork):
     """Section backbone."""
 
     trainable_stages: Annotated[int, Meta(ge=0, le=4)] = 2
     """Last stages that learn."""
 
 
+SeedRule = Literal["structure", "plain"]
+BackgroundOver = Literal["all", "present"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MapRules:
     """How prototypes and maps are made (docs/method.md section 1)."""
 
-    background_over: Literal["all", "present"] = "all"
+    background_over: BackgroundOver = "all"
     """Classes whose maximum the background is the complement of."""
-    seed_rule: Literal["structure", "plain"] = "structure"
+    seed_rule: SeedRule = "structure"
     """How seeds of prototypes are chosen: SIPE's structure-aware rule or SFC's arg max."""
     background_weight: Positive | None = None
     """Factor of the background when seeds are chosen, by whichever rule; null is the rule's
@@ -94,11 +98,16 @@ class StoredMaps(ImageSize, MapSize):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CamMaps(MapRules, StoredMaps):
-    """What the maps of a CAM network take of section cam."""
+class MultiScaleMaps(MapRules):
+    """How multi-scale maps are made."""
 
     scales: SomeDistinct[Positive] = (0.5, 1.0, 1.5, 2.0)
     """Scales of the multi-scale maps, each with its mirror image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamMaps(MultiScaleMaps, StoredMaps):
+    """What the maps of a CAM network take of section cam."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +164,17 @@ class Sfc:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipEs:
+class ClipRefinement:
+    """How maps of CLIP are refined by its attention."""
+
+    box_threshold: Momentum = 0.4
+    """Share of a map's maximum above which a region gets a box; 0.7 for COCO."""
+    attention_maps: Count = 8
+    """Last blocks whose attention is averaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEs(ClipRefinement):
     """Section base.clip_es."""
 
     words: Annotated[str, Meta(min_length=1)] = "voc"
@@ -168,10 +187,6 @@ class ClipEs:
     """Architecture of open_clip; OpenAI's weights need quick-GELU."""
     weights: str = "openai"
     """A tag that open_clip downloads, or a file."""
-    box_threshold: Momentum = 0.4
-    """Share of a map's maximum above which a region gets a box; 0.7 for COCO."""
-    attention_maps: Count = 8
-    """Last blocks whose attention is averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,11 +248,9 @@ class BrnfLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrnfTraining(Training, BrnfLoss):
-    """What a BRNF network takes of section brnf."""
+class Online:
+    """How the online flow follows the network."""
 
-    init: Literal["imagenet", "base"] = "imagenet"
-    """Weights the network starts from."""
     online_warmup: Whole = 100
     """Steps of the online flow before it is used."""
     online_refit_interval: Count = 20
@@ -246,6 +259,14 @@ class BrnfTraining(Training, BrnfLoss):
     """Labelled rows of recent steps that it is fitted on."""
     online_window: Count = 1000000
     """Rows after which the online flow's standardisation begins to forget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrnfTraining(Training, BrnfLoss, Online):
+    """What a BRNF network takes of section brnf."""
+
+    init: Literal["imagenet", "base"] = "imagenet"
+    """Weights the network starts from."""
     bank_region: Count = 500
     """Region features kept per class."""
     bank_sampled: Whole = 100

@@ -13,7 +13,7 @@ from brnf.config.sections.bounds import (
     SomeDistinct,
     Whole,
 )
-from brnf.config.sections.cam import Backbone, Base, Brnf, Cam
+from brnf.config.sections.cam import BackboneOptions, Base, Brnf, Cam
 from brnf.config.sections.data import Dataset, Download, Scenes
 from brnf.config.sections.flow import Bsdnf, Flow
 from brnf.config.sections.segmentation import PseudoLabels, RandomWalk, Segmentation
@@ -136,7 +136,7 @@ class Experiment(Machine):
     dataset: Dataset = Dataset()
     download: Download = Download()
     scenes: Scenes = Scenes()
-    backbone: Backbone = Backbone()
+    backbone: BackboneOptions = BackboneOptions()
     cam: Cam = Cam()
     base: Base = Base()
     flow: Flow = Flow()
