@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.finished_run import MAPS, MASKS, SEEN, STEPS, UNSEEN, FinishedRun
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
+from brnf.backbones import build_backbone
 from brnf.cam import fit as cam_training
 from brnf.cam.saved import load_cam_network
 from brnf.engine.runtime import Runtime
@@ -145,7 +146,7 @@ share.
 def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
-    backbone = cam_training.build_backbone(options.backbone_options())
+    backbone = build_backbone(options.backbone_options())
 
     def work(folder: Path) -> None:
         with (

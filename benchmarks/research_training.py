@@ -168,10 +168,9 @@ def _train_network(
     (inputs, options), steps = training(run), run.steps(rule)[0]
     options = options if cache is None else replace(options, cache=cache)
     backbone = build_backbone(options.backbone_options())
-    new_network = cam_training.CamNetwork
 
     def planes(*arguments: Any) -> CamNetwork:
-        network = in_planes(new_network(*arguments))
+        network = in_planes(CamNetwork(*arguments))
         stages = network.stages
 
         def timed(images: Tensor) -> list[Tensor]:
