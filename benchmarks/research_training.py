@@ -172,7 +172,7 @@ def _train_network(
     new_network = cam_options.CamNetwork
 
     def planes(*arguments: Any) -> CamNetwork:
-        network = in_planes(new_network(*arguments))
+        network = in_planes(CamNetwork(*arguments))
         stages = network.stages
 
         def timed(images: Tensor) -> list[Tensor]:

@@ -14,7 +14,14 @@ from brnf.config.generate import key_of
 from brnf.config.studies import BASE_MODELS, kind_of
 from brnf.fingerprint import ROOT
 
-__all__ = ["STAGES", "command_line", "option_fields", "option_names", "stage_options"]
+__all__ = [
+    "STAGES",
+    "command_line",
+    "input_names",
+    "option_fields",
+    "option_names",
+    "stage_options",
+]
 
 STAGES = tuple(
     sorted(
@@ -113,6 +120,14 @@ def command_line(options: Mapping[str, Any]) -> str:
         values = value if isinstance(value, list | tuple) else [value]
         words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in values)]
     return " ".join(words)
+
+
+def input_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
+    """Return the fields of a stage's ``Inputs``, read from its source, if it has any."""
+    try:
+        return tuple(_fields(f"brnf.stages.{stage}", "Inputs", root))
+    except LookupError:
+        return ()
 
 
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:

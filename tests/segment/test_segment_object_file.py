@@ -152,6 +152,51 @@ def test_another_kind_of_file_is_refused(offset: int, value: bytes, words: str) 
         load(spoilt, compiled.SIGNATURES)
 
 
+@pytest.mark.parametrize(
+    ("kind", "place", "form", "value", "words"),
+    [
+        (2, 40, "<I", 99, "no section 99"),
+        (2, 40, "<I", 0, "symbols without names"),
+        (2, 32, "<Q", 25, "half an entry"),
+        (3, 32, "<Q", 1, "name outside its section"),
+        (3, 32, "<Q", 2**64 - 1, "too early"),
+        (4, 40, "<I", 0, "another table of symbols"),
+        (4, 4, "<I", 9, "REL section"),
+        (1, 48, "<Q", 3, "alignment 3"),
+        (1, 48, "<Q", 8192, "alignment 8192"),
+    ],
+)
+def test_a_damaged_table_of_sections(
+    kind: int, place: int, form: str, value: int, words: str
+) -> None:
+    (start,) = struct.unpack("<Q", CONTENT[SECTIONS])
+    sections = ObjectFile(CONTENT)._sections
+    number = next(n for n, each in enumerate(sections) if each.kind == kind and each.size)
+    spoilt = bytearray(CONTENT)
+    struct.pack_into(form, spoilt, start + 64 * number + place, value)
+    with pytest.raises(ObjectFileError, match=words):
+        load(bytes(spoilt), compiled.SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "value", "words"),
+    [
+        (0, "<Q", 2**40, "outside its section"),
+        (12, "<I", 10**6, "not there"),
+        (8, "<I", 10, "relocation of type 10"),
+        (8, "<I", 2, "too far away"),
+    ],
+)
+def test_a_damaged_relocation(place: int, form: str, value: int, words: str) -> None:
+    sections = ObjectFile(CONTENT)._sections
+    table = next(each for each in sections if each.kind == 4)
+    spoilt = bytearray(CONTENT)
+    struct.pack_into("<q", spoilt, table.offset + 16, 2**40)
+    struct.pack_into(form, spoilt, table.offset + place, value)
+    with pytest.raises(ObjectFileError, match=words):
+        load(bytes(spoilt), compiled.SIGNATURES)
+
+
 def test_another_machine_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     system = os.uname()
     other = os.uname_result((*system[:4], "aarch64"))
