@@ -11,7 +11,6 @@ from torch import Tensor
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.backbones import build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import (
@@ -22,6 +21,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
+from brnf.config.sections.cam import BackboneOptions
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -53,7 +53,9 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     """
     torch.manual_seed(0)
     network = CamNetwork(
-        build_backbone(BackboneOptions(size.backbone, "none", 16)), size.classes - 1, size.widths
+        build_backbone(BackboneOptions(name=size.backbone, weights="none", stride=16)),
+        size.classes - 1,
+        size.widths,
     ).eval()
     planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     network.backbone.fold()

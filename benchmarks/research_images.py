@@ -145,7 +145,7 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     flow = ResearchFlow(density).requires_grad_(False)
     images = run.images(SEEN).images
     product = run.experiment.seed_map(run.model)
-    options = run.options(denoise_seeds, product=product)
+    bsdnf = run.options(denoise_seeds, product=product).bsdnf
 
     def work(folder: Path) -> None:
         with torch.no_grad(), GrowingStore.open(run.folder / "growing.h5") as store:
@@ -161,24 +161,24 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
                 label = torch.from_numpy(store.file["label"][rows])
                 allowed = torch.from_numpy(store.present[number]).expand(len(label), -1)
                 margin = decision_margin(
-                    options.rule,
-                    options.xi,
+                    bsdnf.rule,
+                    bsdnf.xi,
                     log_prob,
                     label,
                     allowed,
                     calibration,
-                    options.population,
+                    bsdnf.population,
                 )
                 values = torch.from_numpy(saved[product])
                 enlarged = enlarge_margin(
                     margin.view(*store.grid[number].tolist()),
                     (values.shape[1], values.shape[2]),
-                    options.upsample,
+                    bsdnf.upsample,
                 )
                 write_saved(
                     folder / f"{record.id}.npy",
                     saved["keys"],
-                    {"seeds": depress(values, enlarged, options.factor).numpy()},
+                    {"seeds": depress(values, enlarged, bsdnf.factor).numpy()},
                 )
 
     return work
