@@ -1,4 +1,5 @@
-# The two commands of the README: `make demo` and `make test`. Both make .venv where it is missing or stale.
+# The two commands of the README: `make demo` and `make test`. Both make .venv where it is missing
+# or stale.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -20,18 +21,20 @@ endif
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
-demo: $(INSTALLED) ## run the whole workflow on rendered scenes and print its tables (4 to 9 minutes on 2 cores)
+demo: $(INSTALLED) ## run the workflow on rendered scenes, print its tables (4 to 9 minutes)
 	$(BIN)/snakemake --cores all
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
-test: lint ## check style and types, then run all tests
+test: lint ## check style and types, then run all tests and the examples of the docstrings
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --doctest-modules brnf
 
-# Some settings, and after -- some tests: make test-processors ARGS="--only SSE threads -- tests/flow"
+# Some settings, and after -- some tests: make test-processors ARGS="--only SSE threads --
+# tests/flow"
 test-processors: $(INSTALLED) ## count numeric tests under other instructions, threads, users
 	$(BIN)/python -m tests.processors $(ARGS)
 
-test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files of every kind and count how that ends (about 3 minutes)
+test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files and count how that ends (about 3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2
 
 test-invalidation: $(INSTALLED) ## let Snakemake tell what every change reruns, over real runs
@@ -47,42 +50,47 @@ lint: $(INSTALLED) ## check style and types only
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
-test-cluster: $(INSTALLED) ## run the workflow on a real SLURM that is started for it (root; Debian packages slurm-wlm, munge)
+test-cluster: $(INSTALLED) ## run on a real SLURM, started for it (root; Debian: slurm-wlm, munge)
 	@tests/slurm/start.sh --check
-	@$(BIN)/python -c 'import snakemake_executor_plugin_cluster_generic, snakemake_executor_plugin_slurm' 2>/dev/null || \
+	@$(BIN)/python -c 'import snakemake_executor_plugin_cluster_generic' 2>/dev/null && \
+		$(BIN)/python -c 'import snakemake_executor_plugin_slurm' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
-	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 --durations 0 --durations-min 5 tests/slurm
+	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 \
+		--durations 0 --durations-min 5 tests/slurm
 
-# CONFIG and ARGS are those of the call that was interrupted; JOBS=stop ends jobs that outlived it instead of waiting for them.
-resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yaml ARGS="--config 'dataset={root: ...}'"
-	$(BIN)/python -m brnf.workflow.resume --survivors $(or $(JOBS),wait) -- --cores all $(ARGS) $(addprefix --configfile ,$(CONFIG))
+# CONFIG and ARGS are those of the call that was interrupted; JOBS=stop ends jobs that outlived it
+# instead of waiting for them.
+resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yaml ARGS="..."
+	$(BIN)/python -m brnf.workflow.resume --survivors $(or $(JOBS),wait) -- --cores all $(ARGS) \
+		$(addprefix --configfile ,$(CONFIG))
 
-test-survival: $(INSTALLED) ## kill the tiny run at 20 random moments and each training once, go on, compare to the byte
+test-survival: $(INSTALLED) ## kill the tiny run at random moments, go on, compare to the byte
 	$(BIN)/python tests/survival/survive.py $(ARGS)
 
-scale: $(INSTALLED) ## measure a call with nothing to do at VOC's full size, index, masks and planning at COCO's (minutes, 2 GB of disk)
+scale: $(INSTALLED) ## measure an idle call at VOC's size, the index at COCO's (minutes, 2 GB)
 	$(BIN)/python -m benchmarks.no_op
 	$(BIN)/python -m benchmarks.coco_scale
 
-scale-images: $(INSTALLED) ## measure every stage at 24, 96 and 384 scenes: is time a line, does memory stay (30 to 80 minutes)
+scale-images: $(INSTALLED) ## measure every stage at 24, 96 and 384 scenes (30 to 80 minutes)
 	$(BIN)/python -m benchmarks.image_scale $(ARGS)
 
-scale-store: $(INSTALLED) ## measure the pixel store at 10 million rows of 768 features (minutes, 17 GB of disk)
+scale-store: $(INSTALLED) ## measure the pixel store at 10 million rows (minutes, 17 GB of disk)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.large_store $(ARGS)
 
-bench: $(INSTALLED) ## time every hot loop beside the research code's way (BENCH=--write keeps the table in benchmarks/results.md)
+bench: $(INSTALLED) ## time hot loops beside the research code's way (BENCH=--write keeps it)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.run $(BENCH)
 
-chain: $(INSTALLED) ## time every stage of a finished run beside the research code's way: make chain RESULTS=results/voc-animals
+chain: $(INSTALLED) ## time a run's stages beside the research code's way (RESULTS=...)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chain --results $(RESULTS) $(ARGS)
 
-# PYTHON=python3.12 takes that one, TORCH=cpu the build without CUDA, WHEELS=FOLDER needs no network.
-install: $(INSTALLED) ## make .venv, at the versions of constraints.txt (TORCH=cpu, WHEELS=FOLDER, PYTHON=...)
+# PYTHON=python3.12 takes that one, TORCH=cpu the build without CUDA, WHEELS=FOLDER needs no
+# network.
+install: $(INSTALLED) ## make .venv at pinned versions (TORCH=cpu, WHEELS=FOLDER, PYTHON=...)
 
-wheels: ## fill a folder with wheels, for machines without a network (FOLDER=..., TORCH=cpu, PYTHON=...)
+wheels: ## fill a folder with wheels, to install offline (FOLDER=..., TORCH=cpu)
 	@$(INSTALL) --wheels
 
-check-install: $(INSTALLED) ## ask the index for a wheel of every pinned version, Python, processor (minutes)
+check-install: $(INSTALLED) ## ask the index for a wheel of every version and Python (minutes)
 	$(BIN)/python envs/check_install.py $(ARGS)
 
 $(INSTALLED): $(if $(shell $(INSTALL) --state),stale)

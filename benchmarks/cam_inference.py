@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.backbones import build_backbone
-from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps, scaled_image
+from brnf.cam.inference import ImageMaps, multi_scale_maps, scaled_image
 from brnf.cam.network import CamNetwork
 from brnf.cam.prototypes import (
     classifier_maps,
@@ -21,7 +21,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
-from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.cam import BackboneOptions, MultiScaleMaps
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -53,9 +53,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     """
     torch.manual_seed(0)
     network = CamNetwork(
-        build_backbone(BackboneOptions(name=size.backbone, weights="none", stride=16)),
-        size.classes - 1,
-        size.widths,
+        build_backbone(BackboneOptions(size.backbone, "none", 16)), size.classes - 1, size.widths
     ).eval()
     planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     network.backbone.fold()
@@ -66,7 +64,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     )
     labels = torch.zeros(size.classes - 1)
     labels[[0, 2]] = 1
-    rules = MapOptions(size.scales)
+    rules = MultiScaleMaps(scales=size.scales)
 
     def ours(amp: bool = False) -> ImageMaps:
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):

@@ -69,7 +69,7 @@ def main() -> None:
             "brnf.stages.index_images",
             "--root",
             "coco",
-            "--kind",
+            "--dataset.kind",
             "coco",
             "--shards",
             "64",
@@ -78,12 +78,14 @@ def main() -> None:
         )
         measured(
             "index of train",
-            (*stage, "--index", "train", "--splits", "train", "--verify", "False"),
+            (*stage, "--index", "train", "--splits", "train", "--dataset.verify", "False"),
             folder,
         )
         index = folder / "results" / "coco14" / "index"
         measured(
-            "index of train and val", (*stage, "--index", str(index), "--verify", "False"), folder
+            "index of train and val",
+            (*stage, "--index", str(index), "--dataset.verify", "False"),
+            folder,
         )
         shard = (
             "--images",

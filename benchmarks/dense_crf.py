@@ -20,20 +20,19 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Goal, Repeats, Row, at_least, compare
 from benchmarks.pydensecrf_side import MISSING, by_pydensecrf, installed, peak_of
+from brnf.config.sections.segmentation import Crf
 from brnf.data.images import read_image
 from brnf.data.scenes import draw_scene
-from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
+from brnf.segment.crf import dense_crf, likely_labels, over_all_labels
 from brnf.segment.processes import map_in_order
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
 Pair: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.float32]]
 """An image and the probabilities of its labels."""
-Refine: TypeAlias = Callable[
-    [NDArray[np.uint8], NDArray[np.float32], CrfOptions], NDArray[np.float32]
-]
+Refine: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float32], Crf], NDArray[np.float32]]
 
-OPTIONS = CrfOptions()
+OPTIONS = Crf()
 CERTAINTY = 9.0
 """Logit of a label where it is seen."""
 NEAR_LINEAR = 0.85
@@ -139,7 +138,8 @@ def _areas(image: NDArray[np.uint8], labels: int, seed: int) -> NDArray[np.float
     noise = np.random.default_rng(seed).normal(size=(labels, height // 16 + 2, width // 16 + 2))
     logits = np.stack([cv2.resize(one.astype(np.float32), (width, height)) for one in 3 * noise])
     exponential = np.exp(logits - logits.max(0))
-    return (exponential / exponential.sum(0)).astype(np.float32)
+    shares: NDArray[np.float32] = (exponential / exponential.sum(0)).astype(np.float32)
+    return shares
 
 
 def _assert_same(pairs: Sequence[Pair]) -> None:

@@ -16,6 +16,7 @@ import yaml
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
 from brnf.config.experiment import Experiment
+from brnf.config.renamed import with_new_names
 from brnf.config.schema import complete, load_schema, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
 from brnf.engine.schedule import total_steps
@@ -63,7 +64,8 @@ class FinishedRun:
         schema, record = load_schema(), self.results / "config.yaml"
         if not record.is_file():
             raise UserError(f"{record}: no such file; give the folder of a finished experiment")
-        return Experiment(complete(reread(yaml.safe_load(record.read_text()), schema), schema))
+        settings = with_new_names(yaml.safe_load(record.read_text()))
+        return Experiment(complete(reread(settings, schema), schema))
 
     @property
     def index(self) -> Path:

@@ -19,6 +19,7 @@ from brnf.cam import network as cam_network
 from brnf.cam import training as cam_training
 from brnf.cam.network import CamNetwork, load_cam_network, new_cam_network
 from brnf.engine.runtime import Runtime
+from brnf.flow import denoiser
 from brnf.flow.saved import load_density
 from brnf.segment.deeplab import build_deeplab, load_deeplab
 from brnf.stages import (
@@ -115,7 +116,7 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     options = run.options(denoise_seeds, product=run.experiment.seed_map(run.model))
 
     def work(folder: Path) -> None:
-        with replaced(denoise_seeds, load_density=lambda _: loaded):
+        with replaced(denoiser, load_density=lambda _: loaded):
             denoise_seeds.run(inputs, denoise_seeds.Outputs(folder / "seeds.h5"), options, QUIET)
 
     return work

@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.config.sections.segmentation import Crf
 from brnf.engine.memory import peak_memory
-from brnf.segment.crf import SMALLEST_PROBABILITY, CrfOptions, dense_crf
+from brnf.segment.crf import SMALLEST_PROBABILITY, dense_crf
 
 __all__ = ["MISSING", "by_pydensecrf", "installed", "peak_of"]
 
@@ -31,7 +32,7 @@ def installed() -> bool:
 def by_pydensecrf(
     image: NDArray[np.uint8],
     probability: NDArray[np.float32],
-    options: CrfOptions,
+    options: Crf,
 ) -> NDArray[np.float32]:
     """Do what :func:`brnf.segment.crf.dense_crf` does by pydensecrf2.
 
@@ -57,7 +58,7 @@ def by_pydensecrf(
         rgbim=np.ascontiguousarray(image),
         compat=options.bilateral_weight,
     )
-    found = np.array(field.inference(options.crf_iterations), dtype=np.float32)
+    found = np.array(field.inference(options.iterations), dtype=np.float32)
     return found.reshape(labels, height, width)
 
 
@@ -81,7 +82,7 @@ def _main(side: str, file: str) -> None:
     with np.load(file) as arrays:
         image, probability = arrays["image"], arrays["probability"]
     refine = dict(zip(SIDES, (dense_crf, by_pydensecrf), strict=True))[side]
-    refine(image, probability, CrfOptions())
+    refine(image, probability, Crf())
     print(peak_memory())
 
 

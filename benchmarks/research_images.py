@@ -24,6 +24,7 @@ from benchmarks.sides import Build, Runner, Stopwatch
 from brnf.cam.inference import scaled_image
 from brnf.cam.network import CamNetwork, load_cam_network
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
+from brnf.config.sections.segmentation import Crf, PredictionViews
 from brnf.data.augment import resize_maps
 from brnf.data.images import read_image, resize_image
 from brnf.data.masks import colour_map
@@ -34,7 +35,7 @@ from brnf.evaluate.truth import GroundTruth
 from brnf.flow.bsdnf import decision_margin, depress, enlarge_margin
 from brnf.flow.density import FlowDensity
 from brnf.flow.saved import load_density
-from brnf.segment.crf import CrfOptions, dense_crf
+from brnf.segment.crf import dense_crf
 from brnf.segment.deeplab import DeepLab, load_deeplab
 from brnf.segment.predict import seen_size
 from brnf.segment.pseudo_labels import label_image, map_probability
@@ -64,7 +65,8 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(SEEN)
     network = in_planes(load_cam_network(run.product("network/network.pt"), CPU, index.classes))
     options = run.options(compute_cams)
-    rules = options.seed_rule, options.background_over, options.background_weight
+    cam = options.cam
+    rules = cam.seed_rule, cam.background_over, cam.background_weight
     if (*rules, options.amp) != ("structure", "all", None, False):
         raise UserError("the research side has SIPE's seeds and background, in float32")
 
@@ -73,7 +75,7 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     ) -> dict[str, NDArray[np.float32]]:
         present = present_classes(labels[None])
         sums: list[list[Tensor]] = [[], []]
-        for scale in options.scales:
+        for scale in cam.scales:
             view = scaled_image(image, scale)[None].float()
             with watch.loop("CAM inference"):
                 logits, features = _pair(network, view)
@@ -92,10 +94,10 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
         with torch.no_grad():
             for record in index.images:
                 image, labels = (
-                    load_image(record, options.image_long_side, CPU),
+                    load_image(record, cam.image_long_side, CPU),
                     label_vector(record, index, CPU),
                 )
-                found = maps_of(image, labels, map_size(record, options.map_stride))
+                found = maps_of(image, labels, map_size(record, cam.map_stride))
                 write_saved(folder / f"{record.id}.npy", np.array(record.labels), found)
 
     return work
@@ -131,7 +133,7 @@ def _store_pixels(run: FinishedRun, watch: Stopwatch) -> Runner:
     def work(folder: Path) -> None:
         with torch.no_grad(), GrowingStore.create(folder / "pixels.h5", network.dimension) as store:
             for record in index.images:
-                image = load_image(record, options.image_long_side, CPU)[None]
+                image = load_image(record, options.cam.image_long_side, CPU)[None]
                 with watch.loop("CAM inference"):
                     _, features = _pair(network, image)
                 store.append(rows_of(record.id, features[0] / 2, label_vector(record, index, CPU)))
@@ -145,7 +147,7 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     flow = ResearchFlow(density).requires_grad_(False)
     images = run.images(SEEN).images
     product = run.experiment.seed_map(run.model)
-    bsdnf = run.options(denoise_seeds, product=product).bsdnf
+    options = run.options(denoise_seeds, product=product).bsdnf
 
     def work(folder: Path) -> None:
         with torch.no_grad(), GrowingStore.open(run.folder / "growing.h5") as store:
@@ -161,24 +163,24 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
                 label = torch.from_numpy(store.file["label"][rows])
                 allowed = torch.from_numpy(store.present[number]).expand(len(label), -1)
                 margin = decision_margin(
-                    bsdnf.rule,
-                    bsdnf.xi,
+                    options.rule,
+                    options.xi,
                     log_prob,
                     label,
                     allowed,
                     calibration,
-                    bsdnf.population,
+                    options.population,
                 )
                 values = torch.from_numpy(saved[product])
                 enlarged = enlarge_margin(
                     margin.view(*store.grid[number].tolist()),
                     (values.shape[1], values.shape[2]),
-                    bsdnf.upsample,
+                    options.upsample,
                 )
                 write_saved(
                     folder / f"{record.id}.npy",
                     saved["keys"],
-                    {"seeds": depress(values, enlarged, bsdnf.factor).numpy()},
+                    {"seeds": depress(values, enlarged, options.factor).numpy()},
                 )
 
     return work
@@ -188,7 +190,7 @@ def _refined(
     watch: Stopwatch,
     image: NDArray[np.uint8],
     probability: NDArray[np.float32],
-    options: CrfOptions,
+    options: Crf,
 ) -> NDArray[np.float32]:
     with watch.loop("dense CRF"):
         return dense_crf(image, probability, options)
@@ -204,6 +206,7 @@ def _save_mask(path: Path, labels: NDArray[np.uint8]) -> None:
 def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(SEEN)
     options = run.options(make_pseudo_labels, product=run.labelled[1])
+    how = options.pseudo_labels
     every_class = np.arange(1, len(index.classes) + 1, dtype=np.uint8)
 
     def work(folder: Path) -> None:
@@ -216,13 +219,13 @@ def _make_pseudo_labels(run: FinishedRun, watch: Stopwatch) -> Runner:
             values = resize_maps(saved[options.product], (height, width))
             probability = np.zeros((len(every_class) + 1, height, width), np.float32)
             probability[[0, *saved["keys"]]] = map_probability(
-                values, options.unary if options.crf else "scores"
+                values, how.unary if how.crf.iterations else "scores"
             )
-            if options.crf:
-                probability = _refined(watch, image, probability, options)
+            if how.crf.iterations:
+                probability = _refined(watch, image, probability, how.crf)
             _save_mask(
                 folder / "masks" / f"{record.id}.png",
-                label_image(probability, every_class, options.confidence),
+                label_image(probability, every_class, how.confidence),
             )
 
     return work
@@ -232,15 +235,16 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(UNSEEN)
     network = in_planes(load_deeplab(run.product("segmentation/network.pt"), CPU))
     options = run.options(predict_segmentation)
-    if options.merge != "mean" or options.amp:
+    test = options.test
+    if test.merge != "mean" or options.amp:
         raise UserError("the research side averages logits, in float32")
 
     def work(folder: Path) -> None:
         for record in index.images:
             image = read_image(record.path)
-            probability = _segmented(network, image, options).softmax(0).numpy()
-            if options.crf:
-                probability = _refined(watch, image, probability, options)
+            probability = _segmented(network, image, test).softmax(0).numpy()
+            if test.crf.iterations:
+                probability = _refined(watch, image, probability, test.crf)
             _save_mask(
                 folder / "masks" / f"{record.id}.png", probability.argmax(0).astype(np.uint8)
             )
@@ -249,9 +253,7 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
 
 
 @torch.no_grad()
-def _segmented(
-    network: DeepLab, image: NDArray[np.uint8], options: predict_segmentation.Options
-) -> Tensor:
+def _segmented(network: DeepLab, image: NDArray[np.uint8], options: PredictionViews) -> Tensor:
     """Return the mean logits [K, H, W] over all scales; the image and its mirror are seen apart and
     enlarged apart.
     """
@@ -299,7 +301,7 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
             saved = {image: read_saved(run.folder / "cams" / f"{image}.npy") for image in truth}
             sweep = [
                 mean_iou(confusion(truth, _over(saved, truth, maps.product, threshold)))
-                for threshold in (None, *maps.thresholds)
+                for threshold in (None, *maps.scores.thresholds)
             ]
             (folder / "maps.json").write_text(json.dumps([float(value) for value in sweep]))
         with watch.phase(MASKS):

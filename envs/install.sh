@@ -179,7 +179,8 @@ install() {
         --constraint constraints.txt --editable '.[test]' || give_up
     torch=$($python -m pip freeze | sed -n '/^torch==.*+cpu$/s/.*/cpu/p')
     # The dense CRF is compiled once a machine, here, so that no job has to wait for it.
-    $python -m brnf.segment.compiled || fail 'the dense CRF cannot be compiled, for the reason above'
+    $python -m brnf.segment.compiled ||
+        fail 'the dense CRF cannot be compiled, for the reason above'
     echo "3.$(minor $python) ${torch:-default}" >$installed
     rm -f $unfinished
 }

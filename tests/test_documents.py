@@ -1,5 +1,6 @@
-"""Documents that code and documents name exist, with the sections that they cite."""
+"""Documents and sections that are cited exist, and lines of text have at most 100 columns."""
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -16,8 +17,13 @@ TABLES = {"summary.md", "results.md", "seeds.md"}
 """Files that the workflow writes into results/; docs/results.md is cited with its folder."""
 
 
-def tracked_texts() -> Iterator[tuple[Path, str]]:
-    """Yield the files that git knows, and those that it would add, with their texts."""
+COLUMNS = 100
+UNBROKEN = {"workflow/schemas/config.schema.yaml", "brnf/evaluate/report.html.j2"}
+"""Files whose lines may be longer: the second is printed as it stands into every report."""
+
+
+def tracked_files() -> Iterator[Path]:
+    """Yield the files that git knows, and those that it would add."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -28,9 +34,15 @@ def tracked_texts() -> Iterator[tuple[Path, str]]:
     if listed.returncode:
         pytest.fail(f"git does not list the files of {ROOT}: {listed.stderr}")
     for name in listed.stdout.splitlines():
-        path = ROOT / name
+        if (ROOT / name).is_file():
+            yield ROOT / name
+
+
+def tracked_texts() -> Iterator[tuple[Path, str]]:
+    """Yield the files that may cite a document, with their texts."""
+    for path in tracked_files():
         kind = path.suffix in {".py", ".smk", ".yaml", ".md", ".toml", ".j2"}
-        if path.is_file() and (kind or path.name in {"Makefile", "Snakefile"}):
+        if kind or path.name in {"Makefile", "Snakefile"}:
             yield path, path.read_text(encoding="utf-8")
 
 
@@ -92,3 +104,35 @@ def test_the_code_cites_the_method_by_its_place() -> None:
 def test_every_mark_of_origin_stands_where_its_legend_is_named() -> None:
     legend = (ROOT / "docs" / "method.md").read_text()
     assert all(f"| [{mark}] |" in legend for mark in "PBD")
+
+
+def long_lines(name: str, text: str) -> Iterator[str]:
+    """Yield the lines of a text that are too long, without those that cannot be broken.
+
+    Rows of Markdown's tables, links, pragmas for mypy, and what a program printed: a fence of
+    Markdown that names no language.
+    """
+    printed = fenced = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if name.endswith(".md") and line.startswith("```"):
+            fenced, printed = not fenced, not fenced and line == "```"
+        row = name.endswith(".md") and (printed or line.startswith("|"))
+        if len(line) > COLUMNS and not row and not re.search(r"https?://|# type: ignore", line):
+            yield f"{name}:{number}: {len(line)} columns"
+
+
+def test_no_line_is_longer_than_100_columns() -> None:
+    found = []
+    for path in tracked_files():
+        name = str(path.relative_to(ROOT))
+        if path.suffix != ".csv" and name not in UNBROKEN:
+            with contextlib.suppress(UnicodeDecodeError):  # a picture, an archive
+                found += long_lines(name, path.read_text(encoding="utf-8"))
+    assert found == []
+
+
+def test_a_long_line_is_found_where_it_can_be_broken() -> None:
+    long = "a " * 51
+    text = f"{long}\n| {long}|\n```\n{long}\n```\n```bash\n{long}\n```\n{long}\nhttps://{long}\n"
+    assert [fault.split(":")[1] for fault in long_lines("a.md", text)] == ["1", "7", "9"]
+    assert [fault.split(":")[1] for fault in long_lines("a.yaml", f"| {long}")] == ["1"]

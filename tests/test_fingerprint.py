@@ -9,7 +9,7 @@ import pytest
 
 from brnf import fingerprint as module
 from brnf.fingerprint import ROOT, fingerprint, reached_modules
-from brnf.workflow.params import SOURCES
+from brnf.workflow.params import STAGES
 
 FILES = {
     "brnf/__init__.py": "",
@@ -156,7 +156,7 @@ def test_all_modules_that_a_stage_really_imports_are_reached() -> None:
 def test_stages_do_not_share_what_they_need_not() -> None:
     assert "brnf.flow.bsdnf" not in reached_modules("brnf.stages.index_images")
     assert "brnf.segment.deeplab" not in reached_modules("brnf.stages.train_flow")
-    assert len({fingerprint(f"brnf.stages.{stage}") for stage in SOURCES}) == len(SOURCES)
+    assert len({fingerprint(f"brnf.stages.{stage}") for stage in STAGES}) == len(STAGES)
 
 
 PRINT = (

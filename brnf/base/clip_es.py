@@ -2,8 +2,6 @@
 section 3).
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import torch
@@ -12,9 +10,9 @@ from torch import Tensor
 
 from brnf.base.clip_model import Clip, Encoded, finish_block
 from brnf.cam.inference import ImageMaps
+from brnf.config.sections.cam import ClipRefinement
 
 __all__ = [
-    "RefinementOptions",
     "attention_walk",
     "box_mask",
     "clip_maps",
@@ -24,22 +22,8 @@ __all__ = [
 ]
 
 EPSILON = 1e-7
-
-
-@dataclass(frozen=True)
-class RefinementOptions:
-    """How maps are refined by attention.
-
-    Attributes:
-        box_threshold: share of a map's maximum above which a region gets a box: 0.4 for VOC, 0.7
-            for COCO.
-        attention_maps: how many of the last blocks' attention maps are averaged.
-        balancing: rounds of column and row normalisation.
-    """
-
-    box_threshold: float = 0.4
-    attention_maps: int = 8
-    balancing: int = 3
+BALANCING = 3
+"""Rounds in which columns, then rows of the attention are divided by their sums."""
 
 
 def clip_maps(
@@ -48,7 +32,7 @@ def clip_maps(
     classes: Tensor,
     background: Tensor,
     size: tuple[int, int],
-    options: RefinementOptions,
+    options: ClipRefinement,
 ) -> ImageMaps:
     """Return Grad-CAM before and after its refinement, each with 1 minus its maximum as background.
 
@@ -58,7 +42,7 @@ def clip_maps(
         classes: directions of the image's classes, [k, E].
         background: directions of the background words, [B, E].
         size: (height, width) of the maps to return.
-        options: see :class:`RefinementOptions`.
+        options: how maps are refined.
 
     Returns:
         ``classifier`` before and ``prototype`` after the refinement, [1 + k, *size].
@@ -68,7 +52,7 @@ def clip_maps(
         return ImageMaps(nothing, nothing)
     encoded = clip.encode(image)
     maps, attention = gradient_maps(clip, encoded, classes, background)
-    walk = attention_walk((*encoded.attention, attention), options)
+    walk = attention_walk((*encoded.attention, attention), options.attention_maps)
     refined = torch.stack([refined_map(one, walk, options.box_threshold) for one in maps])
     return ImageMaps(_with_background(maps, size), _with_background(refined, size))
 
@@ -112,7 +96,7 @@ def unit_range(maps: Tensor) -> Tensor:
     return above / (above.amax((-2, -1), keepdim=True) + EPSILON)
 
 
-def attention_walk(attention: tuple[Tensor, ...], options: RefinementOptions) -> Tensor:
+def attention_walk(attention: tuple[Tensor, ...], averaged: int) -> Tensor:
     """Turn attention into steps from patch to patch, as likely one way as the other.
 
     The mean of the last maps, without the class token; its columns, then its rows divided by their
@@ -120,13 +104,13 @@ def attention_walk(attention: tuple[Tensor, ...], options: RefinementOptions) ->
 
     Arguments:
         attention: of all blocks in their order, [1 + N, 1 + N] each.
-        options: see :class:`RefinementOptions`.
+        averaged: how many of the last are averaged.
 
     Returns:
         [N, N].
     """
-    steps = torch.stack(attention[-options.attention_maps :]).mean(0)[1:, 1:]
-    for _ in range(options.balancing):
+    steps = torch.stack(attention[-averaged:]).mean(0)[1:, 1:]
+    for _ in range(BALANCING):
         steps = steps / steps.sum(0, keepdim=True)
         steps = steps / steps.sum(1, keepdim=True)
     steps = (steps + steps.T) / 2

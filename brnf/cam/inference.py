@@ -1,7 +1,6 @@
 """Multi-scale maps and single-scale pixel features of one image (`docs/method.md` 2, 4)."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,6 @@ from torch import Tensor
 from brnf.cam.affinity import propagate
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.prototypes import (
-    SeedRule,
     choose_seeds,
     classifier_maps,
     divide_by_maximum,
@@ -18,25 +16,9 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
+from brnf.config.sections.cam import MapRules, MultiScaleMaps
 
-__all__ = ["ImageMaps", "MapOptions", "multi_scale_maps", "pixel_features", "scaled_image"]
-
-
-@dataclass(frozen=True)
-class MapOptions:
-    """How maps are made.
-
-    Attributes:
-        scales: of the image; each is seen together with its mirror.
-        seed_rule: ``structure`` (SIPE) or ``plain`` (SFC).
-        background_over: classes that count against the background inside the network.
-        background_weight: factor of the background in that rule, or None for the rule's own.
-    """
-
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    seed_rule: SeedRule = "structure"
-    background_over: Literal["all", "present"] = "all"
-    background_weight: float | None = None
+__all__ = ["ImageMaps", "multi_scale_maps", "pixel_features", "scaled_image"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,11 @@ class ImageMaps:
 
 
 def multi_scale_maps(
-    network: CamNetwork, image: Tensor, labels: Tensor, size: tuple[int, int], options: MapOptions
+    network: CamNetwork,
+    image: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    options: MultiScaleMaps,
 ) -> ImageMaps:
     """Sum the maps of all scales and divide them once by their maxima.
 
@@ -67,7 +53,7 @@ def multi_scale_maps(
         image: [3, h, w] in 0..255, at scale 1.
         labels: [C] in {0, 1}.
         size: (H, W) of the maps to return.
-        options: see :class:`MapOptions`.
+        options: scales, and how seeds and prototypes are made.
 
     An autocast around the call holds for the network alone.
     """
@@ -91,7 +77,7 @@ def multi_scale_maps(
 
 
 def _maps_of_scale(
-    pair: CamOutput, labels: Tensor, present: Tensor, options: MapOptions
+    pair: CamOutput, labels: Tensor, present: Tensor, options: MapRules
 ) -> tuple[Tensor, Tensor]:
     """Return the classifier's maps, with the background where an affinity propagates them, and the
     prototype maps, [1, ., h, w].

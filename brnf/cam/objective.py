@@ -68,7 +68,7 @@ def training_maps(
         output: of the network for N images.
         labels: [N, C] in {0, 1}.
         valid: [N, 1, h, w] bool, false on padding.
-        rules: see :class:`MapRules`.
+        rules: how seeds and prototypes are made.
     """
     present = present_classes(labels)
     counts = present[:, :, None, None] & valid

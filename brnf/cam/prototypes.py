@@ -3,14 +3,13 @@
 All maps are [N, K, h, w] with the background as channel 0, all valid masks [N, 1, h, w].
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brnf.config.sections.cam import BackgroundOver, SeedRule
+
 __all__ = [
-    "SeedRule",
     "choose_seeds",
     "classifier_maps",
     "divide_by_maximum",
@@ -22,9 +21,6 @@ __all__ = [
 ]
 
 EPSILON = 1e-5
-
-SeedRule = Literal["structure", "plain"]
-"""How the seeds of prototypes are chosen: SIPE's rule or SFC's."""
 
 BACKGROUND_WEIGHTS: dict[SeedRule, float] = {"structure": 0.5, "plain": 0.3}
 """What the background is multiplied by before the winner is found, by SIPE's and by SFC's code."""
@@ -48,7 +44,7 @@ def present_classes(labels: Tensor) -> Tensor:
 
 
 def classifier_maps(
-    logits: Tensor, labels: Tensor, background_over: Literal["all", "present"] = "all"
+    logits: Tensor, labels: Tensor, background_over: BackgroundOver = "all"
 ) -> Tensor:
     """Normalise the classifier's maps and add the background.
 

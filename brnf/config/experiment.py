@@ -352,6 +352,7 @@ def _reversed_range(
     larger one.
     """
     for key, value in settings.items():
+        key = str(key)  # YAML reads the name of a companion as a number, too
         if isinstance(value, Mapping):
             found = _reversed_range(value, (*path, key))
             if found:

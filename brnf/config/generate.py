@@ -75,8 +75,11 @@ def _default(field: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as YAML would give it: with lists for tuples."""
-    return msgspec.json.decode(msgspec.json.encode(value))
+    """Return a value as YAML would give it: lists for tuples, nan and inf as they are."""
+    value = msgspec.to_builtins(value)
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _part(hint: Any, default: Any, described: bool) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from brnf.config.sections.data import CocoLabels, Masks
 from brnf.data.coco_file import (
     COCO_SPLITS,
     Image,
@@ -16,13 +17,12 @@ from brnf.data.coco_file import (
     read_annotations,
     shapes_of,
 )
-from brnf.data.coco_masks import Drawing, visible_values
+from brnf.data.coco_masks import visible_values
 from brnf.data.entries import Entry, Listing
 from brnf.errors import UserError
 
-__all__ = ["LabelSource", "list_coco"]
+__all__ = ["list_coco"]
 
-LabelSource = Literal["annotations", "masks"]
 Labels = Iterator[tuple[Image, frozenset[int]]]
 Values = Mapping[int, int]
 """Of a category's id, the class in masks."""
@@ -33,8 +33,7 @@ Kind = TypeVar("Kind", bound=Label)
 def list_coco(
     root: Path,
     splits: Sequence[str] = (),
-    drawing: Drawing | None = None,
-    labels_from: LabelSource = "masks",
+    options: CocoLabels | None = None,
     watch: Watch = iter,
 ) -> Listing:
     """List the images of COCO 2014 that carry a label.
@@ -45,23 +44,21 @@ def list_coco(
         root: folder with ``annotations``, and with ``train2014`` and ``val2014`` or
             ``images/train2014`` and ``images/val2014``.
         splits: train, val or both; empty lists both.
-        drawing: how masks are drawn; None: as in :class:`Drawing`.
-        labels_from: ``masks``: the classes that have a pixel in the drawn mask; ``annotations``:
-            those of all annotations, of groups (iscrowd 1) only where these are drawn as objects.
+        options: what labels an image, and how masks are drawn; None: the defaults.
         watch: goes through the images of a split whose masks are drawn, such as to show progress.
 
     Raises:
         UserError: a file is missing or damaged, or the splits have different classes.
     """
     names = tuple(dict.fromkeys(splits)) or COCO_SPLITS
-    drawing = drawing or Drawing()
+    options = options or CocoLabels()
     classes: tuple[str, ...] = ()
     entries: list[Entry] = []
     sources: list[Path] = []
     unlabelled: dict[str, int] = {}
     for split in names:
         path = annotation_file(root, split)
-        own, found = _list_split(path, root, split, drawing, labels_from, watch)
+        own, found = _list_split(path, root, split, options, watch)
         if classes and own != classes:
             problem = f"its categories differ from those of {names[0]}"
             raise UserError(f"{path}: {problem}; give both files of one data set")
@@ -84,27 +81,26 @@ def _list_split(
     path: Path,
     root: Path,
     split: str,
-    drawing: Drawing,
-    labels_from: LabelSource,
+    options: CocoLabels,
     watch: Watch,
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """Return the classes and all images of a split; its file is out of memory afterwards."""
-    drawn = labels_from == "masks"
+    drawn = options.labels_from == "masks"
     content: Labelled | Outlined
     content = read_annotations(path, Outlined) if drawn else read_annotations(path, Labelled)
     classes, values = class_ranks(path, content.categories)
     if isinstance(content, Outlined):
-        labels = _visible(path, content, values, drawing, watch)
+        labels = _visible(path, content, values, options, watch)
     else:
-        labels = _annotated(path, content, values, drawing)
+        labels = _annotated(path, content, values, options)
     return classes, _entries(root, split, labels, classes)
 
 
-def _annotated(path: Path, content: Labelled, values: Values, drawing: Drawing) -> Labels:
+def _annotated(path: Path, content: Labelled, values: Values, masks: Masks) -> Labels:
     """Return every image with the classes of its annotations."""
     grouped = _by_image(path, content.images, content.annotations, values)
     for image in content.images:
-        drawn = (one for one in grouped[image.id] if not one.iscrowd or drawing.crowds == "object")
+        drawn = (one for one in grouped[image.id] if not one.iscrowd or masks.crowds == "object")
         yield image, frozenset(values[one.category_id] for one in drawn)
 
 
@@ -112,7 +108,7 @@ def _visible(
     path: Path,
     content: Outlined,
     values: Values,
-    drawing: Drawing,
+    masks: Masks,
     watch: Watch,
 ) -> Labels:
     """Return every image with the classes that can be seen in its mask."""
@@ -120,7 +116,7 @@ def _visible(
     for image in watch(content.images):
         shapes = shapes_of(path, grouped[image.id], values)
         try:
-            seen = visible_values(shapes, (image.height, image.width), drawing)
+            seen = visible_values(shapes, (image.height, image.width), masks)
         except ValueError as error:
             raise UserError(f"{path}: {image.stem}: {error}; restore the file") from error
         yield image, seen

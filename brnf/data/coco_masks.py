@@ -3,28 +3,23 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
+from brnf.config.sections.data import Masks
 from brnf.data.coco_file import CocoShape
 from brnf.data.masks import IGNORE
 
 __all__ = [
-    "Crowds",
-    "Drawing",
-    "Overlap",
     "draw_mask",
     "draw_outline",
     "run_lengths",
     "visible_values",
 ]
 
-Overlap = Literal["smallest_on_top", "later_on_top"]
-Crowds = Literal["object", "background", "ignore"]
 Code = dict[str, Any]
 """A run-length code of pycocotools."""
 
@@ -33,34 +28,17 @@ FARTHEST = 10.0
 """
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How the annotations of an image become one mask.
-
-    The defaults are those of coco2voc, the converter that BRNF's authors name.
-
-    Attributes:
-        overlap: which annotation covers which: the one whose ``area`` is smaller, or of equal ones
-            the first of the file; or the later one of the file.
-        crowds: what groups of objects (iscrowd 1) are: objects like others; background, that is,
-            not drawn; or 255 wherever no object lies on them.
-    """
-
-    overlap: Overlap = "smallest_on_top"
-    crowds: Crowds = "object"
-
-
 def draw_mask(
     shapes: Sequence[CocoShape],
     size: tuple[int, int],
-    drawing: Drawing,
+    masks: Masks,
 ) -> NDArray[np.uint8]:
     """Draw the annotations of one image over each other.
 
     Arguments:
         shapes: in the order of the file.
         size: height and width of the image.
-        drawing: what lies on top, and what groups are.
+        masks: what lies on top, and what groups are.
 
     Returns:
         [H, W] uint8: 0 background, the values of the shapes, 255 ignored.
@@ -69,16 +47,16 @@ def draw_mask(
         ValueError: an outline is damaged, or an area is needed and missing; names the annotation.
     """
     mask = np.zeros(size, np.uint8)
-    for shape in _bottom_to_top(shapes, drawing):
+    for shape in _bottom_to_top(shapes, masks):
         with _named(shape):
-            mask[draw_outline(shape.outline, size)] = _value(shape, drawing)
+            mask[draw_outline(shape.outline, size)] = _value(shape, masks)
     return mask
 
 
 def visible_values(
     shapes: Sequence[CocoShape],
     size: tuple[int, int],
-    drawing: Drawing,
+    masks: Masks,
 ) -> frozenset[int]:
     """Return the values that :func:`draw_mask` leaves visible, but 255, without drawing a pixel.
 
@@ -91,7 +69,7 @@ def visible_values(
     seen: set[int] = set()
     above: Code | None = None
     covered = 0
-    for shape in reversed(_bottom_to_top(shapes, drawing)):
+    for shape in reversed(_bottom_to_top(shapes, masks)):
         with _named(shape):
             code = _encoded(shape.outline, size)
             if code is None:
@@ -99,7 +77,7 @@ def visible_values(
             above = code if above is None else pycocotools.mask.merge([above, code])
             area = int(pycocotools.mask.area(above))
             if area > covered:
-                seen.add(_value(shape, drawing))
+                seen.add(_value(shape, masks))
             covered = area
     return frozenset(seen - {IGNORE})
 
@@ -113,14 +91,15 @@ def _named(shape: CocoShape) -> Iterator[None]:
         raise ValueError(f"annotation {shape.id} is damaged ({error})") from error
 
 
-def _value(shape: CocoShape, drawing: Drawing) -> int:
-    return IGNORE if shape.crowd and drawing.crowds == "ignore" else shape.value
+def _value(shape: CocoShape, masks: Masks) -> int:
+    return IGNORE if shape.crowd and masks.crowds == "ignore" else shape.value
 
 
-def _bottom_to_top(shapes: Sequence[CocoShape], drawing: Drawing) -> list[CocoShape]:
-    crowds = [shape for shape in shapes if shape.crowd] if drawing.crowds == "ignore" else []
-    drawn = [shape for shape in shapes if not shape.crowd or drawing.crowds == "object"]
-    if drawing.overlap == "smallest_on_top":
+def _bottom_to_top(shapes: Sequence[CocoShape], masks: Masks) -> list[CocoShape]:
+    """Return the shapes in the order of drawing; of equal areas the first of the file is on top."""
+    crowds = [shape for shape in shapes if shape.crowd] if masks.crowds == "ignore" else []
+    drawn = [shape for shape in shapes if not shape.crowd or masks.crowds == "object"]
+    if masks.overlap == "smallest_on_top":
         drawn = sorted(drawn, key=_area)[::-1]
     return [*crowds, *drawn]
 

@@ -211,7 +211,7 @@ def bytes_made(
     if rule == "denoise_seeds":
         return maps
     if rule == "store_pixels":
-        dimension = sum(
+        dimension: int = sum(
             min(width, limit)
             for width, limit in zip(settings["cam"]["side_widths"], channels, strict=True)
         )

@@ -18,7 +18,6 @@ from brnf.cam.batch import Batch
 from brnf.cam.inference import multi_scale_maps, pixel_features
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import base_loss
-from brnf.cam.options import CamTrainingOptions
 from brnf.cam.training import CamTrainer
 from brnf.config.experiment import Experiment
 from brnf.evaluate.confusion import Confusion
@@ -30,8 +29,8 @@ from brnf.planning.configured import cam_network, job_options, new_flow
 from brnf.planning.sizes import SplitSize, map_side
 from brnf.segment.crf import dense_crf, likely_labels
 from brnf.segment.deeplab import build_deeplab
-from brnf.segment.predict import PredictionOptions, predict_logits, seen_size
-from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
+from brnf.segment.predict import predict_logits, seen_size
+from brnf.segment.pseudo_labels import pseudo_label
 from brnf.segment.training import SegmentationTrainer
 from brnf.stages import (
     compute_cams,
@@ -176,18 +175,19 @@ def _compute_cams(
     network = cam_network(experiment, size.classes, device).eval()
     labels = torch.zeros(size.classes, device=device)
     labels[: _present(size)] = 1
-    rules = options.map_options()
 
     def trial(fraction: float) -> tuple[float, float]:
         stored = [
-            map_side(_side(side, fraction), options.map_stride)
+            map_side(_side(side, fraction), options.cam.map_stride)
             for side in (size.height, size.width)
         ]
-        height, width = _seen(size, fraction, options.image_long_side)
+        height, width = _seen(size, fraction, options.cam.image_long_side)
         image = torch.from_numpy(_noise(height, width)).permute(2, 0, 1).to(device)
         with torch.inference_mode():
             return _timed(
-                lambda: multi_scale_maps(network, image, labels, (stored[0], stored[1]), rules),
+                lambda: multi_scale_maps(
+                    network, image, labels, (stored[0], stored[1]), options.cam
+                ),
                 device,
             ), 0.0
 
@@ -260,7 +260,6 @@ def _make_pseudo_labels(
     experiment: Experiment, size: SplitSize, device: torch.device
 ) -> tuple[Trial, int]:
     options: make_pseudo_labels.Options = job_options(make_pseudo_labels, experiment, "base")
-    how = PseudoLabelOptions(options if options.crf else None, options.unary, options.confidence)
     classes = np.arange(1, _present(size) + 1, dtype=np.uint8)
 
     def trial(fraction: float) -> tuple[float, float]:
@@ -268,7 +267,9 @@ def _make_pseudo_labels(
         maps = np.random.default_rng(0).random(
             (1 + len(classes), *image.shape[:2]), dtype=np.float32
         )
-        return _timed(lambda: pseudo_label(image, maps, classes, how), device), 0.0
+        return _timed(
+            lambda: pseudo_label(image, maps, classes, options.pseudo_labels), device
+        ), 0.0
 
     return trial, 1
 
@@ -308,8 +309,9 @@ def _predict_segmentation(
         size.classes + 1,
     )
     network = network.to(device).eval()
-    once = PredictionOptions((1.0,), flip=False, long_side=options.long_side, amp=options.amp)
-    times = sum(scale**2 for scale in options.scales) * (2 if options.flip else 1)
+    test, crf = options.test, options.test.crf
+    once = replace(test, scales=(1.0,), flip=False, merge="mean")
+    times = sum(scale**2 for scale in test.scales) * (2 if test.flip else 1)
 
     def trial(fraction: float) -> tuple[float, float]:
         image = _noise(_side(size.height, fraction), _side(size.width, fraction))
@@ -318,14 +320,14 @@ def _predict_segmentation(
             if once.long_side is None
             else replace(once, long_side=_side(once.long_side, fraction))
         )
-        seen = _timed(lambda: predict_logits(network, image, smaller, device), device)
+        seen = _timed(lambda: predict_logits(network, image, smaller, device, options.amp), device)
         probability = np.zeros((size.classes + 1, *image.shape[:2]), np.float32)
         probability[: 1 + _present(size)] = 1 / (1 + _present(size))
 
         def refine() -> None:
-            dense_crf(image, likely_labels(probability, options.crf_minimum)[1], options)
+            dense_crf(image, likely_labels(probability, crf.minimum)[1], crf)
 
-        refined = _timed(refine, device) if options.crf else 0.0
+        refined = _timed(refine, device) if crf.iterations else 0.0
         return times * seen + refined, 0.0
 
     return trial, 1

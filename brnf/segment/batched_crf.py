@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from brnf.config.sections.segmentation import Crf
 from brnf.errors import UserError
-from brnf.segment.crf import SMALLEST_PROBABILITY, CrfOptions
+from brnf.segment.crf import SMALLEST_PROBABILITY
 from brnf.segment.lattice import TINY, Geometry, geometry
 
 __all__ = ["dense_crf_batch"]
 
 
 @torch.no_grad()
-def dense_crf_batch(images: Tensor, probability: Tensor, options: CrfOptions) -> Tensor:
+def dense_crf_batch(images: Tensor, probability: Tensor, options: Crf) -> Tensor:
     """Refine label probabilities as :func:`brnf.segment.crf.dense_crf` does, on any device.
 
     Arguments:
@@ -34,7 +35,7 @@ def dense_crf_batch(images: Tensor, probability: Tensor, options: CrfOptions) ->
     if images.shape != (batch, height, width, 3) or images.dtype != torch.uint8:
         given = f"images {tuple(images.shape)} {images.dtype}"
         raise ValueError(f"{given} do not fit probabilities {tuple(probability.shape)}")
-    if labels == 1 or options.crf_iterations == 0:
+    if labels == 1 or options.iterations == 0:
         return probability.float()
     place = _places(height, width, images.device)
     everywhere = place.expand(batch, -1, -1).reshape(-1, 2)
@@ -46,7 +47,7 @@ def dense_crf_batch(images: Tensor, probability: Tensor, options: CrfOptions) ->
     unary = probability.float().clamp(SMALLEST_PROBABILITY, 1).log().permute(0, 2, 3, 1)
     unary = unary.reshape(-1, labels)
     marginals = unary.softmax(1)
-    for _ in range(options.crf_iterations):
+    for _ in range(options.iterations):
         beside = marginals.view(batch, -1, labels).transpose(0, 1).reshape(-1, batch * labels)
         near = smoothness.filtered(beside).view(-1, batch, labels).transpose(0, 1)
         alike = appearance.filtered(marginals)

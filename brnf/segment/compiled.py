@@ -2,8 +2,9 @@
 
 numba takes half a second and 90 MiB to import, and more before it has loaded its own cache, which
 is too much for the many short jobs of a workflow. So what LLVM makes of
-:mod:`brnf.segment.kernels` is kept as an object file of some 30 KiB; llvmlite, the part of numba
-that holds LLVM, loads it within milliseconds.
+:mod:`brnf.segment.kernels` is kept as an object file of some 30 KiB, which
+:mod:`brnf.segment.object_file` loads within milliseconds. Where it cannot, llvmlite does, the part
+of numba that holds LLVM: its import alone takes 40 to 100 MiB, as Linux maps large files.
 
 The file lies in ``$NUMBA_CACHE_DIR``, ``$XDG_CACHE_HOME`` or ``~/.cache``, in the folder ``brnf``,
 never beside the package, which may not be writable. Its name holds a hash of all that decides
@@ -26,6 +27,8 @@ from typing import Any
 import numpy as np
 
 from brnf.engine.memory import release_code
+from brnf.segment.object_file import ObjectFileError, load
+from brnf.segment.processor import describe_processor, shown_features
 
 __all__ = ["SIGNATURES", "cache_folder", "compile_object", "kernels"]
 
@@ -44,7 +47,9 @@ SIGNATURES = {
 """Result and arguments of each kernel: v nothing, i int64, f float32, b bool; pointers to B uint8,
 I int32, L int64, F float32."""
 LIBRARY = "libllvmlite"
-"""Holds LLVM. Some 30 MiB of it are read to load the kernels, and are of no use after that."""
+"""Holds LLVM. At least 30 MiB of it are read, and are of no use once the kernels are loaded."""
+SOURCES = ("compiled.py", "kernels.py", "processor.py")
+"""Modules that decide about the machine code."""
 HEADER = 32
 """Bytes of the checksum that a kept file begins with."""
 
@@ -58,7 +63,12 @@ def kernels() -> Mapping[str, Code]:
     Raises:
         TypeError, ctypes.ArgumentError: an array has another type or is not in C order.
     """
-    return _loaded(_kept() or _compiled())
+    code = _kept() or _compiled()
+    try:
+        loaded = load(code, SIGNATURES)
+    except ObjectFileError:
+        return _by_llvm(code)
+    return _callable(loaded.addresses, loaded.memory)
 
 
 @cache
@@ -80,17 +90,20 @@ def cache_folder() -> Path | None:
 
 def _file() -> Path | None:
     """Return the place of the machine code of these kernels for this processor."""
-    llvm, folder = _llvm(), cache_folder()
+    folder = cache_folder()
     decides = [
-        Path(__file__).read_bytes(),
-        Path(__file__).with_name("kernels.py").read_bytes(),
+        *(Path(__file__).with_name(name).read_bytes() for name in SOURCES),
         *(version(package).encode() for package in ("numba", "llvmlite")),
-        llvm.get_process_triple().encode(),
-        llvm.get_host_cpu_name().encode(),
-        llvm.get_host_cpu_features().flatten().encode(),
+        (describe_processor() or _described_by_llvm()).encode(),
     ]
     name = hashlib.sha256(b"\0".join(decides)).hexdigest()[:20]
     return None if folder is None else folder / f"dense-crf-{name}.o"
+
+
+def _described_by_llvm() -> str:
+    llvm = _llvm()
+    features = llvm.get_host_cpu_features().flatten()
+    return "\n".join([llvm.get_process_triple(), llvm.get_host_cpu_name(), features])
 
 
 def _kept() -> bytes | None:
@@ -141,7 +154,7 @@ def _target() -> Any:
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        features=shown_features(llvm.get_host_cpu_features()),
         opt=3,
         reloc="static" if llvm.get_process_triple().startswith("x86") else "default",
         codemodel="jitdefault",
@@ -191,12 +204,19 @@ def _assembly() -> list[str]:
     return texts
 
 
-def _loaded(code: bytes) -> Mapping[str, Code]:
-    """Make machine code callable in this process, for as long as the process lives."""
+def _by_llvm(code: bytes) -> Mapping[str, Code]:
+    """Load machine code by LLVM, which understands every object file that it writes."""
     llvm = _llvm()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
+    addresses = {name: engine.get_function_address(name) for name in SIGNATURES}
+    release_code(LIBRARY)
+    return _callable(addresses, engine)
+
+
+def _callable(addresses: Mapping[str, int], owner: object) -> Mapping[str, Code]:
+    """Make functions out of addresses, which are valid as long as their owner lives."""
     kinds: dict[str, Any] = {
         "v": None,
         "i": ctypes.c_int64,
@@ -210,13 +230,11 @@ def _loaded(code: bytes) -> Mapping[str, Code]:
     def callable_of(name: str, signature: str) -> Code:
         result, arguments = signature.split()
         prototype = ctypes.CFUNCTYPE(kinds[result], *(kinds[letter] for letter in arguments))
-        code_of: Code = prototype(engine.get_function_address(name))
-        code_of.__dict__["engine"] = engine  # freed only with the last of its functions
+        code_of: Code = prototype(addresses[name])
+        code_of.__dict__["owner"] = owner  # freed only with the last of its functions
         return code_of
 
-    found = {name: callable_of(name, signature) for name, signature in SIGNATURES.items()}
-    release_code(LIBRARY)
-    return found
+    return {name: callable_of(name, signature) for name, signature in SIGNATURES.items()}
 
 
 if __name__ == "__main__":

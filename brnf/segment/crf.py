@@ -1,14 +1,13 @@
 """The dense conditional random field that pulls labels to the edges of the photograph."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.config.sections.segmentation import Crf
 from brnf.segment.compiled import kernels
 from brnf.segment.lattice import Lattice, appearance_lattice, smoothness_lattice
 
-__all__ = ["CrfOptions", "dense_crf", "likely_labels", "over_all_labels"]
+__all__ = ["dense_crf", "likely_labels", "over_all_labels"]
 
 SMALLEST_PROBABILITY = 1e-5
 """Bound on the unary term (11.5 nats): a label of probability 0 stays possible, though unlikely."""
@@ -18,28 +17,10 @@ NO_LABEL = np.float32(-1e30)
 """Logit of a channel that only fills up the last lanes."""
 
 
-@dataclass(frozen=True)
-class CrfOptions:
-    """Weights and widths of the two pairwise terms (``docs/method.md`` sections 8 and 9)."""
-
-    crf_iterations: int = 10
-    """Mean-field iterations; 0 returns the given probabilities."""
-    gaussian_sigma: float = 1.0
-    """Width of the smoothness term, pixels."""
-    gaussian_weight: float = 3.0
-    """Weight of the smoothness term."""
-    bilateral_sigma_xy: float = 67.0
-    """Width of the appearance term in the plane, pixels."""
-    bilateral_sigma_rgb: float = 3.0
-    """Width of the appearance term in colour, grey values 0..255."""
-    bilateral_weight: float = 4.0
-    """Weight of the appearance term."""
-
-
 def dense_crf(
     image: NDArray[np.uint8],
     probability: NDArray[np.float32],
-    options: CrfOptions,
+    options: Crf,
 ) -> NDArray[np.float32]:
     """Refine label probabilities by mean-field inference in a fully connected CRF.
 
@@ -49,7 +30,7 @@ def dense_crf(
     Arguments:
         image: [H, W, 3] uint8 RGB.
         probability: [L, H, W], at every pixel a distribution over the L labels.
-        options: the pairwise terms.
+        options: the pairwise terms (docs/method.md sections 8 and 9).
 
     Returns:
         [L, H, W] float32 marginals. A single label, or no iteration, returns the input's values.
@@ -65,7 +46,7 @@ def dense_crf(
     if image.shape != (height, width, 3) or image.dtype != np.uint8:
         given = f"image {image.shape} {image.dtype}"
         raise ValueError(f"{given} does not fit probabilities {probability.shape}")
-    if labels == 1 or options.crf_iterations == 0:
+    if labels == 1 or options.iterations == 0:
         return probability.astype(np.float32)
     smoothness = smoothness_lattice(height, width, options.gaussian_sigma)
     appearance = appearance_lattice(image, options.bilateral_sigma_xy, options.bilateral_sigma_rgb)
@@ -93,7 +74,7 @@ def _mean_field(
     shape: tuple[int, ...],
     appearance: Lattice,
     smoothness: Lattice,
-    options: CrfOptions,
+    options: Crf,
 ) -> NDArray[np.float32]:
     """Iterate from the unary distribution; a kernel call ends one iteration and begins the next."""
     pixels, channels = logits.shape
@@ -104,8 +85,8 @@ def _mean_field(
     splatted = [np.empty(size, np.float32) for size in sizes]
     marginals = np.empty(shape, np.float32)
     several = channels > 1
-    for iteration in range(options.crf_iterations + 1):
-        last = iteration == options.crf_iterations
+    for iteration in range(options.iterations + 1):
+        last = iteration == options.iterations
         arguments: list[object] = [pixels, *([shape[0], channels] if several else [])]
         arguments += [logits, constant]
         for (lattice, weight), values, sums in zip(terms, blurred, splatted, strict=True):

@@ -1,39 +1,18 @@
 """Segment photographs at several scales and mirrored."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brnf.data.images import Interpolation, resize_image, scaled_size
+from brnf.config.sections.segmentation import PredictionViews
+from brnf.data.images import resize_image, scaled_size
 from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import enlarged
 
-__all__ = ["PredictionOptions", "predict_logits", "predict_probability", "seen_size"]
-
-
-@dataclass(frozen=True)
-class PredictionOptions:
-    """How to predict (``docs/method.md`` section 9)."""
-
-    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-    """Sizes at which each image is seen, relative to its own."""
-    flip: bool = True
-    """Whether each scale is also seen mirrored."""
-    merge: Literal["mean", "max"] = "mean"
-    """How the logits of the scales become one: the mean of what is enlarged to the image (HSC), or
-    the maximum on the grid of the largest scale, which is then enlarged (deeplab-pytorch)."""
-    long_side: int | None = None
-    """Pixels of the image's longer side at scale 1; None keeps its own size."""
-    interpolation: Interpolation = "bicubic"
-    """Of the resized image: ``bicubic`` (HSC), ``bilinear`` (deeplab-pytorch), or ``area``, which
-    alone does not alias."""
-    amp: bool = False
-    """Compute convolutions in bfloat16."""
+__all__ = ["predict_logits", "predict_probability", "seen_size"]
 
 
 def seen_size(height: int, width: int, scale: float, long_side: int | None) -> tuple[int, int]:
@@ -43,7 +22,7 @@ def seen_size(height: int, width: int, scale: float, long_side: int | None) -> t
         height: of the image.
         width: of the image.
         scale: relative to the image, or to ``long_side`` when given.
-        long_side: see :class:`PredictionOptions`.
+        long_side: see :class:`PredictionViews`.
     """
     if long_side is not None:
         scale = scale * long_side / max(height, width)
@@ -52,15 +31,20 @@ def seen_size(height: int, width: int, scale: float, long_side: int | None) -> t
 
 @torch.inference_mode()
 def predict_logits(
-    network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device
+    network: DeepLab,
+    image: NDArray[np.uint8],
+    options: PredictionViews,
+    device: torch.device,
+    amp: bool = False,
 ) -> Tensor:
     """Return the logits over all scales, each averaged with its mirror image.
 
     Arguments:
         network: in evaluation mode, on ``device``.
         image: [H, W, 3] uint8 RGB.
-        options: how.
+        options: scales, mirroring and how logits are merged (docs/method.md section 9).
         device: where to compute.
+        amp: compute convolutions in bfloat16.
 
     Returns:
         [K, H, W] float32 on ``device``, at the size of ``image``.
@@ -69,13 +53,13 @@ def predict_logits(
         raise ValueError("no scale to predict at")
     size, align = image.shape[:2], network.options.align_corners
     if options.merge == "max":
-        seen = [_seen(network, image, scale, options, device) for scale in options.scales]
+        seen = [_seen(network, image, scale, options, device, amp) for scale in options.scales]
         grid = max((logits.shape[2:] for logits in seen), key=math.prod)
         largest = torch.stack([enlarged(logits, grid, align) for logits in seen]).amax(0)
         return enlarged(largest, size, align)[0]
     total = torch.zeros((), device=device)
     for scale in options.scales:
-        total = total + enlarged(_seen(network, image, scale, options, device), size, align)
+        total = total + enlarged(_seen(network, image, scale, options, device, amp), size, align)
     return total[0] / len(options.scales)
 
 
@@ -83,8 +67,9 @@ def _seen(
     network: DeepLab,
     image: NDArray[np.uint8],
     scale: float,
-    options: PredictionOptions,
+    options: PredictionViews,
     device: torch.device,
+    amp: bool,
 ) -> Tensor:
     """Return the logits [1, K, h, w] of an image at one scale, averaged with its mirror image."""
     height, width = image.shape[:2]
@@ -93,7 +78,7 @@ def _seen(
     batch = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None].to(device)
     if options.flip:
         batch = torch.cat([batch, batch.flip(-1)])
-    with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+    with torch.autocast(device.type, torch.bfloat16, enabled=amp):
         logits = network(batch.contiguous(memory_format=torch.channels_last))
     logits = logits.float()
     # The mirrored half looks back before it is enlarged, so that only one map is.
@@ -101,7 +86,11 @@ def _seen(
 
 
 def predict_probability(
-    network: DeepLab, image: NDArray[np.uint8], options: PredictionOptions, device: torch.device
+    network: DeepLab,
+    image: NDArray[np.uint8],
+    options: PredictionViews,
+    device: torch.device,
+    amp: bool = False,
 ) -> NDArray[np.float32]:
     """Return softmax of :func:`predict_logits`, [K, H, W] float32, background included."""
-    return predict_logits(network, image, options, device).softmax(0).cpu().numpy()
+    return predict_logits(network, image, options, device, amp).softmax(0).cpu().numpy()

@@ -1,34 +1,21 @@
 """From the maps of one image to its pseudo-label."""
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.config.sections.segmentation import CrfLabels
 from brnf.data.augment import resize_maps
 from brnf.data.masks import IGNORE
-from brnf.segment.crf import CrfOptions, dense_crf
+from brnf.segment.crf import dense_crf
 from brnf.store.maps import winning_channels
 
-__all__ = ["PseudoLabelOptions", "label_image", "map_probability", "pseudo_label"]
+__all__ = ["label_image", "map_probability", "pseudo_label"]
 
 LABEL_CERTAINTY = 0.7
 """Probability of the winning label when only labels are given to the CRF, as in the IRN code base.
 """
-
-
-@dataclass(frozen=True)
-class PseudoLabelOptions:
-    """How maps become a pseudo-label (``docs/method.md`` section 8)."""
-
-    crf: CrfOptions | None = field(default_factory=CrfOptions)
-    """The dense CRF, or None to leave it out."""
-    unary: Literal["scores", "labels"] = "scores"
-    """What the CRF starts from; see :func:`map_probability`. Without CRF it is always the scores.
-    """
-    confidence: float = 0.0
-    """Pixels whose winning probability is lower become 255 (CLIP-ES: 0.95); 0 keeps all."""
 
 
 def map_probability(
@@ -86,7 +73,7 @@ def pseudo_label(
     image: NDArray[np.uint8],
     values: NDArray[np.float32],
     classes: NDArray[np.uint8],
-    options: PseudoLabelOptions,
+    options: CrfLabels,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Make the pseudo-label of one image: arg max with background, behind a dense CRF over the
     image's own labels.
@@ -96,14 +83,14 @@ def pseudo_label(
         values: [1 + k, h, w] maps of the image's labels, channel 0 the background; enlarged to the
             image when smaller.
         classes: [k] class indices 1..C of the other channels.
-        options: how.
+        options: how (docs/method.md section 8). Without iterations there is no CRF to start, so
+            the scores decide, whatever ``unary`` says.
 
     Returns:
         the label image [H, W] uint8 with 255 where ignored, and its probabilities [1 + k, H, W]
         float32.
     """
     values = resize_maps(values, (image.shape[0], image.shape[1]))
-    probability = map_probability(values, "scores" if options.crf is None else options.unary)
-    if options.crf is not None:
-        probability = dense_crf(image, probability, options.crf)
+    probability = map_probability(values, options.unary if options.crf.iterations else "scores")
+    probability = dense_crf(image, probability, options.crf)
     return label_image(probability, classes, options.confidence), probability

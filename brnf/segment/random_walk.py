@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from brnf.config.sections.segmentation import Walk
 from brnf.data.masks import IGNORE
 
 __all__ = [
@@ -136,14 +137,10 @@ def pair_kinds(labels: Tensor, offset: Offset) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def walk_maps(
-    maps: NDArray[np.float32],
-    boundary: NDArray[np.float32],
-    radius: int = 5,
-    beta: float = 10.0,
-    exponent: int = 8,
+    maps: NDArray[np.float32], boundary: NDArray[np.float32], walk: Walk
 ) -> NDArray[np.float32]:
     """Let maps walk: ``M (1 - B) T^(2^t)`` with T the affinities to the power beta, columns divided
-    by their sums.
+    by their sums, and t the exponent.
 
     The steps are taken one by one with a sparse T, which costs a thousandth of squaring a dense
     one.
@@ -151,9 +148,7 @@ def walk_maps(
     Arguments:
         maps: M, [k, h, w].
         boundary: B, [h, w] in 0..1.
-        radius: of a step, in pixels of the grid.
-        beta: the higher the less a step crosses a weak boundary.
-        exponent: t.
+        walk: radius of a step, beta and exponent.
 
     Returns:
         [k, h, w].
@@ -165,9 +160,9 @@ def walk_maps(
         [np.arange(height * width)],
         [np.ones(height * width, np.float32)],
     )
-    for offset, affinity in pair_affinities(torch.from_numpy(boundary)[None], radius).items():
+    for offset, affinity in pair_affinities(torch.from_numpy(boundary)[None], walk.radius).items():
         one, other = (_shifted(numbers, offset, end).flatten().numpy() for end in ((0, 0), offset))
-        power = affinity.flatten().numpy() ** beta
+        power = affinity.flatten().numpy() ** walk.beta
         rows, columns, values = [*rows, one, other], [*columns, other, one], [*values, power, power]
     steps = sparse.coo_array(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
@@ -175,6 +170,6 @@ def walk_maps(
     steps = (steps / steps.sum(axis=0)[None]).tocsr()
     walked = (maps * (1 - boundary)).reshape(len(maps), -1).T
     backward = steps.T.tocsr()
-    for _ in range(2**exponent):
+    for _ in range(2**walk.exponent):
         walked = backward @ walked
     return np.asarray(walked.T, np.float32).reshape(maps.shape)

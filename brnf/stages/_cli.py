@@ -65,7 +65,8 @@ def run_stage(run: Callable[..., None]) -> None:
             description=f"{inspect.getdoc(run) or ''}\n\n{LEGEND}",
             config=(tyro.conf.FlagConversionOff,),
         )
-        _check_bounds(given.options)
+        if hasattr(given, "options"):
+            _check_bounds(given.options)
         run(**vars(given))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from brnf.base.clip_es import RefinementOptions, clip_maps
+from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
+from brnf.config.sections.cam import ClipEs, StoredMaps
 from brnf.config.words import prompts, read_words, words_file
 from brnf.data.index import Index
 from brnf.data.tensors import load_image, map_size
@@ -42,45 +43,32 @@ class Outputs:
 class Options:
     """How maps are made (`docs/method.md` section 3, clip_es)."""
 
-    words: str = "voc"
-    """What CLIP is asked for: voc, coco (config/clip_es), or a YAML file with names and background.
-    """
-    prompt: str = "a clean origami {name}."
-    """What CLIP is asked for; {name} stands for the class or the thing."""
-    model: str = "ViT-B-16-quickgelu"
-    """Architecture of open_clip; OpenAI's weights need quick-GELU."""
-    weights: str = "openai"
-    """A tag that open_clip downloads, or a file: a state dictionary or OpenAI's own archive."""
-    box_threshold: float = 0.4
-    """Share of a map's maximum above which a region gets a box: 0.4 for VOC, 0.7 for COCO."""
-    attention_maps: int = 8
-    """Last blocks whose attention is averaged."""
-    image_long_side: int | None = None
-    """Long side of the image in pixels; None keeps its own size."""
-    map_stride: int = 1
-    """Maps are stored at the image's size divided by this."""
+    clip_es: ClipEs = ClipEs()
+    """What CLIP is asked for, its weights, and how its maps are refined."""
+    cam: StoredMaps = StoredMaps()
+    """At which size images are seen and maps stored."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compute CLIP-ES's maps."""
     device = runtime.torch_device()
     index = Index.of_list(inputs.index, inputs.images)
-    words = read_words(words_file(options.words))
-    clip = load_clip(options.model, options.weights, device)
-    classes = clip.directions(prompts(options.prompt, index.classes, words))
+    clip_es = options.clip_es
+    words = read_words(words_file(clip_es.words))
+    clip = load_clip(clip_es.model, clip_es.weights, device)
+    classes = clip.directions(prompts(clip_es.prompt, index.classes, words))
     things = [thing for thing in words.background if thing not in index.classes]
-    background = clip.directions(prompts(options.prompt, things, words)) if things else classes[:0]
-    refinement = RefinementOptions(options.box_threshold, options.attention_maps)
+    background = clip.directions(prompts(clip_es.prompt, things, words)) if things else classes[:0]
     with locked(outputs.maps), write_maps(outputs.maps) as writer:
         for record in Progress(index.images, "compute CLIP maps", runtime, unit="image"):
-            image = load_image(record, options.image_long_side, device)
+            image = load_image(record, options.cam.image_long_side, device)
             present = classes[
                 torch.tensor(
                     [label - 1 for label in record.labels], dtype=torch.int64, device=device
                 )
             ]
             maps = clip_maps(
-                clip, image, present, background, map_size(record, options.map_stride), refinement
+                clip, image, present, background, map_size(record, options.cam.map_stride), clip_es
             )
             products = {"classifier": maps.classifier, "prototype": maps.prototype}
             writer.write(

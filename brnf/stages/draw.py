@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from brnf.config.sections.experiment import Figures
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.history import read_history
@@ -72,12 +73,10 @@ class Options:
 
     split: str = "train"
     """Split the examples are from."""
-    images: tuple[str, ...] = ()
-    """Ids of the examples; none: the first ``count`` by a hash of the id, of those with a mask and
+    figures: Figures = Figures()
+    """The examples; where none are named, the first by a hash of the id, of those with a mask and
     the most panels.
     """
-    count: int = 6
-    """Number of examples."""
     models: tuple[str, ...] = ("base", "brnf")
     """Models in their order."""
     products: tuple[str, ...] = (
@@ -184,8 +183,8 @@ def _choose(
     index: Index, panels: dict[str, Panel], truth: GroundTruth, options: Options
 ) -> Sequence[ImageRecord]:
     """Return the images to show."""
-    if options.images:
-        return index.select(options.images)
+    if options.figures.images:
+        return index.select(options.figures.images)
     ranked = sorted(
         index.images,
         key=lambda image: (
@@ -195,7 +194,7 @@ def _choose(
     )
     chosen: list[ImageRecord] = []
     for image in ranked:
-        if len(chosen) == options.count:
+        if len(chosen) == options.figures.count:
             break
         if truth.objects(image) is not None:
             chosen.append(image)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from brnf.config.sections.data import Masks
 from brnf.data.coco_file import annotation_file, read_shapes
-from brnf.data.coco_masks import Crowds, Drawing, Overlap, draw_mask
+from brnf.data.coco_masks import draw_mask
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Progress, Runtime
@@ -41,15 +42,12 @@ class Options:
 
     split: str
     """Split that holds the images: train or val."""
-    overlap: Overlap = "smallest_on_top"
-    """Which annotation lies on top: the one of smaller area, as in coco2voc, or the later one."""
-    crowds: Crowds = "object"
-    """Groups (iscrowd 1) are objects, as in coco2voc, background, or 255 where no object lies."""
+    dataset: Masks = Masks()
+    """How annotations become masks."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Draw the masks of a shard from polygons and run-length codes."""
-    drawing = Drawing(options.overlap, options.crowds)
     with locked(outputs.masks):
         index = Index.of_list(inputs.index, inputs.images)
         images = [image.id for image in index.images]
@@ -58,7 +56,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         with whole_directory(outputs.masks) as folder:
             for image, size, shapes in watched:
                 try:
-                    mask = draw_mask(shapes, size, drawing)
+                    mask = draw_mask(shapes, size, options.dataset)
                 except ValueError as error:
                     raise UserError(
                         f"{annotation_file(index.root, options.split)}: {image}: {error}; restore "

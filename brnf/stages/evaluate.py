@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.config.sections.experiment import Scores
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
@@ -67,10 +68,8 @@ class Options:
     """Protocol of the row in the tables."""
     seed: int = 0
     """Random seed the model was trained with."""
-    thresholds: tuple[float, ...] = tuple(i / 100 for i in range(5, 61, 5))
-    """Constant background thresholds of the sweep, in steps of 0.001."""
-    recall: float = 0.7
-    """Object recall at which the context bias is read."""
+    scores: Scores = Scores()
+    """What is read off the scores; thresholds have at most three digits."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -91,15 +90,11 @@ def _check(inputs: Inputs, options: Options) -> None:
             "evaluate: give either --maps and the --product inside them, or --masks and --product "
             "mask"
         )
-    if not 0 < options.recall <= 1:
-        raise UserError(f"evaluate.recall: {options.recall} is not in (0, 1]")
-    for threshold in options.thresholds:
-        if not 0 < threshold <= 1 or abs(round(threshold * 1000) - threshold * 1000) > 1e-6:
+    for threshold in options.scores.thresholds:
+        if abs(round(threshold * 1000) - threshold * 1000) > 1e-6:
             raise UserError(
-                f"evaluate.thresholds: {threshold} is not in (0, 1] with at most three digits"
+                f"evaluate.thresholds: {threshold} has more than three digits; round it"
             )
-    if not options.thresholds:
-        raise UserError("evaluate.thresholds: empty; give at least one threshold")
 
 
 def _measure(
@@ -131,8 +126,8 @@ def _measure(
             f"split '{options.split}': its masks hold no labelled pixel (all are 255); check the "
             "mask files"
         )
-    sweep = histogram.sweep(options.thresholds) if scored else None
-    reading = histogram.at_recall(options.recall) if scored else None
+    sweep = histogram.sweep(options.scores.thresholds) if scored else None
+    reading = histogram.at_recall(options.scores.recall) if scored else None
     return {
         **{key: getattr(options, key) for key in ("model", "split", "protocol", "seed")},
         "product": options.product_name or options.product,
@@ -148,7 +143,7 @@ def _measure(
         "sweep": {**asdict(sweep), "best_miou": sweep.best[0], "best_threshold": sweep.best[1]}
         if sweep
         else None,
-        "at_recall": {"target": options.recall, **asdict(reading)} if reading else None,
+        "at_recall": {"target": options.scores.recall, **asdict(reading)} if reading else None,
         "confusion": confusion.counts.tolist(),
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from brnf.base.imported import base_maps
+from brnf.config.sections.cam import MapSize
 from brnf.data.index import ImageRecord, Index
 from brnf.data.tensors import map_size
 from brnf.engine.runtime import Progress, Runtime
@@ -48,8 +49,8 @@ class Outputs:
 class Options:
     """How maps are stored."""
 
-    map_stride: int = 1
-    """Maps are stored at the image's size divided by this."""
+    cam: MapSize = MapSize()
+    """The size of stored maps."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -58,7 +59,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     files = _files(inputs.folder, index.images, _known(inputs.index))
     with locked(outputs.maps), write_maps(outputs.maps) as writer:
         for record in Progress(index.images, "import maps", runtime, unit="image"):
-            size = map_size(record, options.map_stride)
+            size = map_size(record, options.cam.map_stride)
             if not record.labels:
                 nothing = np.ones((1, *size), np.float32)
                 products = {"classifier": nothing, "prototype": nothing}

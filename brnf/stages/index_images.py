@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from brnf.data.coco import LabelSource, list_coco
+from brnf.config.sections.data import IndexedImages
+from brnf.data.coco import list_coco
 from brnf.data.coco_file import annotation_file
-from brnf.data.coco_masks import Crowds, Drawing, Overlap
 from brnf.data.contents import FIRST, Contents
 from brnf.data.entries import Entry, Listing, select_classes
 from brnf.data.images import image_size, read_image
@@ -57,28 +56,12 @@ class Outputs:
 class Options:
     """What is listed (docs/method.md section 1)."""
 
-    kind: Literal["voc", "coco", "table", "scenes"] = "voc"
-    """Layout of the data set."""
+    dataset: IndexedImages = IndexedImages()
+    """The data set, its classes and labels, and how it is checked."""
     splits: tuple[str, ...] = ()
     """Splits to list; none given: all that the data set has."""
-    classes: tuple[str, ...] = ()
-    """Classes in the order of their indices 1..C; none given: all. But for a table some will do;
-    images of none are left out.
-    """
     shards: int = 8
     """Number of shards of a split; an image's shard is a hash of its id."""
-    verify: bool = True
-    """Decode every image and mask fully, to find damaged ones now."""
-    skip_bad: bool = False
-    """Leave out images that cannot be read, or whose mask cannot, and list them in the summary,
-    instead of stopping.
-    """
-    labels_from: LabelSource = "masks"
-    """COCO: labels are the classes that an image's mask shows, or those of its annotations."""
-    overlap: Overlap = "smallest_on_top"
-    """COCO: which annotation lies on top in masks, the smaller one or the later one of the file."""
-    crowds: Crowds = "object"
-    """COCO: what groups (iscrowd 1) are in masks; they label an image only as objects."""
     state: str = FIRST
     """Name of the state that the workflow found the data in (``brnf/data/contents.py``); kept with
     the index.
@@ -91,7 +74,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         raise UserError(f"shards: {options.shards} is out of range; choose 1 to 10000")
     with locked(outputs.index):
         contents = Contents.beside(outputs.index)
-        listing, left_out = select_classes(_list(inputs, options, runtime), options.classes)
+        listing, left_out = select_classes(_list(inputs, options, runtime), options.dataset.classes)
         for source in listing.sources:
             contents.look(source)
         masks = (
@@ -99,10 +82,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
                 split: contents.look(annotation_file(listing.root, split)).digest
                 for split in listing.splits
             }
-            if options.kind == "coco"
+            if options.dataset.kind == "coco"
             else {}
         )
-        listing, found, problems = _probed(listing, options, contents, runtime)
+        listing, found, problems = _probed(listing, options.dataset, contents, runtime)
         with whole_directory(outputs.index) as folder:
             splits = _write(folder, listing, found, masks, options.shards)
             (folder / "state.txt").write_text(f"{options.state}\n")
@@ -114,21 +97,21 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 def _list(inputs: Inputs, options: Options, runtime: Runtime) -> Listing:
     """List the data set of the chosen kind."""
-    if options.kind == "table":
+    dataset = options.dataset
+    if dataset.kind == "table":
         if inputs.table is None:
             raise UserError(
                 "dataset.table: kind table needs a CSV; set it to the path of your table"
             )
-        return list_table(inputs.table, options.splits, options.classes)
+        return list_table(inputs.table, options.splits, dataset.classes)
     if inputs.root is None:
         raise UserError(
-            f"dataset.root: kind {options.kind} needs the data set's folder; set it to its path"
+            f"dataset.root: kind {dataset.kind} needs the data set's folder; set it to its path"
         )
-    if options.kind == "coco":
+    if dataset.kind == "coco":
         watch = partial(Progress, name="draw labels", runtime=runtime, unit="image")
-        drawing = Drawing(options.overlap, options.crowds)
-        return list_coco(inputs.root, options.splits, drawing, options.labels_from, watch)
-    return {"voc": list_voc, "scenes": list_scenes}[options.kind](inputs.root, options.splits)
+        return list_coco(inputs.root, options.splits, dataset, watch)
+    return {"voc": list_voc, "scenes": list_scenes}[dataset.kind](inputs.root, options.splits)
 
 
 @dataclass(frozen=True)
@@ -142,7 +125,7 @@ class _Probe:
 
 
 def _probed(
-    listing: Listing, options: Options, contents: Contents, runtime: Runtime
+    listing: Listing, dataset: IndexedImages, contents: Contents, runtime: Runtime
 ) -> tuple[Listing, list[_Probe], dict[str, UserError]]:
     """Open the image and the masks of every entry.
 
@@ -157,9 +140,9 @@ def _probed(
     found, good, problems = [], [], {}
     with ThreadPoolExecutor(max(runtime.threads, runtime.workers, 1)) as pool:
         results = pool.map(
-            partial(_probe, listing.mask_values, options.verify, contents), listing.entries
+            partial(_probe, listing.mask_values, dataset.verify, contents), listing.entries
         )
-        name = "verify images" if options.verify else "measure images"
+        name = "verify images" if dataset.verify else "measure images"
         progress = Progress(
             zip(listing.entries, results, strict=True),
             name,
@@ -175,7 +158,7 @@ def _probed(
                 found.append(result)
     kept = {split for entry in good for split in entry.splits}
     empty = [split for split in listing.splits if split not in kept]
-    if problems and (empty or not options.skip_bad):
+    if problems and (empty or not dataset.skip_bad):
         first = next(iter(problems.values()))
         more = f" ({len(problems)} bad images in all)" if len(problems) > 1 else ""
         raise UserError(f"{first}{more}") from first
@@ -258,9 +241,9 @@ def _summary(
     """Describe the index on one page: images of each class in each split, masks, images left out,
     problems.
     """
-    classes = listing.classes
+    dataset, classes = options.dataset, listing.classes
     masked = {
-        entry.id for entry in listing.entries if entry.mask is not None or options.kind == "coco"
+        entry.id for entry in listing.entries if entry.mask is not None or dataset.kind == "coco"
     }
     titles = (
         "images",
@@ -285,7 +268,7 @@ def _summary(
         for cells, value in zip(rows.values(), numbers, strict=True):
             cells.append(str(value))
     lines = [
-        f"# Image index ({options.kind})",
+        f"# Image index ({dataset.kind})",
         "",
         f"| | {' | '.join(listing.splits)} |",
         "|---" * (len(listing.splits) + 1) + "|",
@@ -293,7 +276,7 @@ def _summary(
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     checked = (
         "Every image and mask was decoded."
-        if options.verify
+        if dataset.verify
         else "Only the headers were read (verify: false)."
     )
     result = (

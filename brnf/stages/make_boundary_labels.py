@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from brnf.config.sections.segmentation import BoundaryLabels
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import IGNORE, write_palette_png
 from brnf.engine.runtime import Progress, Runtime
-from brnf.segment.boundary_labels import BoundaryLabelOptions, boundary_labels
+from brnf.segment.boundary_labels import boundary_labels
 from brnf.segment.processes import map_in_order
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
@@ -38,11 +39,13 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(BoundaryLabelOptions):
+class Options:
     """How maps become labels."""
 
     product: str = "seeds"
     """Which maps of the shard to use."""
+    random_walk: BoundaryLabels = BoundaryLabels()
+    """Which pixels are sure, and the CRF that refines them."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -53,7 +56,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.masks), whole_directory(outputs.masks) as folder:
         found = ((record, maps[record.id]) for record in index.images)
         seen = ((read_image(record.path), cam.values, cam.classes) for record, cam in found)
-        made = map_in_order(partial(boundary_labels, options=options), seen, runtime.workers)
+        label = partial(boundary_labels, options=options.random_walk)
+        made = map_in_order(label, seen, runtime.workers)
         shown = Progress(index.images, "make boundary labels", runtime, unit="image")
         for record, labels in zip(shown, made, strict=True):
             write_palette_png(folder / f"{record.id}.png", labels)

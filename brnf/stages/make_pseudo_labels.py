@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
+from brnf.config.sections.segmentation import CrfLabels
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Progress, Runtime
-from brnf.segment.crf import CrfOptions
 from brnf.segment.processes import map_in_order
-from brnf.segment.pseudo_labels import PseudoLabelOptions, pseudo_label
+from brnf.segment.pseudo_labels import pseudo_label
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 from brnf.store.maps import MapReader, write_maps
@@ -42,21 +41,13 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(CrfOptions):
+class Options:
     """How maps become pseudo-labels (``docs/method.md`` section 8)."""
 
     product: str = "seeds"
     """Which maps of the shard to use."""
-    crf: bool = True
-    """Whether a dense CRF refines them."""
-    unary: Literal["scores", "labels"] = "scores"
-    """What the CRF starts from: the maps divided by their sum, or the winning label at probability
-    0.7.
-    """
-    confidence: float = 0.0
-    """Pixels whose winning probability is lower become 255; 0 keeps all (CLIP-ES: 0.95)."""
-    save_probabilities: bool = False
-    """Whether to keep the probabilities, too."""
+    pseudo_labels: CrfLabels = CrfLabels()
+    """The dense CRF that refines them, and which pixels count."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -64,9 +55,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.masks):
         index = Index.of_list(inputs.index, inputs.images)
         maps = MapReader([inputs.maps], options.product)
-        how = PseudoLabelOptions(
-            options if options.crf else None, options.unary, options.confidence
-        )
+        refine = partial(pseudo_label, options=options.pseudo_labels)
         with (
             write_maps(outputs.probabilities) as probabilities,
             whole_directory(outputs.masks) as folder,
@@ -75,11 +64,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
                 (read_image(record.path), maps[record.id].values, maps[record.id].classes)
                 for record in index.images
             )
-            made = map_in_order(partial(pseudo_label, options=how), seen, runtime.workers)
+            made = map_in_order(refine, seen, runtime.workers)
             shown = Progress(index.images, "make pseudo-labels", runtime, unit="image")
             for record, (label, probability) in zip(shown, made, strict=True):
                 write_palette_png(folder / f"{record.id}.png", label)
-                if options.save_probabilities:
+                if options.pseudo_labels.save_probabilities:
                     probabilities.write(
                         record.id, maps[record.id].classes, {"probability": probability}
                     )

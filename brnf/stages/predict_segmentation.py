@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from brnf.config.sections.segmentation import Crf, SegmentationTest
 from brnf.data.images import read_image
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Progress, Runtime
-from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
+from brnf.segment.crf import dense_crf, likely_labels, over_all_labels
 from brnf.segment.deeplab import load_deeplab
-from brnf.segment.predict import PredictionOptions, predict_probability
+from brnf.segment.predict import predict_probability
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import label_image
 from brnf.stages._cli import run_stage
@@ -49,20 +50,18 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Options(PredictionOptions, CrfOptions):
+class Options:
     """How to predict (``docs/method.md`` section 9)."""
 
-    crf: bool = True
-    """Whether a dense CRF refines the probabilities."""
-    crf_minimum: float = 0.01
-    """Labels that reach this probability nowhere in the image are left out of its CRF; 0 keeps all.
-    """
-    save_probabilities: bool = False
-    """Whether to keep the probabilities of all classes, too."""
+    test: SegmentationTest = SegmentationTest()
+    """How images are seen, and the dense CRF behind the network."""
+    amp: bool = False
+    """Compute convolutions in bfloat16."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Segment the images of a shard at several scales, mirrored too, behind a dense CRF."""
+    test = options.test
     with locked(outputs.masks):
         device = runtime.torch_device()
         index = Index.of_list(inputs.index, inputs.images)
@@ -75,20 +74,21 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         ):
             images = (read_image(record.path) for record in index.images)
             seen = (
-                (image, predict_probability(network, image, options, device)) for image in images
+                (image, predict_probability(network, image, test, device, amp=options.amp))
+                for image in images
             )
-            if options.crf:
+            if test.crf.iterations:
                 likely = (
-                    (image, *likely_labels(probability, options.crf_minimum))
+                    (image, *likely_labels(probability, test.crf.minimum))
                     for image, probability in seen
                 )
-                refined = map_in_order(partial(_refine, options=options), likely, runtime.workers)
+                refined = map_in_order(partial(_refine, options=test.crf), likely, runtime.workers)
             else:
                 refined = ((every_class, probability) for _, probability in seen)
             shown = Progress(index.images, "predict segmentation", runtime, unit="image")
             for record, (present, probability) in zip(shown, refined, strict=True):
                 write_palette_png(folder / f"{record.id}.png", label_image(probability, present))
-                if options.save_probabilities:
+                if test.save_probabilities:
                     whole = over_all_labels(probability, present, len(index.classes))
                     probabilities.write(record.id, every_class, {"probability": whole})
 
@@ -97,7 +97,7 @@ def _refine(
     image: NDArray[np.uint8],
     classes: NDArray[np.uint8],
     probability: NDArray[np.float32],
-    options: CrfOptions,
+    options: Crf,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the classes, too: processes hand over only the labels that take part, not all of the
     data set.

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from brnf.config.sections.data import Scenes
 from brnf.data.masks import write_palette_png
 from brnf.data.scene_layout import SCENE_CLASSES
 from brnf.data.scenes import Scene, draw_scene
 from brnf.engine.runtime import Progress, Runtime
-from brnf.errors import UserError
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked, whole_directory
 
@@ -39,29 +39,15 @@ class Outputs:
 class Options:
     """What the scenes look like (docs/method.md section 12)."""
 
-    train: int = 240
-    """Number of training scenes."""
-    val: int = 80
-    """Number of validation scenes."""
-    size: int = 224
-    """Width and height in pixels; objects scale with it."""
-    rho: float = 0.9
-    """Probability that an object has its class's context beside it (training scenes)."""
-    nu: float = 0.6
-    """Probability that 1-3 contexts of absent classes are added (training scenes)."""
-    val_rho: float = 0.5
-    """The same as rho for validation scenes."""
-    val_nu: float = 0.6
-    """The same as nu for validation scenes."""
-    seed: int = 0
-    """Seed of all scenes; each depends on it, its split and its number only."""
+    scenes: Scenes = Scenes()
+    """How many, how large, and how often contexts accompany objects and stand alone."""
 
 
 def run(outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Render the scenes with context bias as a data set in VOC layout."""
-    _check(options)
-    numbers = [("train", number) for number in range(options.train)] + [
-        ("val", number) for number in range(options.val)
+    chosen = options.scenes
+    numbers = [("train", number) for number in range(chosen.train)] + [
+        ("val", number) for number in range(chosen.val)
     ]
     with locked(outputs.scenes), whole_directory(outputs.scenes) as folder:
         root = folder / "VOC2012"
@@ -69,9 +55,9 @@ def run(outputs: Outputs, options: Options, runtime: Runtime) -> None:
             (root / name).mkdir(parents=True)
         for split, number in Progress(numbers, "render scenes", runtime, unit="scene"):
             rho, nu = (
-                (options.rho, options.nu) if split == "train" else (options.val_rho, options.val_nu)
+                (chosen.rho, chosen.nu) if split == "train" else (chosen.val_rho, chosen.val_nu)
             )
-            scene = draw_scene(options.seed, split, number, size=options.size, rho=rho, nu=nu)
+            scene = draw_scene(chosen.seed, split, number, size=chosen.size, rho=rho, nu=nu)
             _write(root, _name(split, number), scene)
         for split in ("train", "val"):
             names = [_name(*item) + "\n" for item in numbers if item[0] == split]
@@ -81,20 +67,6 @@ def run(outputs: Outputs, options: Options, runtime: Runtime) -> None:
 
 def _name(split: str, number: int) -> str:
     return f"{split}_{number:05d}"
-
-
-def _check(options: Options) -> None:
-    for key in ("rho", "nu", "val_rho", "val_nu"):
-        if not 0 <= getattr(options, key) <= 1:
-            raise UserError(
-                f"scenes.{key}: {getattr(options, key)} is no probability; choose a value from 0 "
-                "to 1"
-            )
-    for key, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
-        if getattr(options, key) < least:
-            raise UserError(
-                f"scenes.{key}: {getattr(options, key)} is too small; choose at least {least}"
-            )
 
 
 def _write(root: Path, name: str, scene: Scene) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from brnf.cam.inference import pixel_features
 from brnf.cam.network import load_cam_network
+from brnf.config.sections.cam import ImageSize
 from brnf.data.index import ImageRecord, Index
 from brnf.data.tensors import label_vector, load_image
 from brnf.engine.runtime import Progress, Runtime
@@ -48,8 +49,8 @@ class Options:
 
     product: Literal["classifier", "prototype"] = "prototype"
     """Maps that give the scores."""
-    image_long_side: int | None = None
-    """Long side of the image in pixels; None keeps its own size."""
+    cam: ImageSize = ImageSize()
+    """The size at which images are seen."""
     amp: bool = False
     """Compute the network in bfloat16."""
 
@@ -70,7 +71,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         for record in Progress(index.images, "store pixels", runtime, unit="image"):
             with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
                 features = pixel_features(
-                    network, load_image(record, options.image_long_side, device)
+                    network, load_image(record, options.cam.image_long_side, device)
                 )
             present = np.concatenate(
                 [[True], label_vector(record, index, device).cpu().numpy().astype(bool)]

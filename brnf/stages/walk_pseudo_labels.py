@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from brnf.config.sections.cam import ImageSize
+from brnf.config.sections.segmentation import LabelChoice, Walk
 from brnf.data.augment import resize_maps
 from brnf.data.index import Index
 from brnf.data.masks import write_palette_png
@@ -54,18 +56,12 @@ class Options:
 
     product: str = "seeds"
     """Which maps of the shard to use."""
-    radius: int = 5
-    """Longest step, in pixels of the grid of stride 4."""
-    beta: float = 10.0
-    """Power of the affinities; the higher the less a step crosses a weak boundary."""
-    exponent: int = 8
-    """The walk takes 2 to the power of this steps."""
-    image_long_side: int | None = None
-    """Long side of the image that boundaries are found in, pixels; None keeps its own size."""
-    confidence: float = 0.0
-    """Pixels whose winning probability is lower become 255; 0 keeps all."""
-    save_probabilities: bool = False
-    """Whether to keep the probabilities, too."""
+    random_walk: Walk = Walk()
+    """How far maps walk."""
+    pseudo_labels: LabelChoice = LabelChoice()
+    """Which pixels count."""
+    cam: ImageSize = ImageSize()
+    """The size at which the boundary network sees images."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -82,17 +78,15 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     ):
         for record in Progress(index.images, "walk pseudo-labels", runtime, unit="image"):
             cam = maps[record.id]
-            boundary = (
-                boundary_map(network, load_image(record, options.image_long_side, device))
-                .cpu()
-                .numpy()
-            )
-            probability = _walked(cam.values, boundary, (record.height, record.width), options)
+            pixels = load_image(record, options.cam.image_long_side, device)
+            boundary = boundary_map(network, pixels).cpu().numpy()
+            size = record.height, record.width
+            probability = _walked(cam.values, boundary, size, options.random_walk)
             write_palette_png(
                 folder / f"{record.id}.png",
-                label_image(probability, cam.classes, options.confidence),
+                label_image(probability, cam.classes, options.pseudo_labels.confidence),
             )
-            if options.save_probabilities:
+            if options.pseudo_labels.save_probabilities:
                 probabilities.write(record.id, cam.classes, {"probability": probability})
 
 
@@ -100,19 +94,13 @@ def _walked(
     values: NDArray[np.float32],
     boundary: NDArray[np.float32],
     size: tuple[int, int],
-    options: Options,
+    walk: Walk,
 ) -> NDArray[np.float32]:
     """Let the maps, the background's among them, walk on the boundaries' grid; return them at the
     image's size, a distribution each.
     """
     height, width = boundary.shape
-    walked = walk_maps(
-        resize_maps(values, (height, width)),
-        boundary,
-        options.radius,
-        options.beta,
-        options.exponent,
-    )
+    walked = walk_maps(resize_maps(values, (height, width)), boundary, walk)
     return map_probability(resize_maps(walked, size))
 
 

@@ -19,8 +19,12 @@ _FITTED = " ".join(
 )
 
 IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
-    ("index_images", lambda options: options["kind"] != "coco", "labels_from overlap crowds"),
-    ("index_images", lambda options: options["labels_from"] != "masks", "overlap"),
+    (
+        "index_images",
+        lambda options: options["dataset.kind"] != "coco",
+        "dataset.labels_from dataset.overlap dataset.crowds",
+    ),
+    ("index_images", lambda options: options["dataset.labels_from"] != "masks", "dataset.overlap"),
     (
         "train_boundaries",
         lambda options: options["random_walk.steps"] is not None,
@@ -69,16 +73,25 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ("train_flow", lambda options: options["flow.density"] == "flow", "flow.ridge flow.components"),
     ("train_flow", lambda options: options["flow.density"] != "flow", _FITTED),
     ("train_flow", lambda options: options["flow.density"] != "gmm", "flow.components"),
-    ("make_boundary_labels", lambda options: not options["ignore_unsure"], "background_factor"),
+    (
+        "make_boundary_labels",
+        lambda options: not options["random_walk.ignore_unsure"],
+        "random_walk.background_factor",
+    ),
+    (
+        "make_boundary_labels",
+        lambda options: options["random_walk.crf.iterations"] == 0,
+        "random_walk.crf.gaussian_* random_walk.crf.bilateral_*",
+    ),
     (
         "make_pseudo_labels",
-        lambda options: not options["crf"],
-        "crf_iterations gaussian_* bilateral_* unary",
+        lambda options: options["pseudo_labels.crf.iterations"] == 0,
+        "pseudo_labels.crf.gaussian_* pseudo_labels.crf.bilateral_* pseudo_labels.unary",
     ),
     (
         "predict_segmentation",
-        lambda options: not options["crf"],
-        "crf_iterations gaussian_* bilateral_* crf_minimum",
+        lambda options: options["test.crf.iterations"] == 0,
+        "test.crf.gaussian_* test.crf.bilateral_* test.crf.minimum",
     ),
     (
         "train_segmentation",

@@ -14,48 +14,23 @@ from brnf.config.generate import key_of
 from brnf.config.studies import BASE_MODELS, kind_of
 from brnf.fingerprint import ROOT
 
-__all__ = ["SOURCES", "command_line", "option_fields", "option_names", "stage_options"]
+__all__ = [
+    "STAGES",
+    "command_line",
+    "input_names",
+    "option_fields",
+    "option_names",
+    "stage_options",
+]
 
-SOURCES: dict[str, dict[str, str]] = {
-    "render_scenes": {"scenes": ""},
-    "download_archives": {},
-    "index_images": {"": "", "dataset": ""},
-    "draw_masks": {"dataset": ""},
-    "train_base": {"": ""},
-    "compute_cams": {"": "", "cam": ""},
-    "import_maps": {"cam": ""},
-    "compute_clip_maps": {"cam": "", "base.clip_es": ""},
-    "export_maps": {},
-    "store_pixels": {"": "", "cam": ""},
-    "train_flow": {},
-    "denoise_seeds": {},
-    "train_brnf": {"": ""},
-    "make_pseudo_labels": {"pseudo_labels": ""},
-    "make_boundary_labels": {"random_walk": ""},
-    "train_boundaries": {},
-    "walk_pseudo_labels": {"cam": "", "random_walk": "", "pseudo_labels": ""},
-    "train_segmentation": {"": ""},
-    "predict_segmentation": {"": "", "segmentation.test": ""},
-    "export_predictions": {},
-    "evaluate": {"": "", "evaluate": ""},
-    "tabulate": {"": ""},
-    "compare_models": {},
-    "sweep_denoising": {"": ""},
-    "tabulate_sweeps": {},
-    "tabulate_comparison": {},
-    "plan": {"": ""},
-    "measure_scaling": {},
-    "draw_studies": {},
-    "draw": {"": "", "figures": ""},
-    "report": {"": ""},
-}
-"""Sections of the configuration that a stage takes options from -> prefix of the option's name.
-
-A section called ``""`` is the top level, ``round`` the section of bsdnf for the model, ``model``
-the section of its network, ``online`` that of its online flow.
-"""
-
-
+STAGES = tuple(
+    sorted(
+        path.stem
+        for path in (ROOT / "brnf" / "stages").glob("*.py")
+        if not path.stem.startswith("_")
+    )
+)
+"""Names of all stages."""
 SECTIONS: dict[str, str] = {
     "clip_es": "base.clip_es",
     "tau": "flow.tau",
@@ -84,15 +59,12 @@ def stage_options(
         LookupError: a given option does not exist.
     """
     found: dict[str, Any] = {}
-    flat: dict[str, Any] = {}
-    for section, prefix in SOURCES[stage].items():
-        flat.update(_flat(_section(section, experiment, model), prefix, section))
     names: list[str] = []
     for name, kind in option_fields(stage).items():
         if kind is None:
             names.append(name)
-            if name in flat:
-                found[name] = flat[name]
+            if name in experiment.settings:
+                found[name] = experiment.settings[name]
             continue
         narrowed = _narrowed(_of_field(stage, name, experiment, model), kind)
         values = {f"{name}.{key}": value for key, value in narrowed}
@@ -123,37 +95,18 @@ def _of_field(stage: str, name: str, experiment: Experiment, model: str) -> Mapp
     if name in ("base", "brnf"):
         return experiment.network(model)
     if name == "bsdnf":
-        return _section("round", experiment, model)
+        part = "base" if kind_of(model) in BASE_MODELS else "final"
+        return _section(f"bsdnf.{part}", experiment)
     if (stage, name) == ("train_brnf", "flow"):
         return experiment.online_flow(model)
-    return _section(SECTIONS.get(name, name), experiment, model)
+    return _section(SECTIONS.get(name, name), experiment)
 
 
-def _section(section: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
-    settings = experiment.settings
-    if section == "":
-        return {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    if section == "model":
-        return experiment.network(model)
-    if section == "online":
-        return experiment.online_flow(model)
-    path = (
-        f"bsdnf.{'base' if kind_of(model) in BASE_MODELS else 'final'}"
-        if section == "round"
-        else section
-    )
+def _section(path: str, experiment: Experiment) -> Mapping[str, Any]:
+    found = experiment.settings
     for key in path.split("."):
-        settings = settings[key]
-    return settings
-
-
-def _flat(section: Mapping[str, Any], prefix: str, title: str) -> Iterator[tuple[str, Any]]:
-    """Yield options and values; a key ``name`` is an option called like its section."""
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}_", key)
-        else:
-            yield f"{prefix}{title if key == 'name' else key}", value
+        found = found[key]
+    return found
 
 
 def command_line(options: Mapping[str, Any]) -> str:
@@ -167,6 +120,14 @@ def command_line(options: Mapping[str, Any]) -> str:
         values = value if isinstance(value, list | tuple) else [value]
         words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in values)]
     return " ".join(words)
+
+
+def input_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
+    """Return the fields of a stage's ``Inputs``, read from its source, if it has any."""
+    try:
+        return tuple(_fields(f"brnf.stages.{stage}", "Inputs", root))
+    except LookupError:
+        return ()
 
 
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brnf.base.clip_es import (
-    RefinementOptions,
     attention_walk,
     box_mask,
     clip_maps,
@@ -22,6 +21,7 @@ from brnf.base.clip_es import (
     unit_range,
 )
 from brnf.base.clip_model import Clip, _state, finish_block, load_clip
+from brnf.config.sections.cam import ClipRefinement
 from brnf.config.words import ClipWords, prompts, read_words
 from brnf.errors import UserError
 
@@ -148,7 +148,9 @@ def plain_walk(attention: list[np.ndarray], last: int) -> np.ndarray:
 def test_the_walk_equals_loops() -> None:
     generator = np.random.default_rng(0)
     attention = [generator.random((7, 7)) for _ in range(10)]
-    walk = attention_walk(tuple(torch.from_numpy(one) for one in attention), RefinementOptions())
+    walk = attention_walk(
+        tuple(torch.from_numpy(one) for one in attention), ClipRefinement().attention_maps
+    )
     np.testing.assert_allclose(walk.numpy(), plain_walk(attention, 8))
     np.testing.assert_allclose(walk.numpy(), walk.numpy().T)
     np.testing.assert_allclose(walk.sum(0).numpy(), 1, atol=0.02)  # nearly doubly stochastic
@@ -212,11 +214,11 @@ def test_a_map_flows_out_of_its_boxes_only() -> None:
 
 def test_both_maps_of_an_image(clip: Clip) -> None:
     classes, background = clip.directions(["a cat", "a dog"]), clip.directions(["grass"])
-    options = RefinementOptions(attention_maps=2)
+    options = ClipRefinement(attention_maps=2)
     maps = clip_maps(clip, IMAGE[:, :, :48], classes, background, (64, 48), options)
     encoded = clip.encode(IMAGE[:, :, :48])
     grids, attention = gradient_maps(clip, encoded, classes, background)
-    walk = attention_walk((*encoded.attention, attention), options)
+    walk = attention_walk((*encoded.attention, attention), options.attention_maps)
     refined = torch.stack([refined_map(grid, walk, 0.4) for grid in grids])
     for found, grid in ((maps.classifier, grids), (maps.prototype, refined)):
         assert found.shape == (3, 64, 48)

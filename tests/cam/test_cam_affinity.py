@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from brnf.backbones import build_backbone
 from brnf.cam.affinity import propagate
-from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.cam.inference import multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput, load_cam_network, save_cam_network
-from brnf.cam.objective import MapRules, training_maps
+from brnf.cam.objective import training_maps
 from brnf.cam.prototypes import classifier_maps, plain_seeds, prototype_maps, prototypes
-from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.cam import BackboneOptions, MapRules, MultiScaleMaps
 
 
 def plain_propagate(maps: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,9 @@ def test_inference_propagates_the_sum_of_image_and_mirror(network: CamNetwork) -
     )
     labels, present = torch.tensor([0.0, 1.0]), torch.tensor([[True, False, True]])
     with torch.inference_mode():
-        maps = multi_scale_maps(network, image, labels, (64, 96), MapOptions((1.0,), "structure"))
+        maps = multi_scale_maps(
+            network, image, labels, (64, 96), MultiScaleMaps(scales=(1.0,), seed_rule="structure")
+        )
         one, two = network(image[None]), network(image.flip(-1)[None])
         logits, features = (
             a + b.flip(-1) for a, b in ((one.logits, two.logits), (one.features, two.features))

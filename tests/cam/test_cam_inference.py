@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from brnf.cam.inference import MapOptions, multi_scale_maps, pixel_features, scaled_image
+from brnf.cam.inference import multi_scale_maps, pixel_features, scaled_image
 from brnf.cam.network import CamOutput
+from brnf.config.sections.cam import MultiScaleMaps
 
 
 class Toy(nn.Module):
@@ -84,14 +85,14 @@ def test_images_are_resized_as_by_pil(scale: float) -> None:
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 1.5)])
 def test_maps_equal_the_plain_rewriting(scales: tuple[float, ...]) -> None:
-    maps = multi_scale_maps(Toy(), IMAGE, LABELS, (64, 96), MapOptions(scales))
+    maps = multi_scale_maps(Toy(), IMAGE, LABELS, (64, 96), MultiScaleMaps(scales=scales))
     classifier, prototype = plain_maps(Toy(), scales, (64, 96))
     torch.testing.assert_close(maps.classifier, classifier, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(maps.prototype, prototype, atol=1e-3, rtol=1e-3)
 
 
 def test_the_mirrored_image_has_mirrored_maps() -> None:
-    options = MapOptions((1.0, 2.0))
+    options = MultiScaleMaps(scales=(1.0, 2.0))
     maps = multi_scale_maps(Toy(), IMAGE, LABELS, (64, 96), options)
     mirrored = multi_scale_maps(Toy(), IMAGE.flip(-1), LABELS, (64, 96), options)
     torch.testing.assert_close(mirrored.prototype.flip(-1), maps.prototype)
@@ -102,7 +103,7 @@ def test_the_mirrored_image_has_mirrored_maps() -> None:
 
 
 def test_an_image_without_labels_is_background() -> None:
-    maps = multi_scale_maps(Toy(), IMAGE, torch.zeros(3), (64, 96), MapOptions((1.0,)))
+    maps = multi_scale_maps(Toy(), IMAGE, torch.zeros(3), (64, 96), MultiScaleMaps(scales=(1.0,)))
     assert maps.classifier.shape == maps.prototype.shape == (1, 64, 96)
     assert maps.classifier.min() == 1
 
@@ -116,8 +117,12 @@ class Float32Toy(Toy):
 
 
 def test_autocast_holds_for_the_network_alone() -> None:
-    expected = multi_scale_maps(Float32Toy(), IMAGE, LABELS, (64, 96), MapOptions((0.5, 1.0)))
+    expected = multi_scale_maps(
+        Float32Toy(), IMAGE, LABELS, (64, 96), MultiScaleMaps(scales=(0.5, 1.0))
+    )
     with torch.autocast("cpu", torch.bfloat16):
-        maps = multi_scale_maps(Float32Toy(), IMAGE, LABELS, (64, 96), MapOptions((0.5, 1.0)))
+        maps = multi_scale_maps(
+            Float32Toy(), IMAGE, LABELS, (64, 96), MultiScaleMaps(scales=(0.5, 1.0))
+        )
     assert torch.equal(maps.classifier, expected.classifier)
     assert torch.equal(maps.prototype, expected.prototype)

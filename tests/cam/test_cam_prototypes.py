@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brnf.cam.prototypes import (
-    SeedRule,
     choose_seeds,
     classifier_maps,
     divide_by_maximum,
@@ -19,6 +18,7 @@ from brnf.cam.prototypes import (
     prototypes,
     structure_seeds,
 )
+from brnf.config.sections.cam import SeedRule
 from tests.reference.recipe import pieces
 
 # Two classes on a 3x3 image; only class 1 is present. Class 1's map peaks at 4, class 2's at 2.

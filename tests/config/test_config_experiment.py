@@ -201,6 +201,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
             {"flow": {"temperature": "hot"}},
             ["flow.temperature: is 'hot', must be auto or a number"],
         ),
+        ({"flow": {"temperature": "0"}}, ["flow.temperature: is 0.0, must be greater than 0"]),
+        ({"flow": {"temperature": "inf"}}, ["flow.temperature: is inf, must be a finite number"]),
         (
             {"flow": {"tau": {"low": 0.8}}},
             ["flow.tau.low: is 0.8, must not exceed flow.tau.high (0.7)"],

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from benchmarks.synthetic_coco import CATEGORY_IDS, TRAIN, VAL, write_coco
-from brnf.data.coco import LabelSource, list_coco
+from brnf.config.sections.data import CocoLabels, Crowds, LabelSource, Overlap
+from brnf.data.coco import list_coco
 from brnf.data.coco_file import read_shapes
-from brnf.data.coco_masks import Crowds, Drawing, Overlap, draw_mask
+from brnf.data.coco_masks import draw_mask
 from brnf.errors import UserError
 
 Content = dict[str, Any]
@@ -33,7 +34,7 @@ def test_crowds_label_an_image_as_objects_only(
     coco_tree: Path, labels_from: LabelSource, crowds: Crowds
 ) -> None:
     """c has a crowd only and d nothing: without a label they belong to no split."""
-    listing = list_coco(coco_tree, (), Drawing(crowds=crowds), labels_from)
+    listing = list_coco(coco_tree, (), CocoLabels(crowds=crowds, labels_from=labels_from))
     found = {entry.id: (set(entry.labels or ()), entry.splits) for entry in listing.entries}
     as_objects = {"c": ({"person"}, ("train",)), "e": ({"person", "traffic light"}, ("val",))}
     assert found == {
@@ -70,7 +71,7 @@ def test_a_class_that_is_painted_over_is_no_label_of_the_mask(
     coco_tree: Path, overlap: Overlap, labels_from: LabelSource, expected: set[str]
 ) -> None:
     cover(coco_tree)
-    listing = list_coco(coco_tree, ("train",), Drawing(overlap), labels_from)
+    listing = list_coco(coco_tree, ("train",), CocoLabels(overlap=overlap, labels_from=labels_from))
     assert {entry.id: entry.labels for entry in listing.entries}["b"] == expected
 
 
@@ -80,7 +81,7 @@ def test_labels_and_masks_hold_the_same_classes(
     coco_tree: Path, overlap: Overlap, crowds: Crowds
 ) -> None:
     cover(coco_tree)
-    drawing = Drawing(overlap, crowds)
+    drawing = CocoLabels(overlap=overlap, crowds=crowds)
     for split, names in (("train", "abcd"), ("val", "e")):
         listing = list_coco(coco_tree, (split,), drawing)
         labels = {
@@ -100,8 +101,8 @@ def test_the_smallest_lies_on_top_only_where_areas_are_known(coco_tree: Path) ->
     )
     with pytest.raises(UserError, match=problem):
         list_coco(coco_tree, ("train",))
-    assert list_coco(coco_tree, ("train",), Drawing("later_on_top")).entries
-    assert list_coco(coco_tree, ("train",), Drawing(), "annotations").entries
+    assert list_coco(coco_tree, ("train",), CocoLabels(overlap="later_on_top")).entries
+    assert list_coco(coco_tree, ("train",), CocoLabels(labels_from="annotations")).entries
 
 
 def test_drawing_labels_is_watched(coco_tree: Path) -> None:

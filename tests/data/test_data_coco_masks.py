@@ -14,11 +14,9 @@ from hypothesis.extra import numpy as arrays
 from pycocotools.coco import COCO
 
 from benchmarks.synthetic_coco import TRAIN, write_coco
+from brnf.config.sections.data import Crowds, IndexedImages, Masks, Overlap
 from brnf.data.coco_file import CocoShape, read_shapes
 from brnf.data.coco_masks import (
-    Crowds,
-    Drawing,
-    Overlap,
     draw_mask,
     draw_outline,
     run_lengths,
@@ -84,11 +82,17 @@ def test_later_annotations_lie_over_earlier_and_crowds_under_all() -> None:
         crowd,
     ]
     first = [[5, 5, 7, 7, 7, 0], [5, 5, 7, 7, 7, 0], [5, 5, 5, 5, 0, 0], [5, 5, 5, 5, 0, 0]]
-    plain = Drawing("later_on_top", "background")
+    plain = Masks(overlap="later_on_top", crowds="background")
     assert draw_mask(shapes, (4, 6), plain).tolist() == first
     ignored = [[value or 255 for value in row] for row in first]
-    assert draw_mask(shapes, (4, 6), Drawing("later_on_top", "ignore")).tolist() == ignored
-    assert draw_mask(shapes, (4, 6), Drawing("later_on_top", "object")).tolist() == [[9] * 6] * 4
+    assert (
+        draw_mask(shapes, (4, 6), Masks(overlap="later_on_top", crowds="ignore")).tolist()
+        == ignored
+    )
+    assert (
+        draw_mask(shapes, (4, 6), Masks(overlap="later_on_top", crowds="object")).tolist()
+        == [[9] * 6] * 4
+    )
     assert draw_mask(shapes[:2][::-1], (4, 6), plain).tolist() != first
     assert draw_mask([], (4, 6), plain).tolist() == [[0] * 6] * 4
 
@@ -99,11 +103,11 @@ def test_smaller_annotations_lie_over_larger_by_the_area_of_the_file() -> None:
     large = CocoShape(1, 5, False, box(0, 0, 4, 4), 16.0)
     small = CocoShape(2, 7, False, box(2, 0, 5, 2), 6.0)
     on_top = [[5, 5, 7, 7, 7, 0]] * 2 + [[5, 5, 5, 5, 0, 0]] * 2
-    plain = Drawing("smallest_on_top", "background")
+    plain = Masks(overlap="smallest_on_top", crowds="background")
     for shapes in ([small, large, crowd], [crowd, large, small]):
         assert draw_mask(shapes, (4, 6), plain).tolist() == on_top
-        assert draw_mask(shapes, (4, 6), Drawing()).tolist() == [[9] * 6] * 4
-        ignored = draw_mask(shapes, (4, 6), Drawing("smallest_on_top", "ignore"))
+        assert draw_mask(shapes, (4, 6), Masks()).tolist() == [[9] * 6] * 4
+        ignored = draw_mask(shapes, (4, 6), Masks(overlap="smallest_on_top", crowds="ignore"))
         assert ignored.tolist() == [[value or 255 for value in row] for row in on_top]
     equal = CocoShape(4, 5, False, box(0, 0, 4, 4), 6.0)
     assert draw_mask([small, equal], (4, 6), plain).tolist() == on_top
@@ -135,9 +139,9 @@ def test_visible_values_are_those_of_the_mask(
     shapes: list[CocoShape], overlap: Overlap, crowds: Crowds
 ) -> None:
     """Boxes without an inside are among them."""
-    drawing = Drawing(overlap, crowds)
-    drawn = set(draw_mask(shapes, (5, 5), drawing).ravel().tolist())
-    assert visible_values(shapes, (5, 5), drawing) == drawn - {0, 255}
+    masks = Masks(overlap=overlap, crowds=crowds)
+    drawn = set(draw_mask(shapes, (5, 5), masks).ravel().tolist())
+    assert visible_values(shapes, (5, 5), masks) == drawn - {0, 255}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_damaged_outlines_name_the_annotation(outline: Any, problem: str) -> Non
         with pytest.raises(
             ValueError, match=rf"^annotation 12 is damaged \([^\n]*{problem}[^\n]*\)$"
         ):
-            read([CocoShape(12, 1, False, outline, 1.0)], (4, 5), Drawing())
+            read([CocoShape(12, 1, False, outline, 1.0)], (4, 5), Masks())
 
 
 def drawn(
@@ -178,10 +182,12 @@ def drawn(
 ) -> Path:
     """Index in one shard, with labels from annotations, and draw the masks of a split."""
     index = folder / "index"
-    options = index_images.Options("coco", shards=1, labels_from="annotations", crowds=crowds)
+    dataset = IndexedImages(kind="coco", labels_from="annotations", crowds=crowds)
+    options = index_images.Options(dataset, shards=1)
     index_images.run(index_images.Inputs(coco_tree), index_images.Outputs(index), options, QUIET)
     images = index / "shards" / split / "0.csv"
-    run(Inputs(index, images), Outputs(folder / crowds), Options(split, overlap, crowds), QUIET)
+    chosen = Options(split, Masks(overlap=overlap, crowds=crowds))
+    run(Inputs(index, images), Outputs(folder / crowds), chosen, QUIET)
     return folder / crowds
 
 
@@ -241,5 +247,5 @@ def test_masks_agree_with_the_librarys_own_reader(tmp_path: Path) -> None:
             if not annotation["iscrowd"]:
                 expected[reference.annToMask(annotation) > 0] = rank[annotation["category_id"]]
         assert np.array_equal(
-            draw_mask(shapes, size, Drawing("later_on_top", "background")), expected
+            draw_mask(shapes, size, Masks(overlap="later_on_top", crowds="background")), expected
         ), name

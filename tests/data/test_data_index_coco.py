@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.synthetic_coco import TRAIN, write_coco
+from brnf.config.sections.data import IndexedImages
 from brnf.data.contents import FIRST, data_state
 from brnf.data.index import Index, read_masks
 from brnf.engine.runtime import Runtime
@@ -26,7 +27,11 @@ def images(folder: Path, split: str) -> list[str]:
 
 
 def test_the_index_of_coco(coco_tree: Path, tmp_path: Path) -> None:
-    folder = build(coco_tree, tmp_path / "index", Options("coco", shards=2, crowds="background"))
+    folder = build(
+        coco_tree,
+        tmp_path / "index",
+        Options(IndexedImages(kind="coco", crowds="background"), shards=2),
+    )
     index = Index.of_split(folder, "train")
     assert index.classes == ("person", "traffic light", "toothbrush")
     assert [(image.id, image.height, image.width, image.labels) for image in index.images] == [
@@ -51,7 +56,7 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(
 
     Labels, too, stay the same as long as the same classes can be seen.
     """
-    build(coco_tree, tmp_path / "index", Options("coco"))
+    build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
     before = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*.csv")}
     assert all(
         mask.mask is None and mask.digest
@@ -62,7 +67,7 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(
     content["annotations"][0]["segmentation"] = [[0, 0, 5, 1, 5, 4]]
     path.write_text(json.dumps(content))
     assert data_state(tmp_path / "index") != FIRST
-    build(coco_tree, tmp_path / "index", Options("coco"))
+    build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
     assert {
         path.relative_to(tmp_path / "index").as_posix()
         for path in before
@@ -73,11 +78,14 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(
 @pytest.mark.parametrize(
     ("options", "labels"),
     [
-        (Options("coco"), {"a": (1, 3), "b": (2, 3), "c": (1,)}),
-        (Options("coco", overlap="later_on_top"), {"a": (1, 3), "b": (3,), "c": (1,)}),
-        (Options("coco", crowds="ignore"), {"a": (1, 3), "b": (2, 3)}),
+        (Options(IndexedImages(kind="coco")), {"a": (1, 3), "b": (2, 3), "c": (1,)}),
         (
-            Options("coco", overlap="later_on_top", labels_from="annotations"),
+            Options(IndexedImages(kind="coco", overlap="later_on_top")),
+            {"a": (1, 3), "b": (3,), "c": (1,)},
+        ),
+        (Options(IndexedImages(kind="coco", crowds="ignore")), {"a": (1, 3), "b": (2, 3)}),
+        (
+            Options(IndexedImages(kind="coco", overlap="later_on_top", labels_from="annotations")),
             {"a": (1, 3), "b": (2, 3), "c": (1,)},
         ),
     ],
@@ -101,8 +109,12 @@ def test_a_damaged_outline_is_one_line(coco_tree: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
     problem = r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"
     with pytest.raises(UserError, match=problem):
-        build(coco_tree, tmp_path / "index", Options("coco"))
-    build(coco_tree, tmp_path / "index", Options("coco", labels_from="annotations"))
+        build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
+    build(
+        coco_tree,
+        tmp_path / "index",
+        Options(IndexedImages(kind="coco", labels_from="annotations")),
+    )
 
 
 def test_a_photograph_of_another_size_than_its_annotations_is_bad(
@@ -112,18 +124,18 @@ def test_a_photograph_of_another_size_than_its_annotations_is_bad(
     with pytest.raises(
         UserError, match=r"a\.jpg: is 6x8 pixels, its annotations are of 8x6; [^\n]+$"
     ):
-        build(coco_tree, tmp_path / "index", Options("coco"))
+        build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
 
 
 def test_a_subset_of_coco_leaves_out_other_images(coco_tree: Path, tmp_path: Path) -> None:
-    options = Options("coco", classes=("person",), crowds="background")
+    options = Options(IndexedImages(kind="coco", classes=("person",), crowds="background"))
     folder = build(coco_tree, tmp_path / "index", options)
     assert images(folder, "train") == ["a"]
     assert "| left out: none of the classes | 1 | 0 |" in (folder / "summary.md").read_text()
 
 
 def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path: Path) -> None:
-    options = Options("coco", skip_bad=True, crowds="background")
+    options = Options(IndexedImages(kind="coco", skip_bad=True, crowds="background"))
     whole = (coco_tree / "train2014" / "b.jpg").read_bytes()
     (coco_tree / "train2014" / "b.jpg").write_bytes(whole[:100])
     folder = build(coco_tree, tmp_path / "index", options)
@@ -146,7 +158,9 @@ def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path:
 
 def test_a_missing_image_that_comes_back_is_noticed(coco_tree: Path, tmp_path: Path) -> None:
     (coco_tree / "train2014" / "b.jpg").rename(tmp_path / "away.jpg")
-    folder = build(coco_tree, tmp_path / "index", Options("coco", skip_bad=True))
+    folder = build(
+        coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco", skip_bad=True))
+    )
     assert images(folder, "train") == ["a", "c"] and data_state(folder) == FIRST
     (tmp_path / "away.jpg").rename(coco_tree / "train2014" / "b.jpg")
     assert data_state(folder) != FIRST
@@ -155,13 +169,15 @@ def test_a_missing_image_that_comes_back_is_noticed(coco_tree: Path, tmp_path: P
 def test_a_split_of_bad_images_stops_all_the_same(coco_tree: Path, tmp_path: Path) -> None:
     (coco_tree / "val2014" / "e.jpg").unlink()
     with pytest.raises(UserError, match=r"e\.jpg: image is missing; [^\n]+$"):
-        build(coco_tree, tmp_path / "index", Options("coco", skip_bad=True))
+        build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco", skip_bad=True)))
 
 
 def test_a_hundredth_of_coco_is_indexed_whole(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco", "train", TRAIN.scaled(0.01))
     folder = build(
-        tmp_path / "coco", tmp_path / "index", Options("coco", ("train",), shards=4, verify=False)
+        tmp_path / "coco",
+        tmp_path / "index",
+        Options(IndexedImages(kind="coco", verify=False), ("train",), shards=4),
     )
     index = Index.of_split(folder, "train")
     assert len(index.images) == 821 and len(index.classes) == 80

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brnf.config.sections.data import IndexedImages, Scenes
 from brnf.data import contents as contents_module
 from brnf.data.contents import FIRST, Contents, data_state
 from brnf.data.index import Index, read_masks, shard_of
@@ -24,7 +25,7 @@ from brnf.stages.render_scenes import Outputs as SceneOutputs
 from brnf.stages.render_scenes import run as render
 
 QUIET = Runtime(workers=0, progress="none")
-ANIMALS = Options(classes=("dog", "cat"), shards=3)
+ANIMALS = Options(IndexedImages(classes=("dog", "cat")), shards=3)
 
 
 def build(root: Path, folder: Path, options: Options) -> Path:
@@ -73,7 +74,7 @@ def test_the_index_of_a_subset(voc_tree: Path, tmp_path: Path) -> None:
 
 
 def test_shards_hold_every_image_once_where_its_hash_says(voc_tree: Path, tmp_path: Path) -> None:
-    folder = build(voc_tree, tmp_path / "index", replace(ANIMALS, classes=()))
+    folder = build(voc_tree, tmp_path / "index", replace(ANIMALS, dataset=IndexedImages()))
     for split in ("train", "train_aug", "val"):
         lists = {
             int(path.stem): Index.of_list(folder, path).images
@@ -188,7 +189,11 @@ def test_what_was_decoded_once_is_decoded_again_only_when_it_changes(
 ) -> None:
     decoded: list[str] = []
     monkeypatch.setattr(index_images, "read_image", lambda path: decoded.append(path.stem))
-    build(voc_tree, tmp_path / "index", replace(ANIMALS, verify=False))
+    build(
+        voc_tree,
+        tmp_path / "index",
+        replace(ANIMALS, dataset=replace(ANIMALS.dataset, verify=False)),
+    )
     assert decoded == []
     build(voc_tree, tmp_path / "index", ANIMALS)
     assert decoded == ["a1", "b1", "c1"]
@@ -233,8 +238,8 @@ def test_a_damaged_list_is_one_line(voc_tree: Path, tmp_path: Path, text: str) -
 
 
 def test_scenes_carry_their_contexts(tmp_path: Path) -> None:
-    render(SceneOutputs(tmp_path / "scenes"), SceneOptions(train=3, val=2, size=48), QUIET)
-    folder = build(tmp_path / "scenes", tmp_path / "index", Options(kind="scenes"))
+    render(SceneOutputs(tmp_path / "scenes"), SceneOptions(Scenes(train=3, val=2, size=48)), QUIET)
+    folder = build(tmp_path / "scenes", tmp_path / "index", Options(IndexedImages(kind="scenes")))
     indices = {split: Index.of_split(folder, split) for split in ("train", "val")}
     assert {split: len(index.images) for split, index in indices.items()} == {"train": 3, "val": 2}
     for split, index in indices.items():
@@ -258,7 +263,7 @@ def test_a_table_with_a_turned_photograph(tmp_path: Path) -> None:
     run(
         Inputs(table=tmp_path / "own.csv"),
         Outputs(tmp_path / "index"),
-        Options(kind="table"),
+        Options(IndexedImages(kind="table")),
         QUIET,
     )
     (image,) = Index.of_split(tmp_path / "index", "train").images
@@ -295,7 +300,11 @@ def test_damaged_files_stop_the_stage_with_one_line_and_no_output(
 ) -> None:
     damage(voc_tree / "VOCdevkit" / "VOC2012", what)
     with pytest.raises(UserError, match=rf"{found}[^\n]*; [^\n]+$"):
-        build(voc_tree, tmp_path / "out" / "index", replace(ANIMALS, verify=verify))
+        build(
+            voc_tree,
+            tmp_path / "out" / "index",
+            replace(ANIMALS, dataset=replace(ANIMALS.dataset, verify=verify)),
+        )
     assert not list((tmp_path / "out").glob("[!.]*")) and not list(
         (tmp_path / "out").glob("*.part")
     )
@@ -319,7 +328,10 @@ def test_a_failed_run_leaves_the_older_index_alone(voc_tree: Path, tmp_path: Pat
 
 
 def test_inputs_that_do_not_fit_the_kind(tmp_path: Path) -> None:
-    for options, key in ((Options(kind="table"), "dataset.table"), (Options(), "dataset.root")):
+    for options, key in (
+        (Options(IndexedImages(kind="table")), "dataset.table"),
+        (Options(), "dataset.root"),
+    ):
         with pytest.raises(UserError, match=rf"^{key}: kind [^\n]+; set it to [^\n]+$"):
             run(Inputs(), Outputs(tmp_path / "index"), options, QUIET)
     with pytest.raises(UserError, match=r"^shards: 0 is out of range; [^\n]+$"):
@@ -337,12 +349,12 @@ def test_the_command_line_ends_in_one_line_without_torch(tmp_path: Path) -> None
         str(tmp_path / "nowhere"),
         "--index",
         str(tmp_path / "index"),
-        "--kind",
+        "--dataset.kind",
         "voc",
-        "--classes",
+        "--dataset.classes",
         "cat",
         "dog",
-        "--verify",
+        "--dataset.verify",
         "False",
     ]
     done = subprocess.run(

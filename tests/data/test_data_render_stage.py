@@ -3,20 +3,19 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
+from brnf.config.sections.data import Scenes
 from brnf.data.masks import colour_map
 from brnf.data.voc import read_object_names
 from brnf.engine.runtime import Runtime
-from brnf.errors import UserError
 from brnf.stages.render_scenes import Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")
 
 
 def write(folder: Path, **options: float) -> Path:
-    run(Outputs(folder), Options(**{"train": 3, "val": 2, "size": 64, **options}), QUIET)
+    run(Outputs(folder), Options(Scenes(**{"train": 3, "val": 2, "size": 64, **options})), QUIET)
     return folder / "VOC2012"
 
 
@@ -72,12 +71,3 @@ def test_validation_scenes_have_their_own_bias(tmp_path: Path) -> None:
         )
         assert set(np.unique(contexts)) - {0} == set(np.unique(objects)) - {0}
     assert not any(read("ContextClass", f"val_{number:05d}").any() for number in range(4))
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("rho", 1.5), ("val_nu", -0.1), ("train", 0), ("size", 8)]
-)
-def test_bad_options_are_one_line_and_write_nothing(tmp_path: Path, key: str, value: float) -> None:
-    with pytest.raises(UserError, match=rf"^scenes\.{key}: [^\n]*; choose [^\n]*$"):
-        write(tmp_path / "scenes", **{key: value})
-    assert list(tmp_path.iterdir()) == []

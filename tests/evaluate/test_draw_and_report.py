@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from brnf.config.sections.experiment import Figures
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import colour_map, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -89,7 +90,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw.run(
         draw.Inputs(index, panels, tuple(evaluations), histories),
         figures,
-        draw.Options("train", count=2),
+        draw.Options("train", Figures(count=2)),
         QUIET,
     )
     tables = (
@@ -122,7 +123,8 @@ def test_examples_prefer_images_with_all_panels_and_do_not_change(experiment: Pa
     }
     truth = draw.GroundTruth(index, experiment / "index", "train")
     chosen = [
-        image.id for image in draw._choose(index, panels, truth, draw.Options("train", count=9))
+        image.id
+        for image in draw._choose(index, panels, truth, draw.Options("train", Figures(count=9)))
     ]
     assert chosen[0] == NAMES[2], "the only one with a prediction"
     assert sorted(chosen) == NAMES[:4], "the image without a mask is left out"
@@ -132,12 +134,15 @@ def test_examples_prefer_images_with_all_panels_and_do_not_change(experiment: Pa
         tuple(image for image in index.images if image.id != chosen[1]),
     )
     again = [
-        image.id for image in draw._choose(fewer, panels, truth, draw.Options("train", count=9))
+        image.id
+        for image in draw._choose(fewer, panels, truth, draw.Options("train", Figures(count=9)))
     ]
     assert again == [name for name in chosen if name != chosen[1]], (
         "the order of the others does not change"
     )
-    named = draw._choose(index, panels, truth, draw.Options("train", images=(NAMES[3], NAMES[1])))
+    named = draw._choose(
+        index, panels, truth, draw.Options("train", Figures(images=(NAMES[3], NAMES[1])))
+    )
     assert [image.id for image in named] == [NAMES[3], NAMES[1]]
 
 
@@ -233,7 +238,7 @@ def test_mistakes_of_draw_are_named(experiment: Path) -> None:
         draw.run(
             draw.Inputs(index),
             draw.Outputs(examples=somewhere),
-            draw.Options("train", images=("image4",)),
+            draw.Options("train", Figures(images=("image4",))),
             QUIET,
         )
     assert not somewhere.exists()
@@ -282,8 +287,8 @@ def test_report_holds_everything_and_refers_to_nothing_elsewhere(experiment: Pat
     assert "<code>backbone.stride</code></td><td><code>16</code></td><td><code>8</code>" in text
     assert "resnet50.a1_in1k (published as 14fe96d1)" in text
     assert (
-        "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td><code>&#34;scenes&#34;</code>"
-        in text
+        "<code>dataset.kind</code></td><td><code>&#34;voc&#34;</code></td><td>"
+        "<code>&#34;scenes&#34;</code>" in text
     )
     assert (
         "What differs from the paper's setting (3 keys)" in text

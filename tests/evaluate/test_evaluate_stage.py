@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brnf.config.sections.experiment import Scores
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
@@ -114,7 +115,7 @@ def test_maps_are_read_with_their_own_background(tmp_path: Path) -> None:
     assert one["at_recall"]["recall"] == pytest.approx(7 / 9)
     assert one["at_recall"]["fire"] == 0.0
     assert one["at_recall"]["target"] == 0.7
-    lower = evaluated(tmp_path, inputs, recall=0.8)["at_recall"]
+    lower = evaluated(tmp_path, inputs, scores=Scores(recall=0.8))["at_recall"]
     assert lower["threshold"] == 0.5
     assert lower["fire"] == 1 / 4, (
         "one of four context pixels of the train; the boat's context is in an image without boat"

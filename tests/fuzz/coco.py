@@ -7,8 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from brnf.data.coco import LabelSource
-from brnf.data.coco_masks import Crowds, Overlap
+from brnf.config.sections.data import Crowds, IndexedImages, LabelSource, Masks, Overlap
 from brnf.data.index import Index
 from brnf.stages import draw_masks, index_images
 from tests.fuzz.mutations import mutate_text, mutate_value
@@ -73,12 +72,9 @@ def read(path: Path, number: int) -> None:
     path.rename(root / "annotations" / "instances_train2014.json")
     overlap, crowds, labels_from = DRAWN[number % len(DRAWN)]
     options = index_images.Options(
-        kind="coco",
+        IndexedImages(kind="coco", overlap=overlap, crowds=crowds, labels_from=labels_from),
         splits=("train",),
         shards=1,
-        overlap=overlap,
-        crowds=crowds,
-        labels_from=labels_from,
     )
     try:
         index_images.run(
@@ -96,7 +92,7 @@ def read(path: Path, number: int) -> None:
     inputs = draw_masks.Inputs(
         path.parent / "index", path.parent / "index" / "shards" / "train" / "0.csv"
     )
-    drawing = draw_masks.Options("train", overlap, crowds)
+    drawing = draw_masks.Options("train", Masks(overlap=overlap, crowds=crowds))
     draw_masks.run(inputs, draw_masks.Outputs(out / "masks"), drawing, QUIET)
     assert len(list((out / "masks").glob("*.png"))) == len(images)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brnf.config.sections.data import IndexedImages
 from brnf.engine.runtime import Runtime
 from brnf.stages import index_images
 from tests.fuzz.mutations import mutate_bytes, mutate_text
@@ -33,7 +34,7 @@ def index_own(folder: Path, files: Mapping[str, bytes], table: bytes) -> None:
     index_images.run(
         inputs,
         index_images.Outputs(folder / "out" / "index"),
-        index_images.Options(kind="table", shards=2),
+        index_images.Options(IndexedImages(kind="table"), shards=2),
         QUIET,
     )
 
@@ -45,7 +46,7 @@ def index_voc(folder: Path, files: Mapping[str, bytes]) -> None:
         (root / name).mkdir(parents=True)
     for name, content in files.items():
         (root / name).write_bytes(content)
-    options = index_images.Options(kind="voc", splits=("train",), shards=2)
+    options = index_images.Options(splits=("train",), shards=2)
     index_images.run(
         index_images.Inputs(root=root),
         index_images.Outputs(folder / "out" / "index"),

@@ -28,8 +28,9 @@ __all__ = ["text_kinds"]
 
 ROOT = Path(__file__).parents[2]
 XML = (
-    b"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>a.jpg</filename>\n\t<object>\n\t\t<name>cat</name>\n\t\t<bndbox><xmin>1</xmin>"
-    b"</bndbox>\n\t</object>\n\t<object><name>dog</name><part><name>head</name></part></object>\n</annotation>\n",
+    b"<annotation>\n\t<folder>VOC2012</folder>\n\t<filename>a.jpg</filename>\n\t<object>\n"
+    b"\t\t<name>cat</name>\n\t\t<bndbox><xmin>1</xmin></bndbox>\n\t</object>\n"
+    b"\t<object><name>dog</name><part><name>head</name></part></object>\n</annotation>\n",
     b'<?xml version="1.0" encoding="utf-8"?>'
     b"<annotation><object><name>person</name></object></annotation>",
     b'<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
@@ -85,7 +86,8 @@ SWEEP: dict[str, Any] = {
     "worst": [{"id": "a", "before": 0.5, "after": 0.4}],
 }
 RESULTS = (
-    b"model,product,split,protocol,miou,bias,background,cat\nbase,seeds,train,bench,50.1234,,70.5,\nbrnf,seeds,train,bench,55.0,3.25,71,40\n",
+    b"model,product,split,protocol,miou,bias,background,cat\n"
+    b"base,seeds,train,bench,50.1234,,70.5,\nbrnf,seeds,train,bench,55.0,3.25,71,40\n",
 )
 HISTORIES = (
     b"step,loss,held_out,learning_rate\n1,0.5,,0.001\n2,0.25,-0.1,0.0009\n",

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from brnf.backbones import build_backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment, merged
 from brnf.config.schema import complete, load_schema
+from brnf.config.sections.cam import BackboneOptions
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.planning.disk import Share, check_disk, missing_work, needed_bytes, planned_shares

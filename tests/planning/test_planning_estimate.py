@@ -39,7 +39,8 @@ def test_a_plan_is_worth_more_than_the_times_of_others_and_less_than_ones_own(
     plan = tmp_path / "mine" / "tables" / "plan.csv"
     plan.parent.mkdir(parents=True)
     plan.write_text(
-        "model,stage,jobs,hours\nbase,train_base,1,0.5\nbrnf,train_base,3,0.5\nbase,compute_cams,2,1\nbase,train_flow,1,\n"
+        "model,stage,jobs,hours\nbase,train_base,1,0.5\nbrnf,train_base,3,0.5\n"
+        "base,compute_cams,2,1\nbase,train_flow,1,\n"
     )
     assert seconds_by_rule(tmp_path, "mine") == {
         "train_base": 900.0,

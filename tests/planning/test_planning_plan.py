@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from brnf.backbones import Backbone
-from brnf.config.sections.cam import BackboneOptions
 from brnf.cam.network import save_cam_network
 from brnf.config.experiment import Experiment, read_experiments
+from brnf.config.sections.cam import BackboneOptions
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.planning import probes, trials

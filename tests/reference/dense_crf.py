@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pydensecrf_side import by_pydensecrf
+from brnf.config.sections.segmentation import Crf
 from brnf.data.scenes import draw_scene
-from brnf.segment.crf import CrfOptions
 
 RECORDED = Path(__file__).with_name("dense_crf.npz")
 BLOCK = 4
@@ -33,7 +33,7 @@ class Case:
     size: tuple[int, int]
     labels: int
     picture: str = "scene"
-    options: CrfOptions = field(default_factory=CrfOptions)
+    options: Crf = field(default_factory=Crf)
 
     def image(self, seed: int) -> np.ndarray:
         """Return [H, W, 3] uint8."""
@@ -56,6 +56,13 @@ class Case:
         return np.clip(16 * areas, -127, 127).astype(np.int8)
 
 
+def crf(iterations: int, *values: float) -> Crf:
+    """Return a CRF: width and weight of the smoothness term; widths and weight of the other."""
+    names = ("gaussian_sigma", "gaussian_weight")
+    names += ("bilateral_sigma_xy", "bilateral_sigma_rgb", "bilateral_weight")
+    return Crf(iterations=iterations, **dict(zip(names, values, strict=True)))
+
+
 CASES = {
     "scene": Case((72, 96), 3),
     "odd sizes": Case((97, 67), 5),
@@ -65,13 +72,13 @@ CASES = {
     "one column": Case((83, 1), 2, "noise"),
     "one pixel": Case((1, 1), 4, "noise"),
     "noise": Case((33, 47), 7, "noise"),
-    "one iteration": Case((31, 29), 12, "noise", CrfOptions(crf_iterations=1)),
-    "two labels, one iteration": Case((40, 61), 2, "scene", CrfOptions(crf_iterations=1)),
+    "one iteration": Case((31, 29), 12, "noise", Crf(iterations=1)),
+    "two labels, one iteration": Case((40, 61), 2, "scene", Crf(iterations=1)),
     "four labels": Case((66, 88), 4),
     "flat": Case((24, 40), 3, "flat"),
-    "wide smoothness": Case((50, 71), 6, "scene", CrfOptions(10, 3.0, 2.0, 30.0, 10.0, 6.0)),
-    "wide appearance": Case((71, 50), 3, "scene", CrfOptions(10, 0.7, 3.0, 80.0, 13.0, 10.0)),
-    "narrow appearance": Case((50, 66), 8, "scene", CrfOptions(5, 1.5, 1.0, 5.0, 1.0, 3.0)),
+    "wide smoothness": Case((50, 71), 6, "scene", crf(10, 3.0, 2.0, 30.0, 10.0, 6.0)),
+    "wide appearance": Case((71, 50), 3, "scene", crf(10, 0.7, 3.0, 80.0, 13.0, 10.0)),
+    "narrow appearance": Case((50, 66), 8, "scene", crf(5, 1.5, 1.0, 5.0, 1.0, 3.0)),
 }
 
 

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brnf.base.clip_es import (
-    RefinementOptions,
     attention_walk,
     box_mask,
     clip_maps,
@@ -23,6 +22,7 @@ from brnf.base.clip_es import (
     unit_range,
 )
 from brnf.base.clip_model import Clip, Encoded, load_clip
+from brnf.config.sections.cam import ClipRefinement
 from brnf.config.words import prompts, read_words, words_file
 from brnf.data.voc import VOC_CLASSES
 from tests.reference.recipe import FOLDER, integers, load, reference_value
@@ -65,7 +65,9 @@ class Peer:
 
     @property
     def walk(self) -> Tensor:
-        return attention_walk((*self.encoded.attention, self.last_attention), RefinementOptions())
+        return attention_walk(
+            (*self.encoded.attention, self.last_attention), ClipRefinement().attention_maps
+        )
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ def test_boxes_end_before_the_last_row_and_column() -> None:
 
 
 def test_refined_maps(peer: Peer) -> None:
-    options = RefinementOptions(THRESHOLD)
+    options = ClipRefinement(box_threshold=THRESHOLD)
     classes, background = peer.directions[:2], peer.directions[2:]
     maps = clip_maps(peer.clip, IMAGE, classes, background, (80, 112), options)
     for found, name in ((maps.classifier, "enlarged_grad_cam"), (maps.prototype, "refined")):

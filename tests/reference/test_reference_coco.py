@@ -5,6 +5,7 @@ images.
 import csv
 import gzip
 import json
+from dataclasses import asdict
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -14,15 +15,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brnf.data.coco import LabelSource, list_coco
+from brnf.config.sections.data import CocoLabels, LabelSource, Masks
+from brnf.data.coco import list_coco
 from brnf.data.coco_file import COCO_SPLITS, read_shapes
-from brnf.data.coco_masks import Drawing, draw_mask
+from brnf.data.coco_masks import draw_mask
 from brnf.evaluate.confusion import Confusion, mean_iou
 from tests.reference.recipe import FOLDER, load
 
 STORED = load("coco_masks")
-COCO2VOC = Drawing()
-LATER = Drawing("later_on_top", "background")
+COCO2VOC = Masks()
+LATER = Masks(overlap="later_on_top", crowds="background")
 DRAWINGS = {"later_on_top": LATER, "smallest_on_top": COCO2VOC}
 
 
@@ -97,7 +99,7 @@ def test_what_the_choice_is_worth(masks: Any, split: str, miou: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("drawing", "labels_from", "column", "equal"),
+    ("masks", "labels_from", "column", "equal"),
     [
         (LATER, "masks", "clip_es", 140),
         (LATER, "annotations", "clip_es", 132),
@@ -108,10 +110,11 @@ def test_what_the_choice_is_worth(masks: Any, split: str, miou: float) -> None:
     ],
 )
 def test_labels(
-    coco: Path, drawing: Drawing, labels_from: LabelSource, column: str, equal: int
+    coco: Path, masks: Masks, labels_from: LabelSource, column: str, equal: int
 ) -> None:
     """CLIP-ES's lists are the classes that are left in masks whose later annotations lie on top."""
-    listing = list_coco(coco, (), drawing, labels_from)
+    options = CocoLabels(**asdict(masks), labels_from=labels_from)
+    listing = list_coco(coco, (), options)
     rank = {name: number for number, name in enumerate(listing.classes, 1)}
     found = {one.id: {rank[name] for name in one.labels or ()} for one in listing.entries}
     assert found.keys() == lists().keys()

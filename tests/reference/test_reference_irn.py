@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from brnf.segment.boundary_labels import BoundaryLabelOptions, boundary_labels
+from brnf.config.sections.segmentation import BoundaryLabels, Walk
+from brnf.segment.boundary_labels import boundary_labels
 from brnf.segment.random_walk import (
     affinity_loss,
     affinity_terms,
@@ -44,7 +45,8 @@ def offsets() -> list[tuple[int, int]]:
 
 def test_walk() -> None:
     cam = uniform("irn.cam", (3, 24, 32)).numpy()
-    found = walk_maps(cam, uniform("irn.edge", (1, 24, 32))[0].numpy(), 5, 10.0, 8)
+    walk = Walk(radius=5, beta=10.0, exponent=8)
+    found = walk_maps(cam, uniform("irn.edge", (1, 24, 32))[0].numpy(), walk)
     expected = STORED["walk"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=WALK * np.abs(expected).max())
 
@@ -97,7 +99,7 @@ def test_loss_without_the_pairs_near_the_border() -> None:
 
 def _labels(**changes: object) -> np.ndarray:
     maps, classes = STORED["maps"].astype(np.float32), STORED["keys"][1:]
-    options = BoundaryLabelOptions(**changes)  # type: ignore[arg-type]
+    options = BoundaryLabels(**changes)  # type: ignore[arg-type]
     return boundary_labels(STORED["picture"], maps, classes, options)
 
 

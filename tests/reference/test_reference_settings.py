@@ -66,7 +66,6 @@ KEYS = {
             "head_norm_momentum": "norm_momentum",
             "freeze_bn_key": "frozen_batch_norm",
             "frozen_batch_norm": "frozen_batch_norm",
-            "test_crf": "test.crf",
             "test_align_corners": "align_corners",
             "rate_changes_every": "schedule_every",
             "iterations_of_its_coco_configuration": "iterations",
@@ -74,7 +73,7 @@ KEYS = {
         }.items()
     },
     **{
-        f"{source}.{row}_{name}": f"{section}.{'crf_' * (name == 'iterations')}{name}"
+        f"{source}.{row}_{name}": f"{section}.crf.{name}"
         for source in FILES
         for row, section in (("crf", "segmentation.test"), ("pseudo_crf", "pseudo_labels"))
         for name in (*CRF.split(), "bilateral_weight")
@@ -90,7 +89,8 @@ Settings = Mapping[str, Any]
 def keys(**expected: Any) -> Callable[[Settings], bool]:
     """Return a check that keys of the segmentation have values.
 
-    ``test__flip`` is ``segmentation.test.flip``, ``labels__crf`` is ``pseudo_labels.crf``.
+    ``test__flip`` is ``segmentation.test.flip``, ``labels__crf__iterations`` is
+    ``pseudo_labels.crf.iterations``.
     """
 
     def check(settings: Settings) -> bool:
@@ -223,6 +223,7 @@ def masks_as_pillow(_: Settings) -> bool:
 FOUR_LOSSES = keys(loss_scales=[0.5, 0.75], balanced_loss=False, head="sum")
 PHRASES: dict[str, tuple[str, Callable[[Settings], bool]]] = {
     "hsc_voc.network": ("deeplabv2", keys(head="aspp")),
+    "hsc_voc.test_crf": ("True", keys(test__crf__iterations=10)),
     "hsc_voc.head_image_mean": ("True", keys(head="aspp")),
     "hsc_voc.flip": ("0.5", keys(flip=True)),
     "hsc_voc.hsv_jitter": ("10 10 10", keys(hsv=10)),
@@ -310,7 +311,7 @@ PHRASES: dict[str, tuple[str, Callable[[Settings], bool]]] = {
     "clip_es_coco.head_start": ("normal 0.01, bias 0", starts_small),
     "clip_es_coco.low_confidence_rule": (
         "after the CRF, pixels whose largest probability is below it become 255",
-        keys(labels__confidence=0.95, labels__crf=True, labels__refine="crf"),
+        keys(labels__confidence=0.95, labels__crf__iterations=10, labels__refine="crf"),
     ),
 }
 """Rows in words, the words -> whether the configuration or the code is so."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brnf.base.sfc import SfcObjective, bank_draws, distribution_weights, halved
 from brnf.cam.affinity import propagate
-from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.cam.inference import multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import TrainingMaps, training_maps
 from brnf.cam.prototypes import (
@@ -21,7 +21,7 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
-from brnf.config.sections.cam import MapRules, Sfc
+from brnf.config.sections.cam import MapRules, MultiScaleMaps, Sfc
 from tests.reference.peers import gradient_norms, reference_network
 from tests.reference.recipe import load, normal, pieces
 
@@ -129,7 +129,9 @@ def test_weights_of_the_classes() -> None:
 def test_inference(network: CamNetwork) -> None:
     image = normal("sfc.images", (3, 3, 128, 128))[0]
     with torch.inference_mode():
-        maps = multi_scale_maps(network, image, torch.ones(20), (8, 8), MapOptions((1.0,)))
+        maps = multi_scale_maps(
+            network, image, torch.ones(20), (8, 8), MultiScaleMaps(scales=(1.0,))
+        )
         pair = network(torch.stack([image, image.flip(-1)])).logits
     original = classifier_maps(pair[:1] + pair[1:].flip(-1), torch.ones(1, 20))[0]
     close(original, STORED["inference_original_cam"], DIVIDED)

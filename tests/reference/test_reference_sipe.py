@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.networks import in_planes
 from brnf.cam.batch import Batch
-from brnf.cam.inference import ImageMaps, MapOptions, multi_scale_maps
+from brnf.cam.inference import ImageMaps, multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
 from brnf.cam.objective import TrainingMaps, base_loss, training_maps
 from brnf.cam.prototypes import (
@@ -22,7 +22,7 @@ from brnf.cam.prototypes import (
     structure_seeds,
 )
 from brnf.cam.training import CamTrainer
-from brnf.config.sections.cam import MapRules
+from brnf.config.sections.cam import MapRules, MultiScaleMaps
 from brnf.config.sections.cam import Training as CamOptimiser
 from tests.reference.peers import gradient_norms, named_values, reference_network
 from tests.reference.recipe import load, normal, pieces
@@ -93,7 +93,7 @@ def test_gradients(network: CamNetwork, output: CamOutput, term: str) -> None:
 @pytest.fixture(scope="module")
 def inferred(network: CamNetwork) -> dict[str, ImageMaps]:
     """Return the maps on the grid for all labels and for some of them."""
-    image, chosen = normal("sipe.pair", (3, 128, 160)), MapOptions((1.0,))
+    image, chosen = normal("sipe.pair", (3, 128, 160)), MultiScaleMaps(scales=(1.0,))
     labels = {
         "all": torch.ones(20),
         "some": torch.from_numpy(STORED["inference_some"][1:]).float(),

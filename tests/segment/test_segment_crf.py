@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from brnf.segment.crf import CrfOptions, dense_crf, likely_labels, over_all_labels
+from brnf.config.sections.segmentation import Crf
+from brnf.segment.crf import dense_crf, likely_labels, over_all_labels
 
-OPTIONS = CrfOptions()
+OPTIONS = Crf()
 
 
 def two_colours(height: int = 40, width: int = 60, edge: int = 30) -> np.ndarray:
@@ -54,7 +55,7 @@ def test_a_noisy_label_is_pulled_to_the_colour_edge() -> None:
 def test_both_terms_take_part(weight: str) -> None:
     noisy = np.random.default_rng(2).random((2, 40, 60)).astype(np.float32)
     noisy /= noisy.sum(0)
-    without = dense_crf(two_colours(), noisy, CrfOptions(**{weight: 0.0}))
+    without = dense_crf(two_colours(), noisy, Crf(**{weight: 0.0}))
     assert np.abs(without - dense_crf(two_colours(), noisy, OPTIONS)).max() > 0.1
 
 
@@ -62,7 +63,7 @@ def test_no_pairwise_term_returns_the_unary_distribution() -> None:
     noisy = np.random.default_rng(3).random((3, 20, 30)).astype(np.float32) + 0.1
     noisy /= noisy.sum(0)
     refined = dense_crf(
-        two_colours(20, 30, 15), noisy, CrfOptions(gaussian_weight=0.0, bilateral_weight=0.0)
+        two_colours(20, 30, 15), noisy, Crf(gaussian_weight=0.0, bilateral_weight=0.0)
     )
     np.testing.assert_allclose(refined, noisy, atol=1e-5)
 
@@ -84,9 +85,7 @@ def test_one_label_and_no_iteration_change_nothing() -> None:
     one = np.full((1, 20, 30), 0.25, np.float32)
     np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), one, OPTIONS), one)
     two = np.random.default_rng(5).random((2, 20, 30)).astype(np.float32)
-    np.testing.assert_array_equal(
-        dense_crf(two_colours(20, 30, 15), two, CrfOptions(crf_iterations=0)), two
-    )
+    np.testing.assert_array_equal(dense_crf(two_colours(20, 30, 15), two, Crf(iterations=0)), two)
 
 
 def test_a_probability_of_another_size_is_refused() -> None:

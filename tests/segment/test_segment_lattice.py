@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brnf.config.sections.segmentation import Crf
 from brnf.errors import UserError
 from brnf.segment.batched_crf import dense_crf_batch
 from brnf.segment.compiled import kernels
-from brnf.segment.crf import SMALLEST_PROBABILITY, CrfOptions, dense_crf
+from brnf.segment.crf import SMALLEST_PROBABILITY, dense_crf
 from brnf.segment.lattice import (
     KEPT_LATTICES,
     Lattice,
@@ -55,7 +56,7 @@ def exact_kernel(features: np.ndarray) -> np.ndarray:
     return norm[:, None] * kernel * norm
 
 
-def features_of(image: np.ndarray, options: CrfOptions) -> tuple[np.ndarray, np.ndarray]:
+def features_of(image: np.ndarray, options: Crf) -> tuple[np.ndarray, np.ndarray]:
     """Return those of both terms: [N, 2] and [N, 5]."""
     rows, columns = np.indices(image.shape[:2])
     place = np.stack([columns.ravel(), rows.ravel()], 1)
@@ -79,25 +80,25 @@ def assert_nearly_gaussian(lattice: Lattice, exact: np.ndarray) -> None:
 
 @pytest.mark.parametrize("sigma", [1.0, 2.5])
 def test_the_smoothness_filter_is_nearly_gaussian(sigma: float) -> None:
-    options = CrfOptions(gaussian_sigma=sigma)
+    options = Crf(gaussian_sigma=sigma)
     exact = exact_kernel(features_of(np.zeros((20, 17, 3), np.uint8), options)[0])
     assert_nearly_gaussian(smoothness_lattice(20, 17, sigma), exact)
 
 
 def test_the_appearance_filter_is_nearly_gaussian() -> None:
     image, _ = drawn(2, 2, 9, 11)
-    options = CrfOptions(bilateral_sigma_xy=5.0, bilateral_sigma_rgb=8.0)
+    options = Crf(bilateral_sigma_xy=5.0, bilateral_sigma_rgb=8.0)
     lattice = appearance_lattice(image, options.bilateral_sigma_xy, options.bilateral_sigma_rgb)
     assert_nearly_gaussian(lattice, exact_kernel(features_of(image, options)[1]))
 
 
 def test_mean_field_is_nearly_that_of_exact_gaussians() -> None:
-    options = CrfOptions(5, bilateral_sigma_xy=6.0, bilateral_sigma_rgb=10.0)
+    options = Crf(iterations=5, bilateral_sigma_xy=6.0, bilateral_sigma_rgb=10.0)
     image, probability = drawn(1, 3, 14, 18)
     smoothness, appearance = map(exact_kernel, features_of(image, options))
     unary = np.log(probability.reshape(3, -1).clip(SMALLEST_PROBABILITY, 1))
     marginals = probability.reshape(3, -1)
-    for _ in range(options.crf_iterations):
+    for _ in range(options.iterations):
         energy = unary + options.gaussian_weight * marginals @ smoothness
         energy += options.bilateral_weight * marginals @ appearance
         exponential = np.exp(energy - energy.max(0))
@@ -129,17 +130,17 @@ def test_the_smoothness_lattice_of_a_size_is_kept() -> None:
 def test_widths_that_leave_too_many_points_end_in_one_line() -> None:
     image, probability = drawn(4, 2, 5, 6)
     with pytest.raises(UserError, match="bilateral_sigma_rgb") as caught:
-        dense_crf(image, probability, CrfOptions(bilateral_sigma_rgb=1e-4))
+        dense_crf(image, probability, Crf(bilateral_sigma_rgb=1e-4))
     assert "\n" not in str(caught.value)
-    dense_crf(image, probability, CrfOptions(bilateral_sigma_rgb=0.5, bilateral_sigma_xy=1.0))
+    dense_crf(image, probability, Crf(bilateral_sigma_rgb=0.5, bilateral_sigma_xy=1.0))
 
 
 @pytest.mark.parametrize(
     "options",
-    [CrfOptions(gaussian_sigma=1e-7), CrfOptions(bilateral_sigma_xy=1e-50)],
+    [Crf(gaussian_sigma=1e-7), Crf(bilateral_sigma_xy=1e-50)],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_widths_beyond_the_precision_of_a_coordinate_end_in_one_line(options: CrfOptions) -> None:
+def test_widths_beyond_the_precision_of_a_coordinate_end_in_one_line(options: Crf) -> None:
     image, probability = drawn(4, 2, 1, 500)
     with pytest.raises(UserError, match="raise the widths gaussian_sigma"):
         dense_crf(image, probability, options)
@@ -158,7 +159,7 @@ def test_keys_are_apart_and_leave_room_for_neighbours() -> None:
 @pytest.mark.parametrize("labels", [2, 3, 5, 6, 9])
 def test_torch_gives_the_same(labels: int) -> None:
     drawings = [drawn(seed, labels, 23, 31, noise=20) for seed in range(3)]
-    options = CrfOptions()
+    options = Crf()
     images = torch.from_numpy(np.stack([image for image, _ in drawings]))
     probabilities = torch.from_numpy(np.stack([probability for _, probability in drawings]))
     found = dense_crf_batch(images, probabilities, options)
@@ -170,9 +171,9 @@ def test_torch_gives_the_same(labels: int) -> None:
 def test_torch_refuses_what_does_not_fit() -> None:
     images, probabilities = torch.zeros(2, 4, 5, 3, dtype=torch.uint8), torch.ones(2, 2, 5, 4)
     with pytest.raises(ValueError, match="do not fit"):
-        dense_crf_batch(images, probabilities, CrfOptions())
+        dense_crf_batch(images, probabilities, Crf())
     one = torch.rand(2, 1, 4, 5)
-    assert torch.equal(dense_crf_batch(images, one, CrfOptions()), one)
+    assert torch.equal(dense_crf_batch(images, one, Crf()), one)
 
 
 SIZES = st.integers(1, 24)
@@ -188,7 +189,7 @@ def test_marginals_are_distributions(
     noise: int,
 ) -> None:
     image, probability = drawn(seed, labels, height, width, noise)
-    found = dense_crf(image, probability, CrfOptions(3))
+    found = dense_crf(image, probability, Crf(iterations=3))
     assert found.shape == probability.shape and found.dtype == np.float32
     assert found.min() >= 0
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
@@ -205,8 +206,8 @@ def test_the_order_of_labels_does_not_matter(
 ) -> None:
     order = [label for label in order if label < labels]
     image, probability = drawn(seed, labels, height, width)
-    found = dense_crf(image, probability[order], CrfOptions(4))
-    expected = dense_crf(image, probability, CrfOptions(4))[order]
+    found = dense_crf(image, probability[order], Crf(iterations=4))
+    expected = dense_crf(image, probability, Crf(iterations=4))[order]
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -219,5 +220,5 @@ def test_a_label_split_in_two_equals_the_others_of_its_kind(
 ) -> None:
     image, probability = drawn(seed, 3, height, width)
     probability[2] = probability[1]
-    found = dense_crf(image, probability / probability.sum(0), CrfOptions(4))
+    found = dense_crf(image, probability / probability.sum(0), Crf(iterations=4))
     np.testing.assert_allclose(found[1], found[2], atol=1e-5)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brnf.config.sections.segmentation import DeepLabNetwork
+from brnf.config.sections.segmentation import DeepLabNetwork, PredictionViews
 from brnf.segment.deeplab import DeepLab, build_deeplab
-from brnf.segment.predict import PredictionOptions, predict_logits, predict_probability, seen_size
+from brnf.segment.predict import predict_logits, predict_probability, seen_size
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def photograph(height: int = 48, width: int = 72) -> np.ndarray:
 
 def test_each_scale_is_seen_at_its_size_with_its_mirror_image() -> None:
     probe = SizeProbe()
-    predict_logits(probe, photograph(), PredictionOptions((0.5, 1.0, 1.75)), CPU)
+    predict_logits(probe, photograph(), PredictionViews(scales=(0.5, 1.0, 1.75)), CPU)
     assert [tuple(images.shape) for images in probe.seen] == [
         (2, 3, 24, 36),
         (2, 3, 48, 72),
@@ -63,7 +63,8 @@ def test_the_long_side_sets_the_size_of_scale_one() -> None:
 
 @pytest.mark.parametrize("align", [False, True])
 def test_the_maximum_over_scales_is_taken_on_the_largest_grid(align: bool) -> None:
-    probe, options = SizeProbe(align), PredictionOptions((0.5, 1.0, 0.75), False, "max")
+    probe = SizeProbe(align)
+    options = PredictionViews(scales=(0.5, 1.0, 0.75), flip=False, merge="max")
     found = predict_logits(probe, photograph(), options, CPU)
     small = [F.avg_pool2d(images[:, :2], 4, ceil_mode=True) for images in probe.seen]
     assert [tuple(logits.shape[2:]) for logits in small] == [(6, 9), (12, 18), (9, 14)]
@@ -79,7 +80,11 @@ def test_images_are_resized_as_chosen() -> None:
     image = photograph()
     for name, flag in (("bicubic", cv2.INTER_CUBIC), ("bilinear", cv2.INTER_LINEAR)):
         probe = SizeProbe()
-        options = PredictionOptions((0.5,), False, interpolation=name)  # type: ignore[arg-type]
+        options = PredictionViews(
+            scales=(0.5,),
+            flip=False,
+            interpolation=name,  # type: ignore[arg-type]
+        )
         predict_logits(probe, image, options, CPU)
         expected = cv2.resize(image.astype(np.float32), (36, 24), interpolation=flag)
         np.testing.assert_allclose(probe.seen[0][0].permute(1, 2, 0), expected, atol=1e-4)
@@ -87,7 +92,7 @@ def test_images_are_resized_as_chosen() -> None:
 
 @pytest.mark.parametrize("align", [False, True])
 def test_logits_are_the_mean_over_scales_and_mirror_images(align: bool) -> None:
-    options = PredictionOptions((0.5, 1.0), flip=True)
+    options = PredictionViews(scales=(0.5, 1.0), flip=True)
     probe, image = SizeProbe(align), photograph()
     found = predict_logits(probe, image, options, CPU)
     terms = []
@@ -101,12 +106,12 @@ def test_logits_are_the_mean_over_scales_and_mirror_images(align: bool) -> None:
 
 def test_a_mirrored_image_gives_the_mirrored_prediction(network: DeepLab) -> None:
     image = photograph()
-    options = PredictionOptions((0.75, 1.0))
+    options = PredictionViews(scales=(0.75, 1.0))
     straight = predict_probability(network, image, options, CPU)
     mirrored = predict_probability(network, image[:, ::-1], options, CPU)
     np.testing.assert_allclose(straight, mirrored[:, :, ::-1], atol=1e-4)
     np.testing.assert_allclose(straight.sum(0), 1, atol=1e-5)
-    without = PredictionOptions((0.75, 1.0), flip=False)
+    without = PredictionViews(scales=(0.75, 1.0), flip=False)
     one_sided = predict_logits(network, image, without, CPU)
     assert not torch.allclose(
         one_sided, predict_logits(network, image[:, ::-1], without, CPU).flip(-1), atol=1e-4
@@ -115,12 +120,12 @@ def test_a_mirrored_image_gives_the_mirrored_prediction(network: DeepLab) -> Non
 
 def test_a_constant_image_gives_a_symmetrical_prediction(network: DeepLab) -> None:
     image = np.full((40, 56, 3), 130, np.uint8)
-    logits = predict_logits(network, image, PredictionOptions((0.5, 1.0, 1.5)), CPU)
+    logits = predict_logits(network, image, PredictionViews(scales=(0.5, 1.0, 1.5)), CPU)
     assert logits.shape == (3, 40, 56)
     torch.testing.assert_close(logits, logits.flip(-1), rtol=1e-4, atol=1e-5)
 
 
 def test_a_photograph_of_a_few_pixels_is_no_error(network: DeepLab) -> None:
     assert predict_probability(
-        network, photograph(1, 3), PredictionOptions((0.5, 1.0)), CPU
+        network, photograph(1, 3), PredictionViews(scales=(0.5, 1.0)), CPU
     ).shape == (3, 1, 3)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from brnf.config.sections.segmentation import Crf
 from brnf.errors import UserError
-from brnf.segment.crf import CrfOptions, dense_crf
+from brnf.segment.crf import dense_crf
 from brnf.segment.processes import map_in_order
 
 
@@ -56,6 +57,6 @@ def test_the_crf_gives_equal_bits_in_other_processes() -> None:
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (20, 30, 3), np.uint8)
     probability = random.dirichlet(np.ones(4), (20, 30)).transpose(2, 0, 1).astype(np.float32)
-    refined = map_in_order(dense_crf, [(image, probability, CrfOptions())] * 3, 2)
+    refined = map_in_order(dense_crf, [(image, probability, Crf())] * 3, 2)
     for found in refined:
-        np.testing.assert_array_equal(found, dense_crf(image, probability, CrfOptions()))
+        np.testing.assert_array_equal(found, dense_crf(image, probability, Crf()))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from brnf.config.sections.segmentation import Walk
 from brnf.segment.random_walk import affinity_loss, pair_affinities, pair_paths, walk_maps
 
 
@@ -48,7 +49,10 @@ def test_the_walk_is_the_power_of_the_dense_matrix(size: tuple[int, int]) -> Non
     steps = steps / steps.sum(0, keepdims=True)
     expected = (maps * (1 - boundary)).reshape(3, -1) @ np.linalg.matrix_power(steps, 2**5)
     np.testing.assert_allclose(
-        walk_maps(maps, boundary, 4, 10.0, 5), expected.reshape(maps.shape), rtol=1e-4, atol=1e-5
+        walk_maps(maps, boundary, Walk(radius=4, beta=10.0, exponent=5)),
+        expected.reshape(maps.shape),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -57,7 +61,7 @@ def test_a_map_fills_its_side_of_a_boundary() -> None:
     boundary[:, 4] = 1
     maps = np.zeros((1, 6, 9), np.float32)
     maps[0, 2, 1] = 1
-    walked = walk_maps(maps, boundary)[0]
+    walked = walk_maps(maps, boundary, Walk())[0]
     assert walked[:, 5:].max() == 0 and walked[:, :4].min() > 0.5 * walked[:, :4].max() > 0
 
 

@@ -9,13 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.config.sections.segmentation import SegmentationTraining
+from brnf.config.sections.segmentation import (
+    Crf,
+    CrfLabels,
+    PredictionCrf,
+    SegmentationTest,
+    SegmentationTraining,
+)
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import make_pseudo_labels, predict_segmentation, train_segmentation
 from brnf.store.maps import MapReader, write_maps
 
+NO_CRF = Crf(iterations=0)
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 COLOURS = np.array([(100, 100, 100), (220, 30, 30), (30, 200, 40)], np.uint8)
 CLASSES = ("red", "green")
@@ -35,7 +42,7 @@ TRAINING = train_segmentation.Options(
         learning_rate=0.01,
     ),
 )
-PREDICTION = predict_segmentation.Options(scales=(1.0, 1.25))
+PREDICTION = predict_segmentation.Options(test=SegmentationTest(scales=(1.0, 1.25)))
 
 
 def trained_with(**changes: float) -> train_segmentation.Options:
@@ -136,16 +143,16 @@ def trained(scenes: Scenes, masks: Path) -> train_segmentation.Outputs:
 def test_pseudo_labels_follow_the_colours_better_than_their_maps(
     scenes: Scenes, masks: Path
 ) -> None:
-    plain = scenes.pseudo_labels("plain", make_pseudo_labels.Options(crf=False))
+    without = make_pseudo_labels.Options(pseudo_labels=CrfLabels(crf=NO_CRF))
+    plain = scenes.pseudo_labels("plain", without)
     assert scenes.accuracy(plain.masks) < scenes.accuracy(masks)
     assert scenes.accuracy(masks) > 0.99
     assert MapReader([plain.probabilities], "probability").images == []
 
 
 def test_confidence_and_probabilities_are_written(scenes: Scenes) -> None:
-    outputs = scenes.pseudo_labels(
-        "doubt", make_pseudo_labels.Options(crf=False, confidence=0.95, save_probabilities=True)
-    )
+    labels = CrfLabels(crf=NO_CRF, confidence=0.95, save_probabilities=True)
+    outputs = scenes.pseudo_labels("doubt", make_pseudo_labels.Options(pseudo_labels=labels))
     maps = MapReader([outputs.probabilities], "probability")
     for name in scenes.truth:
         label, found = read(outputs.masks, name), maps[name]
@@ -171,9 +178,8 @@ def test_training_lowers_the_loss_and_prediction_beats_the_background(
 def test_saved_probabilities_are_those_of_the_masks(
     scenes: Scenes, trained: train_segmentation.Outputs
 ) -> None:
-    options = predict_segmentation.Options(
-        scales=(1.0,), flip=False, long_side=48, save_probabilities=True
-    )
+    test = SegmentationTest(scales=(1.0,), flip=False, long_side=48, save_probabilities=True)
+    options = predict_segmentation.Options(test=test)
     outputs = scenes.predict("probable", trained.network, options)
     maps = MapReader([outputs.probabilities], "probability")
     assert maps.images == sorted(scenes.truth)
@@ -182,6 +188,24 @@ def test_saved_probabilities_are_those_of_the_masks(
         assert found.classes.tolist() == [1, 2]
         np.testing.assert_allclose(found.values.sum(0), 1, atol=2e-3)
         assert (found.labels() == read(outputs.masks, name)).mean() > 0.99
+
+
+def test_without_iterations_no_label_is_left_out(
+    scenes: Scenes, trained: train_segmentation.Outputs
+) -> None:
+    """Nowhere does the colour that an image lacks have probability 1; where there is a CRF, it is
+    left out.
+    """
+    left_out = {}
+    for iterations in (0, 1):
+        crf = PredictionCrf(iterations=iterations, minimum=1.0)
+        test = SegmentationTest(scales=(1.0,), flip=False, save_probabilities=True, crf=crf)
+        options = predict_segmentation.Options(test=test)
+        outputs = scenes.predict(f"minimum{iterations}", trained.network, options)
+        maps = MapReader([outputs.probabilities], "probability")
+        largest = [maps[name].values.max((1, 2)).min() for name in scenes.truth]
+        left_out[iterations] = [value == 0 for value in largest]
+    assert not any(left_out[0]) and all(left_out[1])
 
 
 def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(
@@ -201,7 +225,7 @@ def test_processes_of_the_crf_give_equal_bytes(
     scenes: Scenes, masks: Path, trained: train_segmentation.Outputs
 ) -> None:
     several = Runtime(device="cpu", threads=1, workers=2, progress="none")
-    once = predict_segmentation.Options(scales=(1.0,), flip=False)
+    once = predict_segmentation.Options(test=SegmentationTest(scales=(1.0,), flip=False))
     pairs = [
         (masks, scenes.pseudo_labels("several", make_pseudo_labels.Options(), several).masks),
         (

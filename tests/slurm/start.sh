@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Start a real SLURM on the loopback address, with all its files in one new folder: tests/slurm/start.sh FOLDER OWNER
-# One node of four CPUs, two pretended GPUs, no accounting, jobs as root. tests/slurm/stop.sh FOLDER ends it; when the process
-# number OWNER is gone without having done so, the next start does. tests/slurm/start.sh --check starts nothing.
+# Start a real SLURM on the loopback address, with all its files in one new folder:
+# tests/slurm/start.sh FOLDER OWNER
+# One node of four CPUs, two pretended GPUs, no accounting, jobs as root. tests/slurm/stop.sh FOLDER
+# ends it; when the process number OWNER is gone without having done so, the next start does.
+# tests/slurm/start.sh --check starts nothing.
 set -euo pipefail
 folder=$1
 host=$(hostname -s)
 links=(slurm.conf gres.conf cgroup.conf)
 
 fail() {
-    echo "error: $1" >&2
+    echo "error: $*" >&2
     exit 2
 }
-start_time() { # of a process, which tells it from a later one of the same number; "gone" when there is none
+# Of a process: tells it from a later one of the same number; "gone" when there is none.
+start_time() {
     sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20 | grep . || echo gone
 }
 missing=$(for program in munged:munge slurmctld:slurm-wlm slurmd:slurm-wlm squeue:slurm-wlm; do
@@ -22,10 +25,12 @@ done | sort -u | tr '\n' ' ')
 for name in "${links[@]}"; do
     [[ -e /etc/slurm/$name ]] || continue
     other=$(dirname "$(realpath "/etc/slurm/$name")")
-    [[ -e $other/owner ]] || fail "/etc/slurm/$name: this machine has a SLURM already; use another machine"
+    [[ -e $other/owner ]] ||
+        fail "/etc/slurm/$name: this machine has a SLURM already; use another machine"
     read -r owner begun <"$other/owner"
     [[ $(start_time "$owner") != "$begun" ]] ||
-        fail "$other: another test has its SLURM here (process $owner); wait for it, or end it by tests/slurm/stop.sh $other"
+        fail "$other: another test has its SLURM here (process $owner); wait for it," \
+            "or end it by tests/slurm/stop.sh $other"
     "$(dirname "$0")/stop.sh" "$other"
     rm -rf "$other"
 done
@@ -39,7 +44,8 @@ echo "$2 $(start_time "$2")" >"$folder/owner"
 
 head -c 1024 /dev/urandom >"$folder/munge/key"
 chmod 400 "$folder/munge/key"
-munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" --pid-file="$folder/munge.pid" \
+munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" \
+    --pid-file="$folder/munge.pid" \
     --seed-file="$folder/munge/seed" --log-file="$folder/munge/log"
 
 for gpu in 0 1; do

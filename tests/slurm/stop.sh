@@ -9,7 +9,7 @@ numbers=$(timeout -k 1 5 squeue --noheader --format=%A 2>/dev/null)
 [[ -n $numbers ]] && timeout -k 1 5 scancel --quiet $numbers && sleep 3
 for daemon in slurmd slurmctld munge; do
     pid=$(cat "$folder/$daemon.pid" 2>/dev/null) || continue
-    [[ $(cat "/proc/$pid/comm" 2>/dev/null) == $daemon* ]] || continue # the number may be another's by now
+    [[ $(cat "/proc/$pid/comm" 2>/dev/null) == $daemon* ]] || continue # another's number by now?
     kill "$pid" 2>/dev/null
     for _ in $(seq 50); do
         kill -0 "$pid" 2>/dev/null || continue 2

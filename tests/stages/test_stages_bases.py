@@ -8,18 +8,23 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.base.clip_es import RefinementOptions, clip_maps
+from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
-from brnf.cam.inference import MapOptions, multi_scale_maps
+from brnf.cam.inference import multi_scale_maps
 from brnf.cam.network import load_cam_network
 from brnf.config.sections.cam import (
     BackboneNetwork,
     BackboneOptions,
     BaseTraining,
     BrnfTraining,
+    CamMaps,
     CamTraining,
+    ClipEs,
+    MapSize,
+    MultiScaleMaps,
+    StoredMaps,
 )
-from brnf.config.sections.segmentation import BoundaryTraining
+from brnf.config.sections.segmentation import BoundaryLabels, BoundaryTraining, LabelChoice
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -59,7 +64,10 @@ def bring_in(data: Path, **options: int) -> Path:
         data / "index", data / "foreign", data / "index" / "shards" / "train" / "0.csv"
     )
     import_maps.run(
-        inputs, import_maps.Outputs(data / "maps.h5"), import_maps.Options(**options), RUNTIME
+        inputs,
+        import_maps.Outputs(data / "maps.h5"),
+        import_maps.Options(MapSize(**options)),
+        RUNTIME,
     )
     return data / "maps.h5"
 
@@ -205,13 +213,18 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
     network = load_cam_network(data / "base.pt", torch.device("cpu"), ("cat", "person"))
     inputs = compute_cams.Inputs(data / "index", data / "base.pt", shard(data))
     compute_cams.run(
-        inputs, compute_cams.Outputs(data / "maps.h5"), compute_cams.Options(scales=(1.0,)), RUNTIME
+        inputs,
+        compute_cams.Outputs(data / "maps.h5"),
+        compute_cams.Options(CamMaps(scales=(1.0,))),
+        RUNTIME,
     )
     image = torch.from_numpy(np.array(Image.open(data / "two.png"))).permute(2, 0, 1)
     with torch.inference_mode():
-        expected = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
+        expected = multi_scale_maps(
+            network, image, torch.ones(2), SIZE, MultiScaleMaps(scales=(1.0,))
+        )
         network.affinity = None
-        plain = multi_scale_maps(network, image, torch.ones(2), SIZE, MapOptions((1.0,)))
+        plain = multi_scale_maps(network, image, torch.ones(2), SIZE, MultiScaleMaps(scales=(1.0,)))
     values = MapReader([data / "maps.h5"], "classifier")["two"].values
     np.testing.assert_allclose(values, expected.classifier.numpy(), atol=1e-3)
     assert np.abs(values - plain.classifier.numpy()).max() > 0.1
@@ -233,7 +246,14 @@ def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, P
     (data / "words.yaml").write_text("names: {person: someone}\nbackground: [sky, cat, sea]\n")
     name, weights = tiny_clip
     options = compute_clip_maps.Options(
-        str(data / "words.yaml"), "a {name}.", name, str(weights), attention_maps=2, map_stride=2
+        ClipEs(
+            words=str(data / "words.yaml"),
+            prompt="a {name}.",
+            model=name,
+            weights=str(weights),
+            attention_maps=2,
+        ),
+        StoredMaps(map_stride=2),
     )
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE, 3)).astype(np.uint8)).save(
         data / "two.png"
@@ -246,7 +266,7 @@ def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, P
         clip.directions(["a cat.", "a someone."]),
         clip.directions(["a sky.", "a sea."]),
     )  # a cat is no background here
-    expected = clip_maps(clip, image, asked, things, (16, 24), RefinementOptions(attention_maps=2))
+    expected = clip_maps(clip, image, asked, things, (16, 24), options.clip_es)
     for product, wanted in (("classifier", expected.classifier), ("prototype", expected.prototype)):
         maps = MapReader([data / "maps.h5"], product)
         np.testing.assert_allclose(maps["two"].values, wanted.numpy(), atol=1e-3)
@@ -289,9 +309,8 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     inputs_of_walk = walk_pseudo_labels.Inputs(
         data / "index", shard(data), data / "maps.h5", data / "boundaries.pt"
     )
-    walk_pseudo_labels.run(
-        inputs_of_walk, walked, walk_pseudo_labels.Options(save_probabilities=True), RUNTIME
-    )
+    saved = walk_pseudo_labels.Options(pseudo_labels=LabelChoice(save_probabilities=True))
+    walk_pseudo_labels.run(inputs_of_walk, walked, saved, RUNTIME)
     found = read_mask(data / "walked" / "one.png", (1, 2), size=SIZE)
     assert (found[:, :20] == 1).mean() > 0.9 and (found[:, 28:] == 0).mean() > 0.9
     probability = MapReader([data / "walked.h5"], "probability")["two"].values
@@ -313,7 +332,7 @@ def test_labels_of_boundaries_leave_unsure_pixels_out(data: Path) -> None:
     inputs = make_boundary_labels.Inputs(data / "index", shard(data), data / "maps.h5")
     for unsure, middle in ((True, 255), (False, 0)):
         files = make_boundary_labels.Outputs(data / f"labels_{unsure}")
-        options = make_boundary_labels.Options(ignore_unsure=unsure)
+        options = make_boundary_labels.Options(random_walk=BoundaryLabels(ignore_unsure=unsure))
         make_boundary_labels.run(inputs, files, options, RUNTIME)
         found = np.array(Image.open(files.masks / "one.png"))
         parts = found[:, :15], found[:, 17:31], found[:, 33:]

@@ -10,7 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.config.sections.cam import BackboneOptions, BaseTraining, BrnfTraining, CamTraining
+from brnf.config.sections.cam import (
+    BackboneOptions,
+    BaseTraining,
+    BrnfTraining,
+    CamMaps,
+    CamTraining,
+)
 from brnf.config.sections.flow import FlowInTraining
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
@@ -73,7 +79,7 @@ def run_chain(data: Path, folder: Path, seed: int = 0) -> dict[str, Path]:
     compute_cams.run(
         compute_cams.Inputs(data, files["base.pt"], images),
         compute_cams.Outputs(files["cams.h5"]),
-        compute_cams.Options(scales=(0.5, 1.0)),
+        compute_cams.Options(CamMaps(scales=(0.5, 1.0))),
         RUNTIME,
     )
     store_pixels.run(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from brnf.errors import DamagedProduct, UserError
+from brnf.stages import render_scenes
 from brnf.stages._cli import BY_WORKFLOW, run_stage
 from brnf.workflow.exit_messages import SHELL_PREFIX
 
@@ -108,6 +109,28 @@ def test_a_lack_of_memory_is_one_line(
     tmp_path: Path, run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ends(run, tmp_path, monkeypatch, capsys).startswith("out of memory; lower batch_size")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [("rho", "1.5", "at most 1"), ("rho", "nan", "a finite number"), ("size", "8", "at least 32")],
+)
+def test_a_value_out_of_its_keys_bounds_is_one_line_and_writes_nothing(
+    tmp_path: Path,
+    key: str,
+    value: str,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["stage", "--scenes", str(tmp_path / "scenes"), f"--scenes.{key}", value]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        run_stage(render_scenes.run)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line == f"error: scenes.{key}: is {value}, must be {problem}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])

@@ -95,10 +95,10 @@ def main() -> None:
         sys.path.insert(0, str(SNAKEFILE.parents[1]))
         from brnf.config.schema import load_schema
         from brnf.fingerprint import fingerprint
-        from brnf.workflow.params import SOURCES
+        from brnf.workflow.params import STAGES
 
         load_schema()
-        for stage in SOURCES:
+        for stage in STAGES:
             fingerprint(f"brnf.stages.{stage}")
     while line := sys.stdin.readline().strip():
         request = json.loads(line)

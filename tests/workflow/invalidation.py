@@ -15,30 +15,26 @@ from brnf.weights import WEIGHTS_OF
 INTRODUCTION = """\
 # What a change reruns
 
-Printed by `make invalidation-table` from the table of the tests \
-(`tests/workflow/invalidation.py`), which is written by hand;
-`make test-invalidation` changes every key and every module and lets Snakemake plan over a \
-finished run of `config/tiny.yaml`.
+Printed by `make invalidation-table` from the table of the tests (`tests/workflow/invalidation.py`),
+which is written by hand; `make test-invalidation` changes every key and every module and lets
+Snakemake plan over a finished run of `config/tiny.yaml`.
 
-**Configuration.** Every key that can change a result is a `params` of the rules whose stages \
-read it; `config.yaml` beside the results
-and the report are written anew for every key but those of the first row. What another key \
-makes meaningless is left away:
-`flow.components` reruns nothing as long as `flow.density` is the flow.
+**Configuration.** Every key that can change a result is a `params` of the rules whose stages read
+it; `config.yaml` beside the results and the report are written anew for every key but those of the
+first row. Keys without effect are ignored: `flow.components` reruns nothing as long as
+`flow.density` is the flow.
 
-**Code.** A rule knows a fingerprint of the modules that its stage reaches by its imports: the \
-syntax trees, without comments and
-docstrings. Editing a module reruns the stages that reach it and what follows. Comments, \
-touched files and sources checked out anew
-beside kept results rerun nothing.
+**Code.** A rule knows a fingerprint of the modules that its stage reaches by its imports: the
+syntax trees, without comments and docstrings. Editing a module reruns the stages that reach it and
+what follows. Comments, touched files and sources checked out anew beside kept results rerun
+nothing.
 
-**Data.** The index stage writes down what every file of the data set holds, in \
-`results/<name>/index.files.csv`. At each call files
-whose size or time changed are hashed again; where contents differ, the index is made again, \
-and only the lists that changed rerun
-something. An image's row is in the list of its split, for what is trained or measured on it, \
-and in that of its shard; masks are in
-lists of their own, whose pixels only evaluation and figures read. So
+**Data.** The index stage writes down the hash of every file of the data set, in
+`results/<name>/index.files.csv`. At each call files whose size or time changed are hashed again;
+where contents differ, the index is made again, and only the lists that changed rerun something. An
+image's row is in the list of its split, for what is trained or measured on it, and in that of its
+shard; masks are in lists of their own, which only evaluation and figures read; the index decodes
+every mask to check it. So
 
 | change of the data | what runs again |
 |---|---|
@@ -48,10 +44,11 @@ what follows |
 tables, figures, report |
 | a mask is added, removed or changed | the evaluations of its split, tables, figures, report |
 | outlines of COCO change | as a mask; where the labels of an image change by it, as the image |
-| a file is touched, the data set moves to another folder | nothing, or the index alone |
+| a file is touched | nothing, or the index alone |
+| the data set moves to another folder | the index, `write_config` and the report |
 
-A dry run cannot look past the index: when that is to be made again, what follows is listed \
-only by the run itself.
+A dry run cannot look past the index: when that is to be made again, what follows is listed only by
+the run itself.
 
 **Weights.** A training has the tag of the weights that it starts from in its `params`, with the
 hash by which they were published where that is known, the version of a package, or the SHA-256 of a

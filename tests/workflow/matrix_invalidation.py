@@ -34,16 +34,16 @@ from invalidation import (
 from brnf.config.experiment import read_experiments
 from brnf.config.schema import leaves, load_schema
 from brnf.fingerprint import reached_modules
-from brnf.workflow.params import SOURCES
+from brnf.workflow.params import STAGES
 
 ROOT = SNAKEFILE.parents[1]
 TINY = ROOT / "config" / "tiny.yaml"
 PARTS = {".".join(path): part for path, part in leaves(load_schema())}
 KEYS = [key for key in PARTS if not by_hand(key)]
-REACHED = {stage: reached_modules(f"brnf.stages.{stage}") for stage in SOURCES}
+REACHED = {stage: reached_modules(f"brnf.stages.{stage}") for stage in STAGES}
 MODULES = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "brnf").rglob("*.py"))]
 STAGES_OF = {
-    module: frozenset(stage for stage in SOURCES if name in REACHED[stage])
+    module: frozenset(stage for stage in STAGES if name in REACHED[stage])
     for module, name in (
         (path, path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
         for path in MODULES

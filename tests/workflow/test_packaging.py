@@ -1,4 +1,6 @@
-"""Requirements, constraints and the conda environment say the same."""
+"""Requirements, constraints and the conda environment say the same; what others look for when they
+take the package or the workflow is there.
+"""
 
 import re
 import tomllib
@@ -60,3 +62,26 @@ def test_no_file_names_a_package_index() -> None:
     assert [
         file.name for file in files if re.search(r'https?://|index-url[= ]+["\w]', file.read_text())
     ] == []
+
+
+def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert (ROOT / "brnf" / "py.typed").is_file()
+    assert "py.typed" in setuptools["package-data"]["*"]
+
+
+def test_the_catalogue_of_workflows_finds_what_it_shows() -> None:
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
+    deployed = usage["software-stack-deployment"]
+    assert deployed["conda"] == any("    conda:" in text for text in rules)
+    assert deployed["apptainer"] == any("container:" in text for text in rules)
+    assert (ROOT / "workflow" / "Snakefile").is_file()
+    assert {"snakemake", "workflow"} <= set((ROOT / "README.md").read_text().lower().split())
+
+
+def test_the_instructions_name_every_configuration() -> None:
+    folder = ROOT / "config"
+    told = set(re.findall(r"`((?:\w+/)?[\w-]+\.yaml)`", (folder / "README.md").read_text()))
+    words = {"clip_es/coco.yaml", "clip_es/voc.yaml"}  # of prompts, no experiments
+    assert told == {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")} - words

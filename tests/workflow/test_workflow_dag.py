@@ -11,7 +11,7 @@ import yaml
 
 from brnf.config.experiment import merged, read_experiments
 from brnf.planning.work import planned_work
-from brnf.workflow.params import SOURCES
+from brnf.workflow.params import STAGES
 
 Config = Callable[[str], str]
 
@@ -407,7 +407,7 @@ def test_every_stage_of_the_package_has_a_rule() -> None:
         for path in (root / "brnf" / "stages").glob("*.py")
         if "class Options" in path.read_text()
     ]
-    assert set(stages) == set(SOURCES)
+    assert set(stages) == set(STAGES)
     for stage in stages:
         assert f'code=code("{stage}")' in rules and re.search(
             rf"(python -m|BRNF_TRAIN) brnf\.stages\.{stage} ", rules

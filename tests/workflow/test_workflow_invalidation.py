@@ -19,7 +19,7 @@ from brnf.config.experiment import merged, read_experiments
 from brnf.config.schema import leaves, load_schema
 from brnf.fingerprint import ROOT, reached_modules
 from brnf.workflow.idle import without_idle
-from brnf.workflow.params import SOURCES, stage_options
+from brnf.workflow.params import STAGES, stage_options
 
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
 PARTS = {".".join(path): part for path, part in leaves(load_schema())}
@@ -90,9 +90,9 @@ def test_the_modules_of_a_stage_are_those_that_python_loads() -> None:
             found[stage] = sorted(name for name in sys.modules if name.split(".")[0] == "brnf")
         print(json.dumps(found))"""
     done = subprocess.run(
-        [sys.executable, "-c", code, *SOURCES], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *STAGES], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    reached = {stage: reached_modules(f"brnf.stages.{stage}") for stage in SOURCES}
+    reached = {stage: reached_modules(f"brnf.stages.{stage}") for stage in STAGES}
     at_once = {
         stage: [name for name in names if name not in WHEN_NEEDED]
         for stage, names in reached.items()

@@ -14,14 +14,13 @@ from brnf.config.generate import schema_of
 from brnf.config.schema import complete, leaves, load_schema
 from brnf.workflow.idle import without_idle
 from brnf.workflow.params import (
-    SOURCES,
+    STAGES,
     command_line,
     option_fields,
     option_names,
     stage_options,
 )
 
-STAGES = sorted(SOURCES)
 GIVEN_BY_RULES = {
     "download_archives": {"addresses", "md5s"},
     "draw_masks": {"split"},
@@ -297,8 +296,14 @@ def another(stage: str, name: str, value: Any) -> Any:
     ("dataset", "left"),
     [
         ({"kind": "voc"}, set()),
-        ({"kind": "coco", "labels_from": "masks"}, {"labels_from", "overlap", "crowds"}),
-        ({"kind": "coco", "labels_from": "annotations"}, {"labels_from", "crowds"}),
+        (
+            {"kind": "coco", "labels_from": "masks"},
+            {"dataset.labels_from", "dataset.overlap", "dataset.crowds"},
+        ),
+        (
+            {"kind": "coco", "labels_from": "annotations"},
+            {"dataset.labels_from", "dataset.crowds"},
+        ),
     ],
 )
 def test_keys_of_coco_reach_the_index_where_they_have_an_effect(
@@ -306,7 +311,7 @@ def test_keys_of_coco_reach_the_index_where_they_have_an_effect(
 ) -> None:
     experiment = Experiment(merged(defaults().settings, {"dataset": dataset}))
     options = without_idle("index_images", stage_options("index_images", experiment, "base", {}))
-    assert set(options) & {"labels_from", "overlap", "crowds"} == left
+    assert set(options) & {"dataset.labels_from", "dataset.overlap", "dataset.crowds"} == left
 
 
 def test_command_line_quotes_for_the_shell() -> None:

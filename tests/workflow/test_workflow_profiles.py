@@ -68,7 +68,8 @@ def rules() -> dict[str, dict[str, str]]:
                     )
                 )
                 found[name.rstrip(":")] = asked | {
-                    "stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body))
+                    "stage": "".join(re.findall(r"(?:-m|BRNF_TRAIN) brnf\.stages\.(\w+)", body)),
+                    "threads": "".join(re.findall(r"^    threads: (\d+)$", body, re.M)),
                 }
     return found
 
@@ -93,7 +94,7 @@ def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
         sources = [
             ROOT.joinpath(*module.split("."))
             for module in modules
-            if module.startswith("brnf.stages.")
+            if module.startswith(("brnf.stages.", "brnf.engine.checkpoint"))
         ]
         computes = any(
             "runtime.torch_device()" in source.with_suffix(".py").read_text() for source in sources
@@ -112,7 +113,7 @@ def test_the_documentation_tells_what_each_rule_asks_for() -> None:
     assert {row[0]: row[1:] for row in rows} == {
         name: (
             gpus.get(asked.get("gpu", ""), asked.get("gpu", "")),
-            cpus.get(asked.get("cpus_per_task", ""), "threads"),
+            cpus.get(asked.get("cpus_per_task", ""), asked["threads"] or "threads"),
             asked["mem_mb"],
             asked["runtime"],
         )

@@ -13,7 +13,7 @@ import timm
 import torch
 import yaml
 
-from brnf.workflow.params import SOURCES, option_names
+from brnf.workflow.params import STAGES, option_names
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
@@ -69,6 +69,6 @@ def test_every_rule_that_starts_from_weights_tells_which() -> None:
     ):
         if told := re.search(r'^        weights=weights\("([\w.]+)"\),$', text, re.MULTILINE):
             found[name] = told[1]
-    assert set(found) == {stage for stage in SOURCES if "weights" in option_names(stage)}
+    assert set(found) == {stage for stage in STAGES if "weights" in option_names(stage)}
     for stage, section in found.items():
-        assert SOURCES[stage][section] == "", stage
+        assert STAGES[stage][section] == "", stage

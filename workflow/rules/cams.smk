@@ -1,7 +1,8 @@
-# Maps and pixel features of a trained CAM network: the same rules for the base and for every BRNF network.
+# Maps and pixel features of a trained CAM network: the same rules for the base and for every BRNF
+# network.
 
 
-rule compute_cams:
+use rule stage as compute_cams with:
     input:
         indexed(),
         images=shard_of_index,
@@ -13,22 +14,15 @@ rule compute_cams:
     benchmark:
         f"{RUN}/benchmarks/compute_cams/{{split}}-{{shard}}.tsv"
     priority: CHAIN
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=480,
     params:
-        options=options("compute_cams"),
-        code=code("compute_cams"),
-    shell:
-        "python -m brnf.stages.compute_cams --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("compute_cams"),
 
 
-rule store_pixels:
+use rule stage as store_pixels with:
     input:
         indexed(),
         images=shard_of_index,
@@ -41,19 +35,12 @@ rule store_pixels:
     benchmark:
         f"{RUN}/benchmarks/store_pixels/{{split}}-{{shard}}.tsv"
     priority: CHAIN
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=240,
     params:
-        options=options(
+        **stage(
             "store_pixels",
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
         ),
-        code=code("store_pixels"),
-    shell:
-        "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index --network {input.network} --images {input.images}"
-        " --maps {input.maps} --pixels {output.pixels} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -1,4 +1,5 @@
-# What all rules share - the checked configuration, the wildcards, the hooks of a run, and what goes into `params` and `resources`.
+# What all rules share - the checked configuration, the wildcards, the hooks of a run, and what goes
+# into `params` and `resources`.
 import gc
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from brnf.workflow.environment import set_environment
 from brnf.planning.estimate import estimate, seconds_by_rule
 from brnf.evaluate.finished import measured_experiments
 from brnf.fingerprint import fingerprint
-from brnf.workflow.params import command_line, option_names, stage_options
+from brnf.workflow.params import command_line, input_names, option_names, stage_options
 from brnf.workflow.idle import without_idle
 from brnf.config.protocol import differences
 from brnf.workflow.slurm import begin, end
@@ -54,10 +55,12 @@ except UserError as error:
     sys.exit(f"error: {error}")
 MAIN = next(iter(EXPERIMENTS.values()))
 
-# What is imported by now stays: while jobs are planned, Python need not look for garbage in it again and again.
+# What is imported by now stays: while jobs are planned, Python need not look for garbage in it
+# again and again.
 gc.freeze()
 
-# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is called from.
+# The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is
+# called from.
 set_environment(Path(sys.path[0]), MAIN.settings)
 shell.prefix(SHELL_PREFIX)
 
@@ -83,6 +86,7 @@ CHAIN = (
     1  # priority of what the longest chain of jobs waits for, over pseudo-labels and segmentation
 )
 RUN = "results/{name}/{model}/seed{seed}"
+FIGURE_FLAGS = {"ablation": "examples"}  # figures that are drawn by the flag of another
 
 
 wildcard_constraints:
@@ -106,7 +110,7 @@ def say_estimate(workflow):
 
 
 def begin_run(workflow):
-    """End a run whose jobs would start beside those that a killed run left in the queue of a cluster."""
+    """End a run whose jobs would start beside those that a killed run left in a queue."""
     try:
         begin(
             Path.cwd(),
@@ -123,7 +127,7 @@ def end_run():
 
 
 def remove_kept():
-    """Remove what trainings of a run have shared, unless another run lives here; after an error it stays for the next run."""
+    """Remove what trainings of a run shared, unless another run lives; it stays after errors."""
     for name in EXPERIMENTS if is_alone(Path.cwd()) else ():
         rmtree(f"results/{name}/.kept", ignore_errors=True)
 
@@ -151,11 +155,12 @@ def kept_features(file):
 
 def experiment(wildcards):
     """Return the experiment that a job belongs to, with the values of its model's point."""
-    return EXPERIMENTS[wildcards.name].at(getattr(wildcards, "model", ""))
+    name = getattr(wildcards, "name", MAIN.name)
+    return EXPERIMENTS[name].at(getattr(wildcards, "model", ""))
 
 
 def features_of(wildcards):
-    """Return the run whose network, maps and pixels a job uses: a base at a point has those of the base itself."""
+    """Return the run whose network, maps and pixels a job uses: at a point, those of the base."""
     kind = kind_of(wildcards.model)
     return RUN.format(
         name=wildcards.name,
@@ -195,9 +200,10 @@ def options(stage, **given):
 
 
 def weights(section):
-    """Return a function for `params`: the tag of the weights that a network starts from, or what their file holds.
+    """Return a function for `params`: the tag of initial weights, or their file's content.
 
-    A file that is overwritten has another content under the same name, and reruns what starts from it.
+    A file that is overwritten has another content under the same name, and reruns what starts from
+    it.
     """
     return lambda wildcards: weights_of(wildcards.name, section)
 
@@ -220,3 +226,29 @@ def memory(megabytes):
 def code(stage):
     """Return the fingerprint of a stage for `params`."""
     return fingerprint(f"brnf.stages.{stage}")
+
+
+def stage(name, program="python -m", kept=False, inputs=None, **given):
+    """Return what the shared rule needs in `params` to run a stage.
+
+    Named input and output files are what the stage's arguments are called; `inputs` gives further
+    arguments as a function of the wildcards. Without files of the index among its inputs a rule
+    still names the index where its stage takes one: only what it reads there reruns it.
+    """
+    takes_index = "index" in input_names(name)
+
+    def files(wildcards, input, output):
+        index = {"index": f"results/{wildcards.name}/index"} if takes_index else {}
+        shared = {"kept": f"results/{wildcards.name}/.kept"} if kept else {}
+        others = inputs(wildcards) if inputs else {}
+        return command_line(
+            {**index, **dict(input.items()), **others, **dict(output.items()), **shared}
+        )
+
+    return {
+        "program": program,
+        "stage": name,
+        "files": files,
+        "options": options(name, **given),
+        "code": code(name),
+    }

@@ -1,4 +1,5 @@
-# Public data sets, on request only: `snakemake --cores 1 download_voc12`. Nothing else asks for these targets.
+# Public data sets, on request only: `snakemake --cores 1 download_voc12`. Nothing else asks for
+# these targets.
 
 
 rule download_voc12:
@@ -19,7 +20,8 @@ rule download_voc12:
         note="SBD's masks have no official archive: put SegmentationClassAug into"
         f" {DOWNLOADS['voc12']['folder']}/VOCdevkit/VOC2012, or train on the split train",
     shell:
-        "python -m brnf.stages.download_archives --folder {params.folder:q} --record {output.record:q} {params.archives}"
+        "python -m brnf.stages.download_archives --folder {params.folder:q}"
+        " --record {output.record:q} {params.archives}"
         " $BRNF_RUNTIME 2> >(tee {log} >&2) && echo {params.note:q}"
 
 
@@ -44,4 +46,5 @@ use rule download_voc12 as download_coco14 with:
         folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("coco14"),
         code=code("download_archives"),
-        note=f"COCO 2014 lies in {DOWNLOADS['coco14']['folder']}: that is the dataset.root of config/coco14.yaml",
+        note=f"COCO 2014 lies in {DOWNLOADS['coco14']['folder']}: "
+        "that is the dataset.root of config/coco14.yaml",

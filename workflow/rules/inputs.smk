@@ -1,16 +1,18 @@
-# What rules read: lists of the image index, shards, maps, flows, ground truth - functions for `input`, and options that follow them.
+# What rules read: lists of the image index, shards, maps, flows, ground truth - functions for
+# `input`, and options that follow them.
 
 
 def index_folder(wildcards):
     """Return the folder of the image index, once that is there.
 
-    The index is a checkpoint: when it is made again, files that stay equal to the byte rerun nothing.
+    The index is a checkpoint: when it is made again, files that stay equal to the byte rerun
+    nothing.
     """
     return Path(checkpoints.index_images.get(name=wildcards.name).output.index)
 
 
 def rendered(wildcards):
-    """Return what must be rendered first. A data set that is there already is no input: its state is known in other ways."""
+    """Return what must be rendered first; a data set that is there is known in other ways."""
     scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
     return [f"results/{wildcards.name}/data"] if scenes else []
 
@@ -33,8 +35,9 @@ def state_of(name):
 def after_index(wildcards):
     """Return no file for `input`, but not before the indices are there.
 
-    What only follows jobs that read the index would otherwise run whenever the index was made again, although none of them ran:
-    Snakemake asks anew only for jobs that waited for the checkpoint themselves.
+    What only follows jobs that read the index would otherwise run whenever the index was made
+    again, although none of them ran: Snakemake asks anew only for jobs that waited for the
+    checkpoint themselves.
     """
     for name in [wildcards.name] if hasattr(wildcards, "name") else EXPERIMENTS:
         checkpoints.index_images.get(name=name)
@@ -42,7 +45,7 @@ def after_index(wildcards):
 
 
 def indexed(*names):
-    """Return a function for `input`: the classes and other files of the image index, which hold no more than the stage reads."""
+    """Return a function for `input`: the classes and other index files that a stage reads."""
     return lambda wildcards: [
         f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}"
         for name in ("classes.csv", *names)
@@ -50,7 +53,7 @@ def indexed(*names):
 
 
 def indexed_split(key, *folders):
-    """Return a function for `input`: the classes, and the lists of a split given by its key in section dataset."""
+    """Return a function for `input`: the classes, and the lists of a split by its dataset key."""
     return lambda wildcards: indexed(
         *(f"{folder}/{split_of(key)(wildcards)}.csv" for folder in folders)
     )(wildcards)
@@ -62,7 +65,7 @@ def shard_of_index(wildcards):
 
 
 def flow_of(wildcards):
-    """Return the run whose flow denoises: xi enters after the fit, so a base at a xi has the flow of the base itself."""
+    """Return the run whose flow denoises: a base at another xi has the base's own."""
     return (
         features_of(wildcards)
         if "@xi" in wildcards.model
@@ -71,7 +74,7 @@ def flow_of(wildcards):
 
 
 def sharded(pattern, key):
-    """Return a function for `input`: a file for every shard of a split, given by its key in section dataset.
+    """Return a function for `input`: a file for every shard of a split, by its dataset key.
 
     Besides the wildcards the pattern may hold {features}, the run of `features_of`.
     """
@@ -89,7 +92,7 @@ def sharded(pattern, key):
 
 
 def all_shards(pattern):
-    """Return a function for `input`: a file for every shard of every split that maps are computed for."""
+    """Return a function for `input`: a file for every shard of every split that has maps."""
 
     def of(wildcards):
         chosen = experiment(wildcards)
@@ -103,7 +106,7 @@ def all_shards(pattern):
 
 
 def measured(wildcards):
-    """Return the `input` of an evaluation: maps, or masks with their probabilities, and ground truth that is drawn."""
+    """Return the `input` of an evaluation: maps, or masks with probabilities, and drawn truth."""
     split = experiment(wildcards).computed_split(wildcards.split)
     files = evaluated_files(
         index_folder(wildcards), wildcards.product, split, RUN.format(**dict(wildcards.items()))
@@ -112,7 +115,7 @@ def measured(wildcards):
 
 
 def true_masks(wildcards, split):
-    """Return the ground truth of a split that a rule draws, for `input` and the command line; nothing where there are files of it."""
+    """Return the ground truth of a split if a rule draws it, for `input` and the command line."""
     if experiment(wildcards).settings["dataset"]["kind"] != "coco":
         return {}
     return {
@@ -134,12 +137,12 @@ def drawn(wildcards):
 
 
 def drawing_options(wildcards):
-    """Return the options that a figure follows from: which images are shown, or the order of models and products."""
+    """Return a figure's options: the images shown, or the order of models and products."""
     found = stage_options(
         "draw", experiment(wildcards), "base", {"split": split_of("seeds")(wildcards)}
     )
     names = (
-        ("split", "images", "count")
+        ("split", "figures.images", "figures.count")
         if wildcards.figure in ("examples", "ablation")
         else ("models", "products")
     )
@@ -147,7 +150,7 @@ def drawing_options(wildcards):
 
 
 def pictured(wildcards):
-    """Return the lists of the split whose images a figure shows; none when it shows numbers only."""
+    """Return the lists of the split whose images a figure shows; none for numbers only."""
     return (
         indexed_split("seeds", "splits", "masks")(wildcards) if "panels" in drawn(wildcards) else []
     )
@@ -209,7 +212,7 @@ def fit_file(wildcards, name):
 
 
 def seed_shards(folder):
-    """Return a function for `input`: the shards that hold the images on which seeds are evaluated."""
+    """Return a function for `input`: the shards of the images that seeds are evaluated on."""
 
     def of(wildcards):
         chosen = experiment(wildcards)

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from brnf.config.sections.bounds import (
-    BelowOne,
     Count,
     Momentum,
     NotNegative,
@@ -42,13 +41,17 @@ class BackboneOptions(BackboneNetwork):
     """Last stages that learn."""
 
 
+SeedRule = Literal["structure", "plain"]
+BackgroundOver = Literal["all", "present"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MapRules:
     """How prototypes and maps are made (docs/method.md section 1)."""
 
-    background_over: Literal["all", "present"] = "all"
+    background_over: BackgroundOver = "all"
     """Classes whose maximum the background is the complement of."""
-    seed_rule: Literal["structure", "plain"] = "structure"
+    seed_rule: SeedRule = "structure"
     """How seeds of prototypes are chosen: SIPE's structure-aware rule or SFC's arg max."""
     background_weight: Positive | None = None
     """Factor of the background when seeds are chosen, by whichever rule; null is the rule's
@@ -95,11 +98,16 @@ class StoredMaps(ImageSize, MapSize):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CamMaps(MapRules, StoredMaps):
-    """What the maps of a CAM network take of section cam."""
+class MultiScaleMaps(MapRules):
+    """How multi-scale maps are made."""
 
     scales: SomeDistinct[Positive] = (0.5, 1.0, 1.5, 2.0)
     """Scales of the multi-scale maps, each with its mirror image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CamMaps(MultiScaleMaps, StoredMaps):
+    """What the maps of a CAM network take of section cam."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +164,17 @@ class Sfc:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipEs:
+class ClipRefinement:
+    """How maps of CLIP are refined by its attention."""
+
+    box_threshold: Momentum = 0.4
+    """Share of a map's maximum above which a region gets a box; 0.7 for COCO."""
+    attention_maps: Count = 8
+    """Last blocks whose attention is averaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEs(ClipRefinement):
     """Section base.clip_es."""
 
     words: Annotated[str, Meta(min_length=1)] = "voc"
@@ -169,10 +187,6 @@ class ClipEs:
     """Architecture of open_clip; OpenAI's weights need quick-GELU."""
     weights: str = "openai"
     """A tag that open_clip downloads, or a file."""
-    box_threshold: BelowOne = 0.4
-    """Share of a map's maximum above which a region gets a box; 0.7 for COCO."""
-    attention_maps: Count = 8
-    """Last blocks whose attention is averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,37 +7,63 @@ from msgspec import Meta
 
 from brnf.config.sections.bounds import Count, Distinct, Share, Whole
 
+Overlap = Literal["smallest_on_top", "later_on_top"]
+Crowds = Literal["object", "background", "ignore"]
+LabelSource = Literal["masks", "annotations"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """How COCO's annotations become masks (docs/data.md)."""
+    """How COCO's annotations become masks; the defaults are coco2voc's (docs/data.md)."""
 
-    overlap: Literal["smallest_on_top", "later_on_top"] = "smallest_on_top"
+    overlap: Overlap = "smallest_on_top"
     """Which of COCO's annotations lies on top in masks, the one of smaller area as in coco2voc,
     or the later one of the file.
     """
-    crowds: Literal["object", "background", "ignore"] = "object"
+    crowds: Crowds = "object"
     """What COCO's groups of objects (iscrowd 1) are in masks: objects like others as in
     coco2voc, background, or 255 (ignored) where no object lies on them.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset(Masks):
-    """Section dataset."""
+class CocoLabels(Masks):
+    """What labels an image of COCO."""
+
+    labels_from: LabelSource = "masks"
+    """What labels an image of COCO, the classes that its drawn mask shows, or those of all its
+    annotations (of groups only where they are objects).
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexedImages(CocoLabels):
+    """What the image index takes of section dataset."""
 
     kind: Literal["voc", "coco", "table", "scenes"] = "voc"
     """VOC folders, COCO 2014 as downloaded, a CSV table of own images, or scenes that the
     workflow renders.
     """
+    classes: Distinct[Annotated[str, Meta(min_length=1)]] = ()
+    """The classes to use, in this order; empty means all of the data set."""
+    verify: bool = True
+    """Decode every image once while the index is made."""
+    skip_bad: bool = False
+    """Leave out images that cannot be read, or whose mask cannot, and list them in the index's
+    summary; otherwise they stop the run.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(IndexedImages):
+    """Section dataset."""
+
     root: str | None = None
     """Folder that holds VOC2012 or VOCdevkit/VOC2012 (kind voc), or annotations, train2014 and
     val2014 (kind coco).
     """
     table: str | None = None
     """CSV file with the columns image, labels and optionally mask, split (kind table)."""
-    classes: Distinct[Annotated[str, Meta(min_length=1)]] = ()
-    """The classes to use, in this order; empty means all of the data set."""
     train: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "train_aug"
     """Split that everything is trained on."""
     seeds: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "train"
@@ -47,16 +73,6 @@ class Dataset(Masks):
     test: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     """Split without ground truth; the target test_predictions writes its masks as an evaluation
     server takes them.
-    """
-    labels_from: Literal["masks", "annotations"] = "masks"
-    """What labels an image of COCO, the classes that its drawn mask shows, or those of all its
-    annotations (of groups only where they are objects).
-    """
-    verify: bool = True
-    """Decode every image once while the index is made."""
-    skip_bad: bool = False
-    """Leave out images that cannot be read, or whose mask cannot, and list them in the index's
-    summary; otherwise they stop the run.
     """
 
 

@@ -230,7 +230,7 @@ class SegmentationTraining(DeepLabNetwork, Augmentation, SegmentationOptimiser):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestCrf(Crf):
+class PredictionCrf(Crf):
     """The dense CRF after the segmenter."""
 
     minimum: Share = 0.01
@@ -238,8 +238,8 @@ class TestCrf(Crf):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationTest:
-    """Section segmentation.test."""
+class PredictionViews:
+    """How the trained network sees an image (docs/method.md section 9)."""
 
     scales: SomeDistinct[Positive] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     """Sizes at which each image is seen."""
@@ -255,9 +255,15 @@ class SegmentationTest:
     """Of resized images; bicubic (HSC) and bilinear (CLIP-ES) alias where they shrink, area
     does not.
     """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationTest(PredictionViews):
+    """Section segmentation.test."""
+
     save_probabilities: bool = False
     """Keep probabilities, so that the sweep and the bias can be measured."""
-    crf: TestCrf = TestCrf()
+    crf: PredictionCrf = PredictionCrf()
     """Of the dense CRF that refines predictions."""
 
 
