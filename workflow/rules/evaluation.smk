@@ -55,6 +55,8 @@ rule tabulate:
         seeds_md="results/{name}/tables/seeds.md",
     log:
         "results/{name}/logs/tabulate.log",
+    benchmark:
+        "results/{name}/benchmarks/tabulate.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -82,6 +84,8 @@ rule draw:
         figure="results/{name}/figures/{figure}.png",
     log:
         "results/{name}/logs/draw/{figure}.log",
+    benchmark:
+        "results/{name}/benchmarks/draw/{figure}.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -112,6 +116,8 @@ rule tabulate_comparison:
         markdown="results/{name}/tables/comparison.md",
     log:
         "results/{name}/logs/tabulate_comparison.log",
+    benchmark:
+        "results/{name}/benchmarks/tabulate_comparison.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -130,27 +136,33 @@ rule tabulate_comparison:
         " --markdown {output.markdown} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-# Beside `all`: what the experiment will take. It has no declared output, so it looks anew each
-# time.
+# Beside `all`: what the experiment will take, from two miniatures of it. It has no declared output,
+# so it looks anew each time.
 rule plan:
     input:
-        config=f"results/{MAIN.name}/config.yaml",
+        configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
     log:
         f"results/{MAIN.name}/logs/plan.log",
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * DEVICES
     resources:
-        gpu=1,
-        mem_mb=memory(16000),
-        runtime=30,
+        cpus_per_task=CPUS * DEVICES,
+        gpu=DEVICES,
+        mem_mb=memory(16000 * DEVICES),
+        runtime=240,
     params:
         csv=f"results/{MAIN.name}/tables/plan.csv",
-        options=command_line(stage_options("plan", MAIN, "base", {})),
+        markdown=f"results/{MAIN.name}/tables/plan.md",
+        options=command_line(
+            stage_options(
+                "plan", MAIN, "base", {"at_once": max(1, jobs_at_once(workflow) // THREADS)}
+            )
+        ),
         code=code("plan"),
     shell:
-        "python -m brnf.stages.plan --config {input.config}"
-        " --csv {params.csv} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.plan --configs {input.configs} --csv {params.csv}"
+        " --markdown {params.markdown} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule write_config:
@@ -185,6 +197,8 @@ rule report:
         report=f"results/{MAIN.name}/report.html",
     log:
         f"results/{MAIN.name}/logs/report.log",
+    benchmark:
+        f"results/{MAIN.name}/benchmarks/report.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS

@@ -18,6 +18,8 @@ rule compare_models:
         markdown="results/{name}/tables/ablation.md",
     log:
         "results/{name}/logs/compare_models.log",
+    benchmark:
+        "results/{name}/benchmarks/compare_models.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -62,6 +64,8 @@ use rule compare_models as compare_points with:
         markdown="results/{name}/tables/sensitivity_full.md",
     log:
         "results/{name}/logs/compare_points.log",
+    benchmark:
+        "results/{name}/benchmarks/compare_points.tsv"
     params:
         options=options(
             "compare_models",
@@ -152,6 +156,8 @@ rule tabulate_sweeps:
         markdown="results/{name}/tables/{study}.md",
     log:
         "results/{name}/logs/tabulate_sweeps/{study}.log",
+    benchmark:
+        "results/{name}/benchmarks/tabulate_sweeps/{study}.tsv"
     wildcard_constraints:
         study="sensitivity|density",
     conda:
@@ -182,6 +188,8 @@ rule draw_sensitivity:
         sensitivity="results/{name}/figures/sensitivity.png",
     log:
         "results/{name}/logs/draw_studies/sensitivity.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_sensitivity.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -209,6 +217,8 @@ rule draw_density:
         failures="results/{name}/figures/failures.png",
     log:
         "results/{name}/logs/draw_studies/density.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_density.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -232,6 +242,8 @@ rule measure_scaling:
         markdown="results/{name}/tables/scaling.md",
     log:
         "results/{name}/logs/measure_scaling.log",
+    benchmark:
+        "results/{name}/benchmarks/measure_scaling.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -255,6 +267,8 @@ rule draw_scaling:
         scaling="results/{name}/figures/scaling.png",
     log:
         "results/{name}/logs/draw_studies/scaling.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_scaling.tsv"
     conda:
         ENVIRONMENT
     threads: THREADS
