@@ -109,7 +109,7 @@ def duration(seconds: float) -> str:
     if seconds < 1.5 * HOUR:
         return f"{seconds / MINUTE:.0f} min"
     if seconds < 2 * DAY:
-        minutes = round(seconds / MINUTE)
-        return f"{minutes // 60} h {minutes % 60} min"
+        hours, minutes = divmod(round(seconds / MINUTE), 60)
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days = seconds / DAY
     return f"{days:.1f} days" if days < 10 else f"{days:.0f} days"

@@ -14,6 +14,11 @@ __all__ = ["counterpart", "largest_batch", "miniature", "runtime_keys"]
 LEARNS_FROM = 1
 """Steps of the online flow before it is used: in a miniature all but the first step use it."""
 
+BORDER = 0.7
+"""Score between background and classes: a network that has hardly learned knows no sure ones, and
+without labelled rows there is no flow.
+"""
+
 
 def miniature(experiment: Experiment, count: int) -> Experiment:
     """Return an experiment with few images and steps, and all else as it is.
@@ -35,7 +40,10 @@ def miniature(experiment: Experiment, count: int) -> Experiment:
                 "dataset": {"limit": _fewer(own_limit, count)},
                 "scenes": {key: min(settings["scenes"][key], count) for key in ("train", "val")},
                 "base": {"steps": _fewer(settings["base"]["steps"], count)},
-                "flow": {"steps": min(settings["flow"]["steps"], count)},
+                "flow": {
+                    "steps": min(settings["flow"]["steps"], count),
+                    "tau": {"low": BORDER, "high": BORDER},
+                },
                 "brnf": brnf,
                 "variants": {
                     name: brnf | {"steps": _fewer(experiment.network(name)["steps"], count)}
