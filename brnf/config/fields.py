@@ -46,9 +46,9 @@ def schema_of(section: type, default: Any = None, described: bool = False) -> di
             part["default"] = {}
         else:
             part["default"] = plain(value)
-        if described or value is MISSING:  # what is missing is explained to the user
-            if text := descriptions(section).get(field.name):
-                part["description"] = text
+        told = described or value is MISSING  # what is missing is explained to the user
+        if told and (text := descriptions(section).get(field.name)):
+            part["description"] = text
         properties[key_of(field.name)] = part
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False}
     return schema | ({"required": required} if required else {}) | {"properties": properties}
