@@ -207,7 +207,8 @@ def _cache(experiment: Experiment, model: str, size: SplitSize, channels: Sequen
     stride = experiment.settings["backbone"]["stride"]
     sides = [training["crop"] / min(own, stride) for own in (4, 8, 16, 32)]
     values = sum(width * side**2 for width, side in zip(channels, sides, strict=True))
-    return 2 * FLOAT_BYTES * size.images * values
+    found: float = 2 * FLOAT_BYTES * size.images * values
+    return found
 
 
 def _map(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
@@ -229,7 +230,8 @@ def _exported(
 def _pixels(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
     widths = experiment.settings["cam"]["side_widths"]
     dimension = sum(map(min, widths, channels))
-    return size.rows * (2 * dimension + ROW_BYTES)
+    found: float = size.rows * (2 * dimension + ROW_BYTES)
+    return found
 
 
 def _masks(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
@@ -253,7 +255,8 @@ def _predictions(
 
 
 def _scenes(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
-    return SCENE_BYTES * size.images * experiment.settings["scenes"]["size"] ** 2
+    found: float = SCENE_BYTES * size.images * experiment.settings["scenes"]["size"] ** 2
+    return found
 
 
 SIZES: Mapping[str, Size] = {

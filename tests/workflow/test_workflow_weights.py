@@ -5,6 +5,7 @@ nothing.
 import os
 import re
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import timm
 import torch
 import yaml
 
-from brnf.workflow.params import STAGES, option_names
+from brnf.workflow.params import SECTIONS, STAGES, option_fields
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
@@ -65,10 +66,13 @@ def test_every_rule_that_starts_from_weights_tells_which() -> None:
     )
     found = {}
     for name, text in re.findall(
-        r"(?m)^rule (\w+):\n(.*?)(?=^rule |^use rule |\Z)", rules, re.DOTALL
+        r"(?m)^use rule stage as (\w+) with:\n(.*?)(?=^rule |^use rule |\Z)", rules, re.DOTALL
     ):
         if told := re.search(r'^        weights=weights\("([\w.]+)"\),$', text, re.MULTILINE):
             found[name] = told[1]
-    assert set(found) == {stage for stage in STAGES if "weights" in option_names(stage)}
-    for stage, section in found.items():
-        assert STAGES[stage][section] == "", stage
+    starting = {}
+    for stage in STAGES:
+        for field, section in option_fields(stage).items():
+            if section and "weights" in {part.name for part in fields(section)}:
+                starting[stage] = SECTIONS.get(field, field)
+    assert found == starting
