@@ -16,8 +16,9 @@ import yaml
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
 from brnf.config.experiment import Experiment
+from brnf.config.generate import load_schema
 from brnf.config.renamed import with_new_names
-from brnf.config.schema import complete, load_schema, reread
+from brnf.config.schema import complete, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
 from brnf.engine.schedule import total_steps
 from brnf.errors import UserError

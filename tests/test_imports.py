@@ -19,16 +19,14 @@ ROOMS = (
         "backbones",
         "engine",
     ),
-    *("flow", "cam", "segment", "base", "evaluate", "planning", "workflow", "stages"),
+    *("flow", "cam", "segment", "base", "evaluate", "workflow", "planning", "stages"),
 )
 """From the ground up."""
 
 ALLOWED = {
     ("brnf.cam.fit", "base"): "the loop of SFC's training joins the images of its bank",
     ("brnf.planning.configured", "stages"): "planning tells the stages a second time",
-    ("brnf.planning.configured", "workflow"): "planning reads options as a rule gives them",
     ("brnf.planning.trials", "stages"): "planning tells the stages a second time",
-    ("brnf.planning.work", "workflow"): "planning tells the targets a second time",
 }
 """Module and the room above it that it imports from -> why it still does."""
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment
-from brnf.config.schema import complete, load_schema, reread
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, reread
 from brnf.engine.runtime import Progress, Runtime
 from brnf.engine.schedule import total_steps
 from brnf.errors import UserError

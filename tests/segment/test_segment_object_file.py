@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brnf.config.sections.segmentation import Crf
 from brnf.segment import compiled, crf, lattice, object_file
 from brnf.segment.object_file import ObjectFile, ObjectFileError, load
 
@@ -73,7 +74,7 @@ def refined(functions: Mapping[str, compiled.Code], shape: tuple[int, int, int])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crf, "kernels", lambda: functions)
         patch.setattr(lattice, "kernels", lambda: functions)
-        found = crf.dense_crf(image, probability.astype(np.float32), crf.CrfOptions())
+        found = crf.dense_crf(image, probability.astype(np.float32), Crf())
     lattice.smoothness_lattice.cache_clear()
     return found.tobytes()
 

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from brnf.fingerprint import ROOT, imported_modules
-from brnf.workflow.params import SOURCES
 
 SHARED = {"__init__", "_cli"}
 """Modules that are no stage: what runs them all."""
@@ -32,7 +31,3 @@ def test_no_stage_imports_another() -> None:
 def test_every_stage_is_run_by_a_rule_that_knows_its_code() -> None:
     assert named(r"\bbrnf\.stages\.(\w+) ") == MODULES - SHARED
     assert named(r'\bcode\("(\w+)"\)') == MODULES - SHARED
-
-
-def test_every_stage_says_where_its_options_come_from() -> None:
-    assert set(SOURCES) == MODULES - SHARED
