@@ -53,7 +53,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     """
     torch.manual_seed(0)
     network = CamNetwork(
-        build_backbone(BackboneOptions(name=size.backbone, weights="none", stride=16)),
+        build_backbone(BackboneOptions(name=size.backbone, weights="none")),
         size.classes - 1,
         size.widths,
     ).eval()

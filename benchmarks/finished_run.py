@@ -2,6 +2,7 @@
 how much the whole is.
 """
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +12,21 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import tyro
 import yaml
 
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
 from brnf.config.experiment import Experiment
+from brnf.config.generate import load_schema
 from brnf.config.renamed import with_new_names
-from brnf.config.schema import complete, load_schema, reread
+from brnf.config.schema import complete, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
 from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
-from brnf.planning.configured import job_options
-from brnf.planning.work import planned_work
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelStore, write_pixels
-from brnf.workflow.params import option_names
+from brnf.workflow.params import command_line, option_names, stage_options
 from brnf.workflow.targets import MAP_PRODUCTS
 
 __all__ = ["MAPS", "MASKS", "SEEN", "STEPS", "UNSEEN", "FinishedRun", "prepare"]
@@ -34,6 +35,19 @@ SEEN, UNSEEN = "measured_seen", "measured_unseen"
 """Splits of the measured images: of those that are trained on, and of those that no network has
 seen.
 """
+PRODUCTS = {
+    "train_base": "network/network.pt",
+    "train_brnf": "network/network.pt",
+    "train_flow": "flow/flow.pt",
+    "train_segmentation": "segmentation/network.pt",
+    "compute_cams": "cams/*",
+    "store_pixels": "pixels/*",
+    "denoise_seeds": "denoised/*",
+    "make_pseudo_labels": "pseudo_labels/*",
+    "predict_segmentation": "predictions/*",
+    "evaluate": "evaluation/*.json",
+}
+"""Rule -> what it has made for each training, split, or product and split of a finished run."""
 CAM_TRAININGS = ("train_base", "train_brnf")
 TRAININGS = (*CAM_TRAININGS, "train_flow", "train_segmentation")
 STEPS, MAPS, MASKS = "steps", "maps", "masks"
@@ -88,8 +102,10 @@ class FinishedRun:
         """Return a stage's options as its job gets them."""
         name = stage.__name__.rsplit(".", 1)[-1]
         seed = {"seed": self.seed} if "seed" in option_names(name) else {}
-        return job_options(
-            stage, self.experiment, "base" if name == "train_base" else self.model, **seed, **given
+        model = "base" if name == "train_base" else self.model
+        words = command_line(stage_options(name, self.experiment, model, {**seed, **given}))
+        return tyro.cli(
+            stage.Options, args=shlex.split(words), config=(tyro.conf.FlagConversionOff,)
         )
 
     def product(self, path: str, model: str | None = None) -> Path:
@@ -139,7 +155,7 @@ class FinishedRun:
         """Return how many times as much as was measured one seed of the experiment has, base and
         model together, by phase.
         """
-        chosen = [one for one in planned_work(self._both) if one.rule == rule]
+        made = self._made(rule)
         seen, unseen = (len(self.images(split).images) for split in (SEEN, UNSEEN))
         if rule in TRAININGS:
             measured, whole = self.steps(rule)
@@ -150,19 +166,22 @@ class FinishedRun:
                 if rule in CAM_TRAININGS
                 else 1.0
             )
-            return {STEPS: len(chosen) * whole / max(measured, 1), REST: len(chosen) * images}
-        counts = {one: len(self.images(one.split).images) for one in chosen}
+            return {STEPS: len(made) * whole / max(measured, 1), REST: len(made) * images}
         if rule == "evaluate":
-            maps = sum(count for one, count in counts.items() if one.product in MAP_PRODUCTS)
-            return {MAPS: maps / seen, MASKS: (sum(counts.values()) - maps) / unseen, REST: 1.0}
-        return {REST: sum(counts.values()) / (unseen if rule == "predict_segmentation" else seen)}
+            products = [name.rsplit("-", 1) for name in made]
+            counts = [(product, len(self.images(split).images)) for product, split in products]
+            maps = sum(count for product, count in counts if product in MAP_PRODUCTS)
+            masks = sum(count for _, count in counts) - maps
+            return {MAPS: maps / seen, MASKS: masks / unseen, REST: 1.0}
+        images = sum(len(self.images(split).images) for split in made)
+        return {REST: images / (unseen if rule == "predict_segmentation" else seen)}
 
     def shown_work(self, rule: str) -> str:
         """Say what was measured of how much."""
         seen, unseen = (len(self.images(split).images) for split in (SEEN, UNSEEN))
         if rule in TRAININGS:
             measured, whole = self.steps(rule)
-            trainings = sum(one.rule == rule for one in planned_work(self._both))
+            trainings = len(self._made(rule))
             shown = (
                 f", {seen} of {len(self.images(self.split('train')).images)} images"
                 if rule in CAM_TRAININGS
@@ -178,9 +197,14 @@ class FinishedRun:
         images = unseen if rule == "predict_segmentation" else seen
         return f"{images} of {factors[REST] * images:.0f} images"
 
-    @property
-    def _both(self) -> Experiment:
-        return Experiment({**self.experiment.settings, "models": ["base", self.model]})
+    def _made(self, rule: str) -> list[str]:
+        """Return what a rule has made for base and model with one seed: splits, or names."""
+        models = {"train_base": ("base",), "train_brnf": (self.model,)}.get(
+            rule, ("base", self.model)
+        )
+        return [
+            path.stem for model in models for path in self.product("", model).glob(PRODUCTS[rule])
+        ]
 
 
 def prepare(run: FinishedRun, root: Path | None) -> None:

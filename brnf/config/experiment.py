@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from brnf.config.generate import load_schema
 from brnf.config.protocol import false_claim, protocol_of
 from brnf.config.renamed import with_new_names
-from brnf.config.schema import complete, load_schema, merged, oversized, reread, violation
+from brnf.config.schema import complete, merged, oversized, reread, violation
 from brnf.config.studies import (
     ABLATION,
     ABLATION_MODELS,

@@ -8,30 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from brnf.config.experiment import Experiment, merged
+from brnf.config.studies import BASE_MODELS
 from brnf.errors import UserError
-from brnf.planning.sizes import RESNET50, SplitSize, bytes_made, split_size
-from brnf.planning.work import FOLDERS, planned_work
+from brnf.planning.jobs import Job, whole_jobs
+from brnf.planning.sizes import RESNET50, SIZES, SplitSize, bytes_made, split_size, splits_of
 
 __all__ = [
-    "Job",
     "Share",
     "check_disk",
-    "missing_work",
+    "check_run",
     "needed_bytes",
     "planned_shares",
     "shard_count",
 ]
 
-Job = tuple[str, Mapping[str, str], Sequence[str]]
-"""Rule, wildcards and output files of a job that Snakemake has planned."""
-
 GIGABYTE = 1e9
-TRAININGS = ("train_base", "train_brnf")
-WRITTEN = dict.fromkeys(TRAININGS, "network/network.pt") | {
-    "train_flow": "flow/flow.pt",
-    "train_segmentation": "segmentation/network.pt",
-}
-"""Rule that is one job -> the file by which one knows that it is done."""
+CACHES = ("train_base", "train_brnf")
+"""Rules whose bytes are what they keep until they end."""
 MARGIN = 1.05
 """Room for networks, logs and the file that is being written."""
 REMEDIES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -69,26 +62,6 @@ class Share:
     share: float
 
 
-def missing_work(experiment: Experiment, results: Path) -> list[Share]:
-    """Return what `all` would still have to make, as far as files tell.
-
-    Arguments:
-        experiment: with any state of its results.
-        results: folder of all results.
-    """
-    found = []
-    for work in planned_work(experiment):
-        for seed in experiment.settings["seeds"]:
-            run = results / experiment.name / work.model / f"seed{seed}"
-            if work.sharded:
-                there = len(list((run / FOLDERS[work.rule] / work.split).glob("*.h5")))
-                share = max(0.0, 1 - there / shard_count(experiment, results, work.split))
-            else:
-                share = float(work.rule in WRITTEN and not (run / WRITTEN[work.rule]).is_file())
-            found.append(Share(work.rule, work.model, str(seed), work.split, share))
-    return found
-
-
 def shard_count(experiment: Experiment, results: Path, split: str) -> int:
     """Return how many shards of a split hold an image, all of them as long as there is no index."""
     return len(list((results / experiment.name / "index" / "shards" / split).glob("*"))) or int(
@@ -97,32 +70,77 @@ def shard_count(experiment: Experiment, results: Path, split: str) -> int:
 
 
 def planned_shares(
-    experiments: Mapping[str, Experiment], jobs: Iterable[Job], results: Path, everything: bool
+    experiments: Mapping[str, Experiment], jobs: Iterable[Job], results: Path
 ) -> dict[str, list[Share]]:
-    """Return what planned jobs have to make.
+    """Return what of each experiment jobs have to make, where it is not there already.
 
     Arguments:
         experiments: by name.
-        jobs: that Snakemake will run; those that follow an image index which is itself to be made
-            are not yet among them.
+        jobs: that Snakemake has planned; their outputs are relative to this folder.
         results: folder of all results.
-        everything: whether the target is `all`, so that what follows such an index is known all the
-            same.
     """
     found: dict[str, list[Share]] = {name: [] for name in experiments}
-    for rule, wildcards, outputs in jobs:
-        name = wildcards.get("name", "")
-        if rule == "index_images" and everything:
-            found[name] = missing_work(experiments[name], results)
-        elif rule in TRAININGS:
-            split = experiments[name].settings["dataset"]["train"]
-            found[name].append(Share(rule, wildcards["model"], wildcards["seed"], split, 1.0))
-        elif rule in FOLDERS and not all(Path(file).exists() for file in outputs):
-            share = 1 / shard_count(experiments[name], results, wildcards["split"])
-            found[name].append(
-                Share(rule, wildcards["model"], wildcards["seed"], wildcards["split"], share)
-            )
+    for job in jobs:
+        there = job.outputs and all(Path(file).exists() for file in job.outputs)
+        if job.rule not in SIZES or there:
+            continue
+        name = job.wildcards["name"]
+        model, seed = job.wildcards.get("model", ""), job.wildcards.get("seed", "")
+        for split in splits_of(job, experiments[name]):
+            sharded = "shard" in job.wildcards
+            share = 1 / shard_count(experiments[name], results, split) if sharded else 1.0
+            found[name].append(Share(job.rule, model, seed, split, share))
     return found
+
+
+def check_run(
+    experiments: Mapping[str, Experiment],
+    jobs: Sequence[Job],
+    everything: bool,
+    results: Path,
+    free: float | None = None,
+) -> None:
+    """Refuse a run whose products would not fit the disk.
+
+    What follows an image index that is itself to be made is not among the jobs. For the target
+    `all` it is asked for, which takes seconds, unless there is room for whatever it may be.
+
+    Arguments:
+        experiments: by name.
+        jobs: that Snakemake will run.
+        everything: whether the target is `all`.
+        results: folder of all results.
+        free: bytes; None asks the disk.
+
+    Raises:
+        UserError: see :func:`check_disk`.
+    """
+
+    def planned(shares: Mapping[str, Sequence[Share]]) -> Planned:
+        return {name: (experiment, shares[name]) for name, experiment in experiments.items()}
+
+    if everything and any(job.rule == "index_images" for job in jobs):
+        free = _free(results) if free is None else free
+        most = planned({name: _most(experiment) for name, experiment in experiments.items()})
+        if _needed(most, results, {}, exact=False) <= free:
+            return
+        jobs = whole_jobs(
+            experiments, lambda name, split: shard_count(experiments[name], results, split)
+        )
+    check_disk(planned(planned_shares(experiments, jobs, results)), results, free)
+
+
+def _most(experiment: Experiment) -> list[Share]:
+    """Return all that any products and models of an experiment could need."""
+    settings = experiment.settings
+    return [
+        Share(rule, model, str(seed), split, 1.0)
+        for rule in SIZES
+        for model in dict.fromkeys(("base", *settings["models"]))
+        if rule not in CACHES or (rule == "train_base") == (model in BASE_MODELS)
+        for seed in settings["seeds"]
+        for split in experiment.splits()
+    ]
 
 
 def needed_bytes(
@@ -148,7 +166,7 @@ def needed_bytes(
     stores: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for one in shares:
         made = one.share * bytes_made(one.rule, experiment, one.model, sizes[one.split], channels)
-        if one.rule in TRAININGS:
+        if one.rule in CACHES:
             training = experiment.network(one.model)
             shared = training["crop"], training["batch_size"]
             cached[shared] = max(cached.get(shared, 0.0), made)
@@ -172,8 +190,7 @@ def check_disk(planned: Planned, results: Path, free: float | None = None) -> No
     Raises:
         UserError: the disk is too small; names what to set, and what is then needed.
     """
-    if free is None:
-        free = float(shutil.disk_usage(_existing(results)).free)
+    free = _free(results) if free is None else free
     if _needed(planned, results, {}, exact=False) <= free:
         return
     needed = _needed(planned, results, {}, exact=True)
@@ -221,10 +238,11 @@ def _needed(planned: Planned, results: Path, changes: Mapping[str, Any], exact: 
     return MARGIN * total
 
 
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
+def _free(folder: Path) -> float:
+    """Return the free bytes of the disk that a folder lies on, which need not exist."""
     folder = folder.absolute()
-    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return float(shutil.disk_usage(existing).free)
 
 
 def _gigabytes(size: float) -> str:

@@ -6,33 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from brnf.planning.work import FOLDERS
+__all__ = ["duration", "estimate", "mean_seconds", "seconds_by_rule"]
 
-__all__ = ["estimate", "mean_seconds", "seconds_by_rule"]
-
+MINUTE, HOUR, DAY = 60, 3600, 86400
 SAME_WORK = {"fit_density": "train_flow"}
 """A rule that runs the stage of another -> that other, whose times count until it has some of its
 own.
 """
-SECONDS_OF_A_LIGHT_JOB = 4.0
-"""Of rules that only gather and draw, and have no benchmark file."""
-PROBED = frozenset({"train_base", "train_brnf", "train_segmentation", *FOLDERS})
-"""Rules that ``snakemake plan`` measures."""
-LIGHT = frozenset(
-    {
-        "compare_models",
-        "compare_points",
-        "draw",
-        "draw_density",
-        "draw_scaling",
-        "draw_sensitivity",
-        "report",
-        "tabulate",
-        "tabulate_comparison",
-        "tabulate_sweeps",
-        "write_config",
-    }
-)
 
 
 def seconds_by_rule(results: Path, name: str) -> dict[str, float]:
@@ -71,31 +51,26 @@ def mean_seconds(folder: Path) -> dict[str, float]:
 def _planned_seconds(plan: Path) -> dict[str, float]:
     """Return the seconds of a job of each rule in a plan; none when there is no plan."""
     try:
-        rows = pd.read_csv(plan).dropna(subset=["hours"]).groupby("stage")[["hours", "jobs"]].sum()
+        table = pd.read_csv(plan).dropna(subset=["rule", "seconds"])
+        return {
+            str(rule): float(seconds) for rule, seconds in table[["rule", "seconds"]].to_numpy()
+        }
     except (OSError, ValueError, KeyError):
         return {}
-    return {
-        str(rule): float(3600 * hours / jobs) for rule, hours, jobs in rows.itertuples() if jobs > 0
-    }
 
 
 def estimate(jobs: Mapping[str, int], seconds: Mapping[str, float], cores: int) -> str:
     """Say in a few lines how long jobs will take.
 
     Arguments:
-        jobs: rule -> how many jobs; rules without output files are left out by the caller or weigh
-            nothing.
+        jobs: rule -> how many jobs, of the rules that have benchmark files.
         seconds: rule -> wall time of a job.
         cores: jobs that run at once.
     """
     known: dict[str, float] = {}
     unknown: dict[str, int] = {}
     for rule, count in jobs.items():
-        each = (
-            SECONDS_OF_A_LIGHT_JOB
-            if rule in LIGHT
-            else seconds.get(rule, seconds.get(SAME_WORK.get(rule, ""), None))
-        )
+        each = seconds.get(rule, seconds.get(SAME_WORK.get(rule, "")))
         if each is None:
             unknown[rule] = count
         else:
@@ -104,16 +79,18 @@ def estimate(jobs: Mapping[str, int], seconds: Mapping[str, float], cores: int) 
     if known:
         total = sum(known.values())
         largest = sorted(known, key=lambda rule: (-known[rule], rule))[:3]
-        parts = ", ".join(f"{jobs[rule]} {rule} {_duration(known[rule])}" for rule in largest)
+        parts = ", ".join(f"{jobs[rule]} {rule} {duration(known[rule])}" for rule in largest)
         count = sum(jobs[rule] for rule in known)
         lines.append(
-            f"estimate: {count} jobs take about {_duration(total / max(cores, 1))} on {cores} "
+            f"estimate: {count} jobs take about {duration(total / max(cores, 1))} on {cores} "
             f"cores ({parts})"
         )
     if unknown:
         parts = ", ".join(f"{count} {rule}" for rule, count in unknown.items())
-        hint = "" if PROBED.isdisjoint(unknown) else "; the target `plan` probes what `all` needs"
-        lines.append(f"estimate: not known for {parts}: none of these has run here yet{hint}")
+        lines.append(
+            f"estimate: not known for {parts}: none of these has run here yet; "
+            "the target `plan` measures what `all` needs"
+        )
     if "index_images" in jobs:
         lines.append(
             "estimate: what follows the image index is planned, and counted, when that is there"
@@ -121,7 +98,18 @@ def estimate(jobs: Mapping[str, int], seconds: Mapping[str, float], cores: int) 
     return "\n".join(lines)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
+def duration(seconds: float) -> str:
+    """Return a time as one says it.
+
+    >>> [duration(seconds) for seconds in (4.2, 1300, 12000, 1036800)]
+    ['4 s', '22 min', '3 h 20 min', '12 days']
+    """
+    if seconds < 1.5 * MINUTE:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 1.5 * HOUR:
+        return f"{seconds / MINUTE:.0f} min"
+    if seconds < 2 * DAY:
+        hours, minutes = divmod(round(seconds / MINUTE), 60)
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days = seconds / DAY
+    return f"{days:.1f} days" if days < 10 else f"{days:.0f} days"

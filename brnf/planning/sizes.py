@@ -7,7 +7,7 @@ the photographs where there are fewer, and images of 512 x 512.
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 
 from brnf.config.experiment import Experiment
 from brnf.data.index import Index
+from brnf.planning.jobs import Job
 
-__all__ = ["RESNET50", "SplitSize", "bytes_made", "class_count", "map_side", "split_size"]
+__all__ = ["RESNET50", "SIZES", "SMALL", "SplitSize", "bytes_made", "split_size", "splits_of"]
 
 IMAGES = {
     "voc": {"train": 1464, "train_aug": 10582, "val": 1449, "test": 1456},
@@ -41,6 +42,10 @@ photographs of VOC.
 """
 MASK_BYTES = 0.025
 """Of a mask's PNG for each pixel; 0.014 to 0.020 were measured on photographs of VOC."""
+SCENE_BYTES = 1.4
+"""Of a rendered scene with its masks, for each pixel; 0.7 to 1.3 were measured on sides of 448 to
+96 pixels.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,9 @@ def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
         images, side = experiment.settings["scenes"][split], experiment.settings["scenes"]["size"]
     elif dataset["kind"] == "table":
         images = _rows_of_table(Path(dataset["table"]), split)
+    images = min(images, dataset["limit"] or images)
     labels = LABELS.get(dataset["kind"], 2.0)
-    return _size([(side, side, labels)], [images], class_count(experiment), cam, known=False)
+    return _size([(side, side, labels)], [images], _class_count(experiment), cam, known=False)
 
 
 @cache
@@ -120,7 +126,7 @@ def _public_images(kind: str, root: str | None, split: str) -> int:
     return images
 
 
-def class_count(experiment: Experiment) -> int:
+def _class_count(experiment: Experiment) -> int:
     """Return the number C of classes as far as the configuration tells it."""
     dataset = experiment.settings["dataset"]
     return len(dataset["classes"]) or CLASSES.get(dataset["kind"], 20)
@@ -148,8 +154,8 @@ def _size(
         map_values += (
             count
             * (1 + labels)
-            * map_side(height, cam["map_stride"])
-            * map_side(width, cam["map_stride"])
+            * _map_side(height, cam["map_stride"])
+            * _map_side(width, cam["map_stride"])
         )
         rows += count * math.ceil(height * scale / STRIDE) * math.ceil(width * scale / STRIDE)
         heights, widths, labelled = (
@@ -171,9 +177,117 @@ def _size(
     )
 
 
-def map_side(side: int, stride: int) -> int:
+def _map_side(side: int, stride: int) -> int:
     """Return a side of a stored map, pixels."""
     return -(-side // stride)
+
+
+def splits_of(job: Job, experiment: Experiment) -> list[str]:
+    """Return the splits whose images a job goes through or is trained on; none for tables."""
+    if "split" in job.wildcards:
+        return [job.wildcards["split"]]
+    if job.rule == "render_scenes":
+        return ["train", "val"]
+    if job.rule == "index_images":
+        return experiment.splits()
+    if job.rule == "export_maps":
+        return list(dict.fromkeys(map(experiment.computed_split, experiment.splits())))
+    key = "test" if job.rule == "export_predictions" else "train"
+    return [experiment.settings["dataset"][key]] if "model" in job.wildcards else []
+
+
+Size = Callable[[Experiment, str, SplitSize, Sequence[int]], float]
+"""From experiment, model, split and the channels of the backbone's four stages to bytes."""
+
+
+def _cache(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
+    training = experiment.network(model)
+    if not training["cache"]:
+        return 0.0
+    stride = experiment.settings["backbone"]["stride"]
+    sides = [training["crop"] / min(own, stride) for own in (4, 8, 16, 32)]
+    values = sum(width * side**2 for width, side in zip(channels, sides, strict=True))
+    return 2 * FLOAT_BYTES * size.images * values
+
+
+def _map(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
+    return 2 * MAP_SHARE * size.map_values
+
+
+def _two_maps(
+    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
+) -> float:
+    return 2 * _map(experiment, model, size, channels)
+
+
+def _exported(
+    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
+) -> float:
+    return 2 * FLOAT_BYTES * size.map_values
+
+
+def _pixels(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
+    widths = experiment.settings["cam"]["side_widths"]
+    dimension = sum(map(min, widths, channels))
+    return size.rows * (2 * dimension + ROW_BYTES)
+
+
+def _masks(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
+    return MASK_BYTES * size.pixels
+
+
+def _pseudo_labels(
+    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
+) -> float:
+    kept = experiment.settings["pseudo_labels"]["save_probabilities"]
+    probabilities = 2 * MAP_SHARE * (1 + size.labels) if kept else 0.0
+    return (MASK_BYTES + probabilities) * size.pixels
+
+
+def _predictions(
+    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
+) -> float:
+    kept = experiment.settings["segmentation"]["test"]["save_probabilities"]
+    probabilities = 2 * MAP_SHARE * (1 + size.classes) if kept else 0.0
+    return (MASK_BYTES + probabilities) * size.pixels
+
+
+def _scenes(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
+    return SCENE_BYTES * size.images * experiment.settings["scenes"]["size"] ** 2
+
+
+SIZES: Mapping[str, Size] = {
+    "render_scenes": _scenes,
+    "draw_masks": _masks,
+    "train_base": _cache,
+    "train_brnf": _cache,
+    "compute_cams": _two_maps,
+    "import_maps": _two_maps,
+    "compute_clip_maps": _two_maps,
+    "export_maps": _exported,
+    "store_pixels": _pixels,
+    "denoise_seeds": _map,
+    "make_pseudo_labels": _pseudo_labels,
+    "walk_pseudo_labels": _pseudo_labels,
+    "make_boundary_labels": _masks,
+    "predict_segmentation": _predictions,
+    "export_predictions": _masks,
+}
+"""Rule -> bytes that it writes for a whole split; of a training with ``cache`` those that it keeps
+until it ends.
+"""
+SMALL = frozenset(
+    {
+        *("index_images", "write_config", "evaluate", "sweep_denoising", "measure_scaling"),
+        *("train_flow", "fit_density", "train_boundaries", "train_segmentation"),
+        *("tabulate", "tabulate_sweeps", "tabulate_comparison", "compare_models"),
+        *("compare_points", "draw", "draw_density", "draw_scaling", "draw_sensitivity", "report"),
+        *("download_voc12", "download_voc12_test", "download_coco14"),
+    }
+)
+"""Rules whose outputs need no counting: lists, tables, figures, a network each. A download looks
+for room itself, as soon as the server has told the size of the archive.
+"""
 
 
 def bytes_made(
@@ -183,8 +297,7 @@ def bytes_made(
     size: SplitSize,
     channels: Sequence[int] = RESNET50,
 ) -> float:
-    """Return the bytes that a rule writes for a split; of a training with ``cache`` those that it
-    keeps until it ends.
+    """Return the bytes that a rule writes for a split.
 
     Arguments:
         rule: its name.
@@ -194,36 +307,6 @@ def bytes_made(
         channels: of the backbone's four stages.
 
     Returns:
-        0 for rules that write little, such as networks and tables.
+        0 for rules that write little.
     """
-    settings = experiment.settings
-    if rule in ("train_base", "train_brnf"):
-        training = experiment.network(model)
-        sides = [
-            training["crop"] / min(stride, settings["backbone"]["stride"])
-            for stride in (4, 8, 16, 32)
-        ]
-        values = sum(width * side**2 for width, side in zip(channels, sides, strict=True))
-        return 2 * FLOAT_BYTES * size.images * values if training["cache"] else 0.0
-    maps = 2 * MAP_SHARE * size.map_values
-    if rule == "compute_cams":
-        return 2 * maps  # two products
-    if rule == "denoise_seeds":
-        return maps
-    if rule == "store_pixels":
-        dimension: int = sum(
-            min(width, limit)
-            for width, limit in zip(settings["cam"]["side_widths"], channels, strict=True)
-        )
-        return size.rows * (2 * dimension + ROW_BYTES)
-    if rule == "make_pseudo_labels":
-        kept = settings["pseudo_labels"]["save_probabilities"]
-        return MASK_BYTES * size.pixels + (
-            2 * MAP_SHARE * (1 + size.labels) * size.pixels if kept else 0
-        )
-    if rule == "predict_segmentation":
-        kept = settings["segmentation"]["test"]["save_probabilities"]
-        return MASK_BYTES * size.pixels + (
-            2 * MAP_SHARE * (1 + size.classes) * size.pixels if kept else 0
-        )
-    return 0.0
+    return SIZES[rule](experiment, model, size, channels) if rule in SIZES else 0.0

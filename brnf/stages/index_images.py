@@ -16,6 +16,7 @@ from brnf.data.contents import FIRST, Contents
 from brnf.data.entries import Entry, Listing, select_classes
 from brnf.data.images import image_size, read_image
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
+from brnf.data.limit import limited
 from brnf.data.masks import read_mask
 from brnf.data.table import list_table
 from brnf.data.voc import list_scenes, list_voc
@@ -75,6 +76,8 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.index):
         contents = Contents.beside(outputs.index)
         listing, left_out = select_classes(_list(inputs, options, runtime), options.dataset.classes)
+        if options.dataset.limit is not None:
+            listing = limited(listing, options.dataset.limit)
         for source in listing.sources:
             contents.look(source)
         masks = (
@@ -284,10 +287,11 @@ def _summary(
         if problems
         else "No problem found."
     )
+    most = f"At most {dataset.limit} of each split (limit). " if dataset.limit else ""
     lines += [
         "",
         f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. "
-        f"{checked} {result}",
+        f"{most}{checked} {result}",
     ]
     if problems:
         lines += [

@@ -1,51 +1,48 @@
-"""Stage: say what an experiment will take: disk for each product, memory, and hours from a short
-probe on this machine.
-"""
+"""Stage: say what an experiment will take, from two miniatures of it that the workflow runs."""
 
-import multiprocessing
 import shutil
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count as numbers
 from pathlib import Path
 
 import pandas as pd
-import torch
 import yaml
-from torch import nn
 
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment
-from brnf.config.schema import complete, load_schema, reread
-from brnf.engine.runtime import Progress, Runtime
-from brnf.engine.schedule import total_steps
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, reread
+from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table
-from brnf.planning.configured import cam_network, job_options, new_flow
-from brnf.planning.disk import GIGABYTE, missing_work, needed_bytes, shard_count
-from brnf.planning.estimate import mean_seconds
-from brnf.planning.probes import Measured, probe
-from brnf.planning.sizes import SplitSize, bytes_made, split_size
-from brnf.planning.trials import TRIALS
-from brnf.planning.work import Work, planned_work
-from brnf.segment.deeplab import build_deeplab
-from brnf.stages import train_segmentation
+from brnf.planning.disk import GIGABYTE, needed_bytes, planned_shares, shard_count
+from brnf.planning.estimate import duration
+from brnf.planning.jobs import HEAD, Job, configuration, snakemake, whole_jobs, workplace
+from brnf.planning.miniature import counterpart, largest_batch, miniature, runtime_keys
+from brnf.planning.pace import Measured, Pace, measured, wall_time, work_of
+from brnf.planning.sizes import bytes_made, split_size
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked
+from brnf.store.files import locked, whole_file
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
 HOUR = 3600
+FEW = 2
+"""Images and steps of the smaller miniature on a CPU, where a step costs as much as its batch."""
+TIMES = 3
+"""How many times as many the larger one has there."""
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What is read."""
 
-    config: Path
-    """``config.yaml`` of the experiment, beside its results; the image index there counts when
-    there is one.
+    configs: tuple[Path, ...]
+    """``config.yaml`` of the experiment and of its companions, each beside its results; the image
+    index there counts when there is one.
     """
 
 
@@ -54,9 +51,9 @@ class Outputs:
     """What is written."""
 
     csv: Path
-    """A row for each model and stage: jobs, images or steps, hours in all, memory of a job, disk of
-    its products.
-    """
+    """A row for each rule: jobs, seconds of one, hours in all, memory of one, disk."""
+    markdown: Path
+    """The same for reading, with the sums."""
 
 
 @dataclass(frozen=True)
@@ -65,179 +62,228 @@ class Options:
 
     keep_features: bool = True
     """Whether pixel stores stay."""
-    seconds: float = 60.0
-    """About as long as all probes may take."""
+    devices: int = 1
+    """Processes of a training."""
+    at_once: int = 1
+    """Jobs that will run at a time."""
+    images: tuple[int, ...] = ()
+    """Images of a split, and steps of a training, in both miniatures; none given: 2 and 6, or on a
+    GPU so many that batches are full.
+    """
+
+
+Cost = tuple[Job, float, float]
+"""A job, its seconds and its most memory (bytes)."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Say what an experiment will take: disk, memory and hours."""
-    experiment = _experiment(inputs.config, options.keep_features)
-    results = inputs.config.absolute().parent.parent
-    work = planned_work(experiment)
-    index = results / experiment.name / "index"
-    sizes = {split: split_size(experiment, split, index) for split in {one.split for one in work}}
-    train = sizes[experiment.settings["dataset"]["train"]]
-    channels = backbone_channels(experiment.settings["backbone"]["name"])
-    shares, before = missing_work(experiment, results), mean_seconds(results / experiment.name)
-    seeds = len(experiment.settings["seeds"])
+    """Say what an experiment will take: hours, memory and disk."""
+    experiments = _experiments(inputs.configs, options.keep_features)
+    results = inputs.configs[0].parent.parent
     with locked(outputs.csv):
-        measured = _measure(work, experiment, train, runtime, options.seconds)
-        rows = []
-        # Evaluations of several products are one line.
-        for one, times in Counter(replace(one, product="") for one in work).items():
-            jobs = (
-                seeds * times * (shard_count(experiment, results, one.split) if one.sharded else 1)
-            )
-            amount, hours, memory = _time(one, experiment, sizes[one.split], measured.get(one.rule))
-            disk = bytes_made(
-                one.rule, experiment, one.model, sizes[one.split], channels
-            ) + _network_bytes(one, experiment, train)
-            missing = [
-                share.share
-                for share in shares
-                if (share.rule, share.model, share.split) == (one.rule, one.model, one.split)
-            ]
-            rows.append(
-                {
-                    "model": one.model,
-                    "stage": one.rule,
-                    "split": one.split,
-                    "jobs": jobs,
-                    "amount": amount,
-                }
-                | {
-                    "hours": seeds * times * hours,
-                    "hours_before": jobs * before.get(one.rule, float("nan")) / HOUR,
-                    "memory_gb": memory,
-                }
-                | {
-                    "disk_gb": seeds * disk / GIGABYTE,
-                    "disk_missing_gb": sum(missing) * disk / GIGABYTE,
-                }
-            )
-        table = pd.DataFrame(rows)
-        write_table(table, outputs.csv, digits=7)
-    if runtime.progress != "none":
-        needed = needed_bytes(experiment, shares, sizes, channels)
-        print(_page(table, train, measured, needed, float(shutil.disk_usage(results).free)), end="")
-
-
-def _experiment(config: Path, keep_features: bool) -> Experiment:
-    try:
-        content = yaml.safe_load(config.read_text())
-        schema = load_schema()
-        return Experiment(
-            complete(reread({**content, "keep_features": keep_features}, schema), schema)
+        jobs = whole_jobs(
+            experiments, lambda name, split: shard_count(experiments[name], results, split)
         )
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise UserError(
-            f"{config}: missing or damaged record of the configuration; remove it and run "
-            "snakemake plan again"
-        ) from error
+        few, more = options.images or _counts(experiments, options, runtime)
+        measure = partial(_measure, experiments, jobs, options=options, runtime=runtime)
+        costs = _costs(experiments, jobs, results, measure(few), measure(more))
+        table = _table(costs, _disk(experiments, jobs, results))
+        page = "\n".join(
+            [
+                markdown(_readable(table)),
+                _times(costs, options.at_once),
+                f"Measured with {few} and {more} images of each split and steps of each training.",
+                _room(experiments, jobs, results, table),
+                "",
+            ]
+        )
+        write_table(table, outputs.csv, digits=7)
+        with whole_file(outputs.markdown) as temporary:
+            temporary.write_text(page)
+    if runtime.progress != "none":
+        print(page, end="")
 
 
-def _measure(
-    work: list[Work], experiment: Experiment, size: SplitSize, runtime: Runtime, seconds: float
-) -> dict[str, Measured]:
-    """Probe every rule once, each in a process of its own, whose memory is nobody else's."""
-    rules = list(dict.fromkeys(one.rule for one in work if one.rule in TRIALS))
-    if experiment.settings["flow"]["density"] != "flow":
-        rules = [
-            rule for rule in rules if rule not in ("train_flow", "denoise_seeds")
-        ]  # other densities do not learn in steps
-    # Forked from a server that has imported torch once: a new interpreter for each probe would cost
-    # more than most probes.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["brnf.planning.probes"])
-    found = {}
-    for rule in Progress(rules, "probe stages", runtime, unit="stage"):
+def _experiments(configs: Sequence[Path], keep_features: bool) -> dict[str, Experiment]:
+    """Read the records of the experiment and its companions."""
+    schema, found = load_schema(), {}
+    for path in configs:
         try:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                found[rule] = pool.submit(
-                    probe, rule, experiment, size, runtime, seconds / len(rules)
-                ).result()
-        except BrokenProcessPool as error:
+            content = {**yaml.safe_load(path.read_text()), "keep_features": keep_features}
+            settings = complete(reread(content, schema), schema)
+            found[str(settings["name"])] = Experiment(settings)
+        except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
             raise UserError(
-                f"plan: the probe of {rule} died; free memory, or lower its crop, scales or rows"
+                f"{path}: missing or damaged record of the configuration; remove it and run "
+                "snakemake plan again"
             ) from error
     return found
 
 
-def _time(
-    work: Work, experiment: Experiment, size: SplitSize, measured: Measured | None
-) -> tuple[str, float, float]:
-    """Return how much one seed has to do, its hours, and the gigabytes of memory; nan where nothing
-    was measured.
+def _counts(
+    experiments: Mapping[str, Experiment], options: Options, runtime: Runtime
+) -> tuple[int, int]:
+    """Return images and steps of both miniatures: a GPU needs full batches to show its pace."""
+    import torch  # not above: --help does without it
+
+    if runtime.device != "cpu" and torch.cuda.is_available():
+        batch = max(largest_batch(experiment) for experiment in experiments.values())
+        return batch, 2 * batch
+    few = max(FEW, options.devices)  # each process of a training needs an image
+    return few, TIMES * few
+
+
+def _measure(
+    experiments: Mapping[str, Experiment],
+    jobs: Sequence[Job],
+    count: int,
+    options: Options,
+    runtime: Runtime,
+) -> dict[str, Measured]:
+    """Run a miniature and return what its jobs took, by their benchmark files."""
+    minis = {name: miniature(experiment, count) for name, experiment in experiments.items()}
+    twins = {}
+    for job in jobs:
+        twin = counterpart(job, _of(experiments, job))
+        if twin.benchmark:
+            twins[twin.benchmark] = twin
+    config = {**configuration(minis), **runtime_keys(runtime, options.devices)}
+    watch = _watch(f"plan: {count} images", twins, runtime)
+    with workplace(experiments) as folder:
+        snakemake(folder, config, "--quiet", "reason", "host", watch=watch)
+        results = folder / "results"
+        found = {}
+        for path, twin in twins.items():
+            mini = _of(minis, twin)
+            size = partial(split_size, mini, index=results / mini.name / "index")
+            found[path] = measured(folder, twin, work_of(twin, mini, size, lambda split: 1))
+    return found
+
+
+def _of(experiments: Mapping[str, Experiment], job: Job) -> Experiment:
+    """Return the experiment of a job; the report belongs to the main one."""
+    return experiments[job.wildcards.get("name", next(iter(experiments)))]
+
+
+def _watch(name: str, twins: Mapping[str, Job], runtime: Runtime) -> Callable[[str], None]:
+    """Return what tells of each job of a miniature when it starts."""
+    rules = {twin.rule for twin in twins.values()}
+    number = numbers(1)
+
+    def watch(line: str) -> None:
+        found = HEAD.match(line)
+        if found and found[1] in rules and runtime.progress != "none":
+            told = f"{name}: job {next(number)} of {len(twins)}, {found[1]}"
+            print(told, file=sys.stderr, flush=True)
+
+    return watch
+
+
+def _costs(
+    experiments: Mapping[str, Experiment],
+    jobs: Sequence[Job],
+    results: Path,
+    small: Mapping[str, Measured],
+    large: Mapping[str, Measured],
+) -> list[Cost]:
+    """Return what the jobs of the whole experiment will take; those that nobody times take no time.
+
+    Raises:
+        UserError: a job of a miniature has left no benchmark file.
     """
-    steps = _steps(work, experiment, size.images)
-    amount = f"{size.images} images" if steps is None else f"{steps} steps"
-    if measured is None:
-        return amount, float("nan"), float("nan")
-    seconds = (
-        measured.seconds * (size.images if steps is None else steps)
-        + 2 * size.images * measured.look
+    found = []
+    for job in jobs:
+        experiment = _of(experiments, job)
+        path = counterpart(job, experiment).benchmark
+        if not path:
+            found.append((job, 0.0, 0.0))
+            continue
+        pace = Pace.between(small[path], large[path])
+        size = partial(split_size, experiment, index=results / experiment.name / "index")
+        work = work_of(job, experiment, size, partial(shard_count, experiment, results))
+        found.append((job, pace.seconds(work), pace.peak(work)))
+    return found
+
+
+def _disk(
+    experiments: Mapping[str, Experiment], jobs: Sequence[Job], results: Path
+) -> dict[str, float]:
+    """Return the bytes that each rule writes in all, also where they lie already."""
+    found = dict.fromkeys((job.rule for job in jobs), 0.0)
+    nothing_there = [replace(job, outputs=()) for job in jobs]
+    for name, shares in planned_shares(experiments, nothing_there, results).items():
+        experiment = experiments[name]
+        channels = backbone_channels(experiment.settings["backbone"]["name"])
+        for one in shares:
+            size = split_size(experiment, one.split, results / name / "index")
+            made = bytes_made(one.rule, experiment, one.model, size, channels)
+            found[one.rule] += one.share * made
+    return found
+
+
+def _table(costs: Sequence[Cost], disk: Mapping[str, float]) -> pd.DataFrame:
+    """Return a row for each rule, in the order of the workflow."""
+    timed = [cost for cost in costs if cost[0].benchmark]
+    rows = []
+    for rule in dict.fromkeys(job.rule for job, _, _ in timed):
+        seconds = [each for job, each, _ in timed if job.rule == rule]
+        memory = max(each for job, _, each in timed if job.rule == rule)
+        rows.append(
+            {
+                "rule": rule,
+                "jobs": len(seconds),
+                "seconds": sum(seconds) / len(seconds),
+                "hours": sum(seconds) / HOUR,
+                "memory_gb": memory / GIGABYTE,
+                "disk_gb": disk[rule] / GIGABYTE,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "rule": table.rule,
+            "jobs": table.jobs,
+            "a job": table.seconds.map(duration),
+            "in all": (HOUR * table.hours).map(duration),
+            "memory": table.memory_gb.map(_gigabytes),
+            "disk": table.disk_gb.map(_gigabytes),
+        }
     )
-    return amount, seconds / HOUR, measured.memory / GIGABYTE
 
 
-def _steps(work: Work, experiment: Experiment, images: int) -> int | None:
-    """Return the steps of a training, None for what goes through images."""
-    settings = experiment.settings
-    if work.rule in ("train_base", "train_brnf"):
-        training = experiment.network(work.model)
-        return total_steps(images, training["batch_size"], training["epochs"], training["steps"])[1]
-    return {
-        "train_flow": settings["flow"]["steps"],
-        "train_segmentation": settings["segmentation"]["iterations"],
-    }.get(work.rule)
+def _gigabytes(value: float) -> str:
+    return f"{value:.1f} GB" if value >= 1 else f"{1000 * value:.0f} MB" if value else ""
 
 
-def _network_bytes(work: Work, experiment: Experiment, size: SplitSize) -> float:
-    """Return the bytes of what a training writes, 0 for other rules."""
-    meta = torch.device("meta")
-    if work.rule in ("train_base", "train_brnf"):
-        network: nn.Module = cam_network(experiment, size.classes, meta)
-    elif work.rule == "train_segmentation":
-        with meta:
-            network = build_deeplab(
-                job_options(train_segmentation, experiment, work.model),
-                size.classes + 1,
-                load=False,
-            )
-    elif work.rule == "train_flow":
-        network = new_flow(experiment, size, torch.device("cpu"))
-    else:
-        return 0.0
-    return float(
-        sum(value.numel() * value.element_size() for value in network.state_dict().values())
+def _times(costs: Sequence[Cost], at_once: int) -> str:
+    seconds = [each for _, each, _ in costs]
+    wall = wall_time([job for job, _, _ in costs], seconds, at_once)
+    return (
+        f"Time: {duration(sum(seconds))} of jobs one after the other; "
+        f"about {duration(wall)} with {at_once} at a time."
     )
 
 
-def _page(
-    table: pd.DataFrame, size: SplitSize, measured: dict[str, Measured], needed: float, free: float
+def _room(
+    experiments: Mapping[str, Experiment], jobs: Sequence[Job], results: Path, table: pd.DataFrame
 ) -> str:
-    """Return the plan for reading."""
-    share = min((one.share for one in measured.values()), default=1.0)
-    device = next(iter(measured.values())).device if measured else "nothing"
-    source = (
-        "the image index"
-        if size.known
-        else "docs/method.md section 1, since there is no image index yet"
+    """Say how much of the disk is still to be filled, and how much is free."""
+    needed = 0.0
+    for name, shares in planned_shares(experiments, jobs, results).items():
+        experiment = experiments[name]
+        index = results / name / "index"
+        sizes = {one.split: split_size(experiment, one.split, index) for one in shares}
+        channels = backbone_channels(experiment.settings["backbone"]["name"])
+        needed += needed_bytes(experiment, shares, sizes, channels)
+    free = shutil.disk_usage(results).free
+    return (
+        f"Disk: {_gigabytes(needed / GIGABYTE) or 'nothing'} still to make of "
+        f"{_gigabytes(table.disk_gb.sum())}, {_gigabytes(free / GIGABYTE)} free. The disk of a CAM "
+        "training is its cache, which goes when it ends."
     )
-    lines = [
-        markdown(table),
-        f"Images: {size.images} to train on, {size.classes} classes, of {size.width:.0f} x "
-        f"{size.height:.0f} pixels; from {source}.",
-        f"Time: {table.hours.sum():.3g} hours of jobs one after the other on {device} that does "
-        "nothing else, without reading images;"
-        f" every probe saw at least {100 * share:.2g} % of its step or image, and every BRNF "
-        "network counts as the full one."
-        " hours_before: from jobs of this experiment that have run.",
-        f"Disk: {needed / GIGABYTE:.3g} GB still to make of {table.disk_gb.sum():.3g}, "
-        f"{free / GIGABYTE:.3g} GB free."
-        " The disk of a CAM training is its cache, which goes when it ends.",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

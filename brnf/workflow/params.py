@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from brnf.config.experiment import Experiment
-from brnf.config.generate import key_of
+from brnf.config.fields import key_of
 from brnf.config.studies import BASE_MODELS, kind_of
 from brnf.fingerprint import ROOT
 
@@ -92,7 +92,9 @@ def _narrowed(section: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any
 
 def _of_field(stage: str, name: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
     """Return the section that a field of a stage's options is filled from."""
-    if name in ("base", "brnf"):
+    if name == "base":
+        return experiment.network(model if kind_of(model) in BASE_MODELS else "base")
+    if name == "brnf":
         return experiment.network(model)
     if name == "bsdnf":
         part = "base" if kind_of(model) in BASE_MODELS else "final"

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brnf.config.experiment import merged, read_experiments
-from brnf.config.generate import schema_of
-from brnf.config.schema import complete, leaves, load_schema, reread
+from brnf.config.fields import schema_of
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, leaves, reread
 from brnf.config.sections.experiment import Experiment as Keys
 from brnf.config.studies import ABLATION
 from brnf.errors import UserError

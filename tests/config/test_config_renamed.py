@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brnf.config.experiment import merged, read_experiments
+from brnf.config.generate import load_schema
 from brnf.config.renamed import RENAMED, SWITCHED, with_new_names
-from brnf.config.schema import leaves, load_schema
+from brnf.config.schema import leaves
 from brnf.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "config"

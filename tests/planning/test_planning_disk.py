@@ -10,12 +10,15 @@ import torch
 from brnf.backbones import build_backbone
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment, merged
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.config.sections.cam import BackboneOptions
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
-from brnf.planning.disk import Share, check_disk, missing_work, needed_bytes, planned_shares
-from brnf.planning.sizes import SplitSize, bytes_made, split_size
+from brnf.planning import disk
+from brnf.planning.disk import Share, check_disk, check_run, needed_bytes, planned_shares
+from brnf.planning.jobs import Job
+from brnf.planning.sizes import SIZES, SMALL, SplitSize, bytes_made, split_size
 from brnf.store.pixels import PixelRows, write_pixels
 
 NOWHERE = Path("no-such-folder")
@@ -124,7 +127,9 @@ def test_a_real_pixel_store_is_as_large_as_said(tmp_path: Path) -> None:
 
 
 def test_the_cache_of_a_training_holds_the_stages_of_every_image_and_its_mirror() -> None:
-    options = BackboneOptions("tf_efficientnet_lite0", "none", stride=16, trainable_stages=0)
+    options = BackboneOptions(
+        name="tf_efficientnet_lite0", weights="none", stride=16, trainable_stages=0
+    )
     network = build_backbone(options)
     with torch.no_grad():
         stages = network(torch.zeros(1, 3, 96, 96))
@@ -156,66 +161,91 @@ def test_maps_shrink_with_the_square_of_their_stride_and_probabilities_cost_all_
     assert kept - masks == pytest.approx(21 * size.pixels * 2 * 0.45)
 
 
-def test_shards_that_are_there_need_no_more_room(tmp_path: Path) -> None:
-    chosen = experiment(
-        shards=4,
-        models=["base"],
-        products=["seeds_bsdnf"],
-        dataset={"kind": "scenes", "train": "train", "seeds": "train"},
-    )
-    everything = missing_work(chosen, tmp_path)
-    assert [(one.rule, one.share) for one in everything] == [
-        ("train_base", 1),
-        ("compute_cams", 1),
-        ("store_pixels", 1),
-        ("train_flow", 1),
-        ("denoise_seeds", 1),
-        ("evaluate", 0),
-    ]
-    run = tmp_path / "x" / "base" / "seed0"
-    for file in (
-        "network/network.pt",
-        "cams/train/0.h5",
-        "cams/train/2.h5",
-        "cams/train/3.h5",
-        "pixels/val/0.h5",
-    ):
-        (run / file).parent.mkdir(parents=True, exist_ok=True)
-        (run / file).touch()
-    assert [one.share for one in missing_work(chosen, tmp_path)] == [0, 0.25, 1, 1, 1, 0]
+def of_shard(rule: str, shard: int, output: str = "not-there", model: str = "base") -> Job:
+    wildcards = {"name": "x", "model": model, "seed": "1", "split": "train_aug"}
+    return Job(rule, {**wildcards, "shard": str(shard)}, (output,))
 
 
-def test_planned_jobs_are_counted_by_their_shards_and_all_of_what_follows_an_index(
-    tmp_path: Path,
-) -> None:
+def test_planned_jobs_are_counted_by_their_shards(tmp_path: Path) -> None:
     write_index(tmp_path, [(64, 64, 1)] * 30, 4)
     there = tmp_path / "there.h5"
     there.touch()
-    chosen = experiment(shards=4)
-    wildcards = {
-        "name": "x",
-        "model": "base@xi-0.8",
-        "seed": "1",
-        "split": "train_aug",
-        "shard": "0",
-    }
+    of_model = {"name": "x", "model": "base", "seed": "1"}
     jobs = [
-        ("compute_cams", wildcards, [str(tmp_path / "0.h5")]),
-        ("compute_cams", wildcards | {"shard": "1"}, [str(there)]),
-        ("tabulate", {"name": "x"}, []),
-        ("train_base", {"name": "x", "model": "base", "seed": "1"}, []),
+        of_shard("compute_cams", 0, model="base@xi-0.8"),
+        of_shard("compute_cams", 1, str(there)),
+        Job("tabulate", {"name": "x"}),
+        Job("train_base", of_model),
+        Job("draw_masks", {"name": "x", "split": "val", "shard": "0"}),
+        Job("export_predictions", of_model),
+        Job("render_scenes", {"name": "x"}),
     ]
-    assert planned_shares({"x": chosen}, jobs, tmp_path, True) == {
-        "x": [
-            Share("compute_cams", "base@xi-0.8", "1", "train_aug", 0.25),
-            Share("train_base", "base", "1", "train_aug", 1.0),
-        ]
-    }
-    index = [("index_images", {"name": "x"}, [])]
-    assert planned_shares({"x": chosen}, index, tmp_path, True) == {
-        "x": missing_work(chosen, tmp_path)
-    }
-    assert planned_shares({"x": chosen}, index, tmp_path, False) == {"x": []}
+    chosen = experiment(shards=5, dataset={"test": "test"})
+    assert planned_shares({"x": chosen}, jobs, tmp_path)["x"] == [
+        Share("compute_cams", "base@xi-0.8", "1", "train_aug", 0.25),
+        Share("train_base", "base", "1", "train_aug", 1.0),
+        Share("draw_masks", "", "", "val", 0.2),
+        Share("export_predictions", "base", "1", "test", 1.0),
+        Share("render_scenes", "", "", "train", 1.0),
+        Share("render_scenes", "", "", "val", 1.0),
+    ]
+
+
+@pytest.mark.parametrize("method", ["sipe", "sfc", "clip_es", "import"])
+@pytest.mark.parametrize("refine", ["crf", "random_walk"])
+@pytest.mark.parametrize("kind", ["voc", "coco", "scenes"])
+def test_every_rule_that_is_not_small_has_bytes(method: str, refine: str, kind: str) -> None:
+    chosen = experiment(
+        dataset={"kind": kind, "train": "train", "seeds": "train"},
+        base={"method": method, "cache": True},
+        brnf={"cache": True},
+        pseudo_labels={"refine": refine},
+    )
+    size = split_size(chosen, "train", NOWHERE)
+    for rule in SIZES:
+        model = "brnf" if rule == "train_brnf" else "base"
+        assert bytes_made(rule, chosen, model, size) > 1e3 * size.images, rule
+    maps = ("import_maps", "compute_clip_maps", "compute_cams")
+    assert len({bytes_made(rule, chosen, "base", size) for rule in maps}) == 1
+    assert all(bytes_made(rule, chosen, "base", size) == 0 for rule in SMALL)
+
+
+def test_probabilities_of_the_walk_count_like_those_of_the_crf() -> None:
+    size = split_size(experiment(), "val", NOWHERE)
+    kept = experiment(pseudo_labels={"save_probabilities": True})
+    for rule in ("make_pseudo_labels", "walk_pseudo_labels"):
+        more = bytes_made(rule, kept, "base", size) - bytes_made(rule, experiment(), "base", size)
+        assert more == pytest.approx((1 + size.labels) * size.pixels * 2 * 0.45)
+
+
+def test_a_limited_split_is_no_larger_than_its_limit() -> None:
+    for kind, limit, images in (("voc", 20, 20), ("voc", 5000, 1449), ("scenes", 3, 3)):
+        chosen = experiment(dataset={"kind": kind, "limit": limit})
+        assert split_size(chosen, "val", NOWHERE).images == images
+
+
+def test_behind_an_index_snakemake_is_asked_only_where_room_is_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def whole(experiments: Any, shards: Any) -> list[Job]:
+        asked.append(shards("x", "val"))
+        return [of_shard("store_pixels", number) for number in range(8)]
+
+    monkeypatch.setattr(disk, "whole_jobs", whole)
+    experiments, index = {"x": experiment()}, Job("index_images", {"name": "x"}, ("index",))
+    check_run(experiments, [index], True, tmp_path, free=1e12)
+    assert not asked
+    check_run(experiments, [index], True, tmp_path, free=18e9)  # a store has 16.6 GB
+    assert asked == [8]
+    with pytest.raises(UserError, match="about 18 GB"):
+        check_run(experiments, [index], True, tmp_path, free=15e9)
+    with pytest.raises(UserError, match="about 18 GB"):
+        check_run(experiments, whole(experiments, lambda name, split: 8), False, tmp_path, 15e9)
+    asked.clear()
+    check_run(experiments, [index], False, tmp_path, free=1)
+    assert not asked
 
 
 def test_without_keep_features_the_largest_store_of_each_seed_counts() -> None:
@@ -250,9 +280,24 @@ def test_trainings_that_share_what_they_cache_need_it_once() -> None:
     assert needed_bytes(chosen, shares, size) == pytest.approx(shared + other)
 
 
+RULES = (
+    *("train_base", "train_brnf", "compute_cams", "store_pixels", "denoise_seeds"),
+    *("make_pseudo_labels", "predict_segmentation"),
+)
+
+
+def everything() -> list[Share]:
+    """Return what base and brnf make of the training and the validation images."""
+    return [
+        Share(rule, model, "0", "val" if rule == "predict_segmentation" else "train_aug", 1.0)
+        for rule in RULES
+        for model in ("base", "brnf")
+    ]
+
+
 def refusal(free: float, **changes: Any) -> str:
     chosen = experiment(**changes)
-    planned = {"x": (chosen, missing_work(chosen, NOWHERE))}
+    planned = {"x": (chosen, everything())}
     with pytest.raises(UserError) as caught:
         check_disk(planned, NOWHERE, free)
     return str(caught.value)
@@ -286,7 +331,7 @@ def test_a_disk_that_is_too_small_is_refused_with_what_to_set() -> None:
 
 def test_a_disk_that_is_large_enough_is_not() -> None:
     chosen = experiment()
-    check_disk({"x": (chosen, missing_work(chosen, NOWHERE))}, NOWHERE, 200e9)
+    check_disk({"x": (chosen, everything())}, NOWHERE, 200e9)
     check_disk({"x": (chosen, [])}, NOWHERE, 0)
     check_disk({"x": (chosen, [])}, NOWHERE)
 

@@ -8,7 +8,8 @@ import torch
 from FrEIA.modules import PermuteRandom
 from torch import nn
 
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.config.sections.flow import FlowArchitecture, FlowInTraining, FlowTraining
 from brnf.flow.density import FlowDensity
 from tests.reference.recipe import FOLDER

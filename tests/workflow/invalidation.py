@@ -303,6 +303,7 @@ BY_HAND = {
     "dataset.train": "everything",
     "dataset.seeds": "adds the jobs that the split needs, and draws and tabulates again",
     "dataset.val": "adds the jobs that the split needs, and draws and tabulates again",
+    "dataset.limit": "the index, and what follows where images come or go",
     "dataset.verify": "the index, and nothing after it",
     "dataset.skip_bad": "the index; what follows only where an image comes or goes",
     "dataset.overlap": "COCO's masks and what is measured on them; "

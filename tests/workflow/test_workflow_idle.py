@@ -5,7 +5,8 @@ import fnmatch
 import pytest
 
 from brnf.config.experiment import Experiment, merged
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.workflow.idle import IDLE, without_idle
 from brnf.workflow.params import stage_options
 

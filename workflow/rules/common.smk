@@ -15,7 +15,8 @@ from brnf.weights import clip_identity, identity
 from brnf.config.experiment import read_experiments
 from brnf.engine.controller import announce, is_alone
 from brnf.workflow.exit_messages import SHELL_PREFIX
-from brnf.planning.disk import check_disk, planned_shares
+from brnf.planning.disk import check_run
+from brnf.planning.jobs import Job
 from brnf.workflow.environment import set_environment
 from brnf.planning.estimate import estimate, seconds_by_rule
 from brnf.evaluate.finished import measured_experiments
@@ -101,12 +102,15 @@ wildcard_constraints:
 
 
 def say_estimate(workflow):
-    """Print how long the planned jobs will take."""
-    jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.output)
-    at_once = (
-        workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
-    )  # of a machine, or of a cluster
-    print(estimate(jobs, seconds_by_rule(Path("results"), MAIN.name), at_once), file=sys.stderr)
+    """Print how long the planned jobs will take; those without a benchmark file take no time."""
+    jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.rule.benchmark)
+    seconds = seconds_by_rule(Path("results"), MAIN.name)
+    print(estimate(jobs, seconds, jobs_at_once(workflow)), file=sys.stderr)
+
+
+def jobs_at_once(workflow):
+    """Return how many jobs run at a time: of a machine, or of a cluster."""
+    return workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
 
 
 def begin_run(workflow):
@@ -135,15 +139,12 @@ def remove_kept():
 def refuse_full_disk(workflow):
     """End a run whose products the disk cannot hold."""
     jobs = [
-        (job.rule.name, dict(job.wildcards.items()), list(job.output))
+        Job(job.rule.name, dict(job.wildcards.items()), tuple(job.output))
         for job in workflow.dag.needrun_jobs()
     ]
     everything = any(rule.name == "all" for rule in workflow.dag.targetrules)
-    shares = planned_shares(EXPERIMENTS, jobs, Path("results"), everything)
     try:
-        check_disk(
-            {name: (EXPERIMENTS[name], found) for name, found in shares.items()}, Path("results")
-        )
+        check_run(EXPERIMENTS, jobs, everything, Path("results"))
     except UserError as error:
         sys.exit(f"error: {error}")
 

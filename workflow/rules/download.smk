@@ -7,6 +7,8 @@ rule download_voc12:
         record=f"{DOWNLOADS['voc12']['folder']}/voc12.unpacked.json",
     log:
         "results/logs/download_voc12.log",
+    benchmark:
+        "results/benchmarks/download_voc12.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -30,6 +32,8 @@ use rule download_voc12 as download_voc12_test with:
         record=f"{DOWNLOADS['voc12_test']['folder']}/voc12_test.unpacked.json",
     log:
         "results/logs/download_voc12_test.log",
+    benchmark:
+        "results/benchmarks/download_voc12_test.tsv"
     params:
         folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("voc12_test"),
@@ -42,6 +46,8 @@ use rule download_voc12 as download_coco14 with:
         record=f"{DOWNLOADS['coco14']['folder']}/coco14.unpacked.json",
     log:
         "results/logs/download_coco14.log",
+    benchmark:
+        "results/benchmarks/download_coco14.tsv"
     params:
         folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("coco14"),

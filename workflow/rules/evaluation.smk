@@ -41,6 +41,8 @@ use rule stage as tabulate with:
         seeds_md="results/{name}/tables/seeds.md",
     log:
         "results/{name}/logs/tabulate.log",
+    benchmark:
+        "results/{name}/benchmarks/tabulate.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=30,
@@ -58,6 +60,8 @@ use rule stage as draw with:
         figure="results/{name}/figures/{figure}.png",
     log:
         "results/{name}/logs/draw/{figure}.log",
+    benchmark:
+        "results/{name}/benchmarks/draw/{figure}.tsv"
     resources:
         mem_mb=memory(4000),
         runtime=30,
@@ -89,6 +93,8 @@ use rule stage as tabulate_comparison with:
         markdown="results/{name}/tables/comparison.md",
     log:
         "results/{name}/logs/tabulate_comparison.log",
+    benchmark:
+        "results/{name}/benchmarks/tabulate_comparison.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=10,
@@ -100,27 +106,33 @@ use rule stage as tabulate_comparison with:
         measured=lambda wildcards: list(measured_experiments(Path("results")).values()),
 
 
-# Beside `all`: what the experiment will take. It has no declared output, so it looks anew each
-# time.
+# Beside `all`: what the experiment will take, from two miniatures of it. It has no declared output,
+# so it looks anew each time.
 rule plan:
     input:
-        config=f"results/{MAIN.name}/config.yaml",
+        configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
     log:
         f"results/{MAIN.name}/logs/plan.log",
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * DEVICES
     resources:
-        gpu=1,
-        mem_mb=memory(16000),
-        runtime=30,
+        cpus_per_task=CPUS * DEVICES,
+        gpu=DEVICES,
+        mem_mb=memory(16000 * DEVICES),
+        runtime=240,
     params:
         csv=f"results/{MAIN.name}/tables/plan.csv",
-        options=command_line(stage_options("plan", MAIN, "base", {})),
+        markdown=f"results/{MAIN.name}/tables/plan.md",
+        options=command_line(
+            stage_options(
+                "plan", MAIN, "base", {"at_once": max(1, jobs_at_once(workflow) // THREADS)}
+            )
+        ),
         code=code("plan"),
     shell:
-        "python -m brnf.stages.plan --config {input.config}"
-        " --csv {params.csv} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.plan --configs {input.configs} --csv {params.csv}"
+        " --markdown {params.markdown} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 rule write_config:
@@ -155,6 +167,8 @@ use rule stage as report with:
         report=f"results/{MAIN.name}/report.html",
     log:
         f"results/{MAIN.name}/logs/report.log",
+    benchmark:
+        f"results/{MAIN.name}/benchmarks/report.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=10,

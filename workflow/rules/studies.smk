@@ -18,6 +18,8 @@ use rule stage as compare_models with:
         markdown="results/{name}/tables/ablation.md",
     log:
         "results/{name}/logs/compare_models.log",
+    benchmark:
+        "results/{name}/benchmarks/compare_models.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=30,
@@ -54,6 +56,8 @@ use rule compare_models as compare_points with:
         markdown="results/{name}/tables/sensitivity_full.md",
     log:
         "results/{name}/logs/compare_points.log",
+    benchmark:
+        "results/{name}/benchmarks/compare_points.tsv"
     params:
         options=options(
             "compare_models",
@@ -132,6 +136,8 @@ use rule stage as tabulate_sweeps with:
         markdown="results/{name}/tables/{study}.md",
     log:
         "results/{name}/logs/tabulate_sweeps/{study}.log",
+    benchmark:
+        "results/{name}/benchmarks/tabulate_sweeps/{study}.tsv"
     wildcard_constraints:
         study="sensitivity|density",
     resources:
@@ -154,6 +160,8 @@ use rule stage as draw_sensitivity with:
         sensitivity="results/{name}/figures/sensitivity.png",
     log:
         "results/{name}/logs/draw_studies/sensitivity.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_sensitivity.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=10,
@@ -174,6 +182,8 @@ use rule stage as draw_density with:
         failures="results/{name}/figures/failures.png",
     log:
         "results/{name}/logs/draw_studies/density.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_density.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=10,
@@ -190,6 +200,8 @@ use rule stage as measure_scaling with:
         markdown="results/{name}/tables/scaling.md",
     log:
         "results/{name}/logs/measure_scaling.log",
+    benchmark:
+        "results/{name}/benchmarks/measure_scaling.tsv"
     resources:
         mem_mb=memory(16000),
         runtime=240,
@@ -205,6 +217,8 @@ use rule stage as draw_scaling with:
         scaling="results/{name}/figures/scaling.png",
     log:
         "results/{name}/logs/draw_studies/scaling.log",
+    benchmark:
+        "results/{name}/benchmarks/draw_scaling.tsv"
     resources:
         mem_mb=memory(2000),
         runtime=10,

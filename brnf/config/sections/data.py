@@ -46,6 +46,10 @@ class IndexedImages(CocoLabels):
     """
     classes: Distinct[Annotated[str, Meta(min_length=1)]] = ()
     """The classes to use, in this order; empty means all of the data set."""
+    limit: Count | None = None
+    """At most so many images of each split, always the same ones, whose classes come as evenly as
+    they can; null takes all.
+    """
     verify: bool = True
     """Decode every image once while the index is made."""
     skip_bad: bool = False
