@@ -86,7 +86,7 @@ def test_a_missing_or_cut_benchmark_file_is_one_line(tmp_path: Path, text: str |
 
 
 def work(rule: str, images: int, chosen: Experiment, **wildcards: str) -> Work:
-    size = SplitSize(images, 20, 500, 400, 1.5, 0, 0, 1000 * images, False)
+    size = SplitSize(images, 20, 1.5, 0, 0, 1000 * images)
     job = Job(rule, {"name": "x", **wildcards})
     return work_of(job, chosen, lambda split: size, lambda split: 4)
 
