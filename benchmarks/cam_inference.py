@@ -53,7 +53,9 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     """
     torch.manual_seed(0)
     network = CamNetwork(
-        build_backbone(BackboneOptions(size.backbone, "none", 16)), size.classes - 1, size.widths
+        build_backbone(BackboneOptions(name=size.backbone, weights="none")),
+        size.classes - 1,
+        size.widths,
     ).eval()
     planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     network.backbone.fold()

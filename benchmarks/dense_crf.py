@@ -138,7 +138,8 @@ def _areas(image: NDArray[np.uint8], labels: int, seed: int) -> NDArray[np.float
     noise = np.random.default_rng(seed).normal(size=(labels, height // 16 + 2, width // 16 + 2))
     logits = np.stack([cv2.resize(one.astype(np.float32), (width, height)) for one in 3 * noise])
     exponential = np.exp(logits - logits.max(0))
-    return (exponential / exponential.sum(0)).astype(np.float32)
+    shares: NDArray[np.float32] = (exponential / exponential.sum(0)).astype(np.float32)
+    return shares
 
 
 def _assert_same(pairs: Sequence[Pair]) -> None:

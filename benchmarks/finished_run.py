@@ -18,7 +18,9 @@ import yaml
 from benchmarks.growing_store import GrowingStore, write_saved
 from benchmarks.sides import REST
 from brnf.config.experiment import Experiment
-from brnf.config.schema import complete, load_schema, reread
+from brnf.config.generate import load_schema
+from brnf.config.renamed import with_new_names
+from brnf.config.schema import complete, reread
 from brnf.data.index import ImageRecord, Index, read_masks, write_masks
 from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
@@ -76,7 +78,8 @@ class FinishedRun:
         schema, record = load_schema(), self.results / "config.yaml"
         if not record.is_file():
             raise UserError(f"{record}: no such file; give the folder of a finished experiment")
-        return Experiment(complete(reread(yaml.safe_load(record.read_text()), schema), schema))
+        settings = with_new_names(yaml.safe_load(record.read_text()))
+        return Experiment(complete(reread(settings, schema), schema))
 
     @property
     def index(self) -> Path:
@@ -200,9 +203,7 @@ class FinishedRun:
             rule, ("base", self.model)
         )
         return [
-            path.stem
-            for model in models
-            for path in self.product("", model).glob(PRODUCTS[rule])
+            path.stem for model in models for path in self.product("", model).glob(PRODUCTS[rule])
         ]
 
 

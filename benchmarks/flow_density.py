@@ -8,7 +8,8 @@ from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, compare
 from benchmarks.research_flow import ResearchFlow
-from brnf.flow.density import TILE, FlowDensity, FlowOptions
+from brnf.config.sections.flow import FlowArchitecture
+from brnf.flow.density import TILE, FlowDensity
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -31,7 +32,7 @@ TINY = Size((300,), 16, 16, 4)
 def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare log-densities, and the couplings alone, tile by tile with one whole batch."""
     flow = FlowDensity(
-        size.dimension, size.classes, FlowOptions(hidden=size.hidden)
+        size.dimension, size.classes, FlowArchitecture(hidden=size.hidden)
     ).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     flow.fit_standardisation(

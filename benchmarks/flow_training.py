@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Repeats, Row, compare
 from benchmarks.research_flow import ResearchFlow
-from brnf.flow.density import TILE, FlowDensity, FlowOptions
+from brnf.config.sections.flow import FlowArchitecture, FlowTraining
+from brnf.flow.density import TILE, FlowDensity
 from brnf.flow.loss import mixture_loss
-from brnf.flow.training import FlowTrainer, TrainingOptions
+from brnf.flow.training import FlowTrainer
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -35,13 +36,13 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
 
 
 def _compare(size: Size, count: int, repeats: Repeats) -> Row:
-    flow = FlowDensity(size.dimension, size.classes, FlowOptions(hidden=size.hidden))
+    flow = FlowDensity(size.dimension, size.classes, FlowArchitecture(hidden=size.hidden))
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(count, size.dimension, generator=generator).half()
     codes = torch.randint(-1, size.classes, (count,), generator=generator)
     _assert_equal_gradients(flow, features[:TILE].double(), codes[:TILE])
     reference = _research_step(ResearchFlow(flow), features, codes, flow.options.noise)
-    trainer = FlowTrainer(flow, TrainingOptions(), None)
+    trainer = FlowTrainer(flow, FlowTraining(), None)
     return compare(
         "flow training step",
         f"{count:,} × {size.dimension}, K {size.classes}, {flow.options.blocks} one-sided blocks",
@@ -58,7 +59,7 @@ def _research_step(
     flow: ResearchFlow, features: Tensor, codes: Tensor, noise: float
 ) -> Callable[[], None]:
     """Return a step with a plain Adam."""
-    options = TrainingOptions()
+    options = FlowTraining()
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(
         parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2), foreach=False

@@ -311,9 +311,10 @@ def peak_extra_memory(run: Callable[[], object]) -> int:
     events = [
         event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"
     ]
-    return max(
+    peak: int = max(
         accumulate(
             (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())),
             initial=0,
         )
     )
+    return peak

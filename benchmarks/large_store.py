@@ -28,11 +28,12 @@ import numpy as np
 import torch
 
 from benchmarks.harness import aligned, machine
+from brnf.config.sections.flow import FlowArchitecture, FlowTraining
 from brnf.engine.memory import peak_memory
 from brnf.errors import UserError
-from brnf.flow.density import FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.density import FlowDensity, RunningMoments
 from brnf.flow.labels import three_way_labels
-from brnf.flow.training import FlowTrainer, TrainingOptions
+from brnf.flow.training import FlowTrainer
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 
 __all__ = ["FULL", "TINY", "Phase", "Size", "measure", "shown"]
@@ -190,12 +191,12 @@ def _read(size: Size, path: Path) -> Phase:
 def _train(size: Size, path: Path) -> Phase:
     """Train a flow on batches of the store."""
     store = PixelStore([path])
-    flow = FlowDensity(store.dimension, store.classes, FlowOptions())
+    flow = FlowDensity(store.dimension, store.classes, FlowArchitecture())
     moments = RunningMoments(store.dimension)
     for block in islice(store.blocks(), 4):
         moments.update(torch.from_numpy(block.feature).float())
     flow.fit_standardisation(moments.mean, moments.deviation())
-    trainer = FlowTrainer(flow, TrainingOptions(size.steps), None)
+    trainer = FlowTrainer(flow, FlowTraining(steps=size.steps), None)
     clock = _Clock(1)
     for batch in islice(_labelled(store, size.batch_rows), size.steps):
         trainer.step(batch)

@@ -18,10 +18,10 @@ def in_planes(network: Network) -> Network:
     """Return a copy of a network with a backbone that computes in planes [N, C, H, W] instead of
     channels last.
     """
-    planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     backbone: nn.Module = planes.backbone  # type: ignore[assignment]
     backbone.register_forward_pre_hook(_as_planes)
-    return planes  # type: ignore[no-any-return]
+    return planes
 
 
 def _as_planes(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -14,10 +14,12 @@ import torch
 
 from benchmarks.finished_run import MAPS, MASKS, SEEN, STEPS, UNSEEN, FinishedRun
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
-from brnf.cam import options as cam_options
+from brnf.backbones import Backbone, build_backbone
+from brnf.cam import network as cam_network
 from brnf.cam import training as cam_training
-from brnf.cam.network import load_cam_network
+from brnf.cam.network import CamNetwork, load_cam_network, new_cam_network
 from brnf.engine.runtime import Runtime
+from brnf.flow import denoiser
 from brnf.flow.saved import load_density
 from brnf.segment.deeplab import build_deeplab, load_deeplab
 from brnf.stages import (
@@ -33,7 +35,16 @@ from brnf.stages import (
     train_segmentation,
 )
 
-__all__ = ["CAM_TRAININGS", "CPU", "OWN", "QUIET", "brnf_training", "evaluations", "timed_steps"]
+__all__ = [
+    "CAM_TRAININGS",
+    "CPU",
+    "OWN",
+    "QUIET",
+    "brnf_training",
+    "evaluations",
+    "loaded_before",
+    "timed_steps",
+]
 
 CPU = torch.device("cpu")
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
@@ -105,7 +116,7 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     options = run.options(denoise_seeds, product=run.experiment.seed_map(run.model))
 
     def work(folder: Path) -> None:
-        with replaced(denoise_seeds, load_density=lambda _: loaded):
+        with replaced(denoiser, load_density=lambda _: loaded):
             denoise_seeds.run(inputs, denoise_seeds.Outputs(folder / "seeds.h5"), options, QUIET)
 
     return work
@@ -118,7 +129,8 @@ def base_training(run: FinishedRun) -> tuple[train_base.Inputs, train_base.Optio
     options: train_base.Options = run.options(
         train_base, split=SEEN, method=run.experiment.trained_base
     )
-    return train_base.Inputs(run.index), replace(options, steps=run.steps("train_base")[1])
+    base = replace(options.base, steps=run.steps("train_base")[1])
+    return train_base.Inputs(run.index), replace(options, base=base)
 
 
 def brnf_training(run: FinishedRun) -> tuple[train_brnf.Inputs, train_brnf.Options]:
@@ -126,12 +138,11 @@ def brnf_training(run: FinishedRun) -> tuple[train_brnf.Inputs, train_brnf.Optio
     measured, whole = run.steps("train_brnf")
     options: train_brnf.Options = run.options(train_brnf, split=SEEN, seed_product=run.guide[1])
     # As large a share of the steps as in the whole uses the flow.
-    options = replace(
-        options, steps=whole, online_warmup=max(1, options.online_warmup * measured // whole)
-    )
-    return train_brnf.Inputs(
-        run.index, run.product("network/network.pt", "base"), (run.folder / "guide.h5",)
-    ), options
+    warmup = max(1, options.brnf.online_warmup * measured // whole)
+    brnf = replace(options.brnf, steps=whole, online_warmup=warmup)
+    base = run.product("network/network.pt", "base")
+    inputs = train_brnf.Inputs(run.index, base, (run.folder / "guide.h5",))
+    return inputs, replace(options, brnf=brnf)
 
 
 CAM_TRAININGS: dict[str, tuple[Any, Callable[[FinishedRun], tuple[Any, Any]]]] = {
@@ -143,14 +154,24 @@ share.
 """
 
 
+def loaded_before(backbone: Backbone) -> Callable[..., CamNetwork]:
+    """Return what stands for ``new_cam_network`` where a backbone's weights are loaded already."""
+
+    def new_network(*arguments: Any, **named: Any) -> CamNetwork:
+        with replaced(cam_network, build_backbone=lambda _: copy.deepcopy(backbone)):
+            return new_cam_network(*arguments, **named)
+
+    return new_network
+
+
 def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
-    backbone = cam_options.build_backbone(options.backbone_options())
+    new_network = loaded_before(build_backbone(options.backbone))
 
     def work(folder: Path) -> None:
         with (
-            replaced(cam_options, build_backbone=lambda _: copy.deepcopy(backbone)),
+            replaced(stage, new_cam_network=new_network),
             timed_steps(cam_training, watch, steps),
         ):
             stage.run(
@@ -183,7 +204,7 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
         run.steps("train_segmentation")[0],
     )
     torch.manual_seed(options.seed)
-    network = build_deeplab(options, len(run.images(SEEN).classes) + 1)
+    network = build_deeplab(options.segmentation, len(run.images(SEEN).classes) + 1)
 
     def work(folder: Path) -> None:
         with (

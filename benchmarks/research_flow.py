@@ -74,7 +74,8 @@ class ResearchFlow(nn.Module):
         z = self.means[class_index] + width * torch.randn(
             count, self.dimension, generator=generator
         )
-        return self.network(z, rev=True)[0] * self.deviation + self.mean
+        features: Tensor = self.network(z, rev=True)[0] * self.deviation + self.mean
+        return features
 
     def loss(self, features: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
         """Return the mean negative log-likelihood of labelled and unlabelled pixels."""

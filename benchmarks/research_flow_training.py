@@ -17,12 +17,13 @@ from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import GrowingStore
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.sides import Runner, Stopwatch
+from brnf.config.sections.flow import Flow
 from brnf.engine.schedule import decay
 from brnf.errors import UserError
 from brnf.flow.bsdnf import CalibrationFit
 from brnf.flow.density import FlowDensity, RunningMoments
 from brnf.flow.labels import three_way_labels
-from brnf.flow.posterior import fit_temperature, fixed_temperature
+from brnf.flow.posterior import fit_temperature
 from brnf.flow.saved import save_density
 from brnf.stages import train_flow
 from brnf.stages.train_flow import JUDGED_ROWS
@@ -40,29 +41,28 @@ class _FlowTraining:
 
     Arguments:
         store: all pixels.
-        options: of the stage.
+        options: of section flow.
+        seed: of everything drawn at random.
         steps: of the training that are taken.
         watch: of the side.
     """
 
     def __init__(
-        self, store: GrowingStore, options: train_flow.Options, steps: int, watch: Stopwatch
+        self, store: GrowingStore, options: Flow, seed: int, steps: int, watch: Stopwatch
     ) -> None:
-        self.options, self.steps, self.watch = options, steps, watch
+        self.options, self.seed, self.steps, self.watch = options, seed, steps, watch
         self.feature = store.file["feature"]
         self.score, self.background, self.label = (
             torch.from_numpy(store.file[name][()]) for name in ("score", "background", "label")
         )
-        self.codes = three_way_labels(self.score, self.label, options.tau_low, options.tau_high)
+        self.codes = three_way_labels(self.score, self.label, options.tau.low, options.tau.high)
         counts = np.diff(store.begin)
         self.image = np.repeat(np.arange(len(counts)), counts)
         held_out = hold_out(list(store.images), options.held_out)
         held = np.repeat([image in held_out for image in store.images], counts)
         self.trained, self.held = np.flatnonzero(~held), np.flatnonzero(held)
         self.allowed = torch.from_numpy(np.array(store.present))
-        self.density = FlowDensity(
-            self.feature.shape[1], self.allowed.shape[1], options.flow_options()
-        )
+        self.density = FlowDensity(self.feature.shape[1], self.allowed.shape[1], options, seed)
         self.flow = ResearchFlow(self.density)
         self.history: list[tuple[int, float, float | None]] = []
 
@@ -82,7 +82,7 @@ class _FlowTraining:
     def batches(self) -> Iterator[NDArray[np.integer]]:
         """Yield the sorted rows of one step after the other, each row once an epoch."""
         random, size = (
-            np.random.default_rng(self.options.seed),
+            np.random.default_rng(self.seed),
             min(self.options.batch_rows, len(self.trained)),
         )
         while True:
@@ -101,9 +101,9 @@ class _FlowTraining:
             foreach=False,
         )
         interval = max(25, options.steps // 20)
-        judged = np.sort(np.random.default_rng(options.seed).permutation(self.held)[:JUDGED_ROWS])
+        judged = np.sort(np.random.default_rng(self.seed).permutation(self.held)[:JUDGED_ROWS])
         drawn = torch.randn(
-            len(judged), flow.dimension, generator=torch.Generator().manual_seed(options.seed)
+            len(judged), flow.dimension, generator=torch.Generator().manual_seed(self.seed)
         )
         scale = (
             options.noise / self.density.deviation
@@ -140,16 +140,15 @@ class _FlowTraining:
 
     def temperature(self) -> float:
         """Fit the temperature on labelled held-out rows, or on others where there is none."""
-        fixed = fixed_temperature(self.options.temperature)
-        if fixed is not None:
-            return fixed
+        if self.options.temperature != "auto":
+            return self.options.temperature
         labelled = self.codes.numpy() >= 0
         rows = next(
             found
             for found in (self.held[labelled[self.held]], self.trained[labelled[self.trained]])
             if len(found)
         )
-        rows = np.sort(np.random.default_rng(self.options.seed).permutation(rows)[:JUDGED_ROWS])
+        rows = np.sort(np.random.default_rng(self.seed).permutation(rows)[:JUDGED_ROWS])
         return fit_temperature(
             self._log_prob(self.rows(rows)), self.allowed[self.image[rows]], self.options.target
         )
@@ -157,9 +156,8 @@ class _FlowTraining:
     def calibrate(self, path: Path) -> None:
         """Gather the quantiles in a pass over all rows and save the flow."""
         temperature = self.temperature()
-        fit = CalibrationFit(
-            self.flow.classes, self.options.tau_low, self.options.tau_high, self.options.seed
-        )
+        tau = self.options.tau
+        fit = CalibrationFit(self.flow.classes, tau.low, tau.high, self.seed)
         for begin in range(0, len(self.feature), BLOCK):
             part = slice(begin, begin + BLOCK)
             log_prob = self._log_prob(torch.from_numpy(self.feature[part]).float())
@@ -176,13 +174,15 @@ class _FlowTraining:
 
 
 def research_flow_training(run: FinishedRun, watch: Stopwatch) -> Runner:
-    options: train_flow.Options = run.options(train_flow)
+    stage: train_flow.Options = run.options(train_flow)
+    options = stage.flow
     if options.density != "flow" or options.balanced or not options.learn_means:
         raise UserError("the research side trains a flow with learnt means on rows as they come")
 
     def work(folder: Path) -> None:
         with GrowingStore.open(run.folder / "growing.h5") as store:
-            training = _FlowTraining(store, options, run.steps("train_flow")[0], watch)
+            steps = run.steps("train_flow")[0]
+            training = _FlowTraining(store, options, stage.seed, steps, watch)
             training.fit_standardisation()
             with watch.phase(STEPS):
                 training.train()

@@ -147,7 +147,7 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     flow = ResearchFlow(density).requires_grad_(False)
     images = run.images(SEEN).images
     product = run.experiment.seed_map(run.model)
-    options = run.options(denoise_seeds, product=product)
+    options = run.options(denoise_seeds, product=product).bsdnf
 
     def work(folder: Path) -> None:
         with torch.no_grad(), GrowingStore.open(run.folder / "growing.h5") as store:

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import SavedMaps
 from benchmarks.networks import in_planes
-from benchmarks.own_stages import CAM_TRAININGS, QUIET, timed_steps
+from benchmarks.own_stages import CAM_TRAININGS, QUIET, loaded_before, timed_steps
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.research_flow_training import research_flow_training
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
@@ -26,17 +26,17 @@ from benchmarks.segmentation_training import plain_trainer
 from benchmarks.sides import Build, Runner, Stopwatch, replaced
 from brnf.backbones import build_backbone
 from brnf.cam import objective
-from brnf.cam import options as cam_options
 from brnf.cam import training as cam_training
 from brnf.cam.network import CamNetwork, CamOutput, load_cam_network
 from brnf.cam.objective import TrainingMaps
 from brnf.cam.prototypes import classifier_maps, present_classes
-from brnf.config.sections.cam import MapRules
+from brnf.config.sections.cam import MapRules, Online
+from brnf.config.sections.flow import FlowInTraining
 from brnf.engine import runtime as common
+from brnf.engine.trainer import Descent
 from brnf.errors import UserError
 from brnf.flow import online
-from brnf.flow.density import FlowOptions
-from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.flow.online import OnlineFlow
 from brnf.flow.posterior import tempered_posterior
 from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import build_deeplab
@@ -58,20 +58,27 @@ class _ResearchOnlineFlow(OnlineFlow):
         self,
         dimension: int,
         classes: int,
-        flow: FlowOptions,
-        options: OnlineOptions,
-        device: torch.device | str,
+        options: FlowInTraining,
+        online: Online,
         watch: Stopwatch,
+        **others: Any,
     ) -> None:
-        super().__init__(dimension, classes, flow, options, device)
+        super().__init__(dimension, classes, options, online, **others)
         self._watch = watch
         self.flow: Any = ResearchFlow(self.flow)
-        self._parameters = [
-            parameter for parameter in self.flow.parameters() if parameter.requires_grad
-        ]
-        betas = (options.beta1, options.beta2)
-        self._optimiser = torch.optim.Adam(
-            self._parameters, lr=options.learning_rate, betas=betas, foreach=False
+        optimiser = torch.optim.Adam(
+            [parameter for parameter in self.flow.parameters() if parameter.requires_grad],
+            lr=options.learning_rate,
+            betas=(options.beta1, options.beta2),
+            foreach=False,
+        )
+        # The learning rate falls as on our side; what steps are the copies of the parameters.
+        self._descent = Descent(
+            optimiser,
+            self._descent.share,
+            "lower brnf.flow.learning_rate",
+            clip_norm=options.clip_norm,
+            name="the online flow's update",
         )
 
     def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
@@ -135,13 +142,9 @@ def research_objective(watch: Stopwatch) -> Iterator[None]:
         return TrainingMaps(classifier, cosine, counts)
 
     def flow_of(
-        dimension: int,
-        classes: int,
-        flow: FlowOptions,
-        options: OnlineOptions,
-        device: torch.device,
+        dimension: int, classes: int, options: FlowInTraining, online: Online, **others: Any
     ) -> OnlineFlow:
-        return _ResearchOnlineFlow(dimension, classes, flow, options, device, watch)
+        return _ResearchOnlineFlow(dimension, classes, options, online, watch, **others)
 
     with (
         replaced(objective, training_maps=maps_of),
@@ -162,17 +165,17 @@ def _train_network(
         run: finished.
         watch: of the side.
         rule: ``train_base`` or ``train_brnf``.
-        cache: whether a frozen backbone's outputs are kept; None: as configured, which is the same
-            work as this project's.
+        cache: whether a frozen backbone's outputs are kept, of ``train_brnf``; None: as configured,
+            which is the same work as this project's.
     """
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
-    options = options if cache is None else replace(options, cache=cache)
-    backbone = build_backbone(options.backbone_options())
-    new_network = cam_options.CamNetwork
+    if cache is not None:
+        options = replace(options, brnf=replace(options.brnf, cache=cache))
+    new_network = loaded_before(build_backbone(options.backbone))
 
-    def planes(*arguments: Any) -> CamNetwork:
-        network = in_planes(new_network(*arguments))
+    def planes(*arguments: Any, **named: Any) -> CamNetwork:
+        network = in_planes(new_network(*arguments, **named))
         stages = network.stages
 
         def timed(images: Tensor) -> list[Tensor]:
@@ -190,9 +193,7 @@ def _train_network(
         with (
             research_objective(watch),
             replaced(common, use_fast_products=lambda: None),
-            replaced(
-                cam_options, build_backbone=lambda _: copy.deepcopy(backbone), CamNetwork=planes
-            ),
+            replaced(stage, new_cam_network=planes),
             replaced(
                 train_brnf,
                 MapReader=lambda *_: guide,
@@ -210,25 +211,25 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     index = run.images(split)
     options: train_segmentation.Options = run.options(train_segmentation, split=split)
     steps = run.steps("train_segmentation")[0]
-    loss = options.loss_scales or options.balanced_loss or options.accumulate > 1
-    if loss or options.amp or options.head != "sum":
+    how = options.segmentation
+    loss = how.loss_scales or how.balanced_loss or how.accumulate > 1
+    if loss or options.amp or how.head != "sum":
         what = "the plain cross entropy at one scale, one batch a step, float32, the head sum"
         raise UserError(f"the research side has {what}")
     torch.manual_seed(options.seed)
-    network = in_planes(build_deeplab(options, len(index.classes) + 1))
+    network = in_planes(build_deeplab(how, len(index.classes) + 1))
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
 
     def work(folder: Path) -> None:
         images = pair_with_masks(index.images, run.shards("pseudo_labels", split, suffix=""))
-        count = options.iterations * options.batch_size
+        count = how.iterations * how.batch_size
         draws = SegmentationDraws(
-            images, len(index.classes), count, options, (red, green, blue), options.seed
+            images, len(index.classes), count, how, (red, green, blue), options.seed
         )
-        step = plain_trainer(copy.deepcopy(network), options)
+        step = plain_trainer(copy.deepcopy(network), how)
         with watch.phase(STEPS):
             losses = [
-                step(*batch)
-                for batch in islice(endless_batches(draws, options.batch_size, 0), steps)
+                step(*batch) for batch in islice(endless_batches(draws, how.batch_size, 0), steps)
             ]
         with (folder / "history.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("step", "loss"), *enumerate(losses, 1)])

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +11,18 @@ from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
+from brnf.config.sections.segmentation import DeepLabNetwork, SegmentationOptimiser
 from brnf.data.masks import IGNORE
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.segment.deeplab import DeepLab, build_deeplab
 from brnf.segment.heads import AtrousHead
-from brnf.segment.training import SegmentationTrainer, TrainingOptions
+from brnf.segment.training import SegmentationTrainer, rate_share
 
 __all__ = ["FULL", "TINY", "Size", "measure", "plain_trainer"]
 
-STEPS = 10**6
-"""Length of the training that the steps are taken from."""
-RATE = 1e-9
-"""Steps so small that random weights stay what they are."""
+OPTIMISER = SegmentationOptimiser(iterations=10**6, learning_rate=1e-9)
+"""Of the training that the steps are taken from; they are so small that random weights stay what
+they are.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ TINY = Size("test_resnet", 33, 2, 4)
 def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare channels last, in float32 and where supported bfloat16, with float32 planes."""
     torch.manual_seed(0)
-    options = DeepLabOptions(size.backbone, "none", head="sum", frozen_batch_norm=True)
+    options = DeepLabNetwork(
+        backbone=size.backbone, weights="none", head="sum", frozen_batch_norm=True
+    )
     network = build_deeplab(options, size.classes)
     images = torch.randint(0, 256, (size.batch, 3, size.crop, size.crop), dtype=torch.uint8)
     labels = torch.randint(0, size.classes, (size.batch, size.crop, size.crop), dtype=torch.uint8)
@@ -71,12 +75,13 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
 
 
 def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callable[[], float]:
-    options = TrainingOptions(STEPS, learning_rate=RATE, amp=amp)
-    trainer = SegmentationTrainer(copy.deepcopy(network), options, torch.device("cpu"))
+    trainer = SegmentationTrainer(copy.deepcopy(network), OPTIMISER, torch.device("cpu"), amp=amp)
     return lambda: trainer.step((images, labels))["loss"]
 
 
-def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tensor, Tensor], float]:
+def plain_trainer(
+    network: DeepLab, options: SegmentationOptimiser
+) -> Callable[[Tensor, Tensor], float]:
     """Return what takes a step on images [N, 3, H, W] and labels [N, H, W], in planes and float32,
     and returns its loss.
 
@@ -90,7 +95,7 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
     optimiser = torch.optim.SGD(
         groups, lr=options.learning_rate, momentum=options.momentum, foreach=False
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: options.rate_share(step))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate_share, options))
     align = network.options.align_corners
 
     def step(images: Tensor, labels: Tensor) -> float:
@@ -114,7 +119,7 @@ def plain_trainer(network: DeepLab, options: TrainingOptions) -> Callable[[Tenso
 def _plain_step(network: DeepLab, images: Tensor, labels: Tensor) -> Callable[[], float]:
     """Return a step in planes [N, C, H, W] and float32."""
     planes = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    step = plain_trainer(planes, TrainingOptions(STEPS, learning_rate=RATE))
+    step = plain_trainer(planes, OPTIMISER)
     return lambda: step(images, labels)
 
 

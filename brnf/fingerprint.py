@@ -5,17 +5,15 @@ does not.
 import ast
 import atexit
 import hashlib
-import json
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from brnf.errors import UserError
-from brnf.store.files import whole_file
+from brnf.cache import read_cache, write_cache
 
-__all__ = ["fingerprint", "reached_modules"]
+__all__ = ["fingerprint", "imported_modules", "reached_modules"]
 
 ROOT = Path(__file__).parents[1]
 KEPT = Path(".snakemake", "brnf_fingerprints.json")
@@ -61,17 +59,16 @@ def _known(package: Path) -> dict[str, str]:
             ).encode()
         )
     known: dict[str, str] = {}
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        known = dict(json.loads(KEPT.read_text()).get(sources.hexdigest(), {}))
+    with suppress(TypeError, ValueError):  # damaged
+        known = dict(read_cache(KEPT).get(sources.hexdigest(), {}))
     atexit.register(_keep, KEPT.absolute(), sources.hexdigest(), known, len(known))
     return known
 
 
 def _keep(path: Path, sources: str, known: dict[str, str], before: int) -> None:
-    """Write fingerprints that were computed, in a folder of Snakemake that can be written."""
-    if len(known) > before and path.parent.is_dir():
-        with suppress(UserError, OSError), whole_file(path) as temporary:
-            temporary.write_text(json.dumps({sources: known}))
+    """Write fingerprints that were computed."""
+    if len(known) > before:
+        write_cache(path, {sources: known})
 
 
 def _computed(module: str, root: Path) -> str:
@@ -97,20 +94,21 @@ def reached_modules(module: str, root: Path = ROOT) -> list[str]:
 
     Imports inside functions count; so do the ``__init__`` modules of all parent packages.
     """
-    package = module.split(".")[0]
     reached: set[str] = set()
     waiting = {module}
     while waiting:
         name = waiting.pop()
         reached.add(name)
         parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        found = parents | {
-            target
-            for target in _read(_file(name, root), name, root).imports
-            if target.split(".")[0] == package
-        }
-        waiting |= found - reached
+        waiting |= (parents | imported_modules(name, root)) - reached
     return sorted(reached)
+
+
+def imported_modules(module: str, root: Path = ROOT) -> set[str]:
+    """Return the modules of the same package that a module itself imports, in functions too."""
+    package = module.split(".")[0]
+    imports = _read(_file(module, root), module, root).imports
+    return {target for target in imports if target.split(".")[0] == package}
 
 
 @cache

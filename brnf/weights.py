@@ -1,19 +1,16 @@
 """What a network starts from, as the configuration names it; this needs no torch."""
 
 import hashlib
-import json
 import os
 import re
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from brnf.cache import read_cache, write_cache
 from brnf.errors import UserError
-from brnf.store.files import whole_file
 
 __all__ = [
     "CAFFE",
@@ -213,7 +210,7 @@ def file_digest(file: str | Path) -> str:
     try:
         state = os.stat(file)
         seen = [state.st_size, state.st_mtime_ns, state.st_ino]
-        key, known = os.path.realpath(file), _kept()
+        key, known = os.path.realpath(file), read_cache(KEPT)
         if (
             isinstance(found := known.get(key), list)
             and found[:3] == seen
@@ -228,15 +225,6 @@ def file_digest(file: str | Path) -> str:
         raise UserError(
             f"{file}: cannot be read ({reason}); give another file of weights"
         ) from error
-    if time.time() - state.st_mtime > SETTLED and KEPT.parent.is_dir():
-        with suppress(UserError, OSError), whole_file(KEPT) as temporary:
-            temporary.write_text(json.dumps({**known, key: [*seen, digest]}))
+    if time.time() - state.st_mtime > SETTLED:
+        write_cache(KEPT, {**known, key: [*seen, digest]})
     return digest
-
-
-def _kept() -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
-        known = json.loads(KEPT.read_text())
-        if isinstance(known, dict):
-            return known
-    return {}

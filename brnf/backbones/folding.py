@@ -42,7 +42,7 @@ def folded(network: nn.Module) -> nn.Module:
         setattr(
             copied.get_submodule(parent), name, getattr(norm, "act", nn.Identity())
         )  # timm's BatchNorms bring an activation
-    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copied.to(memory_format=torch.channels_last)
     outputs = zip(copied(images), expected, strict=True)
     same = all(
         (found - output).abs().max() <= TOLERANCE * output.abs().max() for found, output in outputs

@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         super().__init__()
         # Channels last is what both cuDNN and oneDNN compute fastest; on a CPU it is worth a factor
         # of 1.7.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.channels: tuple[int, ...] = tuple(_levels(network).channels()[-4:])
         self.trainable_stages = trainable_stages
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)

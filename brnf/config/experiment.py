@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from brnf.config.generate import load_schema
 from brnf.config.protocol import false_claim, protocol_of
 from brnf.config.renamed import with_new_names
-from brnf.config.schema import complete, load_schema, merged, oversized, reread, violation
+from brnf.config.schema import complete, merged, oversized, reread, violation
 from brnf.config.studies import (
     ABLATION,
     ABLATION_MODELS,
@@ -352,6 +353,7 @@ def _reversed_range(
     larger one.
     """
     for key, value in settings.items():
+        key = str(key)  # YAML reads the name of a companion as a number, too
         if isinstance(value, Mapping):
             found = _reversed_range(value, (*path, key))
             if found:

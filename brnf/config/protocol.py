@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from brnf.config.schema import complete, leaves, load_schema, merged, reread
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, leaves, merged, reread
 from brnf.weights import WEIGHTS_OF, same_weights
 
 __all__ = [

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from brnf.config.sections.segmentation import Crf
+
 __all__ = ["RENAMED", "with_new_names"]
 
 _CRF = (
@@ -23,46 +25,76 @@ RENAMED: dict[str, str] = {
 SWITCHED = ("pseudo_labels.crf", "segmentation.test.crf")
 """Sections of a CRF that were a truth value before: false is a CRF of 0 iterations."""
 TRUTH = {"true": True, "false": False}
+EMPTY = (None, "null")
+"""What a section without keys is in a file, and on the command line."""
 
 
-def with_new_names(config: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration under the new names, and print a line for each old one.
+
+    Where both names are given, the new one has precedence. What is no section where one should be
+    stays as it is, for the validation to complain about.
 
     Arguments:
         config: as given by the user.
-        where: printed before a key, such as ``companions.small.``.
     """
-    new = deepcopy(dict(config))
-    for key in SWITCHED:
-        _switch(new, key, where)
-    for old, key in RENAMED.items():
-        holder, name = _holder(new, old)
-        if holder is None or name not in holder:
-            continue
-        value = holder.pop(name)
-        _place(new, key, value)
-        _say(where, old, key)
+    new = _renamed(config, "")
     companions = new.get("companions")
     if isinstance(companions, dict):
         for name, overrides in companions.items():
             if isinstance(overrides, Mapping):
-                companions[name] = with_new_names(overrides, f"companions.{name}.")
+                companions[name] = _renamed(overrides, f"companions.{name}.", config)
     return new
 
 
-def _switch(config: dict[str, Any], key: str, where: str) -> None:
-    """Replace a truth value by the section that means the same."""
+def _renamed(
+    config: Mapping[str, Any], where: str, whole: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a configuration, or what a companion changes, under the new names.
+
+    Arguments:
+        config: under any names.
+        where: printed before a key, such as ``companions.small.``.
+        whole: for a companion, the configuration that it changes.
+    """
+    new = deepcopy(dict(config))
+    switched = {key: _switch(new, key, where) for key in SWITCHED}
+    for old, key in RENAMED.items():
+        holder, name = _holder(new, old)
+        if holder is not None and name in holder:
+            _place(new, key, holder.pop(name))
+            _say(where, old, key)
+    for key, value in switched.items():
+        if value and whole is not None and (iterations := _left_out(whole, key)) is not None:
+            _place(new, f"{key}.iterations", iterations)
+    return new
+
+
+def _switch(config: dict[str, Any], key: str, where: str) -> bool | None:
+    """Replace a truth value by the section that means the same, and return it."""
     holder, name = _holder(config, key)
-    if holder is None:
-        return
-    value = holder.get(name)
-    value = TRUTH.get(value.lower(), value) if isinstance(value, str) else value
-    if isinstance(value, bool):
+    value = None if holder is None else _truth(holder.get(name))
+    if holder is not None and value is not None:
         holder[name] = {} if value else {"iterations": 0}
         _say(where, key, f"{key}.iterations (0 leaves the CRF out)")
+    return value
 
 
-def _holder(config: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
+def _truth(value: Any) -> bool | None:
+    """Return a truth value, which ``--config`` gives as a string; None for anything else."""
+    value = TRUTH.get(value.strip().lower()) if isinstance(value, str) else value
+    return value if isinstance(value, bool) else None
+
+
+def _left_out(config: Mapping[str, Any], key: str) -> Any:
+    """Return the iterations of a CRF that a truth value leaves out, or None."""
+    holder, name = _holder(config, key)
+    if holder is None or _truth(holder.get(name)) is not False:
+        return None
+    return holder.get("crf_iterations", Crf().iterations)
+
+
+def _holder(config: Mapping[str, Any], key: str) -> tuple[Any, str]:
     """Return the section that would hold a key, or None, and the key's last part."""
     *sections, name = key.split(".")
     for section in sections:
@@ -74,13 +106,14 @@ def _holder(config: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, st
 
 
 def _place(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set a key that is not set yet: under its new name it has precedence."""
+    """Set a key unless it is set."""
     *sections, name = key.split(".")
     for section in sections:
-        part = config.setdefault(section, {})
-        if not isinstance(part, dict):
-            return  # for the validation to complain about
-        config = part
+        if config.get(section) in EMPTY:
+            config[section] = {}
+        config = config[section]
+        if not isinstance(config, dict):
+            return
     config.setdefault(name, value)
 
 

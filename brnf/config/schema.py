@@ -6,19 +6,14 @@ import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from functools import cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from brnf.config.generate import descriptions, schema_of
-from brnf.config.sections.experiment import Experiment
-
 __all__ = [
     "complete",
     "leaves",
-    "load_schema",
     "merged",
     "oversized",
     "reread",
@@ -47,12 +42,6 @@ PATTERNS = {
     "^auto$": "auto or a number",
     "^[a-z]+(:[0-9]+)?$": "auto, cpu, cuda or cuda:1",
 }
-
-
-@cache
-def load_schema() -> dict[str, Any]:
-    """Return the schema of an experiment; its callers must not change it."""
-    return schema_of(Experiment)
 
 
 def oversized(value: Any) -> bool:
@@ -191,22 +180,25 @@ def violation(
             unknown = next(
                 key for key in error.instance if key not in error.schema.get("properties", {})
             )
-            return (*path, str(unknown)), f"unknown key; {_suggest(str(unknown), error.schema)}"
+            return (
+                *path,
+                str(unknown),
+            ), f"unknown key; {_suggest(str(unknown), error.schema, schema)}"
         if error.validator == "required":
             missing = next(key for key in error.validator_value if key not in error.instance)
             return (
                 (*path, missing),
-                f"missing; set it: {descriptions(Experiment).get(missing, 'it has no default')}",
+                f"missing; set it: {error.schema['properties'][missing]['description']}",
             )
         return path, f"is {_shown(error.instance)}, must be {_wanted(error)}"
     return _not_finite(value)
 
 
-def _suggest(unknown: str, section: Mapping[str, Any]) -> str:
+def _suggest(unknown: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(unknown, section["properties"], n=1)
     if near:
         return f"did you mean '{near[0]}'?"
-    elsewhere = [".".join(path) for path, _ in leaves(load_schema()) if path[-1] == unknown]
+    elsewhere = [".".join(path) for path, _ in leaves(whole) if path[-1] == unknown]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere[:2])}?"
     return f"known here: {', '.join(section['properties'])}"

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from brnf.data.entries import is_file
 from brnf.errors import UserError
@@ -84,7 +84,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: has too many pixels; make the image smaller") from error
     except Exception as error:  # the decoders meet damaged bytes with whatever they happen to cause
-        unknown = isinstance(error, Image.UnidentifiedImageError)
+        unknown = isinstance(error, UnidentifiedImageError)
         reason = f"none of {', '.join(FORMATS)}" if unknown else str(error) or type(error).__name__
         raise UserError(
             f"{path}: image cannot be read ({reason}); restore it or take it off the list"

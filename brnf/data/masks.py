@@ -78,7 +78,8 @@ def read_mask(
         raise UserError(
             f"{path}: mask cannot be read ({error or type(error).__name__}); restore the file"
         ) from error
-    return remap_table(mask_values)[values]
+    remapped: NDArray[np.uint8] = remap_table(mask_values)[values]
+    return remapped
 
 
 def colour_map() -> NDArray[np.uint8]:

@@ -167,7 +167,8 @@ def _smooth(size: int, cells: int, rng: Generator) -> NDArray[np.float32]:
 
 def _light(size: int, rng: Generator) -> NDArray[np.float32]:
     """Return uneven light [size, size, 1] around 1."""
-    return np.clip(1 + 0.05 * _smooth(size, 2, rng), 0.8, 1.2)[:, :, None]
+    light: NDArray[np.float32] = np.clip(1 + 0.05 * _smooth(size, 2, rng), 0.8, 1.2)
+    return light[:, :, None]
 
 
 def _background(size: int, rng: Generator) -> NDArray[np.float32]:

@@ -63,7 +63,9 @@ def intersection_over_union(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
     union = counts.sum(-1) + counts.sum(-2) - hits
-    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+    iou: NDArray[np.float64] = np.full(hits.shape, np.nan)
+    np.divide(hits, union, out=iou, where=union > 0)
+    return iou
 
 
 def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -80,4 +82,6 @@ def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     occurs = ~np.isnan(iou)
     number = occurs.sum(-1)
     total = np.where(occurs, iou, 0.0).sum(-1)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    mean: NDArray[np.float64] = np.full(total.shape, np.nan)
+    np.divide(total, number, out=mean, where=number > 0)
+    return mean

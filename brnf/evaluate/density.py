@@ -35,9 +35,10 @@ def true_classes(
     """
     row, column = np.divmod(np.asarray(position, np.int64), grid[1])
     height, width = objects.shape
-    return objects[
+    found: NDArray[np.uint8] = objects[
         (2 * row + 1) * height // (2 * grid[0]), (2 * column + 1) * width // (2 * grid[1])
     ]
+    return found
 
 
 class Accuracy:

@@ -116,7 +116,8 @@ def _class_colours(
     """
     colours = colour_map().astype(np.float64)
     colours[IGNORE] = 255
-    return np.minimum(0.9 * colours[labels] + light, 255)
+    lifted: NDArray[np.floating] = np.minimum(0.9 * colours[labels] + light, 255)
+    return lifted
 
 
 def examples_figure(

@@ -26,7 +26,7 @@ def segmentation_loss(
         labels: [N, H, W] int64, 255 where ignored.
         balanced: whether background and foreground count half each, whatever their shares of the
             pixels (AFA and its successors); when one of both is absent its half is 0.
-        align_corners: see ``brnf.segment.deeplab.DeepLabOptions``.
+        align_corners: see section segmentation.
 
     Returns:
         scalar float32; 0, with zero gradients, when no pixel is labelled.
@@ -63,7 +63,7 @@ def multi_scale_logits(
         network: from images to logits.
         images: [N, 3, H, W].
         scales: the factors of the further sizes.
-        align_corners: of the logits' enlargement, see ``brnf.segment.deeplab.DeepLabOptions``.
+        align_corners: of the logits' enlargement, see section segmentation.
 
     Returns:
         logits at scale 1, those at each further scale on their own grid, and the maximum of all on

@@ -1,6 +1,7 @@
 """Train the segmentation network on pseudo-labels."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,13 @@ from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
 
-__all__ = ["SegmentationTrainer"]
+__all__ = ["SegmentationTrainer", "rate_share"]
+
+
+def rate_share(options: SegmentationOptimiser, done: int) -> float:
+    """Return the share of the learning rate in the step that follows so many others."""
+    every, beyond = options.schedule_every, options.schedule_beyond
+    return polynomial(done, options.iterations, options.power, every=every, beyond=beyond)
 
 
 class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
@@ -40,7 +47,9 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
         network = network.to(device).to(memory_format=torch.channels_last)
         groups = network.parameter_groups(options.learning_rate, options.weight_decay)
         optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
-        descent = Descent(optimiser, self._share, "lower segmentation.learning_rate")
+        descent = Descent(
+            optimiser, partial(rate_share, options), "lower segmentation.learning_rate"
+        )
         super().__init__(network, descent, options.iterations)
         self._amp = amp
 
@@ -63,14 +72,8 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
             loss = self._loss(images, labels) / self.options.accumulate
             value += distributed.mean(loss.detach()).item()
             loss.backward()
-        rate = self.options.learning_rate * self._share(len(self.history))
+        rate = self.options.learning_rate * rate_share(self.options, len(self.history))
         return {"loss": value, "learning_rate": rate}
-
-    def _share(self, done: int) -> float:
-        """Return the share of the learning rate in the step that follows so many others."""
-        how = self.options
-        every, beyond = how.schedule_every, how.schedule_beyond
-        return polynomial(done, how.iterations, how.power, every=every, beyond=beyond)
 
     def _batches(self, batch: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a step on the device."""

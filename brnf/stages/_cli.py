@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from brnf.config.generate import plain, schema_of
+from brnf.config.fields import plain, schema_of
 from brnf.config.schema import violation
 from brnf.engine.memory import tell_peak
 from brnf.engine.runtime import FIRST

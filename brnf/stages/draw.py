@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from brnf.config.sections.experiment import Figures
+from brnf.config.sections.evaluation import Figures
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.history import read_history

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.config.sections.experiment import Scores
+from brnf.config.sections.evaluation import Scores
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError

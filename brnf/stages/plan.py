@@ -13,7 +13,8 @@ import yaml
 
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment
-from brnf.config.schema import complete, load_schema, reread
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, reread
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.tables import markdown, write_table

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from brnf.config.experiment import Experiment
-from brnf.config.generate import key_of
+from brnf.config.fields import key_of
 from brnf.config.studies import BASE_MODELS, kind_of
 from brnf.fingerprint import ROOT
 
-__all__ = ["STAGES", "command_line", "option_fields", "option_names", "stage_options"]
+__all__ = [
+    "STAGES",
+    "command_line",
+    "input_names",
+    "option_fields",
+    "option_names",
+    "stage_options",
+]
 
 STAGES = tuple(
     sorted(
@@ -85,7 +92,9 @@ def _narrowed(section: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any
 
 def _of_field(stage: str, name: str, experiment: Experiment, model: str) -> Mapping[str, Any]:
     """Return the section that a field of a stage's options is filled from."""
-    if name in ("base", "brnf"):
+    if name == "base":
+        return experiment.network(model if kind_of(model) in BASE_MODELS else "base")
+    if name == "brnf":
         return experiment.network(model)
     if name == "bsdnf":
         part = "base" if kind_of(model) in BASE_MODELS else "final"
@@ -113,6 +122,14 @@ def command_line(options: Mapping[str, Any]) -> str:
         values = value if isinstance(value, list | tuple) else [value]
         words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in values)]
     return " ".join(words)
+
+
+def input_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:
+    """Return the fields of a stage's ``Inputs``, read from its source, if it has any."""
+    try:
+        return tuple(_fields(f"brnf.stages.{stage}", "Inputs", root))
+    except LookupError:
+        return ()
 
 
 def option_names(stage: str, root: Path = ROOT) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network, sid
 from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 
-SIPE = BackboneOptions("resnet50", "none", stride=16, dilated=False, trainable_stages=2)
+SIPE = BackboneOptions(
+    name="resnet50", weights="none", stride=16, dilated=False, trainable_stages=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def trained_by_the_features(network: CamNetwork) -> set[str]:
 
 def test_side_convolutions_train_the_backbone_only_where_their_stages_are_not_detached() -> None:
     torch.manual_seed(0)
-    options = BackboneOptions("resnet18", "none", trainable_stages=2)
+    options = BackboneOptions(name="resnet18", weights="none", trainable_stages=2)
     widths = (8, 8, 8, 8)
     detached = CamNetwork(build_backbone(options), 2, widths)
     attached = CamNetwork(build_backbone(options), 2, widths, detach_sides=False)
@@ -86,7 +88,7 @@ def test_side_convolutions_train_the_backbone_only_where_their_stages_are_not_de
 
 
 def test_detached_sides_are_saved_with_the_network(tmp_path: Path) -> None:
-    options = BackboneOptions("resnet18", "none")
+    options = BackboneOptions(name="resnet18", weights="none")
     for detached in (True, False):
         network = CamNetwork(build_backbone(options), 2, (8, 8, 8, 8), detach_sides=detached)
         save_cam_network(tmp_path / "cam.pt", network, options, ("a", "b"))
@@ -106,7 +108,7 @@ def test_side_blocks_are_enlarged_by_the_pixels_centres(sipe: CamNetwork) -> Non
 
 
 def test_features_are_four_unit_blocks_where_nothing_is_interpolated() -> None:
-    backbone = build_backbone(BackboneOptions("resnet50", "none", stride=16))
+    backbone = build_backbone(BackboneOptions(name="resnet50", weights="none", stride=16))
     network = CamNetwork(backbone, classes=2, widths=(8, 8, 8, 8))
     stages = [torch.randn(1, channels, 3, 3) for channels in backbone.channels]
     blocks = network.heads(stages).features.view(1, 4, 8, 3, 3)
@@ -117,7 +119,11 @@ def test_features_are_four_unit_blocks_where_nothing_is_interpolated() -> None:
 def test_dilated_strides(stride: int, grid: tuple[int, int]) -> None:
     backbone = build_backbone(
         BackboneOptions(
-            "tf_efficientnet_lite0", "none", stride=stride, dilated=True, trainable_stages=4
+            name="tf_efficientnet_lite0",
+            weights="none",
+            stride=stride,
+            dilated=True,
+            trainable_stages=4,
         )
     )
     with torch.no_grad():
@@ -129,7 +135,9 @@ def test_dilated_strides(stride: int, grid: tuple[int, int]) -> None:
 @pytest.mark.parametrize("stages", [0, 1, 2, 3, 4])
 def test_trainable_stages_of_a_network_with_other_names(stages: int) -> None:
     backbone = build_backbone(
-        BackboneOptions("tf_efficientnet_lite0", "none", dilated=True, trainable_stages=stages)
+        BackboneOptions(
+            name="tf_efficientnet_lite0", weights="none", dilated=True, trainable_stages=stages
+        )
     )
     first = {0: 99, 1: 5, 2: 3, 3: 2, 4: 1}[
         stages
@@ -154,7 +162,7 @@ def test_packaged_weights_give_the_packages_own_logits() -> None:
         0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)
     ).float()
     backbone = build_backbone(
-        BackboneOptions("tf_efficientnet_lite0", "efficientnet_lite0", dilated=True)
+        BackboneOptions(name="tf_efficientnet_lite0", weights="efficientnet_lite0", dilated=True)
     )
     prepared = backbone.normalise(images)
     with torch.no_grad():
@@ -179,7 +187,7 @@ def test_weights_from_a_file(tmp_path) -> None:
         },
         file,
     )
-    loaded = build_backbone(BackboneOptions("resnet50", str(file)))
+    loaded = build_backbone(BackboneOptions(name="resnet50", weights=str(file)))
     assert torch.equal(loaded.network.layer1[0].conv1.weight, source.network.layer1[0].conv1.weight)
 
 
@@ -188,17 +196,17 @@ def test_wrong_weights_are_one_line(tmp_path) -> None:
     for content in (b"", b"rubbish", b"PK\x03\x04 broken"):
         file.write_bytes(content)
         with pytest.raises(UserError, match=r"weights\.pth"):
-            build_backbone(BackboneOptions("resnet50", str(file)))
+            build_backbone(BackboneOptions(name="resnet50", weights=str(file)))
     with pytest.raises(UserError, match=r"no file .*missing\.pth"):
-        build_backbone(BackboneOptions("resnet50", str(tmp_path / "missing.pth")))
+        build_backbone(BackboneOptions(name="resnet50", weights=str(tmp_path / "missing.pth")))
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
     with pytest.raises(UserError, match="missing"):
-        build_backbone(BackboneOptions("resnet50", str(file)))
+        build_backbone(BackboneOptions(name="resnet50", weights=str(file)))
     with pytest.raises(UserError, match="cannot be built"):
-        build_backbone(BackboneOptions("resnet5000", "none"))
+        build_backbone(BackboneOptions(name="resnet5000", weights="none"))
 
 
-SMALL = BackboneOptions("resnet18", "none", stride=8, dilated=True, trainable_stages=4)
+SMALL = BackboneOptions(name="resnet18", weights="none", stride=8, dilated=True, trainable_stages=4)
 
 
 def kazuto_name(name: str) -> str:

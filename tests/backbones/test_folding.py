@@ -25,7 +25,7 @@ def _randomise(network: nn.Module) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050"])
 def test_outputs_stay_and_no_norm_is_left(name: str) -> None:
     torch.manual_seed(0)
-    backbone = build_backbone(BackboneOptions(name, "none", stride=16)).eval()
+    backbone = build_backbone(BackboneOptions(name=name, weights="none", stride=16)).eval()
     _randomise(backbone.network)
     images = backbone.normalise(torch.randint(0, 256, (2, 3, 96, 80)))
     with torch.inference_mode():
@@ -38,7 +38,7 @@ def test_outputs_stay_and_no_norm_is_left(name: str) -> None:
 
 
 def test_the_networks_own_parameters_stay() -> None:
-    network = build_backbone(BackboneOptions("resnet18", "none")).network
+    network = build_backbone(BackboneOptions(name="resnet18", weights="none")).network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert folded(network) is not network
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

@@ -53,7 +53,7 @@ def test_gradients_reach_a_kept_layer_and_what_is_before_it() -> None:
 
 
 def test_a_backbones_depthwise_convolutions_are_kept_with_and_without_norms() -> None:
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "none")).eval()
+    backbone = build_backbone(BackboneOptions(name="tf_efficientnet_lite0", weights="none")).eval()
     images = backbone.normalise(torch.randint(0, 256, (1, 3, 64, 64)))
     for _ in range(2):
         seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}

@@ -19,9 +19,10 @@ from brnf.backbones import Backbone, LoadedWeights, build_backbone
 from brnf.backbones.weights import tensors_digest
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
 from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
 from brnf.segment.boundaries import BoundaryNetwork, load_boundaries, save_boundaries
-from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_deeplab, save_deeplab
+from brnf.segment.deeplab import build_deeplab, load_deeplab, save_deeplab
 from brnf.weights import (
     PUBLISHED,
     clip_identity,
@@ -31,7 +32,7 @@ from brnf.weights import (
     weights_fault,
 )
 
-SMALL = BackboneOptions("resnet18", "none", stride=16)
+SMALL = BackboneOptions(name="resnet18", weights="none", stride=16)
 
 
 @pytest.fixture
@@ -92,7 +93,11 @@ def test_the_names_of_old_are_refused_with_all_that_timm_has() -> None:
     )
     assert all(tag in line for tag in timm.list_pretrained("resnet18.*"))
     assert "(the code bases': resnet18.tv_in1k)" in line
-    line = line_of(lambda: build_deeplab(DeepLabOptions("tf_efficientnet_lite0", "imagenet"), 3))
+    line = line_of(
+        lambda: build_deeplab(
+            DeepLabNetwork(backbone="tf_efficientnet_lite0", weights="imagenet"), 3
+        )
+    )
     assert (
         line.startswith("segmentation.weights: 'imagenet'")
         and "efficientnet_lite0, tf_efficientnet_lite0.in1k" in line
@@ -216,7 +221,7 @@ def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Pa
         check(load_cam_network(tmp_path / "cam.pt", cpu, ["a", "b"]).backbone)
     save_boundaries(tmp_path / "boundaries.pt", BoundaryNetwork(backbone), options)
     check(load_boundaries(tmp_path / "boundaries.pt", cpu).backbone)
-    deeplab = build_deeplab(DeepLabOptions("resnet18", "none", rates=(1,)), 3)
+    deeplab = build_deeplab(DeepLabNetwork(backbone="resnet18", weights="none", rates=(1,)), 3)
     deeplab.backbone.restore(wanted)
     save_deeplab(tmp_path / "deeplab.pt", deeplab, ["a", "b"])
     check(load_deeplab(tmp_path / "deeplab.pt", cpu).backbone)

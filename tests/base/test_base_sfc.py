@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from brnf.base.sfc import (
     ImageBank,
     SfcObjective,
-    SfcOptions,
     bank_draws,
     distribution_weights,
     halved,
@@ -15,7 +14,7 @@ from brnf.base.sfc import (
 from brnf.cam.batch import Batch
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import training_maps
-from brnf.config.sections.cam import MapRules
+from brnf.config.sections.cam import MapRules, Sfc
 
 VOC = [
     4155,
@@ -186,9 +185,7 @@ def test_every_term_of_the_loss_equals_a_plain_rewriting() -> None:
     valid[1, :, :, 4:] = False
     whole, half = output_of(0, (4, 6)), output_of(1, (2, 3))
     a = torch.tensor([0.5, 2.0, 0.5])
-    terms = SfcObjective(SfcOptions(), MapRules(seed_rule="structure"), a)(
-        whole, half, labels, valid
-    )
+    terms = SfcObjective(Sfc(), MapRules(seed_rule="structure"), a)(whole, half, labels, valid)
 
     large, small = (
         plain_refined(whole, labels, valid),
@@ -228,7 +225,7 @@ def test_both_scales_learn_from_their_difference_and_only_the_first_from_its_pro
         torch.ones(2, 1, 4, 6, dtype=torch.bool),
     )
     whole, half = output_of(0, (4, 6)), output_of(1, (2, 3))
-    terms = SfcObjective(SfcOptions(), MapRules(), torch.ones(3))(whole, half, labels, valid)
+    terms = SfcObjective(Sfc(), MapRules(), torch.ones(3))(whole, half, labels, valid)
     terms["consistency"].backward(retain_graph=True)
     assert half.logits.grad is None and half.affinity.grad is None
     assert whole.logits.grad.any() and whole.affinity.grad.any() and whole.features.grad.any()

@@ -51,7 +51,9 @@ def test_propagation_by_hand() -> None:
 @pytest.fixture(scope="module")
 def network() -> CamNetwork:
     torch.manual_seed(0)
-    backbone = build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1))
+    backbone = build_backbone(
+        BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=1)
+    )
     return CamNetwork(backbone, 2, (8, 8, 8, 8), affinity=True).eval()
 
 
@@ -97,7 +99,7 @@ def test_the_maps_teach_backbone_classifier_and_affinity(network: CamNetwork) ->
 
 
 def test_the_affinity_is_saved_with_the_network(network: CamNetwork, tmp_path: Path) -> None:
-    options = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)
+    options = BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=1)
     save_cam_network(tmp_path / "cam.pt", network, options, ("a", "b"))
     again = load_cam_network(tmp_path / "cam.pt", torch.device("cpu"), ("a", "b"))
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)

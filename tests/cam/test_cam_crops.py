@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from brnf.backbones import build_backbone
 from brnf.cam.batch import Batch
 from brnf.cam.classifier_fit import fit_classifier
-from brnf.cam.crops import CropOptions, TrainingSource
+from brnf.cam.crops import TrainingSource
 from brnf.cam.network import CamNetwork
-from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.cam import BackboneOptions, Training
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
@@ -24,9 +24,10 @@ from brnf.store.maps import MapReader, write_maps
 
 RUNTIME = Runtime(workers=0, progress="none")
 CPU = torch.device("cpu")
-BACKBONE = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)
+BACKBONE = BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=0)
 STRIDES = ((16, False), (16, True), (8, False))
-WHOLE = CropOptions(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=True, seed=3)
+WHOLE = Training(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=True)
+SEED = 3
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,13 @@ def make_source(
     network: CamNetwork,
     index: Index,
     seeds: MapReader | None,
-    options: CropOptions,
+    options: Training,
     folder: Path,
     workers: int = 0,
+    seed: int = SEED,
 ):
     return TrainingSource(
-        network, index, seeds, options, folder, CPU, Runtime(progress="none", workers=workers)
+        network, index, seeds, options, seed, folder, CPU, Runtime(progress="none", workers=workers)
     )
 
 
@@ -81,7 +83,7 @@ def test_kept_outputs_are_those_of_the_whole_image(
     seeds = seed_maps(index, tmp_path / "seeds.h5")
     with make_source(network, index, seeds, WHOLE, tmp_path / "network") as source:
         kept = list(source.whole_images())
-    loose = CropOptions(**{**WHOLE.__dict__, "cache": False})
+    loose = replace(WHOLE, cache=False)
     with make_source(network, index, seeds, loose, tmp_path) as source, torch.inference_mode():
         fresh = list(source.whole_images())
         stages = [network.stages(batch.pixels) for batch in fresh]
@@ -105,10 +107,12 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
         network, "stages", lambda images: (asked.append(len(images)), stages(images))[1]
     )
 
-    def labels(seeds: MapReader | None = None, **changes: int) -> list[list[float]]:
-        options = CropOptions(**{**WHOLE.__dict__, **changes})
+    def labels(
+        seeds: MapReader | None = None, seed: int = SEED, **changes: int
+    ) -> list[list[float]]:
+        options = replace(WHOLE, **changes)
         with TrainingSource(
-            network, index, seeds, options, tmp_path / "network", CPU, runtime
+            network, index, seeds, options, seed, tmp_path / "network", CPU, runtime
         ) as source:
             return [first_values(batch) for batch in source.batches(4)]
 
@@ -137,9 +141,8 @@ def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(
     runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
     seeds = seed_maps(index, tmp_path / "seeds.h5")  # of any pixel they sum to 1
     for seed in range(3):
-        options = CropOptions(**{**WHOLE.__dict__, "seed": seed})
         with TrainingSource(
-            network, index, seeds, options, tmp_path / "network", CPU, runtime
+            network, index, seeds, WHOLE, seed, tmp_path / "network", CPU, runtime
         ) as source:
             for batch in source.whole_images():
                 assert batch.seeds is not None and not batch.valid.all(), (
@@ -163,7 +166,7 @@ def test_another_stride_or_number_of_classes_keeps_other_outputs(
             network.backbone.state_dict()
         )  # strides are no weights
         with TrainingSource(
-            source_network, source_index, None, WHOLE, tmp_path / "network", CPU, runtime
+            source_network, source_index, None, WHOLE, SEED, tmp_path / "network", CPU, runtime
         ) as source:
             batch = next(source.whole_images())
             with torch.inference_mode():
@@ -180,8 +183,8 @@ def test_another_stride_or_number_of_classes_keeps_other_outputs(
 def test_every_image_comes_once_an_epoch_in_a_new_order(
     network: CamNetwork, index: Index, tmp_path: Path
 ) -> None:
-    options = CropOptions(batch_size=5, resize_low=64, resize_high=64, crop=64, cache=True, seed=0)
-    with make_source(network, index, None, options, tmp_path / "a") as source:
+    options = replace(WHOLE, batch_size=5)
+    with make_source(network, index, None, options, tmp_path / "a", seed=0) as source:
         epochs = [batch.labels[:, 0].tolist() for batch in source.batches(4)]
         again = [batch.labels[:, 0].tolist() for batch in source.batches(4)]
     assert all(sum(epoch) == 3 for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) > 1
@@ -192,7 +195,7 @@ def test_every_image_comes_once_an_epoch_in_a_new_order(
 def test_batches_that_are_done_are_left_out(
     network: CamNetwork, index: Index, tmp_path: Path, cache: bool
 ) -> None:
-    options = CropOptions(batch_size=2, resize_low=64, resize_high=64, crop=64, cache=cache, seed=3)
+    options = replace(WHOLE, cache=cache)
     with make_source(network, index, None, options, tmp_path / "d") as source:
         whole = [first_values(batch) for batch in source.batches(7)]  # two an epoch
         for done in range(8):
@@ -208,9 +211,9 @@ def first_values(batch: Batch) -> list[float]:
 def test_seeds_move_with_the_image(
     network: CamNetwork, index: Index, tmp_path: Path, cache: bool
 ) -> None:
-    options = CropOptions(batch_size=5, resize_low=64, resize_high=64, crop=64, cache=False, seed=1)
+    options = replace(WHOLE, batch_size=5, cache=False)
     with make_source(
-        network, index, seed_maps(index, tmp_path / "seeds.h5"), options, tmp_path / "b"
+        network, index, seed_maps(index, tmp_path / "seeds.h5"), options, tmp_path / "b", seed=1
     ) as source:
         batches = list(source.whole_images()) if cache else list(source.batches(6))
     for batch in batches:
@@ -229,10 +232,10 @@ def test_seeds_move_with_the_image(
 
 
 def test_workers_change_nothing(network: CamNetwork, index: Index, tmp_path: Path) -> None:
-    options = CropOptions(batch_size=2, resize_low=40, resize_high=90, crop=48, cache=False, seed=7)
+    options = Training(batch_size=2, resize_low=40, resize_high=90, crop=48)
     runs = []
     for workers in (0, 2):
-        with make_source(network, index, None, options, tmp_path, workers) as source:
+        with make_source(network, index, None, options, tmp_path, workers, seed=7) as source:
             runs.append([batch.pixels for batch in source.batches(5)])
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
@@ -270,12 +273,14 @@ def test_contradictions_are_one_line(
     network: CamNetwork, index: Index, tmp_path: Path, changes: dict[str, int], word: str
 ) -> None:
     with pytest.raises(UserError, match=word):
-        make_source(network, index, None, CropOptions(**{**WHOLE.__dict__, **changes}), tmp_path)
+        make_source(network, index, None, replace(WHOLE, **changes), tmp_path)
 
 
 def test_only_a_frozen_backbone_is_kept(index: Index, tmp_path: Path) -> None:
     learning = CamNetwork(
-        build_backbone(BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=1)),
+        build_backbone(
+            BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=1)
+        ),
         2,
         (8, 8, 8, 8),
     )

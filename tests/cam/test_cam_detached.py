@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from brnf.backbones import build_backbone
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamNetwork
-from brnf.cam.objective import BrnfObjective, BrnfOptions
-from brnf.config.sections.cam import BackboneOptions, MapRules
-from brnf.flow.density import FlowOptions
-from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.cam.objective import BrnfObjective
+from brnf.config.sections.cam import BackboneOptions, BrnfLoss, MapRules, Online
+from brnf.config.sections.flow import FlowInTraining
+from brnf.flow.online import OnlineFlow
 
-OPTIONS = BackboneOptions("resnet18", "none", trainable_stages=2)
+OPTIONS = BackboneOptions(name="resnet18", weights="none", trainable_stages=2)
 LABELS = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
 VALID = torch.ones(2, 1, 6, 6, dtype=torch.bool)
 SEEDS = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -22,10 +22,11 @@ def taught_by(term: str, detached: bool) -> set[str]:
     """Return the parts of the network that a term of BRNF's loss has a gradient for."""
     torch.manual_seed(0)
     network = CamNetwork(build_backbone(OPTIONS), 2, (8, 8, 8, 8), detach_sides=detached).train()
-    flow = OnlineFlow(32, 3, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64))
+    options = FlowInTraining(blocks=2, hidden=8, batch_rows=64)
+    flow = OnlineFlow(32, 3, options, Online(), updates=10_000)
     bank = ContrastBank(3, 32, 5, 5)
     bank.add_regions(F.normalize(torch.randn(3, 32), dim=1), torch.arange(3))
-    objective = BrnfObjective(BrnfOptions(), MapRules(), flow, bank)
+    objective = BrnfObjective(BrnfLoss(), MapRules(), flow, bank)
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
     terms = objective(network(images), LABELS, VALID, SEEDS, True)
     terms[term].backward()

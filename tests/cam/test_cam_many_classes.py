@@ -10,12 +10,13 @@ from torch.utils._pytree import tree_leaves
 
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import BrnfObjective, BrnfOptions, base_loss
-from brnf.config.sections.cam import MapRules
-from brnf.flow.density import FlowDensity, FlowOptions
-from brnf.flow.gaussian import GaussianKind, GaussianOptions, build_gaussian, fit_gaussian
+from brnf.cam.objective import BrnfObjective, base_loss
+from brnf.config.sections.cam import BrnfLoss, MapRules, Online
+from brnf.config.sections.flow import Baseline, FlowArchitecture, FlowInTraining, Tau
+from brnf.flow.density import FlowDensity
+from brnf.flow.gaussian import GaussianKind, build_gaussian, fit_gaussian
 from brnf.flow.loss import mixture_loss
-from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.flow.online import OnlineFlow
 
 IMAGES, CLASSES, DIMENSION, SIDE = 4, 81, 64, 8
 PIXELS = IMAGES * SIDE * SIDE
@@ -81,12 +82,10 @@ def test_losses_of_brnf() -> None:
     and not with K.
     """
     output, labels, valid, seeds = batch()
-    flow = OnlineFlow(
-        DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32), OnlineOptions(refit_rows=64)
-    )
-    objective = BrnfObjective(
-        BrnfOptions(tau_high=0.5), MapRules(), flow, ContrastBank(CLASSES, DIMENSION, 4, 2)
-    )
+    options = FlowInTraining(blocks=2, hidden=32, tau=Tau(high=0.5))
+    online = Online(online_refit_rows=64)
+    flow = OnlineFlow(DIMENSION, CLASSES, options, online, updates=10_000)
+    objective = BrnfObjective(BrnfLoss(), MapRules(), flow, ContrastBank(CLASSES, DIMENSION, 4, 2))
     seen = largest(lambda: backward(objective(output, labels, valid, seeds, use_flow=True)))
     regions = int(labels.sum()) + IMAGES
     assert seen.numbers <= regions * DIMENSION * SIDE * SIDE < PIXELS * CLASSES * DIMENSION // 10, (
@@ -95,7 +94,7 @@ def test_losses_of_brnf() -> None:
 
 
 def test_mixture_of_the_flow() -> None:
-    flow = FlowDensity(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=32))
+    flow = FlowDensity(DIMENSION, CLASSES, FlowArchitecture(blocks=2, hidden=32))
     features, codes = torch.randn(PIXELS, DIMENSION), torch.arange(PIXELS) % CLASSES
     seen = largest(
         lambda: mixture_loss(
@@ -108,7 +107,7 @@ def test_mixture_of_the_flow() -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full", "gmm"])
 def test_gaussians(kind: GaussianKind) -> None:
-    density = build_gaussian(kind, DIMENSION, CLASSES, GaussianOptions(components=2))
+    density = build_gaussian(kind, DIMENSION, CLASSES, Baseline(components=2))
     features, codes = torch.randn(PIXELS, DIMENSION), torch.arange(PIXELS) % CLASSES
     fit_gaussian(density, [(features, codes)])
     seen = largest(lambda: density.log_prob(features))

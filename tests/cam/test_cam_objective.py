@@ -8,14 +8,13 @@ from brnf.cam.contrast import ContrastBank
 from brnf.cam.network import CamOutput
 from brnf.cam.objective import (
     BrnfObjective,
-    BrnfOptions,
     base_loss,
     masked_difference,
     training_maps,
 )
-from brnf.config.sections.cam import MapRules
-from brnf.flow.density import FlowOptions
-from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.config.sections.cam import BrnfLoss, MapRules, Online
+from brnf.config.sections.flow import FlowInTraining
+from brnf.flow.online import OnlineFlow
 
 CLASSES, DIMENSION = 3, 6
 LABELS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
@@ -32,10 +31,14 @@ def make_output(seed: int = 0) -> tuple[CamOutput, torch.Tensor]:
 
 
 def make_objective(**changes: object) -> BrnfObjective:
-    options = BrnfOptions(**changes)  # type: ignore[arg-type]
+    options = BrnfLoss(**changes)  # type: ignore[arg-type]
     flow = (
         OnlineFlow(
-            DIMENSION, CLASSES + 1, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=64)
+            DIMENSION,
+            CLASSES + 1,
+            FlowInTraining(blocks=2, hidden=8, batch_rows=64),
+            Online(),
+            updates=10_000,
         )
         if options.ccnf or options.fscl
         else None

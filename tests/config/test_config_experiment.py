@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brnf.config.experiment import merged, read_experiments
-from brnf.config.generate import schema_of
-from brnf.config.schema import complete, leaves, load_schema, reread
+from brnf.config.fields import schema_of
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, leaves, reread
 from brnf.config.sections.experiment import Experiment as Keys
 from brnf.config.studies import ABLATION
 from brnf.errors import UserError
@@ -201,6 +202,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
             {"flow": {"temperature": "hot"}},
             ["flow.temperature: is 'hot', must be auto or a number"],
         ),
+        ({"flow": {"temperature": "0"}}, ["flow.temperature: is 0.0, must be greater than 0"]),
+        ({"flow": {"temperature": "inf"}}, ["flow.temperature: is inf, must be a finite number"]),
         (
             {"flow": {"tau": {"low": 0.8}}},
             ["flow.tau.low: is 0.8, must not exceed flow.tau.high (0.7)"],

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from brnf.config.generate import REFERENCE, SCHEMA, key_reference, schema_of, schema_text
+from brnf.config.fields import schema_of
+from brnf.config.generate import REFERENCE, SCHEMA, key_reference, schema_text
 from brnf.config.sections.bounds import Positive, SomeDistinct
 
 

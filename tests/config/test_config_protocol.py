@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from brnf.config.experiment import Experiment, merged, read_experiments
+from brnf.config.generate import load_schema
 from brnf.config.protocol import NOT_COMPARED, compared_keys, differences, false_claim, protocol_of
-from brnf.config.schema import complete, leaves, load_schema
+from brnf.config.schema import complete, leaves
 from brnf.errors import UserError
 from brnf.weights import PUBLISHED, file_digest
 from brnf.workflow.params import stage_options

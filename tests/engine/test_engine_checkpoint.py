@@ -4,7 +4,7 @@ anything is different.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,15 @@ import torch
 from PIL import Image
 
 from brnf.cam.training import CamTrainer
+from brnf.config.sections.cam import (
+    BackboneNetwork,
+    BackboneOptions,
+    BaseTraining,
+    BrnfTraining,
+    CamTraining,
+)
+from brnf.config.sections.flow import Flow, FlowInTraining
+from brnf.config.sections.segmentation import BoundaryTraining, SegmentationTraining
 from brnf.data.index import ImageRecord, Index
 from brnf.engine import checkpoint as checkpoints
 from brnf.engine.checkpoint import Checkpoint, training_stamp
@@ -34,27 +43,31 @@ CPU = torch.device("cpu")
 EVERY_STEP = Runtime(device="cpu", workers=0, progress="none", checkpoint_seconds=0)
 SELDOM = Runtime(device="cpu", workers=0, progress="none")
 STEPS = 6
-CAMS: dict[str, Any] = {
-    "split": "train",
-    "backbone": "tf_efficientnet_lite0",
-    "weights": "none",
-    "side_widths": (4, 4, 4, 4),
+BACKBONE = BackboneOptions(name="tf_efficientnet_lite0", weights="none")
+FROZEN_BACKBONE = replace(BACKBONE, trainable_stages=0)
+CAM = CamTraining(side_widths=(4, 4, 4, 4))
+CROPS: dict[str, Any] = {
     "batch_size": 2,
     "resize_low": 32,
     "resize_high": 40,
     "crop": 32,
     "steps": STEPS,
 }
-FROZEN: dict[str, Any] = {
-    "trainable_stages": 0,
-    "cache": True,
-    "fit_classifier": True,
-    "resize_high": 32,
-}
+KEPT: dict[str, Any] = {"cache": True, "fit_classifier": True, "resize_high": 32}
+"""What differs where the outputs of a frozen backbone are kept."""
 
 
 class Stop(Exception):
     """The training is interrupted."""
+
+
+def changed(options: Any, changes: Mapping[str, Any]) -> Any:
+    """Return options with other values, by names such as ``base.weight_decay``."""
+    for name, value in changes.items():
+        field, _, rest = name.partition(".")
+        new = changed(getattr(options, field), {rest: value}) if rest else value
+        options = replace(options, **{field: new})
+    return options
 
 
 @dataclass(frozen=True)
@@ -79,68 +92,74 @@ class Training:
         self.stage.run(
             given[self.stage](),
             self.stage.Outputs(*files),
-            replace(self.options, **changes),
+            changed(self.options, changes),
             runtime,
         )
         return [file.read_bytes() for file in files]
 
 
+SMALL_BASE = train_base.Options(
+    split="train", backbone=BACKBONE, cam=CAM, base=BaseTraining(**CROPS)
+)
 TRAININGS = {
-    "base": Training(train_base, CamTrainer, train_base.Options(**CAMS), {"weight_decay": 0.1}),
+    "base": Training(train_base, CamTrainer, SMALL_BASE, {"base.weight_decay": 0.1}),
     "sfc": Training(
-        train_base, CamTrainer, train_base.Options(**CAMS, method="sfc"), {"sfc_lambda_scale": 0.1}
+        train_base, CamTrainer, replace(SMALL_BASE, method="sfc"), {"base.sfc.lambda_scale": 0.1}
     ),
     "brnf": Training(
         train_brnf,
         CamTrainer,
         train_brnf.Options(
-            **CAMS | FROZEN,
+            split="train",
             seed_product="classifier",
-            labels_from="seed",
-            online_warmup=1,
-            bank_region=4,
-            bank_sampled=12,
-            flow_blocks=2,
+            backbone=FROZEN_BACKBONE,
+            cam=CAM,
+            brnf=BrnfTraining(
+                **CROPS | KEPT,
+                labels_from="seed",
+                online_warmup=1,
+                bank_region=4,
+                bank_sampled=12,
+            ),
+            flow=FlowInTraining(blocks=2),
         ),
-        {"lambda_cal": 1.0},
+        {"brnf.lambda_cal": 1.0},
     ),
     "flow": Training(
         train_flow,
         FlowTrainer,
         train_flow.Options(
-            blocks=2, hidden=8, steps=STEPS, batch_rows=40, held_out=0.2, balanced=True
+            flow=Flow(blocks=2, hidden=8, steps=STEPS, batch_rows=40, held_out=0.2, balanced=True)
         ),
-        {"noise": 0.1},
+        {"flow.noise": 0.1},
     ),
     "boundaries": Training(
         train_boundaries,
         BoundaryTrainer,
         train_boundaries.Options(
             split="train",
-            backbone="tf_efficientnet_lite0",
-            weights="none",
-            steps=STEPS,
-            batch_size=2,
-            crop=32,
-            training_radius=3,
+            backbone=BackboneNetwork(name="tf_efficientnet_lite0", weights="none"),
+            random_walk=BoundaryTraining(steps=STEPS, batch_size=2, crop=32, training_radius=3),
         ),
-        {"learning_rate": 0.2},
+        {"random_walk.learning_rate": 0.2},
     ),
     "segmentation": Training(
         train_segmentation,
         SegmentationTrainer,
         train_segmentation.Options(
             split="train",
-            backbone="mobilenetv3_small_050",
-            weights="none",
-            rates=(1,),
-            head="sum",
-            frozen_batch_norm=False,
-            iterations=STEPS,
-            batch_size=2,
-            crop=32,
+            segmentation=SegmentationTraining(
+                backbone="mobilenetv3_small_050",
+                weights="none",
+                rates=(1,),
+                head="sum",
+                frozen_batch_norm=False,
+                iterations=STEPS,
+                batch_size=2,
+                crop=32,
+            ),
         ),
-        {"hsv": 0.0},
+        {"segmentation.hsv": 0.0},
     ),
 }
 
@@ -269,18 +288,29 @@ def test_other_options_or_inputs_and_damage_begin_anew_with_one_line(
     assert "not a torch file of plain tensors; the training starts anew" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["base", "brnf", "boundaries", "segmentation"])
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("base", "backbone"),
+        ("brnf", "backbone"),
+        ("boundaries", "backbone"),
+        ("segmentation", "segmentation"),
+    ],
+)
 def test_another_content_of_the_file_of_weights_begins_anew(
-    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, section: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training, weights = TRAININGS[name], tmp_path / "weights.pth"
     torch.manual_seed(0)
-    state = timm.create_model(training.options.backbone, pretrained=False).state_dict()
+    network = getattr(training.options, section)
+    backbone = network.backbone if section == "segmentation" else network.name
+    state = timm.create_model(backbone, pretrained=False).state_dict()
 
     def says(reason: str) -> None:
         capsys.readouterr()
         torch.save(state, weights)
-        stopped(training, 2, tmp_path / "out", data, EVERY_STEP, weights=str(weights))
+        changes = {f"{section}.weights": str(weights)}
+        stopped(training, 2, tmp_path / "out", data, EVERY_STEP, **changes)
         assert reason in capsys.readouterr().err
 
     says("")
@@ -292,11 +322,11 @@ def test_another_content_of_the_file_of_weights_begins_anew(
 def test_a_training_with_another_lambda_is_a_fresh_one_to_the_byte(
     data: Path, tmp_path: Path
 ) -> None:
-    training = TRAININGS["brnf"]
+    training, other = TRAININGS["brnf"], {"brnf.lambda_cal": 0.5}
     stopped(training, 4, tmp_path / "changed", data, EVERY_STEP)
-    changed = training.run(tmp_path / "changed", data, SELDOM, lambda_cal=0.5)
-    assert changed == training.run(tmp_path / "fresh", data, SELDOM, lambda_cal=0.5)
-    assert changed != training.run(tmp_path / "fresh", data, SELDOM)
+    result = training.run(tmp_path / "changed", data, SELDOM, **other)
+    assert result == training.run(tmp_path / "fresh", data, SELDOM, **other)
+    assert result != training.run(tmp_path / "fresh", data, SELDOM)
 
 
 def test_a_training_that_outlived_its_workflow_leaves_its_last_state(

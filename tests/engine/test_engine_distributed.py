@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,52 +21,75 @@ import psutil
 import pytest
 import torch
 
+from brnf.config.sections.cam import BaseTraining, BrnfTraining
+from brnf.config.sections.flow import Flow, FlowInTraining
+from brnf.config.sections.segmentation import SegmentationTraining
 from brnf.engine import distributed
 from brnf.stages import train_base, train_brnf, train_flow, train_segmentation
 from brnf.workflow.params import command_line
-from tests.engine.test_engine_checkpoint import CAMS, FROZEN, write_data
+from tests.engine.test_engine_checkpoint import (
+    BACKBONE,
+    CAM,
+    CROPS,
+    FROZEN_BACKBONE,
+    KEPT,
+    changed,
+    write_data,
+)
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-3
 """Largest relative difference of a value of the history after these few steps: sums are taken in
 another order.
 """
-BATCHES = {**CAMS, "batch_size": 4, "steps": 8}
-BRNF: dict[str, Any] = {
-    "seed_product": "classifier",
+BATCHES = {**CROPS, "batch_size": 4, "steps": 8}
+BASE = train_base.Options(split="train", backbone=BACKBONE, cam=CAM, base=BaseTraining(**BATCHES))
+LEAST: dict[str, Any] = {
     "online_warmup": 1,
     "bank_region": 4,
     "bank_sampled": 12,
-    "flow_blocks": 2,
-    "flow_batch_rows": 12,
     "lambda_nce": 1.0,
 }
+BRNF = train_brnf.Options(
+    split="train",
+    seed_product="classifier",
+    backbone=BACKBONE,
+    cam=CAM,
+    brnf=BrnfTraining(**BATCHES, **LEAST, labels_from="prototype"),
+    flow=FlowInTraining(blocks=2, batch_rows=12),
+)
 OPTIONS: dict[str, Any] = {
-    "base": train_base.Options(**BATCHES),
-    "sfc": train_base.Options(**BATCHES, method="sfc"),
-    "brnf": train_brnf.Options(**BATCHES, **BRNF, labels_from="prototype"),
-    "brnf on kept features": train_brnf.Options(**BATCHES | FROZEN, **BRNF, labels_from="seed"),
+    "base": BASE,
+    "sfc": replace(BASE, method="sfc"),
+    "brnf": BRNF,
+    "brnf on kept features": replace(
+        BRNF,
+        backbone=FROZEN_BACKBONE,
+        brnf=BrnfTraining(**BATCHES | KEPT, **LEAST, labels_from="seed"),
+    ),
     "flow": train_flow.Options(
-        blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True
+        flow=Flow(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True)
     ),
     "segmentation": train_segmentation.Options(
         split="train",
-        backbone="mobilenetv3_small_050",
-        weights="none",
-        rates=(1,),
-        head="sum",
-        frozen_batch_norm=True,
-        iterations=8,
-        batch_size=4,
-        accumulate=2,
-        crop=32,
-        balanced_loss=True,
+        segmentation=SegmentationTraining(
+            backbone="mobilenetv3_small_050",
+            weights="none",
+            rates=(1,),
+            head="sum",
+            frozen_batch_norm=True,
+            iterations=8,
+            batch_size=4,
+            accumulate=2,
+            crop=32,
+            balanced_loss=True,
+        ),
     ),
 }
 
 BROKEN_OFF: dict[str, dict[str, Any]] = {
     "flow": {},
-    "segmentation": {"head": "aspp", "balanced_loss": False},
+    "segmentation": {"segmentation.head": "aspp", "segmentation.balanced_loss": False},
 }
 """Trainings that are ended in their midst; the head aspp draws random numbers in every step."""
 
@@ -144,9 +168,18 @@ as what they do.
 """
 
 
+def by_dotted_name(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names such as ``flow.tau.low`` and values, without empty lists."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from by_dotted_name(value, f"{prefix}{name}.")
+        elif value != ():
+            yield f"{prefix}{name}", value
+
+
 def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any) -> list[str]:
     """Return the module of a training and its command line with other options."""
-    options = replace(OPTIONS[case], **changes)
+    options = changed(OPTIONS[case], changes)
     inputs = {
         train_base.Options: ["--index", data],
         train_brnf.Options: [
@@ -164,7 +197,7 @@ def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any
     words = [*inputs, output, folder / "result.pt", "--history", folder / "history.csv"]
     kept = {"kept": folder.with_name(f"kept by {processes}")} if "kept" in case else {}
     runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0, **kept})
-    chosen = command_line({name: value for name, value in asdict(options).items() if value != ()})
+    chosen = command_line(dict(by_dotted_name(asdict(options))))
     return [type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
 
 
@@ -294,9 +327,8 @@ def test_a_lone_count_among_several_processes_is_one(monkeypatch: pytest.MonkeyP
 
 
 def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        call("base", data, tmp_path, 2, batch_size=3), cwd=ROOT, capture_output=True, text=True
-    )
+    words = call("base", data, tmp_path, 2, **{"base.batch_size": 3})
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size "
@@ -341,7 +373,7 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(
 
 def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:
     launcher = subprocess.Popen(
-        call("flow", data, tmp_path / "broken", 2, steps=10_000),
+        call("flow", data, tmp_path / "broken", 2, **{"flow.steps": 10_000}),
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
     )

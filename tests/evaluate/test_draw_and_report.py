@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brnf.config.sections.experiment import Figures
+from brnf.config.sections.evaluation import Figures
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import colour_map, write_palette_png
 from brnf.engine.runtime import Runtime

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brnf.config.sections.experiment import Scores
+from brnf.config.sections.evaluation import Scores
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime

@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from brnf.config.sections.flow import FlowArchitecture
 from brnf.flow.coupling import steps_of, transform
-from brnf.flow.density import FlowDensity, FlowOptions
+from brnf.flow.density import FlowDensity
 from brnf.flow.realnvp import build_real_nvp
 
 
 def network(coupling: str, blocks: int = 3, hidden: int = 5) -> torch.nn.Module:
-    built = build_real_nvp(6, coupling, blocks, hidden, 1.7, 3).double()  # type: ignore[arg-type]
+    options = FlowArchitecture(coupling=coupling, blocks=blocks, hidden=hidden, clamp=1.7)  # type: ignore[arg-type]
+    built = build_real_nvp(6, options, 3).double()
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -73,8 +75,8 @@ def test_frozen_parameters_still_pass_gradients_to_the_points() -> None:
 
 def test_a_copied_or_loaded_flow_goes_by_its_own_parameters() -> None:
     flow, other = (
-        FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5)),
-        FlowDensity(6, 3, FlowOptions(blocks=2, hidden=5, seed=1)),
+        FlowDensity(6, 3, FlowArchitecture(blocks=2, hidden=5)),
+        FlowDensity(6, 3, FlowArchitecture(blocks=2, hidden=5), seed=1),
     )
     expected = flow.log_prob(rows(4).float())
     copied = deepcopy(flow)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, distributions
 
+from brnf.config.sections.flow import FlowArchitecture
 from brnf.errors import UserError
-from brnf.flow.density import Density, FlowDensity, FlowOptions, RunningMoments
+from brnf.flow.density import Density, FlowDensity, RunningMoments
 from brnf.flow.mixture import LatentMixture, log_marginal
 from brnf.flow.realnvp import build_real_nvp
 from brnf.flow.saved import load_density, save_density
@@ -28,7 +29,7 @@ def strong_flow(
 ) -> FlowDensity:
     """Return a float64 flow far from the identity, with a standardisation."""
     flow = FlowDensity(
-        dimension, classes, FlowOptions(coupling=coupling, blocks=blocks, hidden=16, seed=seed)
+        dimension, classes, FlowArchitecture(coupling=coupling, blocks=blocks, hidden=16), seed
     ).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -138,7 +139,7 @@ def test_density_integrates_to_one() -> None:
 
 def test_density_equals_a_transformed_distribution() -> None:
     # Without couplings only the standardisation and the mixture remain.
-    flow = FlowDensity(4, 3, FlowOptions(blocks=0)).double()
+    flow = FlowDensity(4, 3, FlowArchitecture(blocks=0)).double()
     mean, deviation = (
         torch.tensor([5.0, -3, 0, 1]).double(),
         torch.tensor([0.1, 2, 30, 0.5]).double(),
@@ -163,7 +164,7 @@ def test_units_of_the_density_follow_the_features() -> None:
     features = torch.randn(50, 4)
     flows = []
     for scale in (1.0, 10.0):
-        flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
+        flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
         moments = RunningMoments(4)
         moments.update(features * scale)
         flow.fit_standardisation(moments.mean, moments.deviation())
@@ -172,7 +173,7 @@ def test_units_of_the_density_follow_the_features() -> None:
 
 
 def test_tiles_equal_the_whole() -> None:
-    flow = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8))
+    flow = FlowDensity(4, 3, FlowArchitecture(blocks=2, hidden=8))
     features = torch.randn(5000, 4)
     with torch.no_grad():
         torch.testing.assert_close(flow.log_prob(features), flow.class_log_prob(features))
@@ -241,17 +242,17 @@ def test_samples_have_the_latent_moments() -> None:
 
 
 def test_gradient_reaches_parameters_and_means() -> None:
-    flow = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8))
+    flow = FlowDensity(4, 3, FlowArchitecture(blocks=2, hidden=8))
     flow.class_log_prob(torch.randn(5, 4)).sum().backward()
     assert all(
         parameter.grad is not None for parameter in flow.parameters() if parameter.requires_grad
     )
-    fixed = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8, learn_means=False))
+    fixed = FlowDensity(4, 3, FlowArchitecture(blocks=2, hidden=8, learn_means=False))
     assert not fixed.mixture.means.requires_grad
 
 
 def test_autocast_around_the_flow_changes_nothing() -> None:
-    flow = FlowDensity(8, 3, FlowOptions(blocks=4, hidden=16))
+    flow = FlowDensity(8, 3, FlowArchitecture(blocks=4, hidden=16))
     features = torch.randn(20, 8)
     plain = (
         flow.log_prob(features),
@@ -272,7 +273,7 @@ def test_autocast_around_the_flow_changes_nothing() -> None:
 
 def test_odd_dimension_is_refused() -> None:
     with pytest.raises(ValueError, match="even"):
-        build_real_nvp(5, "one_sided", 2, 8, 2.0, 0)
+        build_real_nvp(5, FlowArchitecture(blocks=2, hidden=8), 0)
 
 
 def test_building_touches_no_global_generator() -> None:
@@ -281,13 +282,13 @@ def test_building_touches_no_global_generator() -> None:
     expected = (np.random.rand(), torch.rand(1))
     np.random.seed(5)
     torch.manual_seed(5)
-    FlowDensity(6, 3, FlowOptions(seed=1))
+    FlowDensity(6, 3, FlowArchitecture(), seed=1)
     assert (np.random.rand(), torch.rand(1)) == expected
 
 
 def test_permutations_differ_between_blocks_and_seeds() -> None:
     def permutations(seed: int) -> list[list[int]]:
-        network = build_real_nvp(16, "one_sided", 4, 8, 2.0, seed)
+        network = build_real_nvp(16, FlowArchitecture(blocks=4, hidden=8), seed)
         return [network[i].perm.tolist() for i in (1, 3, 5, 7)]
 
     assert permutations(0) == permutations(0)
@@ -335,8 +336,8 @@ def test_a_dead_channel_is_not_blown_up() -> None:
 
 
 def test_file_round_trip_and_equal_bytes(tmp_path: Path) -> None:
-    options = FlowOptions(coupling="glow", blocks=2, hidden=8, seed=4)
-    flows = [FlowDensity(4, 3, options) for _ in range(2)]
+    options = FlowArchitecture(coupling="glow", blocks=2, hidden=8)
+    flows = [FlowDensity(4, 3, options, seed=4) for _ in range(2)]
     flows[0].fit_standardisation(torch.ones(4), torch.full((4,), 2.0))
     flows[1].fit_standardisation(torch.ones(4), torch.full((4,), 2.0))
     save_density(tmp_path / "one.pt", flows[0])
@@ -352,7 +353,7 @@ def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "flow.pt"
     with pytest.raises(UserError, match="no such file; run train_flow first"):
         load_density(path)
-    save_density(path, FlowDensity(4, 3, FlowOptions(blocks=1, hidden=8)))
+    save_density(path, FlowDensity(4, 3, FlowArchitecture(blocks=1, hidden=8)))
     content = path.read_bytes()
     others = {"cut": content[: len(content) // 2], "text": b"not a flow", "empty": b""}
     for damaged in others.values():

@@ -9,8 +9,8 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from brnf.flow.density import NoiseUnit
-from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.config.sections.flow import Baseline, NoiseUnit
+from brnf.flow.gaussian import build_gaussian, fit_gaussian
 from brnf.flow.saved import load_density, save_density
 
 MEAN, DEVIATION = torch.tensor([1.0, 2, 3]), torch.tensor([0.5, 2, 4])
@@ -36,7 +36,7 @@ def rows_of_classes(count: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full"])
 def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
     features, codes = rows_of_classes()
-    density = build_gaussian(kind, 3, 2, GaussianOptions(ridge=0.01, ridge_unit=unit))  # type: ignore[arg-type]
+    density = build_gaussian(kind, 3, 2, Baseline(ridge=0.01, noise_unit=unit))  # type: ignore[arg-type]
     density.fit_standardisation(MEAN, DEVIATION)
     fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True))
     found = density.log_prob(features).numpy()
@@ -57,10 +57,10 @@ def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
 @pytest.mark.parametrize("unit", ["feature", "deviation"])
 def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
     features, codes = rows_of_classes()
-    options = GaussianOptions(ridge=0.01, ridge_unit=unit, components=3, seed=2)
+    options = Baseline(ridge=0.01, noise_unit=unit, components=3)
     density = build_gaussian("gmm", 3, 2, options)
     density.fit_standardisation(MEAN, DEVIATION)
-    fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True))
+    fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True), seed=2)
     standardised = ((features - MEAN) / DEVIATION).numpy()
     found = density.log_prob(features).numpy()
     scale = DEVIATION.numpy() if unit == "feature" else np.ones(3)
@@ -92,7 +92,7 @@ def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full", "gmm"])
 def test_a_class_without_rows_takes_all_rows(kind: str) -> None:
     features, codes = rows_of_classes()
-    density = build_gaussian(kind, 3, 3, GaussianOptions(components=4))  # type: ignore[arg-type]
+    density = build_gaussian(kind, 3, 3, Baseline(components=4))  # type: ignore[arg-type]
     fit_gaussian(density, [(features, codes)])
     found = density.log_prob(features)
     assert bool(found.isfinite().all())
@@ -104,7 +104,7 @@ def test_a_class_without_rows_takes_all_rows(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full", "gmm"])
 def test_baseline_files_round_trip(kind: str, tmp_path: Path) -> None:
     features, codes = rows_of_classes(40)
-    density = build_gaussian(kind, 3, 2, GaussianOptions(components=2))  # type: ignore[arg-type]
+    density = build_gaussian(kind, 3, 2, Baseline(components=2))  # type: ignore[arg-type]
     density.fit_standardisation(MEAN, DEVIATION)
     fit_gaussian(density, [(features, codes)])
     save_density(tmp_path / "flow.pt", density)
@@ -118,10 +118,11 @@ def test_em_sees_a_bounded_random_share() -> None:
     features = torch.from_numpy(
         np.concatenate([random.normal(-3, 1, (5000, 2)), random.normal(3, 1, (5000, 2))])
     ).float()
-    density = build_gaussian("gmm", 2, 1, GaussianOptions(components=1, rows=2000))
+    density = build_gaussian("gmm", 2, 1, Baseline(components=1))
     fit_gaussian(
         density,
         ((part, torch.zeros(len(part), dtype=torch.int64)) for part in features.split(1000)),
+        most_rows=2000,
     )
     # Rows of the first and the last blocks alike: the mean lies between the two clusters.
     assert float(density.component_mean.abs().max()) < 0.4

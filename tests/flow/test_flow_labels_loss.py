@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brnf.errors import UserError
-from brnf.flow.density import TILE, FlowDensity, FlowOptions
+from brnf.config.sections.flow import FlowArchitecture
+from brnf.flow.density import TILE, FlowDensity
 from brnf.flow.labels import three_way_labels
 from brnf.flow.loss import add_gradient, mixture_loss
-from brnf.flow.posterior import fit_temperature, fixed_temperature, tempered_posterior
+from brnf.flow.posterior import fit_temperature, tempered_posterior
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
@@ -93,16 +93,8 @@ def test_temperature_depends_on_the_allowed_set() -> None:
     assert fit_temperature(log_prob, torch.ones_like(two), 0.8) < 0.2
 
 
-def test_temperature_key() -> None:
-    assert fixed_temperature("auto") is None
-    assert fixed_temperature("12.5") == 12.5
-    for bad in ("warm", "0", "-1", "nan", "inf"):
-        with pytest.raises(UserError, match=r"flow\.temperature"):
-            fixed_temperature(bad)
-
-
 def test_gradient_by_tiles_equals_that_of_the_whole_batch() -> None:
-    flow = FlowDensity(4, 3, FlowOptions(blocks=2, hidden=8)).double()
+    flow = FlowDensity(4, 3, FlowArchitecture(blocks=2, hidden=8)).double()
     generator = torch.Generator().manual_seed(0)
     features, noise = torch.randn(2, 2 * TILE + 5, 4, dtype=torch.float64, generator=generator)
     codes = torch.randint(-1, 3, (len(features),), generator=generator)

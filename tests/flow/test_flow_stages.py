@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from brnf.config.sections.flow import Denoising
+from brnf.config.sections.flow import Denoising, Flow, Tau
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.flow.saved import load_density
@@ -21,9 +21,7 @@ from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 GRID, STRIDE, DIMENSION, CLASSES = (6, 8), 4, 16, 3
-SMALL = train_flow.Options(
-    blocks=4, hidden=32, steps=150, batch_rows=512, learning_rate=5e-3, held_out=0.1
-)
+SMALL = Flow(blocks=4, hidden=32, steps=150, batch_rows=512, learning_rate=5e-3, held_out=0.1)
 
 
 def make_shards(folder: Path, shards: int, images: int = 24) -> list[tuple[Path, Path]]:
@@ -74,14 +72,12 @@ def make_shards(folder: Path, shards: int, images: int = 24) -> list[tuple[Path,
     return pairs
 
 
-def train(
-    folder: Path, pixels: list[Path], options: train_flow.Options, name: str = "flow"
-) -> Path:
+def train(folder: Path, pixels: list[Path], settings: Flow, name: str = "flow") -> Path:
     flow = folder / f"{name}.pt"
     train_flow.run(
         train_flow.Inputs(tuple(pixels)),
         train_flow.Outputs(flow, folder / f"{name}.csv"),
-        options,
+        train_flow.Options(settings),
         QUIET,
     )
     return flow
@@ -188,7 +184,7 @@ def test_options_of_the_training(
         steps=30,
         held_out=0.0,
         balanced=True,
-        temperature="40",
+        temperature=40,
         coupling="glow",
         learn_means=False,
     )
@@ -233,10 +229,9 @@ def test_mistakes_end_in_one_line(
     _, pairs, flow = fitted
     pixels = [pixels for pixels, _ in pairs]
     for options, words in [
-        (replace(SMALL, tau_high=0.99), "no row is labelled foreground"),
-        (replace(SMALL, tau_low=0.0), "no row is labelled background"),
-        (replace(SMALL, tau_low=0.8), r"flow\.tau"),
-        (replace(SMALL, temperature="hot"), r"flow\.temperature"),
+        (replace(SMALL, tau=Tau(high=0.99)), "no row is labelled foreground"),
+        (replace(SMALL, tau=Tau(low=0.0)), "no row is labelled background"),
+        (replace(SMALL, tau=Tau(low=0.8)), r"flow\.tau"),
         (replace(SMALL, learning_rate=1e30), "training step"),
     ]:
         with pytest.raises(UserError, match=words) as caught:

@@ -8,22 +8,24 @@ import math
 import pytest
 import torch
 
-from brnf.errors import UserError
-from brnf.flow.density import (
-    FlowDensity,
-    FlowOptions,
+from brnf.config.sections.cam import Online
+from brnf.config.sections.flow import (
+    Baseline,
+    FlowArchitecture,
+    FlowInTraining,
+    FlowTraining,
+    Noise,
     NoiseUnit,
-    RunningMoments,
-    StandardisedDensity,
 )
-from brnf.flow.gaussian import GaussianOptions, build_gaussian, fit_gaussian
+from brnf.errors import UserError
+from brnf.flow.density import FlowDensity, RunningMoments, StandardisedDensity
+from brnf.flow.gaussian import build_gaussian, fit_gaussian
 from brnf.flow.loss import mixture_loss
-from brnf.flow.online import OnlineFlow, OnlineOptions
+from brnf.flow.online import OnlineFlow
 from brnf.flow.posterior import tempered_posterior
 from brnf.flow.training import (
     FlowTrainer,
     HeldOut,
-    TrainingOptions,
     balanced_rows,
     held_out_loss,
 )
@@ -51,16 +53,18 @@ def moons(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return 7 + 3 * torch.cat([x, rest], 1), codes
 
 
+def online_flow(options: FlowInTraining, updates: int = 10_000, **online: int) -> OnlineFlow:
+    return OnlineFlow(4, 2, options, Online(**online), updates=updates)
+
+
 def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrainer, HeldOut]:
     features, codes = moons(3000, 0)
-    flow = FlowDensity(4, 2, FlowOptions(blocks=6, hidden=32))
+    flow = FlowDensity(4, 2, FlowArchitecture(blocks=6, hidden=32))
     moments = RunningMoments(4)
     moments.update(features)
     flow.fit_standardisation(moments.mean, moments.deviation())
-    held_out = HeldOut.draw(*moons(1000, 1), noise=0.05, unit="feature", seed=0)
-    trainer = FlowTrainer(
-        flow, TrainingOptions(steps=steps, learning_rate=5e-3, **changes), held_out
-    )  # type: ignore[arg-type]
+    held_out = HeldOut.draw(*moons(1000, 1), Noise(noise=0.05, noise_unit="feature"), seed=0)
+    trainer = FlowTrainer(flow, FlowTraining(steps=steps, learning_rate=5e-3, **changes), held_out)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(0, 3000, (256,), generator=generator)
@@ -83,7 +87,7 @@ def test_flow_beats_gaussians_on_moons() -> None:
 
     losses = {"flow": held_out_loss(flow, held_out)}
     for kind in ("gaussian_diagonal", "gaussian_full"):
-        density = build_gaussian(kind, 4, 2, GaussianOptions())  # type: ignore[arg-type]
+        density = build_gaussian(kind, 4, 2, Baseline())  # type: ignore[arg-type]
         density.fit_standardisation(flow.mean, flow.deviation)
         fit_gaussian(density, [(features, codes)])
         losses[kind] = held_out_loss(density, held_out)
@@ -110,7 +114,7 @@ def test_learning_rate_falls_to_one_percent(decay: str, middle: float) -> None:
 def test_noise_in_feature_units_is_noise_of_the_features() -> None:
     """Noise added before or after the standardisation is the same, in its unit."""
     features, _ = moons(50, 0)
-    flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
+    flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
     flow.fit_standardisation(features.mean(0), torch.tensor([0.5, 2.0, 4.0, 0.1]))
     noise = 0.05 * torch.randn(50, 4, generator=torch.Generator().manual_seed(1))
     raw = flow.class_log_prob(features + noise)
@@ -124,12 +128,12 @@ def test_noise_in_feature_units_is_noise_of_the_features() -> None:
 @pytest.mark.parametrize("unit", ["feature", "deviation"])
 def test_held_out_rows_are_judged_under_noise_of_the_unit(unit: NoiseUnit) -> None:
     features, codes = moons(400, 0)
-    flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
+    flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
     flow.fit_standardisation(features.mean(0), torch.tensor([0.5, 2.0, 4.0, 0.1]))
     drawn = torch.randn(400, 4, generator=torch.Generator().manual_seed(3))
     scale = flow.deviation if unit == "deviation" else 1
     expected = mixture_loss(flow.log_prob(features + 0.2 * drawn * scale), codes)
-    found = held_out_loss(flow, HeldOut.draw(features, codes, 0.2, unit, 3))
+    found = held_out_loss(flow, HeldOut.draw(features, codes, Noise(noise=0.2, noise_unit=unit), 3))
     assert found == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -139,7 +143,7 @@ def test_trainers_add_noise_of_the_unit() -> None:
     stretch = torch.tensor([10.0, 0.1, 4.0, 1.0])
     losses = {}
     for unit in ("feature", "deviation"):
-        options = FlowOptions(blocks=2, hidden=8, noise=0.5, noise_unit=unit)  # type: ignore[arg-type]
+        options = FlowInTraining(blocks=2, hidden=8, noise=0.5, noise_unit=unit)  # type: ignore[arg-type]
         for name, rows, volume in (
             ("plain", features, 0.0),
             ("stretched", features * stretch, float(stretch.log().sum())),
@@ -148,8 +152,8 @@ def test_trainers_add_noise_of_the_unit() -> None:
             moments.update(rows)
             flow = FlowDensity(4, 2, options)
             flow.fit_standardisation(moments.mean, moments.deviation())
-            offline = FlowTrainer(flow, TrainingOptions(steps=9), None).step((rows, codes))["loss"]
-            online = OnlineFlow(4, 2, options, OnlineOptions())
+            offline = FlowTrainer(flow, FlowTraining(steps=9), None).step((rows, codes))["loss"]
+            online = online_flow(options)
             allowed = torch.ones(200, 2, dtype=torch.bool)
             losses[unit, name] = (
                 torch.tensor([offline, online.update(rows, codes, allowed)]) - volume / 4
@@ -174,10 +178,9 @@ def test_same_seed_same_bytes() -> None:
 
 def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
     features, codes = moons(300, 0)
-    flow = FlowDensity(4, 2, FlowOptions(blocks=2, hidden=8))
-    trainer = FlowTrainer(
-        flow, TrainingOptions(steps=100), HeldOut.draw(features, codes, 0.05, "feature", 0)
-    )
+    flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
+    held_out = HeldOut.draw(features, codes, Noise(noise=0.05, noise_unit="feature"), 0)
+    trainer = FlowTrainer(flow, FlowTraining(steps=100), held_out)
     for _ in range(25):
         trainer.step((features, codes))
     good = {name: value.clone() for name, value in flow.state_dict().items()}
@@ -207,8 +210,8 @@ def batch(seed: int, count: int = 200) -> tuple[torch.Tensor, torch.Tensor, torc
 
 
 def test_online_flow_learns_and_its_temperature_follows() -> None:
-    online = OnlineFlow(
-        4, 2, FlowOptions(blocks=4, hidden=32), OnlineOptions(learning_rate=5e-3, refit_interval=10)
+    online = online_flow(
+        FlowInTraining(blocks=4, hidden=32, learning_rate=5e-3), online_refit_interval=10
     )
     assert not online.ready(1)
     losses = [online.update(*batch(seed)) for seed in range(200)]
@@ -227,7 +230,7 @@ def test_online_flow_learns_and_its_temperature_follows() -> None:
 
 
 def test_online_standardisation_equals_all_rows_seen() -> None:
-    online = OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), OnlineOptions(batch_rows=50))
+    online = online_flow(FlowInTraining(blocks=2, hidden=8, batch_rows=50))
     for seed in range(5):
         online.update(*batch(seed))
     seen = torch.cat([batch(seed)[0] for seed in range(5)]).double()
@@ -236,7 +239,7 @@ def test_online_standardisation_equals_all_rows_seen() -> None:
 
 
 def test_online_flow_takes_no_gradient_from_the_network() -> None:
-    online = OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), OnlineOptions())
+    online = online_flow(FlowInTraining(blocks=2, hidden=8))
     features, codes, allowed = batch(0)
     features.requires_grad_()
     online.update(features, codes, allowed)
@@ -244,10 +247,10 @@ def test_online_flow_takes_no_gradient_from_the_network() -> None:
 
 
 def test_online_flow_resumes_exactly() -> None:
-    options = OnlineOptions(batch_rows=120, refit_interval=3, refit_rows=100, updates=10)
+    options = FlowInTraining(blocks=2, hidden=8, batch_rows=120)
 
     def make() -> OnlineFlow:
-        return OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), options)
+        return online_flow(options, updates=10, online_refit_interval=3, online_refit_rows=100)
 
     whole = make()
     for seed in range(10):
@@ -273,8 +276,8 @@ def test_online_flow_resumes_exactly() -> None:
 
 @pytest.mark.parametrize(("decay", "middle"), [("exponential", 0.1), ("cosine", 0.505)])
 def test_online_learning_rate_falls_over_the_training(decay: str, middle: float) -> None:
-    options = OnlineOptions(learning_rate=0.1, decay=decay, updates=5)  # type: ignore[arg-type]
-    online = OnlineFlow(4, 2, FlowOptions(blocks=1, hidden=4), options)
+    options = FlowInTraining(blocks=1, hidden=4, learning_rate=0.1, decay=decay)  # type: ignore[arg-type]
+    online = online_flow(options, updates=5)
     rates = []
     for seed in range(7):
         online.update(*batch(seed))
@@ -295,8 +298,8 @@ def test_running_moments_floor_a_dead_channel() -> None:
 
 
 def test_online_flow_has_its_floor_and_window() -> None:
-    options = OnlineOptions(deviation_floor=0.5, window=200)
-    online = OnlineFlow(4, 2, FlowOptions(blocks=1, hidden=4), options)
+    options = FlowInTraining(blocks=1, hidden=4, deviation_floor=0.5)
+    online = online_flow(options, online_window=200)
     features, codes, allowed = batch(0)
     features[:, 2] = 3
     online.update(features, codes, allowed)
@@ -313,7 +316,7 @@ def test_online_flow_has_its_floor_and_window() -> None:
 
 
 def test_online_flow_with_a_fixed_temperature_and_bad_values() -> None:
-    online = OnlineFlow(4, 2, FlowOptions(blocks=2, hidden=8), OnlineOptions(temperature="25"))
+    online = online_flow(FlowInTraining(blocks=2, hidden=8, temperature=25))
     online.update(*batch(0))
     assert online.temperature == 25
     features, codes, allowed = batch(1)

@@ -14,12 +14,13 @@ import torch
 from brnf.backbones import build_backbone
 from brnf.cam.network import CamNetwork, load_cam_network, save_cam_network
 from brnf.config.sections.cam import BackboneOptions
-from brnf.config.sections.flow import Denoising
+from brnf.config.sections.flow import Baseline, Denoising, FlowArchitecture
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.flow.bsdnf import Calibration
-from brnf.flow.density import FlowDensity, FlowOptions
-from brnf.flow.gaussian import GaussianOptions, build_gaussian
+from brnf.flow.density import FlowDensity
+from brnf.flow.gaussian import build_gaussian
 from brnf.flow.saved import load_density, save_density
-from brnf.segment.deeplab import DeepLabOptions, build_deeplab, load_deeplab, save_deeplab
+from brnf.segment.deeplab import build_deeplab, load_deeplab, save_deeplab
 from brnf.stages import denoise_seeds
 from brnf.store.maps import MapReader, write_maps
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
@@ -302,10 +303,10 @@ def store_kinds(folder: Path) -> list[Kind]:
     )
     names = ("predicted", "above_low", "above_high")
     tables = {name: torch.linspace(-5, 5, 1001).repeat(CLASSES, 1) for name in names}
-    flow = FlowDensity(DIMENSION, CLASSES, FlowOptions(blocks=2, hidden=8))
+    flow = FlowDensity(DIMENSION, CLASSES, FlowArchitecture(blocks=2, hidden=8))
     save_density(folder / "flow.pt", flow, Calibration(2.0, tables, tables))
     save_density(
-        folder / "gmm.pt", build_gaussian("gmm", DIMENSION, CLASSES, GaussianOptions(components=2))
+        folder / "gmm.pt", build_gaussian("gmm", DIMENSION, CLASSES, Baseline(components=2))
     )
     write_tensors(
         folder / "weights.pt",
@@ -315,10 +316,18 @@ def store_kinds(folder: Path) -> list[Kind]:
             "c": {"d": [1, 2.5, "x"]},
         },
     )
-    backbone = BackboneOptions("tf_efficientnet_lite0", "none", 16, False, 0)
+    backbone = BackboneOptions(
+        name="tf_efficientnet_lite0", weights="none", stride=16, trainable_stages=0
+    )
     cam = CamNetwork(build_backbone(backbone), 2, (4, 4, 4, 4))
     save_cam_network(folder / "cam.pt", cam, backbone, ["cat", "dog"])
-    options = DeepLabOptions("tf_efficientnet_lite0", "none", 16, (1, 2), head="sum")
+    options = DeepLabNetwork(
+        backbone="tf_efficientnet_lite0",
+        weights="none",
+        output_stride=16,
+        rates=(1, 2),
+        head="sum",
+    )
     save_deeplab(folder / "deeplab.pt", build_deeplab(options, 3), ["cat", "dog"])
     files = {
         name: (folder / f"{name}.pt").read_bytes()

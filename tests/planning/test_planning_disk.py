@@ -10,7 +10,8 @@ import torch
 from brnf.backbones import build_backbone
 from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import Experiment, merged
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.config.sections.cam import BackboneOptions
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError

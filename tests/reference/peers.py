@@ -10,7 +10,9 @@ from brnf.cam.network import CamNetwork
 from brnf.config.sections.cam import BackboneOptions
 from tests.reference.recipe import reference_value
 
-SIPE = BackboneOptions("resnet50", "none", stride=16, dilated=False, trainable_stages=2)
+SIPE = BackboneOptions(
+    name="resnet50", weights="none", stride=16, dilated=False, trainable_stages=2
+)
 WIDTHS = (128, 128, 256, 256)
 CLASSES = 20
 

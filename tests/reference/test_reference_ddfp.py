@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from brnf.flow.density import FlowDensity, FlowOptions
+from brnf.config.sections.flow import FlowArchitecture
+from brnf.flow.density import FlowDensity
 from brnf.flow.loss import mixture_loss
 from brnf.flow.mixture import LatentMixture, log_marginal
 from brnf.flow.posterior import tempered_posterior
@@ -76,7 +77,7 @@ def test_loss(class_log_prob: Tensor) -> None:
 
 def flow_of(kind: Kind) -> FlowDensity:
     """Return a flow with the recipe's parameters and the stored permutations."""
-    options = FlowOptions(coupling=kind, blocks=BLOCKS[kind], hidden=32, clamp=2.0)
+    options = FlowArchitecture(coupling=kind, blocks=BLOCKS[kind], hidden=32, clamp=2.0)
     flow = FlowDensity(DIMENSION, CLASSES, options).requires_grad_(False)
     for number, order in enumerate(torch.from_numpy(STORED[f"{kind}_permutations"]).long()):
         coupling, permutation = flow.network[2 * number], flow.network[2 * number + 1]

@@ -8,10 +8,10 @@ import torch
 from FrEIA.modules import PermuteRandom
 from torch import nn
 
-from brnf.config.schema import complete, load_schema
-from brnf.flow.density import FlowDensity, FlowOptions
-from brnf.flow.online import OnlineOptions
-from brnf.flow.training import TrainingOptions
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
+from brnf.config.sections.flow import FlowArchitecture, FlowInTraining, FlowTraining
+from brnf.flow.density import FlowDensity
 from tests.reference.recipe import FOLDER
 
 DEFAULTS = complete({"flow": {}}, load_schema())["flow"]
@@ -43,8 +43,8 @@ def rows() -> dict[str, str]:
 ROWS = rows()
 
 
-def flow(**changes: Any) -> FlowDensity:
-    return FlowDensity(4, 3, FlowOptions(**changes))
+def flow(seed: int = 0, **changes: Any) -> FlowDensity:
+    return FlowDensity(4, 3, FlowArchitecture(**changes), seed)
 
 
 def subnet_of(density: FlowDensity) -> nn.Sequential:
@@ -71,14 +71,14 @@ def test_place_of_the_noise() -> None:
 
 def test_adam() -> None:
     assert [DEFAULTS["beta1"], DEFAULTS["beta2"]] == [float(x) for x in ROWS["adam_betas"].split()]
-    for options in (TrainingOptions(), OnlineOptions()):
+    for options in (FlowTraining(), FlowInTraining()):
         assert (options.beta1, options.beta2) == (DEFAULTS["beta1"], DEFAULTS["beta2"])
         assert (options.decay, options.final_rate) == ("exponential", 0.01)
 
 
 def test_initial_parameters() -> None:
     assert ROWS["initial_parameters"] == "0.05 randn"
-    density = FlowDensity(256, 3, FlowOptions())
+    density = FlowDensity(256, 3, FlowArchitecture())
     values = torch.cat(
         [p.detach().flatten() for p in density.network.parameters() if p.requires_grad]
     )

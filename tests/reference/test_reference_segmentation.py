@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.config.sections.segmentation import DeepLabNetwork, SegmentationOptimiser
+from brnf.segment.deeplab import DeepLab, build_deeplab
 from brnf.segment.heads import AsppHead
 from brnf.segment.loss import enlarged, multi_scale_logits, multi_scale_loss, segmentation_loss
-from brnf.segment.training import TrainingOptions
+from brnf.segment.training import rate_share
 from tests.reference.recipe import load, normal, reference_value
 
 EXPECTED = load("deeplab")
-OPTIONS = DeepLabOptions(
-    "resnet50",
-    "none",
+OPTIONS = DeepLabNetwork(
+    backbone="resnet50",
+    weights="none",
     head="sum",
     layout="caffe",
     frozen_batch_norm=True,
@@ -112,18 +113,23 @@ def test_groups_hold_the_same_tensors_at_the_same_rates(network: DeepLab) -> Non
 @pytest.mark.parametrize("number", [0, 1])
 def test_deeplab_pytorchs_schedule(number: int) -> None:
     total = int(EXPECTED["schedule_totals"][number])
-    options = TrainingOptions(total, learning_rate=2.5e-4, schedule_every=10, schedule_beyond=0)
+    options = SegmentationOptimiser(
+        iterations=total, learning_rate=2.5e-4, schedule_every=10, schedule_beyond=0
+    )
     assert_rates(EXPECTED["schedule_f64"][number], options, (1, 10, 20))
 
 
 def test_hscs_schedule() -> None:
-    options = TrainingOptions(20_000, learning_rate=1e-3)  # what it trains with is the default
+    # What it trains with is the default.
+    options = SegmentationOptimiser(iterations=20_000, learning_rate=1e-3)
     assert_rates(EXPECTED["hsc_schedule_f64"], options, EXPECTED["hsc_group_multiples"].tolist())
 
 
-def assert_rates(expected: np.ndarray, options: TrainingOptions, multiples: Iterable[int]) -> None:
+def assert_rates(
+    expected: np.ndarray, options: SegmentationOptimiser, multiples: Iterable[int]
+) -> None:
     steps = EXPECTED["schedule_steps"].tolist()
-    rates = np.array([options.learning_rate * options.rate_share(step) for step in steps])
+    rates = np.array([options.learning_rate * rate_share(options, step) for step in steps])
     np.testing.assert_allclose(np.outer(rates, list(multiples)), expected, rtol=1e-9)
 
 
@@ -169,7 +175,7 @@ def test_hscs_loss(hsc_logits: Tensor) -> None:
 
 def test_hscs_head_has_the_same_groups() -> None:
     with torch.device("meta"):
-        network = build_deeplab(DeepLabOptions("resnet50", "none"), 5, load=False)
+        network = build_deeplab(DeepLabNetwork(backbone="resnet50", weights="none"), 5, load=False)
     groups = network.parameter_groups(1.0, 0.5)
     assert [group["lr"] for group in groups] == [1, 10, 20]  # 2 has nothing in a ResNet
     sizes = [len(group["params"]) for group in groups[1:]]

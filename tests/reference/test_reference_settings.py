@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones.network import CAFFE_MEAN
 from brnf.config.experiment import merged
-from brnf.config.schema import complete, load_schema, reread
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, reread
 from brnf.data.augment import Sample, random_crop_or_pad, resize
 from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
 from brnf.segment.heads import AsppHead, AtrousHead

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brnf.base.sfc import SfcObjective, SfcOptions, bank_draws, distribution_weights, halved
+from brnf.base.sfc import SfcObjective, bank_draws, distribution_weights, halved
 from brnf.cam.affinity import propagate
 from brnf.cam.inference import multi_scale_maps
 from brnf.cam.network import CamNetwork, CamOutput
@@ -21,7 +21,7 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
-from brnf.config.sections.cam import MapRules, MultiScaleMaps
+from brnf.config.sections.cam import MapRules, MultiScaleMaps, Sfc
 from tests.reference.peers import gradient_norms, reference_network
 from tests.reference.recipe import load, normal, pieces
 
@@ -93,7 +93,7 @@ def test_prototype_maps(scales: dict[str, Scale], scale: str) -> None:
 @pytest.fixture(scope="module")
 def losses(scales: dict[str, Scale]) -> dict[str, Tensor]:
     weights = torch.from_numpy(STORED["class_weights"])
-    objective = SfcObjective(SfcOptions(), MapRules(), weights)
+    objective = SfcObjective(Sfc(), MapRules(), weights)
     return objective(scales[""].output, scales["half_"].output, LABELS, VALID)
 
 

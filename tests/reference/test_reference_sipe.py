@@ -23,6 +23,7 @@ from brnf.cam.prototypes import (
 )
 from brnf.cam.training import CamTrainer
 from brnf.config.sections.cam import MapRules, MultiScaleMaps
+from brnf.config.sections.cam import Training as CamOptimiser
 from tests.reference.peers import gradient_norms, named_values, reference_network
 from tests.reference.recipe import load, normal, pieces
 
@@ -166,7 +167,7 @@ def training(network: CamNetwork) -> Training:
         learner,
         lambda output, batch, step: base_loss(output, batch.labels, batch.valid, MapRules()),
         steps=20,
-        options=TrainingOptions(),
+        options=CamOptimiser(),
     )
     losses, rates, statistics = [], [], []
     for step in range(max(STEPS)):

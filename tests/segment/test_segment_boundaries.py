@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from brnf.backbones import build_backbone
 from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.segmentation import BoundaryTraining
 from brnf.errors import UserError
 from brnf.segment.boundaries import (
     BoundaryNetwork,
@@ -18,9 +19,9 @@ from brnf.segment.boundaries import (
     load_boundaries,
     save_boundaries,
 )
-from brnf.segment.boundary_training import BoundaryOptions, BoundaryTrainer
+from brnf.segment.boundary_training import BoundaryTrainer
 
-OPTIONS = BackboneOptions("tf_efficientnet_lite0", "none", trainable_stages=0)
+OPTIONS = BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=0)
 CPU = torch.device("cpu")
 
 
@@ -57,7 +58,7 @@ def test_logits_stand_on_the_first_stages_grid() -> None:
 def test_only_the_branches_learn() -> None:
     network = make_network()
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    trainer = BoundaryTrainer(network, BoundaryOptions(3), 2, CPU)
+    trainer = BoundaryTrainer(network, BoundaryTraining(training_radius=3), 2, CPU)
     weights = [parameter.clone() for parameter in network.head_parameters()]
     trainer.step(make_batch())
     assert all(
@@ -71,7 +72,9 @@ def test_only_the_branches_learn() -> None:
 
 def test_boundaries_of_a_square_are_found() -> None:
     network = make_network()
-    trainer = BoundaryTrainer(network, BoundaryOptions(3, learning_rate=0.5, momentum=0.9), 30, CPU)
+    trainer = BoundaryTrainer(
+        network, BoundaryTraining(training_radius=3, learning_rate=0.5, momentum=0.9), 30, CPU
+    )
     images, labels = make_batch()
     losses = [trainer.step((images, labels))["loss"] for _ in range(30)]
     assert losses[-1] < 0.7 * losses[0]
@@ -87,8 +90,11 @@ def test_boundaries_of_a_square_are_found() -> None:
 
 def test_a_training_goes_on_from_its_state() -> None:
     batch = make_batch()
-    whole = BoundaryTrainer(make_network(), BoundaryOptions(3), 4, CPU)
-    first, second = (BoundaryTrainer(make_network(), BoundaryOptions(3), 4, CPU) for _ in range(2))
+    whole = BoundaryTrainer(make_network(), BoundaryTraining(training_radius=3), 4, CPU)
+    first, second = (
+        BoundaryTrainer(make_network(), BoundaryTraining(training_radius=3), 4, CPU)
+        for _ in range(2)
+    )
     for _ in range(2):
         first.step(batch)
     second.load_state_dict(first.state_dict())
@@ -104,7 +110,9 @@ def test_a_training_goes_on_from_its_state() -> None:
 
 
 def test_a_diverging_training_names_its_step() -> None:
-    trainer = BoundaryTrainer(make_network(), BoundaryOptions(3, learning_rate=1e30), 5, CPU)
+    trainer = BoundaryTrainer(
+        make_network(), BoundaryTraining(training_radius=3, learning_rate=1e30), 5, CPU
+    )
     with pytest.raises(UserError, match=r"training step \d: the loss is nan; lower random_walk"):
         for _ in range(5):
             trainer.step(make_batch())

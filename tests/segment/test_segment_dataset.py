@@ -9,19 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
+from brnf.config.sections.segmentation import Augmentation
 from brnf.data.images import read_image
 from brnf.data.index import ImageRecord
 from brnf.data.masks import write_palette_png
 from brnf.errors import UserError
 from brnf.segment.dataset import (
-    AugmentOptions,
     LabelledImage,
     SegmentationDraws,
     endless_batches,
     pair_with_masks,
 )
 
-PLAIN = AugmentOptions(crop=24, scale_low=1.0, scale_high=1.0, flip=False, hsv=0.0)
+PLAIN = Augmentation(crop=24, scale_low=1.0, scale_high=1.0, flip=False, hsv=0.0)
 FILL = (124, 116, 104)
 
 
@@ -43,13 +43,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
 
 
 def stream(
-    images: list[LabelledImage], options: AugmentOptions, draws: int = 20, seed: int = 3
+    images: list[LabelledImage], options: Augmentation, draws: int = 20, seed: int = 3
 ) -> SegmentationDraws:
     return SegmentationDraws(images, 3, draws, options, FILL, seed)
 
 
 def test_labels_move_with_their_image(images: list[LabelledImage]) -> None:
-    options = AugmentOptions(crop=24, scale_low=2.0, scale_high=2.0, hsv=0.0)
+    options = Augmentation(crop=24, scale_low=2.0, scale_high=2.0, hsv=0.0)
     for image, label in stream(images, replace(options, interpolation="bilinear")):
         assert image.shape == (3, 24, 24) and label.shape == (24, 24)
         red = image[0].float() / 50
@@ -60,7 +60,7 @@ def test_labels_move_with_their_image(images: list[LabelledImage]) -> None:
 
 
 def test_padding_is_ignored_and_has_the_mean_colour(images: list[LabelledImage]) -> None:
-    image, label = stream(images, AugmentOptions(crop=60, scale_low=1.0, scale_high=1.0))[0]
+    image, label = stream(images, Augmentation(crop=60, scale_low=1.0, scale_high=1.0))[0]
     assert (label == 255).sum() == 60 * 60 - 32 * 40
     assert torch.equal(
         image[:, label == 255].unique(dim=1).flatten(), torch.tensor(FILL, dtype=torch.uint8)
@@ -68,13 +68,13 @@ def test_padding_is_ignored_and_has_the_mean_colour(images: list[LabelledImage])
 
 
 def test_padding_lies_after_the_image_and_is_mirrored_with_it(images: list[LabelledImage]) -> None:
-    options = AugmentOptions(crop=60, scale_low=1.0, scale_high=1.0, padding="after", flip=False)
+    options = Augmentation(crop=60, scale_low=1.0, scale_high=1.0, padding="after", flip=False)
     assert places(images, options) == {(0, 0)}
     assert places(images, replace(options, flip=True)) == {(0, 0), (0, 20)}
     assert len(places(images, replace(options, padding="random"))) > 10
 
 
-def places(images: list[LabelledImage], options: AugmentOptions) -> set[tuple[int, ...]]:
+def places(images: list[LabelledImage], options: Augmentation) -> set[tuple[int, ...]]:
     """Return the corners above and left of where images lie in their crops."""
     labelled = (label != 255 for _, label in stream(images, options))
     return {tuple(label.nonzero().min(0).values.tolist()) for label in labelled}
@@ -97,12 +97,12 @@ def test_images_are_scaled_as_chosen_and_masks_by_the_nearest_pixel(
 
 
 def test_scales_are_drawn_from_the_list_or_the_range(images: list[LabelledImage]) -> None:
-    def areas(options: AugmentOptions) -> list[int]:
+    def areas(options: Augmentation) -> list[int]:
         return [int((label != 255).sum()) for _, label in stream(images, options, 30)]
 
-    chosen = areas(AugmentOptions(crop=80, scales=(0.5, 1.0)))
+    chosen = areas(Augmentation(crop=80, scales=(0.5, 1.0)))
     assert set(chosen) == {16 * 20, 32 * 40}
-    drawn = areas(AugmentOptions(crop=80, scale_low=0.5, scale_high=1.5))
+    drawn = areas(Augmentation(crop=80, scale_low=0.5, scale_high=1.5))
     assert len(set(drawn)) > 15 and min(drawn) >= 16 * 20 and max(drawn) <= 48 * 60
 
 
@@ -114,20 +114,19 @@ def test_every_epoch_shows_every_image_once_in_another_order(images: list[Labell
 
 
 def test_options_switch_flip_and_colours(images: list[LabelledImage]) -> None:
-    whole = AugmentOptions(crop=40, scale_low=1.0, scale_high=1.0, flip=False, hsv=0.0)
+    whole = Augmentation(crop=40, scale_low=1.0, scale_high=1.0, flip=False, hsv=0.0)
 
-    def labels(options: AugmentOptions) -> set[bytes]:
+    def labels(options: Augmentation) -> set[bytes]:
         valid = (label[label != 255].numpy().tobytes() for _, label in stream(images, options, 40))
         return set(valid)
 
     assert len(labels(whole)) == 5
     assert (
-        len(labels(AugmentOptions(crop=40, scale_low=1.0, scale_high=1.0, flip=True, hsv=0.0)))
-        == 10
+        len(labels(Augmentation(crop=40, scale_low=1.0, scale_high=1.0, flip=True, hsv=0.0))) == 10
     )
     reds = {
         int(image[0][label == 2].float().median())
-        for image, label in stream(images, AugmentOptions(40, 1.0, 1.0, (), False, 10.0))
+        for image, label in stream(images, replace(whole, hsv=10.0))
     }
     assert len(reds) > 5
 
@@ -135,22 +134,22 @@ def test_options_switch_flip_and_colours(images: list[LabelledImage]) -> None:
 def test_the_stream_is_the_same_for_any_number_of_loading_processes(
     images: list[LabelledImage],
 ) -> None:
-    here = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=0))
-    others = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=2))
+    here = list(endless_batches(stream(images, Augmentation(crop=24)), 3, workers=0))
+    others = list(endless_batches(stream(images, Augmentation(crop=24)), 3, workers=2))
     assert len(here) == len(others) == 7 and here[0][0].shape == (3, 3, 24, 24)
     for one, other in zip(here, others, strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
-    rest = list(endless_batches(stream(images, AugmentOptions(crop=24)), 3, workers=0, done=5))
+    rest = list(endless_batches(stream(images, Augmentation(crop=24)), 3, workers=0, done=5))
     assert len(rest) == 2 and all(
         torch.equal(one[0], other[0]) for one, other in zip(rest, here[5:], strict=True)
     )
-    again = stream(images, AugmentOptions(crop=24))
+    again = stream(images, Augmentation(crop=24))
     steps = list(endless_batches(again, 3, 0, accumulate=2, done=1))
     assert [len(step[0]) for step in steps] == [6, 6, 2]
     expected = torch.cat([batch[0] for batch in here[2:]])
     assert torch.equal(torch.cat([step[0] for step in steps]), expected)
     another_seed = next(
-        endless_batches(stream(images, AugmentOptions(crop=24), seed=4), 3, workers=0)
+        endless_batches(stream(images, Augmentation(crop=24), seed=4), 3, workers=0)
     )
     assert not torch.equal(here[0][0], another_seed[0])
 

@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab, load_deeplab, save_deeplab
+from brnf.segment.deeplab import DeepLab, build_deeplab, load_deeplab, save_deeplab
 from brnf.segment.heads import AtrousHead
 
-SMALL = DeepLabOptions(
-    "mobilenetv3_small_050",
-    "none",
+SMALL = DeepLabNetwork(
+    backbone="mobilenetv3_small_050",
+    weights="none",
     rates=(1, 2),
     frozen_batch_norm=True,
     head="sum",
@@ -172,9 +173,9 @@ def test_the_head_aspp_is_saved_with_its_statistics(tmp_path: Path) -> None:
 def test_mistakes_about_the_backbone_name_the_keys_of_this_section(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=r"^segmentation\.weights: .*weights\.pth"):
-        build_deeplab(DeepLabOptions("resnet18", str(tmp_path / "weights.pth")), 3)
+        build_deeplab(DeepLabNetwork(backbone="resnet18", weights=str(tmp_path / "weights.pth")), 3)
     with pytest.raises(UserError, match=r"^segmentation\.backbone: "):
-        build_deeplab(DeepLabOptions("resnet1800", "none"), 3)
+        build_deeplab(DeepLabNetwork(backbone="resnet1800", weights="none"), 3)
 
 
 def test_caffes_layout_differs_in_strides_pooling_and_first_dilations() -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brnf.config.sections.segmentation import Crf
 from brnf.segment import compiled, crf, lattice, object_file
 from brnf.segment.object_file import ObjectFile, ObjectFileError, load
 
@@ -73,7 +74,7 @@ def refined(functions: Mapping[str, compiled.Code], shape: tuple[int, int, int])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crf, "kernels", lambda: functions)
         patch.setattr(lattice, "kernels", lambda: functions)
-        found = crf.dense_crf(image, probability.astype(np.float32), crf.CrfOptions())
+        found = crf.dense_crf(image, probability.astype(np.float32), Crf())
     lattice.smoothness_lattice.cache_clear()
     return found.tobytes()
 
@@ -150,6 +151,51 @@ def test_another_kind_of_file_is_refused(offset: int, value: bytes, words: str) 
     spoilt = CONTENT[:offset] + value + CONTENT[offset + len(value) :]
     with pytest.raises(ObjectFileError, match=words):
         load(spoilt, compiled.SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "form", "value", "words"),
+    [
+        (2, 40, "<I", 99, "no section 99"),
+        (2, 40, "<I", 0, "symbols without names"),
+        (2, 32, "<Q", 25, "half an entry"),
+        (3, 32, "<Q", 1, "name outside its section"),
+        (3, 32, "<Q", 2**64 - 1, "too early"),
+        (4, 40, "<I", 0, "another table of symbols"),
+        (4, 4, "<I", 9, "REL section"),
+        (1, 48, "<Q", 3, "alignment 3"),
+        (1, 48, "<Q", 8192, "alignment 8192"),
+    ],
+)
+def test_a_damaged_table_of_sections(
+    kind: int, place: int, form: str, value: int, words: str
+) -> None:
+    (start,) = struct.unpack("<Q", CONTENT[SECTIONS])
+    sections = ObjectFile(CONTENT)._sections
+    number = next(n for n, each in enumerate(sections) if each.kind == kind and each.size)
+    spoilt = bytearray(CONTENT)
+    struct.pack_into(form, spoilt, start + 64 * number + place, value)
+    with pytest.raises(ObjectFileError, match=words):
+        load(bytes(spoilt), compiled.SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "value", "words"),
+    [
+        (0, "<Q", 2**40, "outside its section"),
+        (12, "<I", 10**6, "not there"),
+        (8, "<I", 10, "relocation of type 10"),
+        (8, "<I", 2, "too far away"),
+    ],
+)
+def test_a_damaged_relocation(place: int, form: str, value: int, words: str) -> None:
+    sections = ObjectFile(CONTENT)._sections
+    table = next(each for each in sections if each.kind == 4)
+    spoilt = bytearray(CONTENT)
+    struct.pack_into("<q", spoilt, table.offset + 16, 2**40)
+    struct.pack_into(form, spoilt, table.offset + place, value)
+    with pytest.raises(ObjectFileError, match=words):
+        load(bytes(spoilt), compiled.SIGNATURES)
 
 
 def test_another_machine_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

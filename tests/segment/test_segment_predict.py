@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brnf.config.sections.segmentation import PredictionViews
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.config.sections.segmentation import DeepLabNetwork, PredictionViews
+from brnf.segment.deeplab import DeepLab, build_deeplab
 from brnf.segment.predict import predict_logits, predict_probability, seen_size
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ class SizeProbe(nn.Module):
     def __init__(self, align_corners: bool = True) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
-        self.options = DeepLabOptions(align_corners=align_corners)
+        self.options = DeepLabNetwork(align_corners=align_corners)
 
     def forward(self, images: Tensor) -> Tensor:
         self.seen.append(images)
@@ -32,7 +32,9 @@ class SizeProbe(nn.Module):
 @pytest.fixture(scope="module")
 def network() -> DeepLab:
     torch.manual_seed(0)
-    options = DeepLabOptions("mobilenetv3_small_050", "none", rates=(1, 2), head="sum")
+    options = DeepLabNetwork(
+        backbone="mobilenetv3_small_050", weights="none", rates=(1, 2), head="sum"
+    )
     return build_deeplab(options, 3).eval()
 
 

@@ -1,6 +1,7 @@
 """The three stages one after the other on four images."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.config.sections.segmentation import Crf, CrfLabels, PredictionCrf, SegmentationTest
+from brnf.config.sections.segmentation import (
+    Crf,
+    CrfLabels,
+    PredictionCrf,
+    SegmentationTest,
+    SegmentationTraining,
+)
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
@@ -21,19 +28,26 @@ COLOURS = np.array([(100, 100, 100), (220, 30, 30), (30, 200, 40)], np.uint8)
 CLASSES = ("red", "green")
 TRAINING = train_segmentation.Options(
     split="train",
-    backbone="test_resnet",
-    weights="none",
-    rates=(1, 2),
-    head="sum",
-    frozen_batch_norm=False,
-    iterations=30,
-    batch_size=4,
-    crop=56,
-    scale_low=0.8,
-    scale_high=1.2,
-    learning_rate=0.01,
+    segmentation=SegmentationTraining(
+        backbone="test_resnet",
+        weights="none",
+        rates=(1, 2),
+        head="sum",
+        frozen_batch_norm=False,
+        iterations=30,
+        batch_size=4,
+        crop=56,
+        scale_low=0.8,
+        scale_high=1.2,
+        learning_rate=0.01,
+    ),
 )
 PREDICTION = predict_segmentation.Options(test=SegmentationTest(scales=(1.0, 1.25)))
+
+
+def trained_with(**changes: float) -> train_segmentation.Options:
+    """Return TRAINING with other settings of its section."""
+    return replace(TRAINING, segmentation=replace(TRAINING.segmentation, **changes))
 
 
 class Scenes:
@@ -197,14 +211,12 @@ def test_without_iterations_no_label_is_left_out(
 def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(
     scenes: Scenes, masks: Path
 ) -> None:
-    short = train_segmentation.Options(**{**TRAINING.__dict__, "iterations": 3})
+    short = trained_with(iterations=3)
     one = scenes.train("one", masks, short)
     two = scenes.train(
         "two", masks, short, Runtime(device="cpu", threads=1, workers=2, progress="none")
     )
-    other = scenes.train(
-        "other", masks, train_segmentation.Options(**{**short.__dict__, "seed": 1})
-    )
+    other = scenes.train("other", masks, replace(short, seed=1))
     assert one.network.read_bytes() == two.network.read_bytes() != other.network.read_bytes()
     assert one.history.read_bytes() == two.history.read_bytes()
 
@@ -244,9 +256,9 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
         scenes.train,
         "bad",
         masks,
-        train_segmentation.Options(**{**TRAINING.__dict__, "split": "nowhere"}),
+        replace(TRAINING, split="nowhere"),
     )
-    diverging = train_segmentation.Options(**{**TRAINING.__dict__, "learning_rate": 1e30})
+    diverging = trained_with(learning_rate=1e30)
     refused("learning_rate", scenes.train, "bad", masks, diverging)
     cut = scenes.folder / "cut.pt"
     cut.write_bytes(trained.network.read_bytes()[:5000])

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brnf.config.sections.segmentation import DeepLabNetwork, SegmentationOptimiser
 from brnf.engine.trainer import Row
 from brnf.errors import UserError
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.segment.deeplab import DeepLab, build_deeplab
 from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
-from brnf.segment.training import SegmentationTrainer, TrainingOptions
+from brnf.segment.training import SegmentationTrainer
 
 CPU = torch.device("cpu")
 
@@ -38,9 +39,9 @@ def tiny_network() -> DeepLab:
     return DeepLab(TinyBackbone(), 3, TINY)
 
 
-TINY = DeepLabOptions(
-    "mobilenetv3_small_050",
-    "none",
+TINY = DeepLabNetwork(
+    backbone="mobilenetv3_small_050",
+    weights="none",
     rates=(1, 2),
     frozen_batch_norm=True,
     head="sum",
@@ -48,9 +49,15 @@ TINY = DeepLabOptions(
 )
 
 
-def train(network: DeepLab, batch: tuple[Tensor, Tensor], options: TrainingOptions) -> list[Row]:
+def train(
+    network: DeepLab,
+    batch: tuple[Tensor, Tensor],
+    options: SegmentationOptimiser,
+    *,
+    amp: bool = False,
+) -> list[Row]:
     """Take all steps on the same batch."""
-    trainer = SegmentationTrainer(network, options, CPU)
+    trainer = SegmentationTrainer(network, options, CPU, amp=amp)
     return [trainer.step(batch) for _ in range(options.iterations)]
 
 
@@ -94,7 +101,7 @@ def test_small_logits_are_enlarged_to_the_labels() -> None:
 
 
 def test_poly_schedule_by_hand() -> None:
-    options = TrainingOptions(iterations=4, learning_rate=0.01, power=0.9)
+    options = SegmentationOptimiser(iterations=4, learning_rate=0.01, power=0.9)
     expected = [0.01 * (step / 5) ** 0.9 for step in (5, 4, 3, 2)]
     assert recorded_rates(options) == pytest.approx(expected, rel=1e-12)
     every_third = replace(options, schedule_every=3, schedule_beyond=0)
@@ -102,7 +109,7 @@ def test_poly_schedule_by_hand() -> None:
     assert recorded_rates(every_third) == pytest.approx(expected, rel=1e-12)
 
 
-def recorded_rates(options: TrainingOptions) -> list[float]:
+def recorded_rates(options: SegmentationOptimiser) -> list[float]:
     """Train on nothing; the rates of the history, which those of the optimiser must equal."""
     batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
     trainer = SegmentationTrainer(tiny_network(), options, CPU)
@@ -119,7 +126,7 @@ def test_one_step_is_gradient_descent_at_the_rate_of_each_group() -> None:
     batch = torch.randint(0, 256, (2, 3, 16, 16)), torch.randint(0, 3, (2, 16, 16))
     before, after = tiny_network(), tiny_network()
     segmentation_loss(before(batch[0]), batch[1]).backward()
-    train(after, batch, TrainingOptions(iterations=1, learning_rate=0.01, weight_decay=0.1))
+    train(after, batch, SegmentationOptimiser(iterations=1, learning_rate=0.01, weight_decay=0.1))
     moved = dict(after.named_parameters())
     for name, parameter in before.named_parameters():
         decay = 0.0 if name.endswith("bias") else 0.1
@@ -143,7 +150,14 @@ def test_a_step_takes_the_mean_gradient_of_its_batches(scales: tuple[float, ...]
         one = multi_scale_loss(seen, labels[half])
         losses.append(one if scales else segmentation_loss(seen[0], labels[half]))
     (sum(losses) / 2).backward()
-    options = TrainingOptions(1, 2, 0.01, momentum=0.0, weight_decay=0.0, loss_scales=scales)
+    options = SegmentationOptimiser(
+        iterations=1,
+        accumulate=2,
+        learning_rate=0.01,
+        momentum=0.0,
+        weight_decay=0.0,
+        loss_scales=scales,
+    )
     (row,) = train(after, (images, labels), options)
     assert row["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 2, rel=1e-6)
     for name, parameter in after.named_parameters():
@@ -155,7 +169,7 @@ def test_a_step_takes_the_mean_gradient_of_its_batches(scales: tuple[float, ...]
 def test_an_unlabelled_batch_does_not_spoil_the_weights() -> None:
     network = tiny_network()
     batch = torch.zeros(1, 3, 16, 16), torch.full((1, 16, 16), 255)
-    train(network, batch, TrainingOptions(iterations=2, weight_decay=0.0))
+    train(network, batch, SegmentationOptimiser(iterations=2, weight_decay=0.0))
     for (name, parameter), start in zip(
         network.named_parameters(), tiny_network().parameters(), strict=True
     ):
@@ -167,7 +181,7 @@ def test_a_diverging_training_stops_with_one_line_naming_the_step() -> None:
     with pytest.raises(
         UserError, match=r"training step \d+: .*lower segmentation\.learning_rate"
     ) as caught:
-        train(tiny_network(), batch, TrainingOptions(iterations=60, learning_rate=1e30))
+        train(tiny_network(), batch, SegmentationOptimiser(iterations=60, learning_rate=1e30))
     assert "\n" not in str(caught.value)
 
 
@@ -177,7 +191,7 @@ def test_weights_that_only_the_last_step_breaks_are_noticed() -> None:
         train(
             tiny_network(),
             batch,
-            TrainingOptions(iterations=1, learning_rate=1e30, weight_decay=1e10),
+            SegmentationOptimiser(iterations=1, learning_rate=1e30, weight_decay=1e10),
         )
 
 
@@ -186,7 +200,7 @@ def test_coloured_squares_are_learnt() -> None:
     torch.set_num_threads(1)
     network = build_deeplab(replace(TINY, frozen_batch_norm=False), 3)
     images, labels = coloured_squares(6)
-    options = TrainingOptions(30, learning_rate=0.01)
+    options = SegmentationOptimiser(iterations=30, learning_rate=0.01)
     losses = [row["loss"] for row in train(network, (images, labels), options)]
     assert losses[0] == pytest.approx(math.log(3), abs=0.2)
     assert losses[-1] < 0.4 * losses[0]
@@ -212,7 +226,7 @@ def test_frozen_statistics_stay_to_the_bit_while_weights_learn(head: str) -> Non
     }
     before, frozen = buffers(network), {name: value.clone() for name, value in norms.items()}
     weights = [value.clone() for value in network.parameters() if value.requires_grad]
-    train(network, coloured_squares(2), TrainingOptions(2, learning_rate=0.01))
+    train(network, coloured_squares(2), SegmentationOptimiser(iterations=2, learning_rate=0.01))
     after = buffers(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert frozen and all(torch.equal(norms[name], value) for name, value in frozen.items())
@@ -240,7 +254,7 @@ def test_several_scales_add_the_gradients_of_all_and_of_the_maximum() -> None:
     )
     assert isinstance(total, Tensor)
     total.backward()
-    options = TrainingOptions(
+    options = SegmentationOptimiser(
         iterations=1, learning_rate=1e-4, weight_decay=0.0, loss_scales=(0.75, 0.5)
     )
     (row,) = train(after, batch, options)
@@ -261,18 +275,20 @@ def test_one_image_a_batch_is_refused_by_the_head_that_normalises_a_mean_an_imag
     network = build_deeplab(replace(TINY, head="aspp"), 3)
     for images, accumulate in ((1, 1), (2, 2)):
         with pytest.raises(UserError, match=r"segmentation\.batch_size") as caught:
-            train(network, coloured_squares(images), TrainingOptions(2, accumulate))
+            train(
+                network,
+                coloured_squares(images),
+                SegmentationOptimiser(iterations=2, accumulate=accumulate),
+            )
         assert "\n" not in str(caught.value)
 
 
 def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
     batch = coloured_squares(4)
     networks = tiny_network(), tiny_network()
+    options = SegmentationOptimiser(iterations=4, learning_rate=0.005)
     losses = [
-        [
-            one.loss
-            for one in train(network, batch, TrainingOptions(4, learning_rate=0.005, amp=amp))
-        ]
+        [one["loss"] for one in train(network, batch, options, amp=amp)]
         for network, amp in zip(networks, (False, True), strict=True)
     ]
     assert losses[0] != losses[1]

@@ -1,5 +1,6 @@
 """The stages of other sources of base seeds: what they read and write, and what they refuse."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,19 @@ from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.cam.inference import multi_scale_maps
 from brnf.cam.network import load_cam_network
-from brnf.config.sections.cam import CamMaps, ClipEs, MapSize, MultiScaleMaps, StoredMaps
-from brnf.config.sections.segmentation import BoundaryLabels, LabelChoice
+from brnf.config.sections.cam import (
+    BackboneNetwork,
+    BackboneOptions,
+    BaseTraining,
+    BrnfTraining,
+    CamMaps,
+    CamTraining,
+    ClipEs,
+    MapSize,
+    MultiScaleMaps,
+    StoredMaps,
+)
+from brnf.config.sections.segmentation import BoundaryLabels, BoundaryTraining, LabelChoice
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -169,7 +181,11 @@ def test_what_is_exported_and_imported_is_equal(data: Path) -> None:
             np.testing.assert_array_equal(theirs[image].classes, mine[image].classes)
 
 
-SMALL = {"split": "train", "backbone": "tf_efficientnet_lite0", "weights": "none"}
+SMALL = {
+    "split": "train",
+    "backbone": BackboneOptions(name="tf_efficientnet_lite0", weights="none"),
+    "cam": CamTraining(side_widths=(4, 4, 4, 4)),
+}
 
 
 def shard(data: Path) -> Path:
@@ -185,16 +201,15 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
         "resize_high": 48,
         "crop": 32,
         "batch_size": 3,
-        "side_widths": (4, 4, 4, 4),
-        "steps": 2,
     }
     files = train_base.Outputs(data / "base.pt", data / "base.csv")
+    sfc = train_base.Options(**SMALL, method="sfc", base=BaseTraining(**sizes, steps=2))  # type: ignore[arg-type]
     train_base.run(
         train_base.Inputs(data / "index"),
         files,
-        train_base.Options(**SMALL, **sizes, method="sfc"),
+        sfc,
         RUNTIME,
-    )  # type: ignore[arg-type]
+    )
     network = load_cam_network(data / "base.pt", torch.device("cpu"), ("cat", "person"))
     inputs = compute_cams.Inputs(data / "index", data / "base.pt", shard(data))
     compute_cams.run(
@@ -213,18 +228,18 @@ def test_sfc_writes_propagated_maps(data: Path) -> None:
     values = MapReader([data / "maps.h5"], "classifier")["two"].values
     np.testing.assert_allclose(values, expected.classifier.numpy(), atol=1e-3)
     assert np.abs(values - plain.classifier.numpy()).max() > 0.1
-    brnf = {"seed_product": "classifier", "init": "base", "ccnf": False, "fscl": False, "steps": 1}
+    brnf = BrnfTraining(**sizes, init="base", ccnf=False, fscl=False, steps=1)  # type: ignore[arg-type]
+    options_of_brnf = train_brnf.Options(**SMALL, seed_product="classifier", brnf=brnf)  # type: ignore[arg-type]
     inputs_of_brnf = train_brnf.Inputs(data / "index", data / "base.pt", (data / "maps.h5",))
     brnf_files = train_brnf.Outputs(data / "brnf.pt", data / "brnf.csv")
-    train_brnf.run(
-        inputs_of_brnf, brnf_files, train_brnf.Options(**SMALL, **(sizes | brnf)), RUNTIME
-    )  # type: ignore[arg-type]
+    train_brnf.run(inputs_of_brnf, brnf_files, options_of_brnf, RUNTIME)
     assert (
         load_cam_network(data / "brnf.pt", torch.device("cpu"), ("cat", "person")).affinity is None
     )  # BRNF's maps are SIPE's
     with pytest.raises(UserError, match=r"base\.cache: sfc sees random crops at two scales"):
-        options = train_base.Options(**SMALL, **sizes, method="sfc", cache=True, trainable_stages=0)  # type: ignore[arg-type]
-        train_base.run(train_base.Inputs(data / "index"), files, options, RUNTIME)
+        frozen = replace(sfc.backbone, trainable_stages=0)
+        kept = replace(sfc, backbone=frozen, base=replace(sfc.base, cache=True))
+        train_base.run(train_base.Inputs(data / "index"), files, kept, RUNTIME)
 
 
 def test_maps_of_clip_are_those_of_its_words(data: Path, tiny_clip: tuple[str, Path]) -> None:
@@ -266,23 +281,23 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     for name in LABELS:
         Image.fromarray(pixels).save(data / f"{name}.png")
         write_palette_png(data / "labels" / f"{name}.png", label)
-    options = {
-        "batch_size": 3,
-        "steps": 40,
-        "crop": 48,
-        "scale_low": 1.0,
-        "scale_high": 1.0,
-        "training_radius": 4,
-    }
-    backbone = {**SMALL, "weights": "efficientnet_lite0"}
+    options = train_boundaries.Options(
+        split="train",
+        backbone=BackboneNetwork(name="tf_efficientnet_lite0", weights="efficientnet_lite0"),
+        random_walk=BoundaryTraining(
+            batch_size=3,
+            steps=40,
+            crop=48,
+            scale_low=1.0,
+            scale_high=1.0,
+            training_radius=4,
+            momentum=0.9,
+            learning_rate=0.3,
+        ),
+    )
     files = train_boundaries.Outputs(data / "boundaries.pt", data / "boundaries.csv")
     inputs = train_boundaries.Inputs(data / "index", (data / "labels",))
-    train_boundaries.run(
-        inputs,
-        files,
-        train_boundaries.Options(**backbone, **options, momentum=0.9, learning_rate=0.3),
-        RUNTIME,
-    )  # type: ignore[arg-type]
+    train_boundaries.run(inputs, files, options, RUNTIME)
     with write_maps(data / "maps.h5") as writer:
         for name, labels in LABELS.items():
             values = np.zeros((1 + len(labels), *SIZE))

@@ -10,7 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.config.sections.cam import CamMaps
+from brnf.config.sections.cam import (
+    BackboneOptions,
+    BaseTraining,
+    BrnfTraining,
+    CamMaps,
+    CamTraining,
+)
+from brnf.config.sections.flow import FlowInTraining
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
@@ -21,10 +28,12 @@ from brnf.store.pixels import PixelStore
 RUNTIME = Runtime(device="cpu", workers=0, progress="none")
 NETWORK = {
     "split": "train",
-    "backbone": "tf_efficientnet_lite0",
-    "weights": "efficientnet_lite0",
-    "trainable_stages": 0,
-    "side_widths": (8, 8, 16, 16),
+    "backbone": BackboneOptions(
+        name="tf_efficientnet_lite0", weights="efficientnet_lite0", trainable_stages=0
+    ),
+    "cam": CamTraining(side_widths=(8, 8, 16, 16)),
+}
+TRAINING = {
     "fit_classifier": True,
     "batch_size": 3,
     "resize_low": 64,
@@ -54,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
+def run_chain(data: Path, folder: Path, seed: int = 0) -> dict[str, Path]:
     """Run base training, CAMs, pixel store and BRNF training; return the files."""
     files = {
         name: folder / name
@@ -63,7 +72,7 @@ def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
     train_base.run(
         train_base.Inputs(data),
         train_base.Outputs(files["base.pt"], files["base.csv"]),
-        train_base.Options(**NETWORK, steps=3),  # type: ignore[arg-type]
+        train_base.Options(**NETWORK, base=BaseTraining(**TRAINING, steps=3)),  # type: ignore[arg-type]
         RUNTIME,
     )
     images = data / "shards" / "train" / "0.csv"
@@ -79,18 +88,17 @@ def run_chain(data: Path, folder: Path, **brnf: object) -> dict[str, Path]:
         store_pixels.Options(product="classifier"),
         RUNTIME,
     )
-    options = {
-        "steps": 6,
-        "seed_product": "classifier",
-        "flow_blocks": 2,
-        "flow_hidden": 16,
-        "online_warmup": 1,
-        "labels_from": "seed",
-    }
+    options = train_brnf.Options(
+        **NETWORK,  # type: ignore[arg-type]
+        seed_product="classifier",
+        brnf=BrnfTraining(**TRAINING, steps=6, online_warmup=1, labels_from="seed"),  # type: ignore[arg-type]
+        flow=FlowInTraining(blocks=2, hidden=16),
+        seed=seed,
+    )
     train_brnf.run(
         train_brnf.Inputs(data, files["base.pt"], (files["cams.h5"],)),
         train_brnf.Outputs(files["brnf.pt"], files["brnf.csv"]),
-        train_brnf.Options(**NETWORK, **(options | brnf)),  # type: ignore[arg-type]
+        options,
         RUNTIME,
     )
     return files
@@ -172,9 +180,8 @@ def test_a_damaged_network_is_one_line(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverging_training_names_its_step(data: Path, tmp_path: Path) -> None:
-    options = train_base.Options(
-        **{**NETWORK, "head_learning_rate": 1e30, "clip_norm": 1e30}, steps=20
-    )  # type: ignore[arg-type]
+    diverging = TRAINING | {"head_learning_rate": 1e30, "clip_norm": 1e30, "steps": 20}
+    options = train_base.Options(**NETWORK, base=BaseTraining(**diverging))  # type: ignore[arg-type]
     outputs = train_base.Outputs(tmp_path / "base.pt", tmp_path / "base.csv")
     with pytest.raises(UserError, match=r"training step \d+: the loss is"):
         train_base.run(train_base.Inputs(data), outputs, options, RUNTIME)

@@ -112,7 +112,8 @@ def test_a_lack_of_memory_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "problem"), [("rho", "1.5", "at most 1"), ("size", "8", "at least 32")]
+    ("key", "value", "problem"),
+    [("rho", "1.5", "at most 1"), ("rho", "nan", "a finite number"), ("size", "8", "at least 32")],
 )
 def test_a_value_out_of_its_keys_bounds_is_one_line_and_writes_nothing(
     tmp_path: Path,

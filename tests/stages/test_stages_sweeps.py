@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from brnf.config.sections.flow import Denoising
+from brnf.config.sections.flow import Denoising, Flow, ScalingFlow
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
@@ -83,7 +83,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     train_flow.run(
         train_flow.Inputs((paths["pixels"],)),
         train_flow.Outputs(paths["flow"], paths["history"]),
-        train_flow.Options(density="gaussian_diagonal", held_out=0.2),
+        train_flow.Options(Flow(density="gaussian_diagonal", held_out=0.2)),
         QUIET,
     )
     return paths
@@ -272,9 +272,8 @@ def test_figures_of_the_studies_are_drawn(files: dict[str, Path], tmp_path: Path
 
 def test_scaling_counts_the_rows_it_fits(files: dict[str, Path], tmp_path: Path) -> None:
     outputs = measure_scaling.Outputs(tmp_path / "scaling.csv", tmp_path / "scaling.md")
-    options = measure_scaling.Options(
-        blocks=1, hidden=4, shares=(1.0,), repeats=1, batch_rows=16, components=2
-    )
+    flow = ScalingFlow(blocks=1, hidden=4, batch_rows=16, components=2)
+    options = measure_scaling.Options(shares=(1.0,), repeats=1, flow=flow)
     measure_scaling.run(measure_scaling.Inputs((files["pixels"],)), outputs, options, QUIET)
     table = pd.read_csv(outputs.csv)
     pixels = GRID * GRID

@@ -17,12 +17,13 @@ import pandas as pd
 import pytest
 import torch
 
+from brnf.config.sections.flow import FlowArchitecture
 from brnf.data.archives import extract_archive
 from brnf.data.masks import write_palette_png
 from brnf.engine.history import write_history
 from brnf.errors import UserError
 from brnf.evaluate.tables import write_table
-from brnf.flow.density import FlowDensity, FlowOptions
+from brnf.flow.density import FlowDensity
 from brnf.flow.saved import save_density
 from brnf.store.files import locked, whole_directory, whole_file
 from brnf.store.maps import write_maps
@@ -102,7 +103,7 @@ def tensors(path: Path) -> None:
 
 
 def density(path: Path) -> None:
-    save_density(path, FlowDensity(128, 3, FlowOptions(blocks=4)))
+    save_density(path, FlowDensity(128, 3, FlowArchitecture(blocks=4)))
 
 
 def masks(path: Path) -> None:

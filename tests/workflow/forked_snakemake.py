@@ -93,7 +93,7 @@ def main() -> None:
         snakemake.cli.parse_args(["--cores", "1"])  # loads its plugins
     if sys.argv[1:] == ["package"]:
         sys.path.insert(0, str(SNAKEFILE.parents[1]))
-        from brnf.config.schema import load_schema
+        from brnf.config.generate import load_schema
         from brnf.fingerprint import fingerprint
         from brnf.workflow.params import STAGES
 

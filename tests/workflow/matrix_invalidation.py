@@ -32,7 +32,8 @@ from invalidation import (
 )
 
 from brnf.config.experiment import read_experiments
-from brnf.config.schema import leaves, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import leaves
 from brnf.fingerprint import reached_modules
 from brnf.workflow.params import STAGES
 

@@ -218,7 +218,7 @@ def test_a_value_of_a_point_reaches_both_rounds_and_the_training(
     }
     found = [(re.search(r"brnf\.stages\.(\w+)", line)[1], line) for line in lines]  # type: ignore[index]
     denoising = [line for stage, line in found if stage == "denoise_seeds"]
-    assert len(denoising) == 4 and sum("--xi 0.8" in line for line in denoising) == 2, lines
+    assert len(denoising) == 4 and sum("--bsdnf.xi 0.8" in line for line in denoising) == 2, lines
     fits = [line for stage, line in found if stage == "train_flow"]
     assert sum("--tau-low 0.6" in line and "--tau-high 0.7" in line for line in fits) == 2
     trainings = {

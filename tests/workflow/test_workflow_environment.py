@@ -8,7 +8,8 @@ from pathlib import Path
 import tyro
 
 from brnf.config.experiment import RUNTIME_KEYS, read_experiments
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.engine.runtime import Runtime
 from brnf.workflow.environment import set_environment
 

@@ -16,7 +16,8 @@ import yaml
 from invalidation import ALL_JOBS, BY_HAND, EFFECTS, by_hand, changed, direct, nested, page
 
 from brnf.config.experiment import merged, read_experiments
-from brnf.config.schema import leaves, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import leaves
 from brnf.fingerprint import ROOT, reached_modules
 from brnf.workflow.idle import without_idle
 from brnf.workflow.params import STAGES, stage_options

@@ -10,8 +10,9 @@ import pytest
 import tyro
 
 from brnf.config.experiment import Experiment, merged, read_experiments
-from brnf.config.generate import schema_of
-from brnf.config.schema import complete, leaves, load_schema
+from brnf.config.fields import schema_of
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete, leaves
 from brnf.workflow.idle import without_idle
 from brnf.workflow.params import (
     STAGES,

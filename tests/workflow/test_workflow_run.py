@@ -73,7 +73,10 @@ def test_a_second_call_finds_nothing_to_be_done(finished: Any) -> None:
         ("bsdnf.base.xi", ["bsdnf={base: {xi: 0.8}}"]),
         ("bsdnf.final.xi", ["bsdnf={final: {xi: 0.8}}"]),
         ("brnf.lambda_cal", ["brnf={lambda_cal: 1}"]),
-        ("pseudo_labels.bilateral_sigma_xy", ["pseudo_labels={bilateral_sigma_xy: 50}"]),
+        (
+            "pseudo_labels.crf.bilateral_sigma_xy",
+            ["pseudo_labels={crf: {bilateral_sigma_xy: 50}}"],
+        ),
         ("segmentation.learning_rate", ["segmentation={learning_rate: 0.01}"]),
         ("flow.components", ["flow={components: 3}"]),
     ],

@@ -2,7 +2,7 @@
 # long as base and BRNF together.
 
 
-rule train_base:
+use rule stage as train_base with:
     input:
         indexed_split("train", "splits"),
     output:
@@ -15,8 +15,6 @@ rule train_base:
     wildcard_constraints:
         model="|".join(BASE_MODELS),
     priority: CHAIN
-    conda:
-        ENVIRONMENT
     threads: THREADS * DEVICES
     resources:
         cpus_per_task=CPUS * DEVICES,
@@ -24,14 +22,11 @@ rule train_base:
         mem_mb=memory(16000 * DEVICES),
         runtime=720,
     params:
-        options=options(
+        **stage(
             "train_base",
+            program="$BRNF_TRAIN",
+            kept=True,
             split=split_of("train"),
             method=lambda wildcards: experiment(wildcards).trained_base,
         ),
         weights=weights("backbone"),
-        code=code("train_base"),
-    shell:
-        "$BRNF_TRAIN brnf.stages.train_base --index results/{wildcards.name}/index"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME"
-        " --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"

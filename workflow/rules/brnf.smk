@@ -1,7 +1,7 @@
 # BRNF networks: the section brnf of the configuration, and its variants.
 
 
-rule train_brnf:
+use rule stage as train_brnf with:
     input:
         indexed_split("train", "splits"),
         base="results/{name}/base/seed{seed}/network/network.pt",
@@ -16,8 +16,6 @@ rule train_brnf:
     wildcard_constraints:
         model=f"({'|'.join(BRNF_MODELS)}){POINT_PATTERN}",
     priority: CHAIN
-    conda:
-        ENVIRONMENT
     threads: THREADS * DEVICES
     resources:
         cpus_per_task=CPUS * DEVICES,
@@ -25,15 +23,11 @@ rule train_brnf:
         mem_mb=memory(16000 * DEVICES),
         runtime=1440,
     params:
-        options=options(
+        **stage(
             "train_brnf",
+            program="$BRNF_TRAIN",
+            kept=True,
             split=split_of("train"),
             seed_product=lambda wildcards: guide(wildcards)[1],
         ),
         weights=weights("backbone"),
-        code=code("train_brnf"),
-    shell:
-        "$BRNF_TRAIN brnf.stages.train_brnf --index results/{wildcards.name}/index"
-        " --base {input.base} --seeds {input.seeds}"
-        " --network {output.network} --history {output.history} {params.options} $BRNF_RUNTIME"
-        " --kept results/{wildcards.name}/.kept 2> >(tee {log} >&2)"

@@ -2,7 +2,7 @@
 # network.
 
 
-rule compute_cams:
+use rule stage as compute_cams with:
     input:
         indexed(),
         images=shard_of_index,
@@ -14,23 +14,15 @@ rule compute_cams:
     benchmark:
         f"{RUN}/benchmarks/compute_cams/{{split}}-{{shard}}.tsv"
     priority: CHAIN
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=480,
     params:
-        options=options("compute_cams"),
-        code=code("compute_cams"),
-    shell:
-        "python -m brnf.stages.compute_cams --index results/{wildcards.name}/index"
-        " --network {input.network} --images {input.images}"
-        " --maps {output.maps} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("compute_cams"),
 
 
-rule store_pixels:
+use rule stage as store_pixels with:
     input:
         indexed(),
         images=shard_of_index,
@@ -43,21 +35,12 @@ rule store_pixels:
     benchmark:
         f"{RUN}/benchmarks/store_pixels/{{split}}-{{shard}}.tsv"
     priority: CHAIN
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=240,
     params:
-        options=options(
+        **stage(
             "store_pixels",
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
         ),
-        code=code("store_pixels"),
-    shell:
-        "python -m brnf.stages.store_pixels --index results/{wildcards.name}/index"
-        " --network {input.network} --images {input.images}"
-        " --maps {input.maps}"
-        " --pixels {output.pixels} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -21,7 +21,7 @@ from brnf.workflow.environment import set_environment
 from brnf.planning.estimate import estimate, seconds_by_rule
 from brnf.evaluate.finished import measured_experiments
 from brnf.fingerprint import fingerprint
-from brnf.workflow.params import command_line, option_names, stage_options
+from brnf.workflow.params import command_line, input_names, option_names, stage_options
 from brnf.workflow.idle import without_idle
 from brnf.config.protocol import differences
 from brnf.workflow.slurm import begin, end
@@ -87,6 +87,7 @@ CHAIN = (
     1  # priority of what the longest chain of jobs waits for, over pseudo-labels and segmentation
 )
 RUN = "results/{name}/{model}/seed{seed}"
+FIGURE_FLAGS = {"ablation": "examples"}  # figures that are drawn by the flag of another
 
 
 wildcard_constraints:
@@ -155,7 +156,8 @@ def kept_features(file):
 
 def experiment(wildcards):
     """Return the experiment that a job belongs to, with the values of its model's point."""
-    return EXPERIMENTS[wildcards.name].at(getattr(wildcards, "model", ""))
+    name = getattr(wildcards, "name", MAIN.name)
+    return EXPERIMENTS[name].at(getattr(wildcards, "model", ""))
 
 
 def features_of(wildcards):
@@ -225,3 +227,29 @@ def memory(megabytes):
 def code(stage):
     """Return the fingerprint of a stage for `params`."""
     return fingerprint(f"brnf.stages.{stage}")
+
+
+def stage(name, program="python -m", kept=False, inputs=None, **given):
+    """Return what the shared rule needs in `params` to run a stage.
+
+    Named input and output files are what the stage's arguments are called; `inputs` gives further
+    arguments as a function of the wildcards. Without files of the index among its inputs a rule
+    still names the index where its stage takes one: only what it reads there reruns it.
+    """
+    takes_index = "index" in input_names(name)
+
+    def files(wildcards, input, output):
+        index = {"index": f"results/{wildcards.name}/index"} if takes_index else {}
+        shared = {"kept": f"results/{wildcards.name}/.kept"} if kept else {}
+        others = inputs(wildcards) if inputs else {}
+        return command_line(
+            {**index, **dict(input.items()), **others, **dict(output.items()), **shared}
+        )
+
+    return {
+        "program": program,
+        "stage": name,
+        "files": files,
+        "options": options(name, **given),
+        "code": code(name),
+    }

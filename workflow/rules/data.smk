@@ -1,25 +1,18 @@
 # Images: rendered when the data set is scenes, indexed always.
 
 
-rule render_scenes:
+use rule stage as render_scenes with:
     output:
         scenes=directory("results/{name}/data"),
     log:
         "results/{name}/logs/render_scenes.log",
     benchmark:
         "results/{name}/benchmarks/render_scenes.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=options("render_scenes"),
-        code=code("render_scenes"),
-    shell:
-        "python -m brnf.stages.render_scenes --scenes {output.scenes} {params.options}"
-        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("render_scenes"),
 
 
 checkpoint index_images:
@@ -53,7 +46,7 @@ checkpoint index_images:
 
 # Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, training never
 # does.
-rule draw_masks:
+use rule stage as draw_masks with:
     input:
         indexed("masks/{split}.csv"),
         images=shard_of_index,
@@ -63,16 +56,8 @@ rule draw_masks:
         "results/{name}/logs/draw_masks/{split}-{shard}.log",
     benchmark:
         "results/{name}/benchmarks/draw_masks/{split}-{shard}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=60,
     params:
-        options=options("draw_masks", split=lambda wildcards: wildcards.split),
-        code=code("draw_masks"),
-    shell:
-        "python -m brnf.stages.draw_masks --index results/{wildcards.name}/index"
-        " --images {input.images}"
-        " --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("draw_masks", split=lambda wildcards: wildcards.split),

@@ -1,7 +1,7 @@
 # From maps and masks to tables, figures and the report.
 
 
-rule evaluate:
+use rule stage as evaluate with:
     input:
         indexed("splits/{split}.csv", "masks/{split}.csv"),
         unpack(measured),
@@ -12,14 +12,11 @@ rule evaluate:
     benchmark:
         f"{RUN}/benchmarks/evaluate/{{product}}-{{split}}.tsv"
     priority: CHAIN  # seconds each; piled up, Snakemake would look at all their files at each start
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(4000),
         runtime=240,
     params:
-        options=options(
+        **stage(
             "evaluate",
             split=lambda wildcards: wildcards.split,
             product=lambda wildcards: map_product(
@@ -28,20 +25,9 @@ rule evaluate:
             product_name=lambda wildcards: wildcards.product,
             model=lambda wildcards: wildcards.model,
         ),
-        code=code("evaluate"),
-        measured=lambda wildcards, input: command_line(
-            {
-                key: input[key]
-                for key in ("maps", "masks", "probabilities", "truth")
-                if key in input.keys()
-            }
-        ),
-    shell:
-        "python -m brnf.stages.evaluate --index results/{wildcards.name}/index {params.measured}"
-        " --evaluation {output.evaluation} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-rule tabulate:
+use rule stage as tabulate with:
     input:
         after_index,
         evaluations=lambda wildcards: evaluations(
@@ -57,27 +43,17 @@ rule tabulate:
         "results/{name}/logs/tabulate.log",
     benchmark:
         "results/{name}/benchmarks/tabulate.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        options=options("tabulate"),
-        code=code("tabulate"),
-    shell:
-        "python -m brnf.stages.tabulate --evaluations {input.evaluations}"
-        " --results-csv {output.results_csv} --results-md {output.results_md}"
-        " --by-seed-csv {output.by_seed_csv} --seeds-csv {output.seeds_csv}"
-        " --seeds-md {output.seeds_md}"
-        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("tabulate"),
 
 
-rule draw:
+use rule stage as draw with:
     input:
         pictured,
-        drawn=lambda wildcards: [
+        lambda wildcards: [
             word.split(":")[-1] for words in drawn(wildcards).values() for word in words
         ],
     output:
@@ -86,20 +62,21 @@ rule draw:
         "results/{name}/logs/draw/{figure}.log",
     benchmark:
         "results/{name}/benchmarks/draw/{figure}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(4000),
         runtime=30,
     params:
-        options=drawing_options,
-        code=code("draw"),
-        drawn=lambda wildcards: command_line(drawn(wildcards)),
-        kind=lambda wildcards: "examples" if wildcards.figure == "ablation" else wildcards.figure,
-    shell:
-        "python -m brnf.stages.draw --index results/{wildcards.name}/index {params.drawn}"
-        " --{params.kind} {output.figure} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("draw")
+        | {
+            "files": lambda wildcards, output: command_line(
+                {
+                    "index": f"results/{wildcards.name}/index",
+                    **drawn(wildcards),
+                    FIGURE_FLAGS.get(wildcards.figure, wildcards.figure): output.figure,
+                }
+            ),
+            "options": drawing_options,
+        },
 
 
 # Beside `all`: what has been measured in results/, of this experiment and others, beside the
@@ -109,7 +86,7 @@ rule comparison:
         f"results/{MAIN.name}/tables/comparison.csv",
 
 
-rule tabulate_comparison:
+use rule stage as tabulate_comparison with:
     output:
         csv="results/{name}/tables/comparison.csv",
         runs_csv="results/{name}/tables/comparison_runs.csv",
@@ -118,22 +95,15 @@ rule tabulate_comparison:
         "results/{name}/logs/tabulate_comparison.log",
     benchmark:
         "results/{name}/benchmarks/tabulate_comparison.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        experiments=lambda wildcards: command_line(
-            {"experiments": list(measured_experiments(Path("results")))}
+        **stage(
+            "tabulate_comparison",
+            inputs=lambda wildcards: {"experiments": list(measured_experiments(Path("results")))},
         ),
         measured=lambda wildcards: list(measured_experiments(Path("results")).values()),
-        code=code("tabulate_comparison"),
-    shell:
-        "python -m brnf.stages.tabulate_comparison {params.experiments} --csv {output.csv}"
-        " --runs-csv {output.runs_csv}"
-        " --markdown {output.markdown} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 # Beside `all`: what the experiment will take, from two miniatures of it. It has no declared output,
@@ -183,12 +153,12 @@ rule write_config:
         "printf %s {params.text:q} > {output}.part 2> >(tee {log} >&2) && mv {output}.part {output}"
 
 
-rule report:
+use rule stage as report with:
     input:
         after_index,
-        configs=expand("results/{name}/config.yaml", name=EXPERIMENTS),
-        tables=expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
-        figures=[
+        expand("results/{name}/config.yaml", name=EXPERIMENTS),
+        expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
+        [
             f"results/{chosen.name}/figures/{figure}.png"
             for chosen in EXPERIMENTS.values()
             for figure in figures(chosen)
@@ -199,18 +169,14 @@ rule report:
         f"results/{MAIN.name}/logs/report.log",
     benchmark:
         f"results/{MAIN.name}/benchmarks/report.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        experiments=expand("results/{name}", name=EXPERIMENTS),
+        **stage(
+            "report",
+            inputs=lambda wildcards: {"experiments": expand("results/{name}", name=EXPERIMENTS)},
+        ),
         differences=lambda wildcards: [
             str(differences(chosen.settings)) for chosen in EXPERIMENTS.values()
         ],
-        code=code("report"),
-    shell:
-        "python -m brnf.stages.report --experiments {params.experiments}"
-        " --report {output.report} $BRNF_RUNTIME 2> >(tee {log} >&2)"

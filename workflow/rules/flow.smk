@@ -2,7 +2,7 @@
 # the base and for every BRNF network.
 
 
-rule train_flow:
+use rule stage as train_flow with:
     input:
         pixels=sharded("{features}/pixels/{split}/{shard}.h5", "train"),
     output:
@@ -13,8 +13,6 @@ rule train_flow:
     benchmark:
         f"{RUN}/benchmarks/train_flow.tsv"
     priority: CHAIN
-    conda:
-        ENVIRONMENT
     threads: THREADS * DEVICES
     resources:
         cpus_per_task=THREADS * DEVICES,
@@ -22,15 +20,10 @@ rule train_flow:
         mem_mb=memory(16000 * DEVICES),
         runtime=240,
     params:
-        options=options("train_flow"),
-        code=code("train_flow"),
-    shell:
-        "$BRNF_TRAIN brnf.stages.train_flow --pixels {input.pixels}"
-        " --flow {output.flow}"
-        " --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("train_flow", program="$BRNF_TRAIN"),
 
 
-rule denoise_seeds:
+use rule stage as denoise_seeds with:
     input:
         pixels=lambda wildcards: f"{features_of(wildcards)}/pixels/{{split}}/{{shard}}.h5",
         maps=lambda wildcards: f"{features_of(wildcards)}/cams/{{split}}/{{shard}}.h5",
@@ -42,20 +35,12 @@ rule denoise_seeds:
     benchmark:
         f"{RUN}/benchmarks/denoise_seeds/{{split}}-{{shard}}.tsv"
     priority: CHAIN
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=120,
     params:
-        options=options(
+        **stage(
             "denoise_seeds",
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
         ),
-        code=code("denoise_seeds"),
-    shell:
-        "python -m brnf.stages.denoise_seeds --pixels {input.pixels} --maps {input.maps}"
-        " --flow {input.flow}"
-        " --denoised {output.denoised} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -1,7 +1,7 @@
 # From maps to a trained segmenter: the same rules for the base and for every BRNF network.
 
 
-rule make_pseudo_labels:
+use rule stage as make_pseudo_labels with:
     input:
         indexed(),
         images=shard_of_index,
@@ -13,24 +13,15 @@ rule make_pseudo_labels:
         f"{RUN}/logs/make_pseudo_labels/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/make_pseudo_labels/{{split}}-{{shard}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         cpus_per_task=CPUS,
         mem_mb=memory(4000),
         runtime=480,
     params:
-        options=options("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
-        code=code("make_pseudo_labels"),
-    shell:
-        "python -m brnf.stages.make_pseudo_labels --index results/{wildcards.name}/index"
-        " --images {input.images} --maps {input.maps}"
-        " --masks {output.masks}"
-        " --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
 
 
-rule train_segmentation:
+use rule stage as train_segmentation with:
     input:
         indexed_split("train", "splits"),
         masks=sharded(f"{RUN}/pseudo_labels/{{split}}/{{shard}}", "train"),
@@ -41,8 +32,6 @@ rule train_segmentation:
         f"{RUN}/logs/train_segmentation.log",
     benchmark:
         f"{RUN}/benchmarks/train_segmentation.tsv"
-    conda:
-        ENVIRONMENT
     threads: THREADS * DEVICES
     resources:
         cpus_per_task=CPUS * DEVICES,
@@ -50,17 +39,11 @@ rule train_segmentation:
         mem_mb=memory(16000 * DEVICES),
         runtime=2880,
     params:
-        options=options("train_segmentation", split=split_of("train")),
+        **stage("train_segmentation", program="$BRNF_TRAIN", split=split_of("train")),
         weights=weights("segmentation"),
-        code=code("train_segmentation"),
-    shell:
-        "$BRNF_TRAIN brnf.stages.train_segmentation --index results/{wildcards.name}/index"
-        " --masks {input.masks}"
-        " --network {output.network}"
-        " --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-rule predict_segmentation:
+use rule stage as predict_segmentation with:
     input:
         indexed(),
         images=shard_of_index,
@@ -72,22 +55,13 @@ rule predict_segmentation:
         f"{RUN}/logs/predict_segmentation/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/predict_segmentation/{{split}}-{{shard}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         cpus_per_task=CPUS,
         mem_mb=memory(8000),
         runtime=480,
     params:
-        options=options("predict_segmentation"),
-        code=code("predict_segmentation"),
-    shell:
-        "python -m brnf.stages.predict_segmentation --index results/{wildcards.name}/index"
-        " --network {input.network} --images {input.images}"
-        " --masks {output.masks}"
-        " --probabilities {output.probabilities} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("predict_segmentation"),
 
 
 # Masks of a split without ground truth, in the tree that an evaluation server takes: a target of
@@ -112,7 +86,7 @@ rule test_predictions:
         " > >(tee {log} >&2)"
 
 
-rule export_predictions:
+use rule stage as export_predictions with:
     input:
         indexed_split("test", "splits"),
         masks=sharded(f"{RUN}/predictions/{{split}}/{{shard}}", "test"),
@@ -122,20 +96,12 @@ rule export_predictions:
         f"{RUN}/logs/export_predictions.log",
     benchmark:
         f"{RUN}/benchmarks/export_predictions.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=60,
     params:
-        options=options(
+        **stage(
             "export_predictions",
             split=split_of("test"),
             tree=lambda wildcards: export_tree(experiment(wildcards)),
         ),
-        code=code("export_predictions"),
-    shell:
-        "python -m brnf.stages.export_predictions --index results/{wildcards.name}/index"
-        " --masks {input.masks}"
-        " --predictions {output.predictions} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"

@@ -7,7 +7,7 @@ rule ablation:
         f"results/{MAIN.name}/figures/ablation.png",
 
 
-rule compare_models:
+use rule stage as compare_models with:
     input:
         after_index,
         evaluations=lambda wildcards: ablation(
@@ -20,23 +20,15 @@ rule compare_models:
         "results/{name}/logs/compare_models.log",
     benchmark:
         "results/{name}/benchmarks/compare_models.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        options=options(
+        **stage(
             "compare_models",
             models=lambda wildcards: ABLATION_MODELS,
             references=lambda wildcards: ("base_long", "brnf"),
         ),
-        code=code("compare_models"),
-    shell:
-        "python -m brnf.stages.compare_models --evaluations {input.evaluations} --csv {output.csv}"
-        " --markdown {output.markdown}"
-        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
 # Sensitivity in scope `denoise`: network and pixel store stay as they are, only densities are
@@ -76,7 +68,6 @@ use rule compare_models as compare_points with:
                 for model, miou in full_models(experiment(wildcards).settings).items()
             ],
         ),
-        code=code("compare_models"),
 
 
 rule density:
@@ -100,10 +91,9 @@ use rule train_flow as fit_density with:
             "train_flow",
             **{key: of_fit(key) for key in ("flow.density", "flow.tau.low", "flow.tau.high")},
         ),
-        code=code("train_flow"),
 
 
-rule sweep_denoising:
+use rule stage as sweep_denoising with:
     input:
         indexed_split("seeds", "splits", "masks"),
         unpack(true_masks_of_seeds),
@@ -117,15 +107,12 @@ rule sweep_denoising:
         f"{RUN}/logs/sweep_denoising/{{fit}}.log",
     benchmark:
         f"{RUN}/benchmarks/sweep_denoising/{{fit}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=240,
     params:
-        options=options(
+        **stage(
             "sweep_denoising",
             split=split_of("seeds"),
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
@@ -136,16 +123,9 @@ rule sweep_denoising:
             shown_rule=lambda wildcards: own_round(wildcards)["rule"],
             shown_xi=lambda wildcards: own_round(wildcards)["xi"],
         ),
-        code=code("sweep_denoising"),
-        truth=lambda wildcards: command_line(true_masks_of_seeds(wildcards)),
-    shell:
-        "python -m brnf.stages.sweep_denoising --index results/{wildcards.name}/index"
-        " --pixels {input.pixels} --maps {input.maps}"
-        " {params.truth} --flow {input.flow} --history {input.history}"
-        " --sweep {output.sweep} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-rule tabulate_sweeps:
+use rule stage as tabulate_sweeps with:
     input:
         after_index,
         sweeps=lambda wildcards: sweeps(
@@ -160,27 +140,19 @@ rule tabulate_sweeps:
         "results/{name}/benchmarks/tabulate_sweeps/{study}.tsv"
     wildcard_constraints:
         study="sensitivity|density",
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=30,
     params:
-        options=options(
+        **stage(
             "tabulate_sweeps",
             study=lambda wildcards: wildcards.study,
             rule=lambda wildcards: final_round(wildcards)["rule"],
             xi=lambda wildcards: final_round(wildcards)["xi"],
         ),
-        code=code("tabulate_sweeps"),
-    shell:
-        "python -m brnf.stages.tabulate_sweeps --sweeps {input.sweeps} --csv {output.csv}"
-        " --markdown {output.markdown}"
-        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-rule draw_sensitivity:
+use rule stage as draw_sensitivity with:
     input:
         after_index,
         table="results/{name}/tables/sensitivity.csv",
@@ -190,21 +162,14 @@ rule draw_sensitivity:
         "results/{name}/logs/draw_studies/sensitivity.log",
     benchmark:
         "results/{name}/benchmarks/draw_sensitivity.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        code=code("draw_studies"),
-    shell:
-        "python -m brnf.stages.draw_studies --table {input.table}"
-        " --sensitivity {output.sensitivity}"
-        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("draw_studies"),
 
 
-rule draw_density:
+use rule stage as draw_density with:
     input:
         after_index,
         sweeps=lambda wildcards: [
@@ -219,22 +184,15 @@ rule draw_density:
         "results/{name}/logs/draw_studies/density.log",
     benchmark:
         "results/{name}/benchmarks/draw_density.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        code=code("draw_studies"),
-    shell:
-        "python -m brnf.stages.draw_studies --sweeps {input.sweeps} --margins {output.margins}"
-        " --failures {output.failures}"
-        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("draw_studies"),
 
 
 # Measured in processes of its own, one after the other; on a busy machine the times mean little.
-rule measure_scaling:
+use rule stage as measure_scaling with:
     input:
         pixels=first_store,
     output:
@@ -244,22 +202,14 @@ rule measure_scaling:
         "results/{name}/logs/measure_scaling.log",
     benchmark:
         "results/{name}/benchmarks/measure_scaling.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(16000),
         runtime=240,
     params:
-        options=options("measure_scaling"),
-        code=code("measure_scaling"),
-    shell:
-        "python -m brnf.stages.measure_scaling --pixels {input.pixels} --csv {output.csv}"
-        " --markdown {output.markdown}"
-        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("measure_scaling"),
 
 
-rule draw_scaling:
+use rule stage as draw_scaling with:
     input:
         after_index,
         table="results/{name}/tables/scaling.csv",
@@ -269,14 +219,8 @@ rule draw_scaling:
         "results/{name}/logs/draw_studies/scaling.log",
     benchmark:
         "results/{name}/benchmarks/draw_scaling.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        code=code("draw_studies"),
-    shell:
-        "python -m brnf.stages.draw_studies --table {input.table}"
-        " --scaling {output.scaling} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("draw_studies"),

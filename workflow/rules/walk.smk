@@ -5,7 +5,7 @@
 ruleorder: walk_pseudo_labels > make_pseudo_labels
 
 
-rule make_boundary_labels:
+use rule stage as make_boundary_labels with:
     input:
         indexed(),
         images=shard_of_index,
@@ -16,24 +16,15 @@ rule make_boundary_labels:
         f"{RUN}/logs/make_boundary_labels/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/make_boundary_labels/{{split}}-{{shard}}.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         cpus_per_task=CPUS,
         mem_mb=memory(4000),
         runtime=480,
     params:
-        options=options("make_boundary_labels", product=lambda wildcards: labelled(wildcards)[1]),
-        code=code("make_boundary_labels"),
-    shell:
-        "python -m brnf.stages.make_boundary_labels --index results/{wildcards.name}/index"
-        " --images {input.images}"
-        " --maps {input.maps}"
-        " --masks {output.masks} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("make_boundary_labels", product=lambda wildcards: labelled(wildcards)[1]),
 
 
-rule train_boundaries:
+use rule stage as train_boundaries with:
     input:
         indexed_split("train", "splits"),
         masks=sharded(f"{RUN}/boundaries/labels/{{split}}/{{shard}}", "train"),
@@ -44,26 +35,17 @@ rule train_boundaries:
         f"{RUN}/logs/train_boundaries.log",
     benchmark:
         f"{RUN}/benchmarks/train_boundaries.tsv"
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         cpus_per_task=CPUS,
         gpu=1,
         mem_mb=memory(16000),
         runtime=720,
     params:
-        options=options("train_boundaries", split=split_of("train")),
+        **stage("train_boundaries", split=split_of("train")),
         weights=weights("backbone"),
-        code=code("train_boundaries"),
-    shell:
-        "python -m brnf.stages.train_boundaries --index results/{wildcards.name}/index"
-        " --masks {input.masks}"
-        " --network {output.network}"
-        " --history {output.history} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
 
 
-rule walk_pseudo_labels:
+use rule stage as walk_pseudo_labels with:
     input:
         indexed(),
         images=shard_of_index,
@@ -78,18 +60,9 @@ rule walk_pseudo_labels:
         f"{RUN}/benchmarks/walk_pseudo_labels/{{split}}-{{shard}}.tsv"
     wildcard_constraints:
         name=experiments_with("pseudo_labels", "refine", "random_walk"),
-    conda:
-        ENVIRONMENT
-    threads: THREADS
     resources:
         gpu=1,
         mem_mb=memory(8000),
         runtime=480,
     params:
-        options=options("walk_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
-        code=code("walk_pseudo_labels"),
-    shell:
-        "python -m brnf.stages.walk_pseudo_labels --index results/{wildcards.name}/index"
-        " --images {input.images} --maps {input.maps}"
-        " --network {input.network} --masks {output.masks} --probabilities {output.probabilities}"
-        " {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        **stage("walk_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),
