@@ -25,8 +25,6 @@ ROOMS = (
 
 ALLOWED = {
     ("brnf.cam.fit", "base"): "the loop of SFC's training joins the images of its bank",
-    ("brnf.planning.configured", "stages"): "planning tells the stages a second time",
-    ("brnf.planning.trials", "stages"): "planning tells the stages a second time",
 }
 """Module and the room above it that it imports from -> why it still does."""
 

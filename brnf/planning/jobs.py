@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from brnf.config.experiment import Experiment
+from brnf.engine.controller import CONTROLLER
 from brnf.errors import UserError
 from brnf.fingerprint import ROOT
 
@@ -135,7 +136,7 @@ def snakemake(
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("SNAKEMAKE_PROFILE", "BRNF_CONTROLLER")
+        if name not in ("SNAKEMAKE_PROFILE", CONTROLLER)
     }
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", "1"]
     command += ["--workflow-profile", "none", "--executor", "local", *words]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from brnf.config.experiment import Experiment, merged
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.errors import UserError
 from brnf.planning.jobs import Job
 from brnf.planning.pace import Measured, Pace, Work, measured, wall_time, work_of
