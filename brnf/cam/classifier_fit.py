@@ -48,6 +48,6 @@ def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) 
         loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)
     with torch.no_grad():
         network.classifier.weight.copy_(weight[:, :, None, None])

@@ -103,7 +103,8 @@ class CamNetwork(nn.Module):
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Return the backbone's four outputs for images in 0..255; constant while frozen."""
-        return self.backbone(self.backbone.normalise(images))
+        found: list[Tensor] = self.backbone(self.backbone.normalise(images))
+        return found
 
     def heads(self, stages: Sequence[Tensor], colours: Tensor | None = None) -> CamOutput:
         """Return maps and features from the backbone's four outputs.

@@ -171,4 +171,5 @@ def prototype_maps(features: Tensor, centres: Tensor) -> Tensor:
         P: [N, K, h, w] in 0..1.
     """
     cosine = F.normalize(centres, dim=2) @ F.normalize(features.flatten(2), dim=1)
-    return cosine.relu().unflatten(2, features.shape[2:])
+    found: Tensor = cosine.relu().unflatten(2, features.shape[2:])
+    return found

@@ -24,7 +24,8 @@ def polynomial(
         HSC's (``beyond`` 1).
     """
     changed = step - step % every
-    return max(0.0, 1 - changed / max(steps + beyond, 1)) ** power
+    found: float = max(0.0, 1 - changed / max(steps + beyond, 1)) ** power
+    return found
 
 
 def decay(kind: Decay, step: int, steps: int, final: float) -> float:

@@ -60,4 +60,5 @@ class Denoiser:
         margin = decision_margin(rule, xi, log_prob, label, allowed, self.calibration, population)
         grid = torch.full((rows.grid[0] * rows.grid[1],), torch.inf)
         grid[torch.from_numpy(np.asarray(rows.position, dtype=np.int64))] = margin
-        return grid.unflatten(0, rows.grid)
+        found: Tensor = grid.unflatten(0, rows.grid)
+        return found

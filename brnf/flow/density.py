@@ -198,7 +198,8 @@ class FlowDensity(StandardisedDensity):
         """Map latent points [N, D] back to raw features, exactly."""
         with self._full_precision():
             standardised, _ = self.network(z.to(self.mean), rev=True)
-            return standardised * self.deviation + self.mean
+            found: Tensor = standardised * self.deviation + self.mean
+            return found
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""

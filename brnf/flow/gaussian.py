@@ -144,7 +144,10 @@ class GaussianMixtures(StandardisedDensity):
         components = _diagonal_log_prob(
             standardised, self.component_mean.flatten(0, 1), self.component_variance.flatten(0, 1)
         )
-        return (components.unflatten(1, self.log_weight.shape) + self.log_weight).logsumexp(2)
+        found: Tensor = (
+            components.unflatten(1, self.log_weight.shape) + self.log_weight
+        ).logsumexp(2)
+        return found
 
 
 def ridge_of(options: Baseline) -> float:

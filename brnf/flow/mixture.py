@@ -62,9 +62,12 @@ def _squared_norms(points: Tensor) -> Tensor:
     """Return [N] of points [N, D] in the faster of two ways, which is another one where channels
     lie together (the couplings').
     """
-    if points.is_contiguous():
-        return torch.linalg.vector_norm(points, dim=1).square()
-    return torch.linalg.vecdot(points, points)
+    found: Tensor = (
+        torch.linalg.vector_norm(points, dim=1).square()
+        if points.is_contiguous()
+        else torch.linalg.vecdot(points, points)
+    )
+    return found
 
 
 def log_marginal(log_prob: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def largest_batch(experiment: Experiment) -> int:
     sections.append(settings["segmentation"])
     if settings["pseudo_labels"]["refine"] == "random_walk":
         sections.append(settings["random_walk"])
-    return max(section["batch_size"] for section in sections)
+    found: int = max(section["batch_size"] for section in sections)
+    return found
 
 
 def counterpart(job: Job, experiment: Experiment) -> Job:

@@ -227,7 +227,7 @@ def bytes_made(
         case "exported":
             return 2 * FLOAT_BYTES * size.map_values
         case "pixels":
-            dimension = sum(map(min, settings["cam"]["side_widths"], channels))
+            dimension: int = sum(map(min, settings["cam"]["side_widths"], channels))
             return size.rows * (2 * dimension + ROW_BYTES)
         case "masks":
             return MASK_BYTES * size.pixels
@@ -242,6 +242,8 @@ def bytes_made(
         case "cache" if (training := experiment.network(model))["cache"]:
             strides = (min(own, settings["backbone"]["stride"]) for own in (4, 8, 16, 32))
             sides = (training["crop"] / stride for stride in strides)
-            values = sum(width * side**2 for width, side in zip(channels, sides, strict=True))
+            values: float = sum(
+                width * side**2 for width, side in zip(channels, sides, strict=True)
+            )
             return 2 * FLOAT_BYTES * size.images * values
     return 0.0

@@ -57,7 +57,8 @@ class BoundaryNetwork(nn.Module):
             F.interpolate(branch(stage.detach()), grid, mode="bilinear", align_corners=False).relu()
             for branch, stage in zip(self.branches, stages, strict=True)
         ]
-        return self.fuse(torch.cat(enlarged, 1))[:, 0]
+        found: Tensor = self.fuse(torch.cat(enlarged, 1))[:, 0]
+        return found
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that learn."""
@@ -75,7 +76,8 @@ def boundary_map(network: BoundaryNetwork, image: Tensor) -> Tensor:
         [H/4, W/4] in 0..1.
     """
     logits = network(torch.stack([image, image.flip(-1)]))
-    return ((logits[0] + logits[1].flip(-1)) / 2).sigmoid()
+    found: Tensor = ((logits[0] + logits[1].flip(-1)) / 2).sigmoid()
+    return found
 
 
 def labels_on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:

@@ -194,7 +194,7 @@ def _assembly() -> list[str]:
 
     pointed = {"B": types.uint8, "I": types.int32, "L": types.int64, "F": types.float32}
     numbers = {"v": types.void, "i": types.int64, "f": types.float32, "b": types.boolean}
-    known = numbers | {letter: types.CPointer(kind) for letter, kind in pointed.items()}
+    known = numbers | {letter: types.CPointer(kind) for letter, kind in pointed.items()}  # type: ignore[no-untyped-call]
     texts = []
     for name, signature in SIGNATURES.items():
         result, arguments = signature.split()

@@ -60,7 +60,8 @@ def _logits(probability: NDArray[np.float32]) -> NDArray[np.float32]:
 
     def unary(label: int) -> NDArray[np.float32]:
         kept = np.clip(probability[label], SMALLEST_PROBABILITY, 1.0, dtype=np.float32)
-        return np.log(kept, out=kept).ravel()
+        found: NDArray[np.float32] = np.log(kept, out=kept).ravel()
+        return found
 
     logits = np.full((probability[0].size, channels), NO_LABEL)
     zeroth = unary(0)

@@ -53,7 +53,8 @@ class DeepLab(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, K, H / stride, W / stride] of images [N, 3, H, W] in 0..255."""
-        return self.head(self.backbone(self.backbone.normalise(images))[-1])
+        found: Tensor = self.head(self.backbone(self.backbone.normalise(images))[-1])
+        return found
 
     def train(self, mode: bool = True) -> "DeepLab":
         """Switch to training; the backbone's BatchNorm follows only when it is not frozen."""

@@ -45,7 +45,8 @@ class AtrousHead(nn.Module):
         logits = self.convolutions[0](features)
         for convolution in self.convolutions[1:]:
             logits = logits + convolution(features)
-        return logits
+        found: Tensor = logits
+        return found
 
     def _by_one_product(self, features: Tensor) -> Tensor:
         """Return the same by one 1x1 convolution for all offsets of all dilations, whose results
@@ -120,7 +121,8 @@ class AsppHead(nn.Module):
             -1, -1, *features.shape[2:]
         )
         fused = self.fuse(torch.cat([*(branch(features) for branch in self.branches), mean], 1))
-        return self.classifier(self.dropout(fused))
+        found: Tensor = self.classifier(self.dropout(fused))
+        return found
 
 
 def _normalised(convolution: nn.Conv2d, momentum: float) -> nn.Sequential:

@@ -82,7 +82,8 @@ def _seen(
         logits = network(batch.contiguous(memory_format=torch.channels_last))
     logits = logits.float()
     # The mirrored half looks back before it is enlarged, so that only one map is.
-    return (logits[:1] + logits[1:].flip(-1)) / 2 if options.flip else logits
+    found: Tensor = (logits[:1] + logits[1:].flip(-1)) / 2 if options.flip else logits
+    return found
 
 
 def predict_probability(

@@ -46,7 +46,10 @@ def map_probability(
         )
     positive = np.maximum(values, 0).astype(np.float32)
     total = positive.sum(0, keepdims=True)
-    return np.divide(positive, total, out=np.full_like(positive, 1 / labels), where=total > 0)
+    found: NDArray[np.float32] = np.divide(
+        positive, total, out=np.full_like(positive, 1 / labels), where=total > 0
+    )
+    return found
 
 
 def label_image(

@@ -96,7 +96,8 @@ def affinity_loss(boundaries: Tensor, labels: Tensor, radius: int) -> Tensor:
         radius: of the pairs, in pixels of the grid.
     """
     background, foreground, different = affinity_terms(boundaries, labels, radius)[0]
-    return (background + foreground) / 4 + different / 2
+    found: Tensor = (background + foreground) / 4 + different / 2
+    return found
 
 
 def affinity_terms(boundaries: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor]:

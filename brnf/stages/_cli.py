@@ -117,9 +117,8 @@ def _speaks() -> bool:
     """
     if not TOGETHER:
         return True
-    from torch.distributed import (
-        TCPStore,
-    )  # not above: a stage without a network does without torch
+    # Not above: a stage without a network does without torch.
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     try:
         counter = TCPStore(

@@ -139,7 +139,8 @@ def _yaml(path: Path) -> dict[str, Any]:
         section is None or isinstance(section, dict) for section in sections
     ) or sections == [None]:
         raise DamagedProduct(path, "holds no configuration", "the workflow")
-    return content
+    found: dict[str, Any] = content
+    return found
 
 
 def _tables(folder: Path) -> list[Table]:

@@ -32,6 +32,8 @@ MAKERS = """train_base compute_cams compute_clip_maps import_maps store_pixels t
 denoise_seeds train_brnf make_pseudo_labels
 train_boundaries walk_pseudo_labels train_segmentation predict_segmentation evaluate"""
 """Stages that numbers come from."""
+NETWORKS = {"train_base": ("base",), "train_brnf": ("brnf",)}
+"""Stages of one kind of network alone -> its model."""
 
 Read = Callable[..., Experiment]
 
@@ -121,7 +123,7 @@ def test_every_other_key_leaves_it_paper_and_reaches_no_number(read: Read, key: 
     if key.endswith("save_probabilities"):
         return  # it reaches the stages, and tells them what to keep beside the masks
     for stage in MAKERS.split():
-        for model in ("base", "brnf") if stage != "train_brnf" else ("brnf",):
+        for model in NETWORKS.get(stage, ("base", "brnf")):
             before, after = (
                 stage_options(stage, Experiment(one), model, {}) for one in (settings, changed)
             )

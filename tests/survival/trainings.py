@@ -67,7 +67,12 @@ def command(stage: str, results: Path, folder: Path) -> list[str]:
         ],
     }[stage]
     output = "--flow" if stage == "train_flow" else "--network"
-    given = {"split": "train", "seed": 0, "seed_product": "seeds"}
+    given = {
+        "split": "train",
+        "seed": 0,
+        "seed_product": "seeds",
+        "method": experiment.trained_base,
+    }
     options = stage_options(
         stage,
         experiment,

@@ -39,9 +39,10 @@ def options(config: Mapping[str, Any]) -> dict[tuple[str, ...], dict[str, Any]]:
     """
     experiment = read_experiments(config)["tiny"]
     stages = [*CALLED, ("tabulate",), ("draw", "examples")]
+    given = {"train_base": {"method": experiment.trained_base}}
     return {
         (stage, *model): without_idle(
-            stage, stage_options(stage, experiment, (*model, "base")[0], {})
+            stage, stage_options(stage, experiment, (*model, "base")[0], given.get(stage, {}))
         )
         for stage, *model in stages
     }

@@ -5,6 +5,7 @@ nothing.
 import os
 import re
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import timm
 import torch
 import yaml
 
-from brnf.workflow.params import STAGES, option_names
+from brnf.workflow.params import SECTIONS, STAGES, option_fields
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
@@ -45,7 +46,7 @@ def test_another_content_under_the_same_name_trains_again(trained: Any) -> None:
         return dict(trained.jobs("--configfile", "own.yaml", "--", NETWORK))
 
     file = trained.folder / "weights.pth"
-    first = torch.load(trained.folder / NETWORK, weights_only=True)["weights"]
+    first = torch.load(trained.folder / NETWORK, weights_only=True)["options"]["weights"]
     assert (first["weights"], len(first["digest"])) == ("weights.pth", 64)
     assert planned() == {}
     file.touch()
@@ -65,10 +66,17 @@ def test_every_rule_that_starts_from_weights_tells_which() -> None:
     )
     found = {}
     for name, text in re.findall(
-        r"(?m)^rule (\w+):\n(.*?)(?=^rule |^use rule |\Z)", rules, re.DOTALL
+        r"(?m)^(?:use rule \w+ as|rule) (\w+)(?: with)?:\n(.*?)(?=^rule |^use rule |\Z)",
+        rules,
+        re.DOTALL,
     ):
         if told := re.search(r'^        weights=weights\("([\w.]+)"\),$', text, re.MULTILINE):
             found[name] = told[1]
-    assert set(found) == {stage for stage in STAGES if "weights" in option_names(stage)}
-    for stage, section in found.items():
-        assert STAGES[stage][section] == "", stage
+    fields_with_weights = {
+        (stage, field)
+        for stage in STAGES
+        for field, section in option_fields(stage).items()
+        if section is not None and "weights" in {field.name for field in fields(section)}
+    }
+    expected = {stage: SECTIONS.get(field, field) for stage, field in fields_with_weights}
+    assert found == expected and len(found) == len(fields_with_weights)
