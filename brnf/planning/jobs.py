@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import yaml
 
 from brnf.config.experiment import Experiment
+from brnf.engine.controller import CONTROLLER
 from brnf.errors import UserError
 from brnf.fingerprint import ROOT
 
@@ -69,13 +71,14 @@ def whole_jobs(
     """
     with workplace(experiments) as folder:
         config = configuration(experiments)
-        found = {}
-        for pretended in (False, True):
-            for name, experiment in experiments.items() if pretended else ():
-                _pretend_index(folder / "results" / name, experiment, shards)
-            for job in read_jobs(snakemake(folder, config, "--dry-run", "--quiet", "host")):
-                found[job.rule, tuple(job.wildcards.items())] = job
-    return [job for job in found.values() if job.outputs]
+        dry = partial(snakemake, folder, config, "--dry-run", "--quiet", "host")
+        first = read_jobs(dry())
+        for name, experiment in experiments.items():
+            _pretend_index(folder / "results" / name, experiment, shards)
+        behind = read_jobs(dry())
+    known = {(job.rule, *job.wildcards.values()) for job in behind}
+    before = [job for job in first if (job.rule, *job.wildcards.values()) not in known]
+    return [job for job in (*before, *behind) if job.outputs]
 
 
 def configuration(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def snakemake(
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("SNAKEMAKE_PROFILE", "BRNF_CONTROLLER")
+        if name not in ("SNAKEMAKE_PROFILE", CONTROLLER)
     }
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", "1"]
     command += ["--workflow-profile", "none", "--executor", "local", *words]

@@ -7,11 +7,11 @@ the photographs where there are fewer, and images of 512 x 512.
 import csv
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from brnf.config.experiment import Experiment
 from brnf.data.index import Index
@@ -55,24 +55,18 @@ class SplitSize:
     Attributes:
         images: how many.
         classes: C.
-        height: of the mean image, pixels.
-        width: of the mean image, pixels.
         labels: of an image, on average.
         pixels: of all images together.
         map_values: pixels times channels of a map, background included, of all images together.
         rows: of the pixel store.
-        known: whether the numbers come from an image index.
     """
 
     images: int
     classes: int
-    height: float
-    width: float
     labels: float
     pixels: float
     map_values: float
     rows: float
-    known: bool
 
 
 def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
@@ -86,7 +80,7 @@ def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
     cam = experiment.settings["cam"]
     if (index / "splits" / f"{split}.csv").is_file():
         classes, shapes = _listed(index, split)
-        return _size(shapes, [1] * len(shapes), classes, cam, known=True)
+        return _size(shapes, [1] * len(shapes), classes, cam)
     dataset, side = experiment.settings["dataset"], SIDE
     images = _public_images(dataset["kind"], dataset["root"], split)
     if dataset["kind"] == "scenes":
@@ -95,7 +89,7 @@ def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
         images = _rows_of_table(Path(dataset["table"]), split)
     images = min(images, dataset["limit"] or images)
     labels = LABELS.get(dataset["kind"], 2.0)
-    return _size([(side, side, labels)], [images], _class_count(experiment), cam, known=False)
+    return _size([(side, side, labels)], [images], _class_count(experiment), cam)
 
 
 @cache
@@ -143,43 +137,19 @@ def _size(
     counts: Sequence[int],
     classes: int,
     cam: Mapping[str, Any],
-    known: bool,
 ) -> SplitSize:
     """Add up images of given heights, widths and numbers of labels, each so often."""
-    images = sum(counts)
-    pixels = map_values = rows = heights = widths = labelled = 0.0
+    labelled = pixels = map_values = rows = 0.0
     for (height, width, labels), count in zip(shapes, counts, strict=True):
         scale = cam["image_long_side"] / max(height, width) if cam["image_long_side"] else 1.0
+        grid = (math.ceil(side * scale / STRIDE) for side in (height, width))
+        stored = (-(-side // cam["map_stride"]) for side in (height, width))
         pixels += count * height * width
-        map_values += (
-            count
-            * (1 + labels)
-            * _map_side(height, cam["map_stride"])
-            * _map_side(width, cam["map_stride"])
-        )
-        rows += count * math.ceil(height * scale / STRIDE) * math.ceil(width * scale / STRIDE)
-        heights, widths, labelled = (
-            heights + count * height,
-            widths + count * width,
-            labelled + count * labels,
-        )
-    each = max(images, 1)
-    return SplitSize(
-        images,
-        classes,
-        heights / each,
-        widths / each,
-        labelled / each,
-        pixels,
-        map_values,
-        rows,
-        known,
-    )
-
-
-def _map_side(side: int, stride: int) -> int:
-    """Return a side of a stored map, pixels."""
-    return -(-side // stride)
+        map_values += count * (1 + labels) * math.prod(stored)
+        rows += count * math.prod(grid)
+        labelled += count * labels
+    images = sum(counts)
+    return SplitSize(images, classes, labelled / max(images, 1), pixels, map_values, rows)
 
 
 def splits_of(job: Job, experiment: Experiment) -> list[str]:
@@ -196,89 +166,25 @@ def splits_of(job: Job, experiment: Experiment) -> list[str]:
     return [experiment.settings["dataset"][key]] if "model" in job.wildcards else []
 
 
-Size = Callable[[Experiment, str, SplitSize, Sequence[int]], float]
-"""From experiment, model, split and the channels of the backbone's four stages to bytes."""
-
-
-def _cache(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
-    training = experiment.network(model)
-    if not training["cache"]:
-        return 0.0
-    stride = experiment.settings["backbone"]["stride"]
-    sides = [training["crop"] / min(own, stride) for own in (4, 8, 16, 32)]
-    values = sum(width * side**2 for width, side in zip(channels, sides, strict=True))
-    found: float = 2 * FLOAT_BYTES * size.images * values
-    return found
-
-
-def _map(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
-    return 2 * MAP_SHARE * size.map_values
-
-
-def _two_maps(
-    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
-) -> float:
-    return 2 * _map(experiment, model, size, channels)
-
-
-def _exported(
-    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
-) -> float:
-    return 2 * FLOAT_BYTES * size.map_values
-
-
-def _pixels(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
-    widths = experiment.settings["cam"]["side_widths"]
-    dimension = sum(map(min, widths, channels))
-    found: float = size.rows * (2 * dimension + ROW_BYTES)
-    return found
-
-
-def _masks(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
-    return MASK_BYTES * size.pixels
-
-
-def _pseudo_labels(
-    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
-) -> float:
-    kept = experiment.settings["pseudo_labels"]["save_probabilities"]
-    probabilities = 2 * MAP_SHARE * (1 + size.labels) if kept else 0.0
-    return (MASK_BYTES + probabilities) * size.pixels
-
-
-def _predictions(
-    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]
-) -> float:
-    kept = experiment.settings["segmentation"]["test"]["save_probabilities"]
-    probabilities = 2 * MAP_SHARE * (1 + size.classes) if kept else 0.0
-    return (MASK_BYTES + probabilities) * size.pixels
-
-
-def _scenes(experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int]) -> float:
-    found: float = SCENE_BYTES * size.images * experiment.settings["scenes"]["size"] ** 2
-    return found
-
-
-SIZES: Mapping[str, Size] = {
-    "render_scenes": _scenes,
-    "draw_masks": _masks,
-    "train_base": _cache,
-    "train_brnf": _cache,
-    "compute_cams": _two_maps,
-    "import_maps": _two_maps,
-    "compute_clip_maps": _two_maps,
-    "export_maps": _exported,
-    "store_pixels": _pixels,
-    "denoise_seeds": _map,
-    "make_pseudo_labels": _pseudo_labels,
-    "walk_pseudo_labels": _pseudo_labels,
-    "make_boundary_labels": _masks,
-    "predict_segmentation": _predictions,
-    "export_predictions": _masks,
+Product = Literal["cache", "map", "two maps", "exported", "pixels", "masks", "labels", "scenes"]
+SIZES: Mapping[str, Product] = {
+    "render_scenes": "scenes",
+    "draw_masks": "masks",
+    "train_base": "cache",
+    "train_brnf": "cache",
+    "compute_cams": "two maps",
+    "import_maps": "two maps",
+    "compute_clip_maps": "two maps",
+    "export_maps": "exported",
+    "store_pixels": "pixels",
+    "denoise_seeds": "map",
+    "make_pseudo_labels": "labels",
+    "walk_pseudo_labels": "labels",
+    "make_boundary_labels": "masks",
+    "predict_segmentation": "labels",
+    "export_predictions": "masks",
 }
-"""Rule -> bytes that it writes for a whole split; of a training with ``cache`` those that it keeps
-until it ends.
-"""
+"""Rule -> what it writes; a training with ``cache`` keeps that until it ends."""
 SMALL = frozenset(
     {
         *("index_images", "write_config", "evaluate", "sweep_denoising", "measure_scaling"),
@@ -312,4 +218,32 @@ def bytes_made(
     Returns:
         0 for rules that write little.
     """
-    return SIZES[rule](experiment, model, size, channels) if rule in SIZES else 0.0
+    settings = experiment.settings
+    match SIZES.get(rule):
+        case "map":
+            return 2 * MAP_SHARE * size.map_values
+        case "two maps":
+            return 4 * MAP_SHARE * size.map_values
+        case "exported":
+            return 2 * FLOAT_BYTES * size.map_values
+        case "pixels":
+            dimension: int = sum(map(min, settings["cam"]["side_widths"], channels))
+            return size.rows * (2 * dimension + ROW_BYTES)
+        case "masks":
+            return MASK_BYTES * size.pixels
+        case "labels":
+            predicted = rule == "predict_segmentation"
+            section = settings["segmentation"]["test"] if predicted else settings["pseudo_labels"]
+            maps = 1 + (size.classes if predicted else size.labels)
+            kept = 2 * MAP_SHARE * maps if section["save_probabilities"] else 0.0
+            return (MASK_BYTES + kept) * size.pixels
+        case "scenes":
+            return float(SCENE_BYTES * size.images * settings["scenes"]["size"] ** 2)
+        case "cache" if (training := experiment.network(model))["cache"]:
+            strides = (min(own, settings["backbone"]["stride"]) for own in (4, 8, 16, 32))
+            sides = (training["crop"] / stride for stride in strides)
+            values: float = sum(
+                width * side**2 for width, side in zip(channels, sides, strict=True)
+            )
+            return 2 * FLOAT_BYTES * size.images * values
+    return 0.0

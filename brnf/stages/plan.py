@@ -87,13 +87,16 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         few, more = options.images or _counts(experiments, options, runtime)
         measure = partial(_measure, experiments, jobs, options=options, runtime=runtime)
         costs = _costs(experiments, jobs, results, measure(few), measure(more))
-        table = _table(costs, _disk(experiments, jobs, results))
+        disk, missing = _disk(experiments, jobs, results)
+        table = _table(costs, disk)
+        free = shutil.disk_usage(results).free / GIGABYTE
         page = "\n".join(
             [
                 markdown(_readable(table)),
                 _times(costs, options.at_once),
                 f"Measured with {few} and {more} images of each split and steps of each training.",
-                _room(experiments, jobs, results, table),
+                f"Disk: {_gigabytes(missing / GIGABYTE)} still to make, {_gigabytes(free)} free; "
+                "that of a CAM training is its cache, which goes when it ends.",
                 "",
             ]
         )
@@ -207,18 +210,20 @@ def _costs(
 
 def _disk(
     experiments: Mapping[str, Experiment], jobs: Sequence[Job], results: Path
-) -> dict[str, float]:
-    """Return the bytes that each rule writes in all, also where they lie already."""
-    found = dict.fromkeys((job.rule for job in jobs), 0.0)
-    nothing_there = [replace(job, outputs=()) for job in jobs]
-    for name, shares in planned_shares(experiments, nothing_there, results).items():
-        experiment = experiments[name]
+) -> tuple[dict[str, float], float]:
+    """Return the bytes that each rule writes in all, and those still to be written."""
+    found, missing = dict.fromkeys((job.rule for job in jobs), 0.0), 0.0
+    everything = planned_shares(experiments, [replace(job, outputs=()) for job in jobs], results)
+    shares = planned_shares(experiments, jobs, results)
+    for name, experiment in experiments.items():
+        index = results / name / "index"
+        sizes = {one.split: split_size(experiment, one.split, index) for one in everything[name]}
         channels = backbone_channels(experiment.settings["backbone"]["name"])
-        for one in shares:
-            size = split_size(experiment, one.split, results / name / "index")
-            made = bytes_made(one.rule, experiment, one.model, size, channels)
+        for one in everything[name]:
+            made = bytes_made(one.rule, experiment, one.model, sizes[one.split], channels)
             found[one.rule] += one.share * made
-    return found
+        missing += needed_bytes(experiment, shares[name], sizes, channels)
+    return found, missing
 
 
 def _table(costs: Sequence[Cost], disk: Mapping[str, float]) -> pd.DataFrame:
@@ -255,7 +260,7 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gigabytes(value: float) -> str:
-    return f"{value:.1f} GB" if value >= 1 else f"{1000 * value:.0f} MB" if value else ""
+    return f"{value:.1f} GB" if value >= 1 else f"{1000 * value:.0f} MB"
 
 
 def _times(costs: Sequence[Cost], at_once: int) -> str:
@@ -264,25 +269,6 @@ def _times(costs: Sequence[Cost], at_once: int) -> str:
     return (
         f"Time: {duration(sum(seconds))} of jobs one after the other; "
         f"about {duration(wall)} with {at_once} at a time."
-    )
-
-
-def _room(
-    experiments: Mapping[str, Experiment], jobs: Sequence[Job], results: Path, table: pd.DataFrame
-) -> str:
-    """Say how much of the disk is still to be filled, and how much is free."""
-    needed = 0.0
-    for name, shares in planned_shares(experiments, jobs, results).items():
-        experiment = experiments[name]
-        index = results / name / "index"
-        sizes = {one.split: split_size(experiment, one.split, index) for one in shares}
-        channels = backbone_channels(experiment.settings["backbone"]["name"])
-        needed += needed_bytes(experiment, shares, sizes, channels)
-    free = shutil.disk_usage(results).free
-    return (
-        f"Disk: {_gigabytes(needed / GIGABYTE) or 'nothing'} still to make of "
-        f"{_gigabytes(table.disk_gb.sum())}, {_gigabytes(free / GIGABYTE)} free. The disk of a CAM "
-        "training is its cache, which goes when it ends."
     )
 
 

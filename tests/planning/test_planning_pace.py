@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from brnf.config.experiment import Experiment, merged
-from brnf.config.schema import complete, load_schema
+from brnf.config.generate import load_schema
+from brnf.config.schema import complete
 from brnf.errors import UserError
 from brnf.planning.jobs import Job
 from brnf.planning.pace import Measured, Pace, Work, measured, wall_time, work_of
@@ -86,7 +87,7 @@ def test_a_missing_or_cut_benchmark_file_is_one_line(tmp_path: Path, text: str |
 
 
 def work(rule: str, images: int, chosen: Experiment, **wildcards: str) -> Work:
-    size = SplitSize(images, 20, 500, 400, 1.5, 0, 0, 1000 * images, False)
+    size = SplitSize(images, 20, 1.5, 0, 0, 1000 * images)
     job = Job(rule, {"name": "x", **wildcards})
     return work_of(job, chosen, lambda split: size, lambda split: 4)
 
