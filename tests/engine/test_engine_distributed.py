@@ -50,12 +50,16 @@ LEAST: dict[str, Any] = {
     "bank_sampled": 12,
     "lambda_nce": 1.0,
 }
+SLOW = {"learning_rate": 0.01, "head_learning_rate": 0.1}
+"""Steps so small that rounding stays rounding. At the default rates it grows a thousandfold within
+four steps, where a score passes a threshold and a pixel gets another label.
+"""
 BRNF = train_brnf.Options(
     split="train",
     seed_product="classifier",
     backbone=BACKBONE,
     cam=CAM,
-    brnf=BrnfTraining(**BATCHES, **LEAST, labels_from="prototype"),
+    brnf=BrnfTraining(**BATCHES | SLOW, **LEAST, labels_from="prototype"),
     flow=FlowInTraining(blocks=2, batch_rows=12),
 )
 OPTIONS: dict[str, Any] = {
@@ -65,7 +69,7 @@ OPTIONS: dict[str, Any] = {
     "brnf on kept features": replace(
         BRNF,
         backbone=FROZEN_BACKBONE,
-        brnf=BrnfTraining(**BATCHES | KEPT, **LEAST, labels_from="seed"),
+        brnf=BrnfTraining(**BATCHES | SLOW | KEPT, **LEAST, labels_from="seed"),
     ),
     "flow": train_flow.Options(
         flow=Flow(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True)
