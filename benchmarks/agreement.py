@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.finished_run import SEEN, FinishedRun
 from benchmarks.growing_store import GrowingStore, read_saved
-from benchmarks.own_stages import CPU, brnf_training
+from benchmarks.ours import CPU, brnf_training
 from benchmarks.research_training import SEEING, research_objective
 from benchmarks.sides import Stopwatch
 from brnf.cam.network import CamOutput
@@ -78,7 +78,7 @@ def _train_flow(run: FinishedRun, own: Path, theirs: Path) -> None:
 
 
 def _denoise_seeds(run: FinishedRun, own: Path, theirs: Path) -> None:
-    """Maps agree to float16, but for a pixel of a thousand at borders of what is depressed."""
+    """Maps agree to float16, but for a pixel of a thousand at borders of what is suppressed."""
     _same_maps(MapReader([own / "seeds.h5"], "seeds"), theirs, "seeds", 2e-3, 0.999)
 
 

@@ -37,7 +37,7 @@ import tyro
 from benchmarks.agreement import AGREEMENT
 from benchmarks.finished_run import FinishedRun, prepare
 from benchmarks.harness import Timing, aligned, at_least, duration, machine
-from benchmarks.own_stages import OWN
+from benchmarks.ours import OWN
 from benchmarks.research_images import RESEARCH_IMAGES
 from benchmarks.research_training import RESEARCH_TRAINING, SEEING
 from benchmarks.sides import GOALS, Side, Spent

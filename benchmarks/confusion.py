@@ -84,7 +84,7 @@ def masked_count(
     labels: Iterable[tuple[NDArray[np.int32], NDArray[np.int32]]],
 ) -> NDArray[np.int64]:
     """Count as chainercv does: flat copies, a matrix that grows with the largest label, a mask, one
-    count of codes an image.
+    count of targets an image.
     """
     counts = np.zeros((0, 0), np.int64)
     for truth, prediction in labels:
@@ -92,6 +92,6 @@ def masked_count(
         classes = max(len(counts), int(np.max((flat_truth, flat_prediction))) + 1)
         counts = np.pad(counts, (0, classes - len(counts)))
         known = flat_truth >= 0
-        codes = classes * flat_truth[known].astype(int) + flat_prediction[known]
-        counts += np.bincount(codes, minlength=classes**2).reshape(classes, classes)
+        targets = classes * flat_truth[known].astype(int) + flat_prediction[known]
+        counts += np.bincount(targets, minlength=classes**2).reshape(classes, classes)
     return counts

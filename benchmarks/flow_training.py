@@ -39,14 +39,14 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     flow = FlowDensity(size.dimension, size.classes, FlowArchitecture(hidden=size.hidden))
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(count, size.dimension, generator=generator).half()
-    codes = torch.randint(-1, size.classes, (count,), generator=generator)
-    _assert_equal_gradients(flow, features[:TILE].double(), codes[:TILE])
-    reference = _research_step(ResearchFlow(flow), features, codes, flow.options.noise)
+    targets = torch.randint(-1, size.classes, (count,), generator=generator)
+    _assert_equal_gradients(flow, features[:TILE].double(), targets[:TILE])
+    reference = _research_step(ResearchFlow(flow), features, targets, flow.options.noise)
     trainer = FlowTrainer(flow, FlowTraining(), None)
     return compare(
         "flow training step",
         f"{count:,} × {size.dimension}, K {size.classes}, {flow.options.blocks} one-sided blocks",
-        lambda: trainer.step((features, codes)),
+        lambda: trainer.step((features, targets)),
         reference,
         repeats,
         limit=f"GEMM, tiles of {TILE:,}",
@@ -56,7 +56,7 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
 
 
 def _research_step(
-    flow: ResearchFlow, features: Tensor, codes: Tensor, noise: float
+    flow: ResearchFlow, features: Tensor, targets: Tensor, noise: float
 ) -> Callable[[], None]:
     """Return a step with a plain Adam."""
     options = FlowTraining()
@@ -67,7 +67,7 @@ def _research_step(
 
     def step() -> None:
         values = features.float()
-        loss = flow.loss(values, codes, noise * torch.randn_like(values))
+        loss = flow.loss(values, targets, noise * torch.randn_like(values))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, options.clip_norm, foreach=False)
@@ -104,7 +104,7 @@ def _products(flow: FlowDensity, rows: int) -> Callable[[], None]:
     return run
 
 
-def _assert_equal_gradients(flow: FlowDensity, features: Tensor, codes: Tensor) -> None:
+def _assert_equal_gradients(flow: FlowDensity, features: Tensor, targets: Tensor) -> None:
     """Assert float64 equality of the loss and of all gradients, to 1e-9."""
     exact = FlowDensity(flow.dimension, flow.classes, flow.options).double()
     exact.load_state_dict(flow.state_dict())
@@ -112,8 +112,8 @@ def _assert_equal_gradients(flow: FlowDensity, features: Tensor, codes: Tensor) 
     noise = flow.options.noise * torch.randn(
         features.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )
-    own = mixture_loss(exact.class_log_prob(features, noise), codes)
-    theirs = reference.loss(features, codes, noise)
+    own = mixture_loss(exact.class_log_prob(features, noise), targets)
+    theirs = reference.loss(features, targets, noise)
     torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-9)
     found = torch.autograd.grad(
         own, [parameter for parameter in exact.network.parameters() if parameter.requires_grad]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from brnf.engine.matmul import fast_products
+from brnf.engine.matmul import fast_matmul
 
 __all__ = [
     "Goal",
@@ -212,8 +212,8 @@ def compare(
         processes: whether ours hands work to other processes.
         goals: further ones.
     """
-    runs = {"ours": fast_products()(ours), "reference": reference} | (
-        {"bound": fast_products()(bound)} if bound else {}
+    runs = {"ours": fast_matmul()(ours), "reference": reference} | (
+        {"bound": fast_matmul()(bound)} if bound else {}
     )
     timings = interleave(runs, repeats, clock_of(processes))
     own, theirs = timings["ours"], timings["reference"].divided(reference_share)

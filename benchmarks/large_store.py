@@ -211,10 +211,10 @@ def _train(size: Size, path: Path) -> Phase:
 
 def _labelled(store: PixelStore, batch_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for batch in store.shuffled_batches(batch_rows, 0):
-        codes = three_way_labels(
+        targets = three_way_labels(
             torch.from_numpy(batch.score), torch.from_numpy(batch.label), 0.3, 0.7
         )
-        yield torch.from_numpy(batch.feature), codes
+        yield torch.from_numpy(batch.feature), targets
 
 
 class _Clock:

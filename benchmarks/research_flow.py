@@ -77,15 +77,15 @@ class ResearchFlow(nn.Module):
         features: Tensor = self.network(z, rev=True)[0] * self.deviation + self.mean
         return features
 
-    def loss(self, features: Tensor, codes: Tensor, noise: Tensor) -> Tensor:
+    def loss(self, features: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         """Return the mean negative log-likelihood of labelled and unlabelled pixels."""
         z, log_determinant = self.latent(features, noise)
         every = repeated_log_prob(z, self.means)
         chosen = torch.zeros_like(log_determinant)
-        unlabelled = codes == -1
+        unlabelled = targets == -1
         chosen[unlabelled] += torch.logsumexp(every - math.log(len(self.means)), 1)[unlabelled]
         for k in range(len(self.means)):
-            members = codes == k
+            members = targets == k
             chosen[members] += every[:, k][members]
         return -(chosen + log_determinant).mean()
 

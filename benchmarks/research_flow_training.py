@@ -55,7 +55,7 @@ class _FlowTraining:
         self.score, self.background, self.label = (
             torch.from_numpy(store.file[name][()]) for name in ("score", "background", "label")
         )
-        self.codes = three_way_labels(self.score, self.label, options.tau.low, options.tau.high)
+        self.targets = three_way_labels(self.score, self.label, options.tau.low, options.tau.high)
         counts = np.diff(store.begin)
         self.image = np.repeat(np.arange(len(counts)), counts)
         held_out = hold_out(list(store.images), options.held_out)
@@ -118,7 +118,7 @@ class _FlowTraining:
                 rate = decay(options.decay, number - 1, options.steps, options.final_rate)
                 for group in optimiser.param_groups:
                     group["lr"] = options.learning_rate * rate
-                loss = flow.loss(features, self.codes[rows], scale * torch.randn_like(features))
+                loss = flow.loss(features, self.targets[rows], scale * torch.randn_like(features))
                 optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, options.clip_norm, foreach=False)
@@ -128,7 +128,7 @@ class _FlowTraining:
             if len(judged) and (number % interval == 0 or number == options.steps):
                 features = self.rows(judged)
                 with self.watch.loop("flow log-density"), torch.no_grad():
-                    held_out = flow.loss(features, self.codes[judged], noise).item()
+                    held_out = flow.loss(features, self.targets[judged], noise).item()
                 if held_out < best:
                     best, state = held_out, copy.deepcopy(flow.state_dict())
             self.history.append(
@@ -142,7 +142,7 @@ class _FlowTraining:
         """Fit the temperature on labelled held-out rows, or on others where there is none."""
         if self.options.temperature != "auto":
             return self.options.temperature
-        labelled = self.codes.numpy() >= 0
+        labelled = self.targets.numpy() >= 0
         rows = next(
             found
             for found in (self.held[labelled[self.held]], self.trained[labelled[self.trained]])

@@ -17,7 +17,7 @@ from benchmarks.confusion import as_labels, masked_count
 from benchmarks.finished_run import MAPS, MASKS, SEEN, UNSEEN, FinishedRun
 from benchmarks.growing_store import GrowingStore, read_saved, write_saved
 from benchmarks.networks import in_planes
-from benchmarks.own_stages import CPU, evaluations
+from benchmarks.ours import CPU, evaluations
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.sides import Build, Runner, Stopwatch
@@ -32,7 +32,7 @@ from brnf.data.tensors import label_vector, load_image, map_size
 from brnf.errors import UserError
 from brnf.evaluate.confusion import mean_iou
 from brnf.evaluate.truth import GroundTruth
-from brnf.flow.bsdnf import decision_margin, depress, enlarge_margin
+from brnf.flow.bsdnf import decision_margin, enlarge_margin, suppress
 from brnf.flow.density import FlowDensity
 from brnf.flow.saved import load_density
 from brnf.segment.crf import dense_crf
@@ -180,7 +180,7 @@ def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
                 write_saved(
                     folder / f"{record.id}.npy",
                     saved["keys"],
-                    {"seeds": depress(values, enlarged, options.factor).numpy()},
+                    {"seeds": suppress(values, enlarged, options.factor).numpy()},
                 )
 
     return work

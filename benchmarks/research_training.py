@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import SavedMaps
 from benchmarks.networks import in_planes
-from benchmarks.own_stages import CAM_TRAININGS, QUIET, loaded_before, timed_steps
+from benchmarks.ours import CAM_TRAININGS, QUIET, loaded_before, timed_steps
 from benchmarks.research_flow import ResearchFlow
 from benchmarks.research_flow_training import research_flow_training
 from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
@@ -81,10 +81,10 @@ class _ResearchOnlineFlow(OnlineFlow):
             name="the online flow's update",
         )
 
-    def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
+    def update(self, features: Tensor, targets: Tensor, allowed: Tensor) -> float:
         """Take one step on the features of a batch."""
         with self._watch.loop("flow training step"):
-            return super().update(features, codes, allowed)
+            return super().update(features, targets, allowed)
 
     def posterior(self, features: Tensor, allowed: Tensor) -> Tensor:
         """Return p(k|v), [N, K], from the log-densities of one whole batch."""
@@ -98,10 +98,10 @@ class _ResearchOnlineFlow(OnlineFlow):
             super()._refit()
 
 
-def _whole_gradient(flow: ResearchFlow, features: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
+def _whole_gradient(flow: ResearchFlow, features: Tensor, noise: Tensor, targets: Tensor) -> Tensor:
     """Compute the gradient of the loss over one whole batch and return the loss."""
     with torch.enable_grad():
-        loss = flow.loss(features, codes, noise)
+        loss = flow.loss(features, targets, noise)
         loss.backward()
     return loss.detach()
 
@@ -192,7 +192,7 @@ def _train_network(
         guide = SavedMaps(run.folder / "guide", run.guide[1])
         with (
             research_objective(watch),
-            replaced(common, use_fast_products=lambda: None),
+            replaced(common, use_fast_matmul=lambda: None),
             replaced(stage, new_cam_network=planes),
             replaced(
                 train_brnf,

@@ -151,7 +151,7 @@ class Side:
     def __init__(self, build: Build, run: Any) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            ["benchmarks.own_stages", "benchmarks.research_images", "benchmarks.research_training"]
+            ["benchmarks.ours", "benchmarks.research_images", "benchmarks.research_training"]
         )
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, build, run), daemon=True)

@@ -94,7 +94,7 @@ request 2346); the peers' instructions name these.
 
 
 def is_tag(weights: str) -> bool:
-    """Tell whether weights are named as timm does; a file of that look is given with its folder."""
+    """Return whether weights are named as timm does; such a file is given with its folder."""
     return bool(TAG.fullmatch(weights)) and not weights.endswith(FILE_ENDINGS)
 
 
@@ -190,7 +190,7 @@ def clip_identity(model: str, weights: str) -> str:
 
 
 def same_weights(here: str, other: str) -> bool:
-    """Tell whether ``here`` is ``other``, or a file that was published as that."""
+    """Return whether ``here`` is ``other``, or a file that was published as that."""
     if here == other:
         return True
     published = PUBLISHED.get(other, ())

@@ -218,7 +218,7 @@ def _name(case: ElementTree.Element) -> str:
 
 
 def open_to_all() -> bool:
-    """Tell whether every user may come to this clone and run its Python."""
+    """Return whether every user may come to this clone and run its Python."""
     places = (ROOT, Path(sys.executable).resolve())
     ways = {folder for place in places for folder in (place, *place.parents)}
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in ways)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from brnf.backbones import Backbone
 from brnf.cam.batch import Batch
 from brnf.cam.network import CamNetwork
-from brnf.store.files import is_held, lock_file, locked, whole_file
+from brnf.store.files import atomic_file, is_held, lock_file, locked
 from brnf.store.records import Records, write_records
 
 __all__ = ["backbone_outputs", "outputs_stamp"]
@@ -78,7 +78,7 @@ def backbone_outputs(
             )
         with locked(file, patience=float("inf")):
             if not file.exists():
-                with whole_file(file) as temporary:
+                with atomic_file(file) as temporary:
                     write_records(
                         temporary,
                         2 * images,

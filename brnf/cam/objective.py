@@ -179,10 +179,10 @@ class BrnfObjective:
         ].detach()
         tau = self.flow.options.tau
         score, winner = (source * maps.counts)[:, 1:].max(1)
-        codes = three_way_labels(score, winner + 1, tau.low, tau.high)
+        targets = three_way_labels(score, winner + 1, tau.low, tau.high)
         pixels = valid.flatten()
         return self.flow.update(
-            _rows(features)[pixels], codes.flatten()[pixels], _allowed(maps)[pixels]
+            _rows(features)[pixels], targets.flatten()[pixels], _allowed(maps)[pixels]
         )
 
     def _calibration(self, features: Tensor, maps: TrainingMaps) -> Tensor:
@@ -201,8 +201,8 @@ class BrnfObjective:
             features, maps.prototype.detach(), maps.counts, self.flow.options.tau.high
         )
         regions, region_classes = (
-            distributed.gathered(anchors.detach()),
-            distributed.gathered(classes),
+            distributed.all_gather(anchors.detach()),
+            distributed.all_gather(classes),
         )
         if use_flow:
             for index in region_classes.unique().tolist():

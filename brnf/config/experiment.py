@@ -84,7 +84,7 @@ class Experiment:
         return merged(self.settings["flow"], self.network(model).get("flow", {}))
 
     def denoises(self, model: str) -> bool:
-        """Tell whether pseudo-labels of a model come from maps denoised by the flow; the base is
+        """Return whether pseudo-labels of a model come from maps denoised by the flow; the base is
         the baseline without.
         """
         return kind_of(model) not in BASE_MODELS and bool(self.network(model)["bsdnf"])

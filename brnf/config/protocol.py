@@ -153,7 +153,7 @@ def _paper(files: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _is_file_of(path: tuple[str, ...], here: Any, there: Any, paper: Mapping[str, Any]) -> bool:
-    """Tell whether a value is a file that was published as the paper's weights."""
+    """Return whether a value is a file that was published as the paper's weights."""
     key = ".".join(path)
     if key not in (*WEIGHTS_OF, CLIP_WEIGHTS) or not isinstance(here, str):
         return False

@@ -45,9 +45,7 @@ PATTERNS = {
 
 
 def oversized(value: Any) -> bool:
-    """Tell whether a value holds more than a configuration ever does: aliases of YAML can stand for
-    any number, or for themselves.
-    """
+    """Return whether a value is too large or too deep (YAML alias bombs)."""
     waiting, seen = [(value, 0)], 0
     while waiting:
         entry, depth = waiting.pop()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from brnf.errors import UserError
-from brnf.store.files import UNWRITABLE, whole_directory
+from brnf.store.files import UNWRITABLE, atomic_directory
 
 __all__ = ["extract_archive"]
 
@@ -36,7 +36,7 @@ def extract_archive(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -
     """
     if not archive.is_file():
         raise UserError(f"{archive}: no such archive; download it again")
-    with whole_directory(folder) as temporary, _explained(archive):
+    with atomic_directory(folder) as temporary, _explained(archive):
         if zipfile.is_zipfile(archive):
             _extract_zip(archive, temporary, most_bytes)
         else:
@@ -102,7 +102,7 @@ def _extract_tar(path: Path, folder: Path, most_bytes: int) -> None:
 
 
 def _leaves(name: str) -> bool:
-    """Tell whether a member's name could point out of the folder, on any system."""
+    """Return whether a member's name could point out of the folder, on any system."""
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or ":" in name or "\0" in name
 

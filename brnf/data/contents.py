@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 from brnf.errors import UserError
-from brnf.store.files import whole_file
+from brnf.store.files import atomic_file
 
 __all__ = ["FIRST", "Contents", "Seen", "data_state"]
 
@@ -48,7 +48,7 @@ class Seen:
     decoded: bool = False
 
     def fits(self, found: stat_result) -> bool:
-        """Tell whether size and time of change are still the same."""
+        """Return whether size and time of change are still the same."""
         return (self.size, self.modified) == (found.st_size, found.st_mtime_ns)
 
 
@@ -212,7 +212,7 @@ def _read(table: Path) -> dict[str, Seen]:
 
 
 def _write(table: Path, seen: Mapping[str, Seen]) -> None:
-    with whole_file(table) as temporary, temporary.open("w", newline="") as file:
+    with atomic_file(table) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
         rows.writerows(

@@ -63,7 +63,7 @@ class Listing:
 
 
 def is_safe_id(name: str) -> bool:
-    """Tell whether a name can stand in file names, HDF5 groups and lists.
+    """Return whether a name can stand in file names, HDF5 groups and lists.
 
     It is at most 200 letters, digits, ``_ - .``, with no ``-`` or ``.`` in front: no id holds a
     separator or leads out of a folder.
@@ -72,7 +72,7 @@ def is_safe_id(name: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a path is an ordinary file, or a link to one; false as well where it cannot even
+    """Return whether a path is an ordinary file, or a link to one; false also where it cannot even
     be asked for.
     """
     try:

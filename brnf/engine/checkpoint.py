@@ -145,7 +145,7 @@ class Checkpoint:
         Of processes that train together the first is brought there;
         :func:`brnf.engine.trainer.take_steps` lets the others follow.
         """
-        return distributed.any_of(distributed.is_first() and self._restore(trainer), self.device)
+        return distributed.any_rank(distributed.is_first() and self._restore(trainer), self.device)
 
     def _restore(self, trainer: Resumable) -> bool:
         if not self.path.exists():
@@ -176,7 +176,7 @@ class Checkpoint:
     def share(self, trainer: Resumable) -> None:
         """Bring all processes' trainers and random generators to the state of the first."""
         if distributed.processes() > 1:
-            state, random = distributed.from_first(lambda: (trainer.state_dict(), self._random()))
+            state, random = distributed.broadcast(lambda: (trainer.state_dict(), self._random()))
             trainer.load_state_dict(state)
             self._set_random(random)
 
@@ -192,7 +192,7 @@ class Checkpoint:
             torch.cuda.set_rng_state(random["cuda"], self.device)
 
     def due(self) -> bool:
-        """Tell whether it is time to write."""
+        """Return whether it is time to write."""
         return distributed.is_first() and time.monotonic() - self._written >= self.seconds
 
     def write(self, trainer: Resumable) -> None:

@@ -56,7 +56,7 @@ def controllers_folder(folder: Path) -> Path:
 
 
 def is_alone(folder: Path) -> bool:
-    """Tell whether no other Snakemake lives in the folder of this one."""
+    """Return whether no other Snakemake lives in the folder of this one."""
     own = os.environ.get(CONTROLLER)
     try:
         return not any(
@@ -67,7 +67,7 @@ def is_alone(folder: Path) -> bool:
 
 
 def has_died() -> bool:
-    """Tell whether this process is a job whose Snakemake lives no more; false for one that nobody's
+    """Return whether this process is a job whose Snakemake is gone; false for one that nobody's
     Snakemake has started.
     """
     controller = os.environ.get(CONTROLLER)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from brnf.errors import UserError
 
 __all__ = [
-    "any_of",
+    "all_gather",
+    "any_rank",
     "average_gradients",
-    "from_first",
-    "gathered",
+    "broadcast",
     "is_first",
     "join",
     "mean",
@@ -65,7 +65,7 @@ def processes() -> int:
 
 
 def is_first() -> bool:
-    """Tell whether this is the process that writes what all of them have computed."""
+    """Return whether this is the process that writes what all of them have computed."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
@@ -118,7 +118,7 @@ def mean_count(counts: Tensor) -> Tensor:
     return mean(counts.sum()).clamp(min=1 / processes())
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather(rows: Tensor) -> Tensor:
     """Return the rows of all processes in their order, without gradient.
 
     Arguments:
@@ -165,12 +165,12 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = values.view_as(parameter).clone()
 
 
-def any_of(flag: bool, device: torch.device) -> bool:
-    """Tell whether the flag is set in any process, the same in all of them."""
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set in any process, the same in all of them."""
     return bool(mean(torch.tensor(float(flag), device=device)) > 0)
 
 
-def from_first(state: Callable[[], Any]) -> Any:
+def broadcast(state: Callable[[], Any]) -> Any:
     """Return the tensors and plain values that the first process has, on the CPU in all others.
 
     Arguments:

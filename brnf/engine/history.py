@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from brnf.errors import UserError
-from brnf.store.files import whole_file
+from brnf.store.files import atomic_file
 
 __all__ = ["Row", "read_history", "write_history"]
 
@@ -25,7 +25,7 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
         rows: of step 1, 2, ...; terms may come later in a training.
     """
     terms = list(dict.fromkeys(term for row in rows for term in row))
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *terms])
         writer.writerows(

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
-__all__ = ["fast_products", "use_fast_products"]
+__all__ = ["fast_matmul", "use_fast_matmul"]
 
 LARGEST_ERROR = 1e-5
 """Of a product in float32, as a share of its largest value; bfloat16 is off by a hundred times as
@@ -16,7 +16,7 @@ much.
 PERMISSION = "bf16"
 
 
-def use_fast_products() -> None:
+def use_fast_matmul() -> None:
     """Let oneDNN take the matrix products of float32 from now on, where it takes them in float32.
 
     On AMD's processors with AVX-512 it is more than twice as fast as MKL, whom torch asks by
@@ -29,7 +29,7 @@ def use_fast_products() -> None:
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
+def fast_matmul() -> Iterator[None]:
     """Use the fast products within the block."""
     with _permission() if _stays_float32() else nullcontext():
         yield
@@ -55,7 +55,7 @@ def _settings() -> Any:
 
 @cache
 def _stays_float32() -> bool:
-    """Tell whether oneDNN's products are float32's when bfloat16 is allowed: by what the processor
+    """Return whether oneDNN's products stay float32 when bfloat16 is allowed: by what the processor
     has, and by a trial in float64.
     """
     import torch

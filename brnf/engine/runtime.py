@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from brnf.engine.gpu import claim_gpu
-from brnf.engine.matmul import use_fast_products
+from brnf.engine.matmul import use_fast_matmul
 from brnf.engine.memory import keep_freed_memory
 from brnf.errors import UserError
 
@@ -55,7 +55,7 @@ class Runtime:
         import torch
 
         keep_freed_memory()
-        use_fast_products()
+        use_fast_matmul()
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(self.threads)
         name = self.device

@@ -175,7 +175,7 @@ def take_steps(
             for batch in progress:
                 latest |= _known(trainer.step(batch))
                 progress.note(**latest, waiting=waiting.share)
-                ended = distributed.any_of(terminated.is_set(), checkpoint.device)
+                ended = distributed.any_rank(terminated.is_set(), checkpoint.device)
                 if ended or checkpoint.due():
                     checkpoint.write(trainer)
                 if ended:

@@ -153,7 +153,7 @@ def _method(base: str, model: str) -> str:
 
 
 def _data(kind: str, evaluation: dict[str, Any]) -> str:
-    """Tell whether the whole of one of the paper's sets was measured, and else what was."""
+    """Return whether the whole of one of the paper's sets was measured, and else what was."""
     split, images, classes = evaluation["split"], evaluation["images"], len(evaluation["classes"])
     name, *size = SIZES.get((kind, split), ("", 0, 0))
     if size == [images, classes]:

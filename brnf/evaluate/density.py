@@ -50,18 +50,21 @@ class Accuracy:
         self._labelled = self._by_seed = self._by_density = 0
 
     def add(
-        self, truth: NDArray[np.integer], codes: NDArray[np.integer], predicted: NDArray[np.integer]
+        self,
+        truth: NDArray[np.integer],
+        targets: NDArray[np.integer],
+        predicted: NDArray[np.integer],
     ) -> None:
         """Add pixels.
 
         Arguments:
             truth: [N] true classes, 255 ignored.
-            codes: [N] three-way labels, negative where unlabelled.
+            targets: [N] three-way labels, negative where unlabelled.
             predicted: [N] classes of largest posterior.
         """
-        counted = (truth != IGNORE) & (codes >= 0)
+        counted = (truth != IGNORE) & (targets >= 0)
         self._labelled += int(counted.sum())
-        self._by_seed += int((counted & (codes == truth)).sum())
+        self._by_seed += int((counted & (targets == truth)).sum())
         self._by_density += int((counted & (predicted == truth)).sum())
 
     def shares(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class MarginHistogram:
         """Add predicted foreground pixels.
 
         Arguments:
-            margin: [N]; negative is depressed.
+            margin: [N]; negative is suppressed.
             truth: [N] true classes, 255 ignored.
             label: [N] predicted classes.
         """

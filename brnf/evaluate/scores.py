@@ -39,7 +39,7 @@ class Reading:
 
     Attributes:
         threshold: the highest threshold whose recall is at least the target. When no threshold
-            above 0 reaches it (depressed pixels have score 0), the highest one with the largest
+            above 0 reaches it (suppressed pixels have score 0), the highest one with the largest
             recall there is.
         recall: object recall at that threshold, to be looked at before ``fire`` is believed.
         miou: mean IoU at that threshold, 0..1.
@@ -187,7 +187,7 @@ class ScoreHistogram:
         recall = self.recall()
         if np.isnan(recall[0]):
             return None
-        # Threshold 0 would count every pixel, depressed ones too: the search starts at the first
+        # Threshold 0 would count every pixel, suppressed ones too: the search starts at the first
         # bin above.
         at = int(np.flatnonzero(recall[1:] >= min(target, recall[1]))[-1]) + 1
         threshold = at / self.bins

@@ -94,7 +94,7 @@ def margins_figure(sweeps: Sequence[dict[str, Any]]) -> Figure:
             axes.set_title(
                 f"{sweep['model']}, seed {sweep['seed']}: {shown['rule']}, xi {shown['xi']:g}"
             )
-            axes.set_xlabel("decision margin (left of 0 is depressed)")
+            axes.set_xlabel("decision margin (left of 0 is suppressed)")
             axes.set_ylabel("share of the pixels")
             axes.legend()
     return figure

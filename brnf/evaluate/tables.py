@@ -8,7 +8,7 @@ import pandas as pd
 
 from brnf.errors import UserError
 from brnf.evaluate.records import read_evaluation
-from brnf.store.files import whole_file
+from brnf.store.files import atomic_file
 
 __all__ = [
     "KEY",
@@ -217,10 +217,10 @@ def write_table(
     table: pd.DataFrame, csv: Path, reading: Path | None = None, digits: int = 4
 ) -> None:
     """Write a table as CSV and, for reading, as Markdown; each file appears whole or not at all."""
-    with whole_file(csv) as temporary:
+    with atomic_file(csv) as temporary:
         table.round(digits).to_csv(temporary, index=False, lineterminator="\n")
     if reading is not None:
-        with whole_file(reading) as temporary:
+        with atomic_file(reading) as temporary:
             temporary.write_text(markdown(table))
 
 

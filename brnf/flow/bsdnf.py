@@ -1,6 +1,6 @@
 """Base seed denoising with the flow: which foreground pixels are noise (docs/method.md section 6).
 
-Each of the four rules is a *decision margin* per pixel: negative means depress. What the rules need
+Each of the four rules is a *decision margin* per pixel: negative means noise. What the rules need
 of the whole data set is fitted once on the training store, for every population; choosing another
 rule, threshold or population later refits nothing.
 """
@@ -24,8 +24,8 @@ __all__ = [
     "Rule",
     "Upsample",
     "decision_margin",
-    "depress",
     "enlarge_margin",
+    "suppress",
 ]
 
 LEVELS = 1000
@@ -92,11 +92,11 @@ class CalibrationFit:
             background: [N] the map's own background value.
         """
         label = label.to(torch.int64)
-        codes = three_way_labels(score, label, self._low, self._high)
+        targets = three_way_labels(score, label, self._low, self._high)
         members = {
             "predicted": score > background,
-            "above_low": codes != 0,
-            "above_high": codes > 0,
+            "above_low": targets != 0,
+            "above_high": targets > 0,
         }
         own = log_prob.gather(1, label.unsqueeze(1)).squeeze(1)
         values = np.stack(
@@ -143,9 +143,9 @@ def decision_margin(
     calibration: Calibration,
     population: Population = "predicted",
 ) -> Tensor:
-    """Return how far each pixel is from being depressed; a negative margin depresses it.
+    """Return how far each pixel is from being suppressed; a negative margin suppresses it.
 
-    A higher ``xi`` never depresses more. Pixels of a class without pixels in the population have an
+    A higher ``xi`` never suppresses more. Pixels of a class that is not in the population have an
     infinite margin under the rules that look at the population.
 
     Arguments:
@@ -213,7 +213,7 @@ def enlarge_margin(margin: Tensor, size: tuple[int, int], mode: Upsample) -> Ten
     return interpolate(settled, size, mode="bilinear", align_corners=False)[0, 0]
 
 
-def depress(values: Tensor, margin: Tensor, factor: float) -> Tensor:
+def suppress(values: Tensor, margin: Tensor, factor: float) -> Tensor:
     """Multiply the foreground of pixels with a negative margin and make them background.
 
     Their background becomes 1; that of all other pixels stays as it is (as 1 - max it would cost 4

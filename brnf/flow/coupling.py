@@ -144,7 +144,7 @@ def arc_tangent(values: Tensor, out: Tensor | None = None) -> Tensor:
 
 @cache
 def _numpy_is_vectorised() -> bool:
-    """Tell whether numpy brings an arc tangent for AVX-512, nine times as fast as torch's;
+    """Return whether numpy brings an arc tangent for AVX-512, nine times as fast as torch's;
     elsewhere it asks the C library.
     """
     return sys.platform == "linux" and torch.backends.cpu.get_cpu_capability() == "AVX512"

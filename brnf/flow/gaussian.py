@@ -187,7 +187,7 @@ def fit_gaussian(
 
     Arguments:
         density: with its standardisation set.
-        batches: (features [N, D], codes [N] int64); rows with code -1 are passed over.
+        batches: (features [N, D], targets [N] int64); rows with code -1 are passed over.
         seed: of the rows drawn for EM, and of its start.
         most_rows: labelled rows per class that EM sees.
     """
@@ -215,10 +215,10 @@ def _class_moments(
     product = torch.zeros(
         density.classes, density.dimension, density.dimension, dtype=torch.float64
     )
-    for features, codes in batches:
-        for k in codes.unique().tolist():
+    for features, targets in batches:
+        for k in targets.unique().tolist():
             if k >= 0:
-                rows = density.standardise(features[codes == k]).double()
+                rows = density.standardise(features[targets == k]).double()
                 count[k] += len(rows)
                 total[k] += rows.sum(0)
                 product[k] += rows.T @ rows
@@ -239,8 +239,8 @@ def _draw_rows(
     random = np.random.default_rng(seed)
     rows = [np.zeros((0, density.dimension), np.float32) for _ in range(density.classes)]
     keys = [np.zeros(0) for _ in range(density.classes)]
-    for features, codes in batches:
-        drawn, numbers = random.random(len(codes)), codes.numpy()
+    for features, targets in batches:
+        drawn, numbers = random.random(len(targets)), targets.numpy()
         for k in np.unique(numbers[numbers >= 0]):
             chosen = numbers == k
             all_keys = np.concatenate([keys[k], drawn[chosen]])

@@ -28,6 +28,6 @@ def three_way_labels(score: Tensor, label: Tensor, low: float, high: float) -> T
         raise ValueError(f"the low threshold {low} exceeds the high one {high}")
     labelled = score >= torch.tensor(high, dtype=score.dtype, device=score.device)
     background = score <= torch.tensor(low, dtype=score.dtype, device=score.device)
-    codes = torch.full(score.shape, UNLABELLED, dtype=torch.int64, device=score.device)
-    codes[background] = BACKGROUND
-    return torch.where(labelled, label.to(torch.int64), codes)
+    targets = torch.full(score.shape, UNLABELLED, dtype=torch.int64, device=score.device)
+    targets[background] = BACKGROUND
+    return torch.where(labelled, label.to(torch.int64), targets)

@@ -11,23 +11,23 @@ from brnf.flow.mixture import log_marginal
 __all__ = ["add_gradient", "mixture_loss"]
 
 
-def mixture_loss(log_prob: Tensor, codes: Tensor) -> Tensor:
+def mixture_loss(log_prob: Tensor, targets: Tensor) -> Tensor:
     """Return the mean negative log-likelihood: of the label where there is one, of the whole
     mixture elsewhere.
 
     Arguments:
         log_prob: [N, K] nats, log p(v|k).
-        codes: [N] int64 three-way labels: 0..C, or -1 for unlabelled.
+        targets: [N] int64 three-way labels: 0..C, or -1 for unlabelled.
 
     Returns:
         Scalar, nats per pixel.
     """
-    labelled = log_prob.gather(1, codes.clamp_min(0).unsqueeze(1)).squeeze(1)
-    return -torch.where(codes == UNLABELLED, log_marginal(log_prob), labelled).mean()
+    labelled = log_prob.gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1)
+    return -torch.where(targets == UNLABELLED, log_marginal(log_prob), labelled).mean()
 
 
 def add_gradient(
-    density: StandardisedDensity, features: Tensor, noise: Tensor, codes: Tensor
+    density: StandardisedDensity, features: Tensor, noise: Tensor, targets: Tensor
 ) -> Tensor:
     """Compute the gradient of :func:`mixture_loss`, tile by tile, so that memory does not grow with
     the batch.
@@ -39,15 +39,15 @@ def add_gradient(
         density: whose parameters learn; they have no gradient yet.
         features: [N, D] raw, any float.
         noise: [N, D] added after standardisation.
-        codes: [N] int64 three-way labels.
+        targets: [N] int64 three-way labels.
 
     Returns:
         The loss, a scalar without gradient.
     """
-    total = torch.zeros((), device=codes.device)
-    part, rows = distributed.part(len(codes)), len(codes) / distributed.processes()
+    total = torch.zeros((), device=targets.device)
+    part, rows = distributed.part(len(targets)), len(targets) / distributed.processes()
     tiles = zip(
-        features[part].split(TILE), noise[part].split(TILE), codes[part].split(TILE), strict=True
+        features[part].split(TILE), noise[part].split(TILE), targets[part].split(TILE), strict=True
     )
     with torch.enable_grad():
         for tile, tile_noise, tile_codes in tiles:

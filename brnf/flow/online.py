@@ -68,13 +68,13 @@ class OnlineFlow:
         self._recent_features = torch.zeros(0, dimension, device=device)
         self._recent_allowed = torch.zeros(0, classes, dtype=torch.bool, device=device)
 
-    def update(self, features: Tensor, codes: Tensor, allowed: Tensor) -> float:
+    def update(self, features: Tensor, targets: Tensor, allowed: Tensor) -> float:
         """Take one step on the features of a batch: of those that all processes that train together
         have, the same in each.
 
         Arguments:
             features: [N, D] raw features of valid positions; detached here.
-            codes: [N] int64 three-way labels, -1 for unlabelled.
+            targets: [N] int64 three-way labels, -1 for unlabelled.
             allowed: [N, K] bool, background and the labels of each row's image: the temperature is
                 fitted on the set that :meth:`posterior` uses.
 
@@ -84,8 +84,8 @@ class OnlineFlow:
         Raises:
             UserError: loss or gradient is not finite.
         """
-        features, codes, allowed = (
-            distributed.gathered(rows) for rows in (features.detach().float(), codes, allowed)
+        features, targets, allowed = (
+            distributed.all_gather(rows) for rows in (features.detach().float(), targets, allowed)
         )
         if not len(features):
             raise ValueError("an update needs at least one row")
@@ -95,15 +95,15 @@ class OnlineFlow:
             chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[
                 : self.options.batch_rows
             ]
-            features, codes, allowed = features[chosen], codes[chosen], allowed[chosen]
+            features, targets, allowed = features[chosen], targets[chosen], allowed[chosen]
         drawn = torch.randn(features.shape, generator=self._generator, device=self._device)
         own = self.flow.options
         noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
         self._descent.begin(self.updates)
-        value = float(add_gradient(self.flow, features, noise, codes))
+        value = float(add_gradient(self.flow, features, noise, targets))
         self._descent.finish(self.updates, value)
         self.updates += 1
-        self._remember(features, codes, allowed)
+        self._remember(features, targets, allowed)
         due = self.updates == 1 or self.updates % self.online.online_refit_interval == 0
         if self.options.temperature == "auto" and due:
             self._refit()
@@ -123,7 +123,7 @@ class OnlineFlow:
         return self.flow.sample(class_index, count, width, self._generator)
 
     def ready(self, warmup: int) -> bool:
-        """Tell whether the flow has taken at least ``warmup`` steps."""
+        """Return whether the flow has taken at least ``warmup`` steps."""
         return self.updates >= warmup
 
     def state_dict(self) -> dict[str, Any]:
@@ -150,11 +150,11 @@ class OnlineFlow:
         self._recent_features = state["recent_features"].to(self._device)
         self._recent_allowed = state["recent_allowed"].to(self._device)
 
-    def _remember(self, features: Tensor, codes: Tensor, allowed: Tensor) -> None:
+    def _remember(self, features: Tensor, targets: Tensor, allowed: Tensor) -> None:
         """Keep a random share of the labelled rows, so that the memory spans the updates since the
         last fit.
         """
-        labelled = torch.nonzero(codes >= 0).squeeze(1)
+        labelled = torch.nonzero(targets >= 0).squeeze(1)
         most, interval = self.online.online_refit_rows, self.online.online_refit_interval
         drawn = torch.randperm(len(labelled), generator=self._generator, device=self._device)
         chosen = labelled[drawn[: -(-most // interval)]]

@@ -26,22 +26,22 @@ class HeldOut:
 
     Attributes:
         features: [N, D].
-        codes: [N] int64 three-way labels.
+        targets: [N] int64 three-way labels.
         noise: [N, D], the same for every density that is compared.
         unit: of the noise.
     """
 
     features: Tensor
-    codes: Tensor
+    targets: Tensor
     noise: Tensor
     unit: NoiseUnit
 
     @classmethod
-    def draw(cls, features: Tensor, codes: Tensor, noise: Noise, seed: int) -> "HeldOut":
+    def draw(cls, features: Tensor, targets: Tensor, noise: Noise, seed: int) -> "HeldOut":
         """Return the rows with noise of this standard deviation and unit, drawn by a seed."""
         generator = torch.Generator().manual_seed(seed)
         drawn = noise.noise * torch.randn(features.shape, generator=generator)
-        return cls(features, codes, drawn, noise.noise_unit)
+        return cls(features, targets, drawn, noise.noise_unit)
 
 
 @torch.no_grad()
@@ -54,30 +54,30 @@ def held_out_loss(density: StandardisedDensity, held_out: HeldOut) -> float:
         added = density.in_deviations(noise.to(device), held_out.unit)
         found.append(density.class_log_prob(features.to(device), added))
     log_prob = torch.cat(found)
-    return float(mixture_loss(log_prob, held_out.codes.to(device)))
+    return float(mixture_loss(log_prob, held_out.targets.to(device)))
 
 
-def balanced_rows(codes: Tensor, generator: torch.Generator) -> Tensor:
+def balanced_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
     """Draw as many rows again, so that all labels in the batch come equally often.
 
     Unlabelled rows stay as they are; labelled ones are drawn with replacement.
 
     Arguments:
-        codes: [N] int64 on the CPU.
+        targets: [N] int64 on the CPU.
         generator: of the CPU.
 
     Returns:
         [N] int64 indices.
     """
-    labelled = torch.nonzero(codes >= 0).squeeze(1)
+    labelled = torch.nonzero(targets >= 0).squeeze(1)
     if not len(labelled):
-        return torch.arange(len(codes))
-    counts = torch.bincount(codes[labelled])
-    weights = counts[codes[labelled]].double().reciprocal()
+        return torch.arange(len(targets))
+    counts = torch.bincount(targets[labelled])
+    weights = counts[targets[labelled]].double().reciprocal()
     drawn = labelled[
         torch.multinomial(weights, len(labelled), replacement=True, generator=generator)
     ]
-    return torch.cat([torch.nonzero(codes < 0).squeeze(1), drawn])
+    return torch.cat([torch.nonzero(targets < 0).squeeze(1), drawn])
 
 
 class FlowTrainer(Trainer[tuple[Tensor, Tensor]]):
@@ -137,15 +137,15 @@ class FlowTrainer(Trainer[tuple[Tensor, Tensor]]):
             batch: features [N, D], raw, any float, and their three-way labels [N] int64, on the
                 CPU.
         """
-        features, codes = batch
+        features, targets = batch
         if self.options.balanced:
-            index = balanced_rows(codes, self._draw)
-            features, codes = features[index], codes[index]
-        features, codes = features.to(self.device), codes.to(self.device)
+            index = balanced_rows(targets, self._draw)
+            features, targets = features[index], targets[index]
+        features, targets = features.to(self.device), targets.to(self.device)
         drawn = torch.randn(features.shape, generator=self._noise, device=self.device)
         own = self.flow.options
         noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
-        loss = float(add_gradient(self.flow, features, noise, codes)) / self.flow.dimension
+        loss = float(add_gradient(self.flow, features, noise, targets)) / self.flow.dimension
         rate = self.options.learning_rate * self.descent.share(len(self.history))
         return {"loss": loss, "held_out": math.nan, "learning_rate": rate}
 

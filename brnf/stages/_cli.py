@@ -112,7 +112,7 @@ def _check_bounds(options: Any) -> None:
 
 
 def _speaks() -> bool:
-    """Tell whether this process is to tell its mistake: of those that train together the first to
+    """Return whether this process is to tell its mistake: of those that train together the first to
     meet one, for most meet it all.
     """
     if not TOGETHER:

@@ -7,7 +7,7 @@ import torch
 
 from brnf.config.sections.flow import Denoising
 from brnf.engine.runtime import Progress, Runtime
-from brnf.flow.bsdnf import depress, enlarge_margin
+from brnf.flow.bsdnf import enlarge_margin, suppress
 from brnf.flow.denoiser import Denoiser
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
@@ -47,7 +47,7 @@ class Options:
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Depress the noise pixels of a shard's maps."""
+    """Suppress the noise pixels of a shard's maps."""
     device = runtime.torch_device()
     bsdnf = options.bsdnf
     denoiser = Denoiser([inputs.pixels], inputs.flow, device)
@@ -59,7 +59,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             grid = denoiser.grid_margin(rows, log_prob, bsdnf.rule, bsdnf.xi, bsdnf.population)
             height, width = found.values.shape[1:]
             margin = enlarge_margin(grid, (height, width), bsdnf.upsample)
-            values = depress(torch.from_numpy(found.values), margin, bsdnf.factor)
+            values = suppress(torch.from_numpy(found.values), margin, bsdnf.factor)
             writer.write(image, found.classes, {"seeds": values.numpy()})
 
 

@@ -12,7 +12,7 @@ from brnf.data.download import archive_name, check_md5, fetch
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -58,7 +58,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             _obtain(inputs.folder, address, md5, runtime)
             for address, md5 in zip(options.addresses, options.md5s, strict=True)
         ]
-        with whole_file(outputs.record) as temporary:
+        with atomic_file(outputs.record) as temporary:
             temporary.write_text(json.dumps(done, indent=1) + "\n")
 
 
@@ -76,7 +76,7 @@ def _obtain(folder: Path, address: str, md5: str, runtime: Runtime) -> dict[str,
     unpacked = folder / f".{name}.folder"
     extract_archive(archive, unpacked)
     known = {"address": address, "md5": md5, "files": _merge(unpacked, folder)}
-    with whole_file(note) as temporary:
+    with atomic_file(note) as temporary:
         temporary.write_text(json.dumps(known) + "\n")
     archive.unlink()
     return known

@@ -27,7 +27,7 @@ from brnf.evaluate.figures import (
 from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
 from brnf.evaluate.truth import GroundTruth, MaskFolders
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 from brnf.store.maps import MapReader
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -120,7 +120,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
 
 
 def _save(path: Path, figure: Figure) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

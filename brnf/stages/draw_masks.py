@@ -11,7 +11,7 @@ from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -53,7 +53,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         images = [image.id for image in index.images]
         shapes_of = read_shapes(index.root, options.split, images)
         watched = Progress(shapes_of, "draw masks", runtime, unit="image", total=len(images))
-        with whole_directory(outputs.masks) as folder:
+        with atomic_directory(outputs.masks) as folder:
             for image, size, shapes in watched:
                 try:
                     mask = draw_mask(shapes, size, options.dataset)

@@ -15,7 +15,7 @@ from brnf.evaluate.study_figures import (
     sensitivity_figure,
 )
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -84,7 +84,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             "--failures"
         )
     for path, figure in figures.items():
-        with locked(path), whole_file(path) as temporary:
+        with locked(path), atomic_file(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

@@ -18,7 +18,7 @@ from brnf.evaluate.confusion import Confusion, intersection_over_union, mean_iou
 from brnf.evaluate.scores import ScoreHistogram
 from brnf.evaluate.truth import GroundTruth, MaskFolders, at_image_size
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 from brnf.store.maps import CamMaps, MapReader
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -80,7 +80,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     cv2.setNumThreads(runtime.threads)
     with locked(outputs.evaluation):
         measured = _measure(index, truth, inputs, options, runtime)
-        with whole_file(outputs.evaluation) as temporary:
+        with atomic_file(outputs.evaluation) as temporary:
             temporary.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
 
 

@@ -11,7 +11,7 @@ from brnf.base.imported import foreign_maps
 from brnf.data.index import read_classes
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 from brnf.store.maps import MapReader
 
 
@@ -46,7 +46,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     prototype, classifier = (
         MapReader(inputs.maps, product) for product in ("prototype", "classifier")
     )
-    with locked(outputs.folder), whole_directory(outputs.folder) as folder:
+    with locked(outputs.folder), atomic_directory(outputs.folder) as folder:
         for image in Progress(prototype.images, "export maps", runtime, unit="image"):
             content = foreign_maps(prototype[image], classifier[image], mask_values)
             np.save(folder / f"{image}.npy", np.array(content, dtype=object), allow_pickle=True)

@@ -12,7 +12,7 @@ from brnf.data.masks import IGNORE, write_palette_png
 from brnf.engine.runtime import Progress, Runtime
 from brnf.evaluate.truth import MaskFolders
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -52,7 +52,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         folders = MaskFolders(inputs.masks, len(index.classes))
         values = np.full(256, IGNORE, np.uint8)
         values[: len(index.classes) + 1] = (0, *index.mask_values)
-        with whole_directory(outputs.predictions) as folder:
+        with atomic_directory(outputs.predictions) as folder:
             (folder / options.tree).mkdir(parents=True)
             for image in Progress(index.images, "export predictions", runtime, unit="image"):
                 write_palette_png(

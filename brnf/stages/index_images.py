@@ -23,7 +23,7 @@ from brnf.data.voc import list_scenes, list_voc
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -89,7 +89,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             else {}
         )
         listing, found, problems = _probed(listing, options.dataset, contents, runtime)
-        with whole_directory(outputs.index) as folder:
+        with atomic_directory(outputs.index) as folder:
             splits = _write(folder, listing, found, masks, options.shards)
             (folder / "state.txt").write_text(f"{options.state}\n")
             (folder / "summary.md").write_text(

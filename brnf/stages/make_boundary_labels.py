@@ -12,7 +12,7 @@ from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.boundary_labels import boundary_labels
 from brnf.segment.processes import map_in_order
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 from brnf.store.maps import MapReader
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -53,7 +53,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_list(inputs.index, inputs.images)
     maps = MapReader([inputs.maps], options.product)
     ignored, pixels = 0, 0
-    with locked(outputs.masks), whole_directory(outputs.masks) as folder:
+    with locked(outputs.masks), atomic_directory(outputs.masks) as folder:
         found = ((record, maps[record.id]) for record in index.images)
         seen = ((read_image(record.path), cam.values, cam.classes) for record, cam in found)
         label = partial(boundary_labels, options=options.random_walk)

@@ -12,7 +12,7 @@ from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import pseudo_label
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 from brnf.store.maps import MapReader, write_maps
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -58,7 +58,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         refine = partial(pseudo_label, options=options.pseudo_labels)
         with (
             write_maps(outputs.probabilities) as probabilities,
-            whole_directory(outputs.masks) as folder,
+            atomic_directory(outputs.masks) as folder,
         ):
             seen = (
                 (read_image(record.path), maps[record.id].values, maps[record.id].classes)

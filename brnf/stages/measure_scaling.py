@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from brnf.config.sections.flow import FlowTraining, ScalingFlow
-from brnf.engine.matmul import use_fast_products
+from brnf.engine.matmul import use_fast_matmul
 from brnf.engine.memory import peak_memory
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
@@ -120,7 +120,7 @@ def _measure(task: _Task) -> dict[str, Any]:
     memory.
     """
     torch.set_num_threads(task.threads)
-    use_fast_products()
+    use_fast_matmul()
     store = PixelStore(task.pixels)
     kept = frozenset(store.images[: task.images])
     moments, rows = RunningMoments(store.dimension, floor=task.options.flow.deviation_floor), 0
@@ -150,7 +150,7 @@ def _train_flow(
     size = options.flow.batch_rows
     trainer = FlowTrainer(flow, FlowTraining(steps=-(-rows // size)), None, options.seed)
     for batch in store.shuffled_batches(size, options.seed, kept.__contains__, epochs=1):
-        trainer.step((torch.from_numpy(batch.feature), _codes(batch, options)))
+        trainer.step((torch.from_numpy(batch.feature), _targets(batch, options)))
 
 
 def _run_em(
@@ -161,12 +161,12 @@ def _run_em(
     density.fit_standardisation(moments.mean, moments.deviation())
     blocks = store.blocks(kept.__contains__)
     labelled = (
-        (torch.from_numpy(block.feature).float(), _codes(block, options)) for block in blocks
+        (torch.from_numpy(block.feature).float(), _targets(block, options)) for block in blocks
     )
     fit_gaussian(density, labelled, options.seed, most_rows=rows)
 
 
-def _codes(batch: PixelBatch, options: Options) -> Tensor:
+def _targets(batch: PixelBatch, options: Options) -> Tensor:
     return three_way_labels(
         torch.from_numpy(batch.score),
         torch.from_numpy(batch.label),

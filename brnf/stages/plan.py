@@ -25,7 +25,7 @@ from brnf.planning.miniature import counterpart, largest_batch, miniature, runti
 from brnf.planning.pace import Measured, Pace, measured, wall_time, work_of
 from brnf.planning.sizes import bytes_made, split_size
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -101,7 +101,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             ]
         )
         write_table(table, outputs.csv, digits=7)
-        with whole_file(outputs.markdown) as temporary:
+        with atomic_file(outputs.markdown) as temporary:
             temporary.write_text(page)
     if runtime.progress != "none":
         print(page, end="")

@@ -18,7 +18,7 @@ from brnf.segment.predict import predict_probability
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import label_image
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 from brnf.store.maps import write_maps
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -70,7 +70,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         every_class = np.arange(1, len(index.classes) + 1, dtype=np.uint8)
         with (
             write_maps(outputs.probabilities) as probabilities,
-            whole_directory(outputs.masks) as folder,
+            atomic_directory(outputs.masks) as folder,
         ):
             images = (read_image(record.path) for record in index.images)
             seen = (

@@ -11,7 +11,7 @@ from brnf.data.scene_layout import SCENE_CLASSES
 from brnf.data.scenes import Scene, draw_scene
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 
 __all__ = ["Options", "Outputs", "run"]
 
@@ -49,7 +49,7 @@ def run(outputs: Outputs, options: Options, runtime: Runtime) -> None:
     numbers = [("train", number) for number in range(chosen.train)] + [
         ("val", number) for number in range(chosen.val)
     ]
-    with locked(outputs.scenes), whole_directory(outputs.scenes) as folder:
+    with locked(outputs.scenes), atomic_directory(outputs.scenes) as folder:
         root = folder / "VOC2012"
         for name in FOLDERS:
             (root / name).mkdir(parents=True)

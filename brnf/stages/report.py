@@ -17,7 +17,7 @@ from brnf.evaluate.records import read_table
 from brnf.evaluate.report import Override, Picture, Section, Table, picture, render, table
 from brnf.evaluate.tables import KEY
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 from brnf.weights import clip_identity, identity
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -87,7 +87,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         raise UserError("report: no experiment given; give at least one folder results/<name>")
     sections = [_section(folder, outputs.report.parent) for folder in inputs.experiments]
     used = dict.fromkeys(section.protocol for section in sections)
-    with locked(outputs.report), whole_file(outputs.report) as temporary:
+    with locked(outputs.report), atomic_file(outputs.report) as temporary:
         temporary.write_text(
             render(options.title, sections, {name: PROTOCOLS.get(name, "") for name in used}),
             encoding="utf-8",

@@ -22,12 +22,12 @@ from brnf.errors import UserError
 from brnf.evaluate.confusion import Confusion, mean_iou
 from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
 from brnf.evaluate.truth import GroundTruth, at_image_size
-from brnf.flow.bsdnf import depress, enlarge_margin
+from brnf.flow.bsdnf import enlarge_margin, suppress
 from brnf.flow.denoiser import Denoiser
 from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 from brnf.store.maps import CamMaps, MapReader
 from brnf.store.pixels import PixelRows
 
@@ -121,7 +121,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             "held_out": smallest_held_out(inputs.history),
             **sweep.state(),
         }
-        with whole_file(outputs.sweep) as temporary:
+        with atomic_file(outputs.sweep) as temporary:
             temporary.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
 
 
@@ -168,7 +168,7 @@ class Sweep:
         margin = enlarge_margin(
             grid, (found.values.shape[1], found.values.shape[2]), self._options.bsdnf.upsample
         )
-        values = depress(torch.from_numpy(found.values), margin, self._options.bsdnf.factor)
+        values = suppress(torch.from_numpy(found.values), margin, self._options.bsdnf.factor)
         return at_image_size(CamMaps(found.classes, values.numpy()), image).labels()
 
     def _count_pixels(self, rows: PixelRows, log_prob: Tensor, truth: NDArray[np.uint8]) -> None:
@@ -176,12 +176,12 @@ class Sweep:
         label, score, background = (
             np.asarray(values) for values in (rows.label, rows.score, rows.background)
         )
-        codes = three_way_labels(
+        targets = three_way_labels(
             torch.from_numpy(score), torch.from_numpy(label), options.tau.low, options.tau.high
         )
         allowed = torch.from_numpy(rows.present).expand(len(log_prob), -1)
         posterior = tempered_posterior(log_prob, allowed, self._denoiser.calibration.temperature)
-        self._accuracy.add(truth, codes.numpy(), posterior.argmax(1).numpy())
+        self._accuracy.add(truth, targets.numpy(), posterior.argmax(1).numpy())
         self._densities.add(truth, log_prob.numpy())
         foreground = score > background
         grid = self._denoiser.grid_margin(

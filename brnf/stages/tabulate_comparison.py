@@ -7,7 +7,7 @@ from brnf.engine.runtime import Runtime
 from brnf.evaluate.comparison import comparison_table, read_runs, runs_table
 from brnf.evaluate.tables import markdown, write_table
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_file
+from brnf.store.files import atomic_file, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -45,7 +45,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with locked(outputs.csv):
         write_table(table, outputs.csv)
         write_table(runs, outputs.runs_csv)
-        with whole_file(outputs.markdown) as temporary:
+        with atomic_file(outputs.markdown) as temporary:
             temporary.write_text(text)
     if runtime.progress != "none":
         print(text, end="")

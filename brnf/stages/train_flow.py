@@ -114,7 +114,7 @@ def _check_tau(tau: Tau) -> None:
         raise UserError(f"flow.tau: low {tau.low} exceeds high {tau.high}; choose low <= high")
 
 
-def _codes(batch: PixelBatch, options: Options) -> Tensor:
+def _targets(batch: PixelBatch, options: Options) -> Tensor:
     """Return the three-way labels of a batch."""
     tau = options.flow.tau
     return three_way_labels(
@@ -123,9 +123,9 @@ def _codes(batch: PixelBatch, options: Options) -> Tensor:
 
 
 def _rows(batches: Iterator[PixelBatch], options: Options) -> Iterator[tuple[Tensor, Tensor]]:
-    """Turn batches into pairs of features [N, D] and codes [N]."""
+    """Turn batches into pairs of features [N, D] and targets [N]."""
     for batch in batches:
-        yield torch.from_numpy(batch.feature), _codes(batch, options)
+        yield torch.from_numpy(batch.feature), _targets(batch, options)
 
 
 def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMoments:
@@ -140,8 +140,8 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
         store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)
     ):
         moments.update(torch.from_numpy(batch.feature))
-        codes = _codes(batch, options).numpy()
-        for column, chosen in enumerate((codes > 0, codes < 0, codes == 0)):
+        targets = _targets(batch, options).numpy()
+        for column, chosen in enumerate((targets > 0, targets < 0, targets == 0)):
             counts[:, column] += np.bincount(batch.label[chosen], minlength=store.classes)
     print("train flow: class labelled unlabelled background (rows)")
     for c in range(1, store.classes):
@@ -173,8 +173,8 @@ def _held_out_rows(
     batch = next(
         store.shuffled_batches(JUDGED_ROWS, options.seed, held_images.__contains__, epochs=1)
     )
-    features, codes = torch.from_numpy(batch.feature), _codes(batch, options)
-    return HeldOut.draw(features, codes, options.flow, options.seed)
+    features, targets = torch.from_numpy(batch.feature), _targets(batch, options)
+    return HeldOut.draw(features, targets, options.flow, options.seed)
 
 
 def _build_trainer(
@@ -233,7 +233,7 @@ def _fit_baseline(
     density = build_gaussian(options.flow.density, store.dimension, store.classes, options.flow)
     density.fit_standardisation(moments.mean, moments.deviation())
     rows = _rows(store.blocks(lambda image: image not in held_images), options)
-    fit_gaussian(density, ((features.float(), codes) for features, codes in rows), options.seed)
+    fit_gaussian(density, ((features.float(), targets) for features, targets in rows), options.seed)
     judged = math.nan
     if held_out is not None:
         judged = held_out_loss(density, held_out) / store.dimension
@@ -274,7 +274,7 @@ def _temperature(
         if not any(len(batch) for batch in islice(store.blocks(keep), 1)):
             continue
         batch = next(store.shuffled_batches(JUDGED_ROWS, options.seed, keep, epochs=1))
-        labelled = batch.take(np.flatnonzero(_codes(batch, options).numpy() >= 0))
+        labelled = batch.take(np.flatnonzero(_targets(batch, options).numpy() >= 0))
         if len(labelled):
             allowed = torch.from_numpy(store.present[labelled.image])
             return fit_temperature(

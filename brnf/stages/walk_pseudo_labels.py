@@ -20,7 +20,7 @@ from brnf.segment.boundaries import boundary_map, load_boundaries
 from brnf.segment.pseudo_labels import label_image, map_probability
 from brnf.segment.random_walk import walk_maps
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked, whole_directory
+from brnf.store.files import atomic_directory, locked
 from brnf.store.maps import MapReader, write_maps
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -73,7 +73,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     with (
         locked(outputs.masks),
         write_maps(outputs.probabilities) as probabilities,
-        whole_directory(outputs.masks) as folder,
+        atomic_directory(outputs.masks) as folder,
         torch.inference_mode(),
     ):
         for record in Progress(index.images, "walk pseudo-labels", runtime, unit="image"):

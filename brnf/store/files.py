@@ -16,13 +16,13 @@ from brnf.errors import UserError
 
 __all__ = [
     "UNWRITABLE",
+    "atomic_directory",
+    "atomic_file",
     "is_held",
     "lock_file",
     "locked",
     "reported",
     "try_lock",
-    "whole_directory",
-    "whole_file",
 ]
 
 LOCK_GRACE = 10.0
@@ -118,7 +118,7 @@ def _errno(error: BaseException) -> int:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name that becomes ``path`` only when the block ends without an error.
 
     Arguments:
@@ -142,7 +142,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` only when the block ends without an error.
 
     Arguments:
@@ -175,7 +175,7 @@ def try_lock(handle: IO[str] | int) -> bool:
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process that lives holds a lock file, on this machine or on another one that
+    """Return whether a process that lives holds a lock file, on this machine or on another one that
     shares the folder.
     """
     try:
@@ -244,7 +244,7 @@ def _acquire(lock: Path, output: Path, patience: float) -> IO[str]:
 
 
 def _is_file(handle: IO[str], path: Path) -> bool:
-    """Tell whether an open file is still the one of this name."""
+    """Return whether an open file is still the one of this name."""
     try:
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
     except FileNotFoundError:

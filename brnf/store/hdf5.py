@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import h5py
 
 from brnf.errors import DamagedProduct, UserError
-from brnf.store.files import whole_file
+from brnf.store.files import atomic_file
 
 __all__ = ["FORMAT", "Disk", "apart", "bounded", "child", "open_shard", "write_shard"]
 
@@ -99,7 +99,7 @@ def write_shard(path: Path) -> Iterator[tuple[h5py.File, Disk]]:
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
-    with whole_file(path) as temporary, Disk(temporary) as disk:
+    with atomic_file(path) as temporary, Disk(temporary) as disk:
         with h5py.File(disk, "w", libver=FORMAT) as file:
             yield file, disk
         disk.check()

@@ -65,7 +65,7 @@ def _integer(file: h5py.File, name: str) -> int:
 
 
 def _fits(header: Header, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Tell whether the parts of a shard's description agree."""
+    """Return whether the parts of a shard's description agree."""
     count = len(header.images)
     described = (
         header.grid.shape == (count, 2)

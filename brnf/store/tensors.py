@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from brnf.errors import DamagedProduct, UserError
-from brnf.store.files import whole_file
+from brnf.store.files import atomic_file
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -56,5 +56,5 @@ def write_tensors(path: Path, content: Any) -> None:
     """Write tensors and plain values, whole or not at all; equal content gives equal bytes."""
     # Given a name, torch would write that into the file, and a temporary name is never the same
     # twice.
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)

@@ -84,7 +84,7 @@ def _processes() -> Iterator[tuple[psutil.Process, list[str]]]:
 
 
 def _is_snakemake(process: psutil.Process, words: Sequence[str], folder: Path) -> bool:
-    """Tell whether a process is a Snakemake of its own in a folder, not the job of one."""
+    """Return whether a process is a Snakemake of its own in a folder, not the job of one."""
     program = words[1:] if Path(words[0]).name.startswith("python") else words
     if (
         not (

@@ -128,7 +128,7 @@ def submit(script: Path) -> str:
 
 
 def status(number: str) -> str:
-    """Tell how a job is: ``running`` (or waiting), ``success`` or ``failed``.
+    """Return how a job is: ``running`` (or waiting), ``success`` or ``failed``.
 
     When SLURM does not answer the job counts as running: a failure would start it a second time.
 
@@ -233,7 +233,7 @@ def end(folder: Path, names: Collection[str]) -> None:
 
 
 def was_killed(folder: Path) -> bool:
-    """Tell whether a run on SLURM began in a folder and did not end by itself."""
+    """Return whether a run on SLURM began in a folder and did not end by itself."""
     return any((folder / RUNS).glob("*"))
 
 

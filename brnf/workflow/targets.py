@@ -105,7 +105,7 @@ def sweeps(experiment: Experiment, study: str, pattern: str) -> list[str]:
 
 
 def _exists(experiment: Experiment, model: str, product: str) -> bool:
-    """Tell whether a model has a product: some are left out by choice, and a variant without BSDNF
+    """Return whether a model has a product: some are left out by choice; a variant without BSDNF
     has no denoised maps.
     """
     if product not in experiment.settings["model_products"].get(model, [product]):

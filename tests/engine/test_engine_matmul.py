@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from brnf.engine import matmul as products
-from brnf.engine.matmul import fast_products, use_fast_products
+from brnf.engine.matmul import fast_matmul, use_fast_matmul
 
 SETTINGS = products._settings()
 
@@ -47,7 +47,7 @@ def test_fast_products_are_those_of_float32(shape: tuple[int, int, int]) -> None
         torch.randn(inner, columns, generator=generator),
     )
     bias = torch.randn(rows, 1, generator=generator)
-    with fast_products():
+    with fast_matmul():
         found = (left @ right, torch.addmm(bias, left, right))
         transposed = right.T @ left.T
     exact = left.double() @ right.double()
@@ -63,14 +63,14 @@ def test_fast_convolutions_are_those_of_float32() -> None:
     )
     for window in (1, 3):
         weight = torch.randn(32, 64, window, window, generator=generator)
-        with fast_products():
+        with fast_matmul():
             found = F.conv2d(images, weight, padding=window // 2)
         exact = F.conv2d(images.double(), weight.double(), padding=window // 2)
         assert _error(found, exact) < products.LARGEST_ERROR
 
 
 def test_products_are_torchs_own_again_after_an_error() -> None:
-    with pytest.raises(ValueError, match="within"), fast_products():
+    with pytest.raises(ValueError, match="within"), fast_matmul():
         assert SETTINGS.fp32_precision == (
             products.PERMISSION if products._stays_float32() else "none"
         )
@@ -82,14 +82,14 @@ def test_where_bfloat16_would_be_used_nothing_is_switched(
     monkeypatch: pytest.MonkeyPatch, untried: None
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    with fast_products():
+    with fast_matmul():
         assert SETTINGS.fp32_precision == "none"
-    use_fast_products()
+    use_fast_matmul()
     assert SETTINGS.fp32_precision == "none"
 
 
 def test_a_stage_keeps_the_fast_products_where_they_are_those_of_float32() -> None:
-    use_fast_products()
+    use_fast_matmul()
     assert SETTINGS.fp32_precision == (products.PERMISSION if products._stays_float32() else "none")
 
 

@@ -141,9 +141,9 @@ def test_context_inside_the_seed_of_another_class_is_no_fire() -> None:
 
 
 def test_depressed_pixels_stay_outside_and_the_missed_recall_is_told() -> None:
-    depressed = np.where(SCORES < 0.75, 0, SCORES).astype(np.float32)
+    suppressed = np.where(SCORES < 0.75, 0, SCORES).astype(np.float32)
     histogram = ScoreHistogram(2)
-    histogram.add(TRAIN, np.array([1]), depressed[None], RAILS, (1,))
+    histogram.add(TRAIN, np.array([1]), suppressed[None], RAILS, (1,))
     reading = histogram.at_recall(0.7)
     assert reading is not None
     # Four object pixels are left, whatever the threshold up to 0.8 (0.8 in float32 lies just above

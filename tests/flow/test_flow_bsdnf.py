@@ -14,8 +14,8 @@ from brnf.flow.bsdnf import (
     CalibrationFit,
     Rule,
     decision_margin,
-    depress,
     enlarge_margin,
+    suppress,
 )
 from brnf.flow.posterior import tempered_posterior
 
@@ -32,7 +32,7 @@ def hand_made() -> tuple[torch.Tensor, torch.Tensor, Calibration]:
     return log_prob, label, fit.finish(10.0)
 
 
-def depressed(rule: Rule, xi: float, population: str = "predicted") -> list[int]:
+def suppressed(rule: Rule, xi: float, population: str = "predicted") -> list[int]:
     log_prob, label, calibration = hand_made()
     allowed = torch.tensor([True, True, False]).expand(11, 3)
     margin = decision_margin(rule, xi, log_prob, label, allowed, calibration, population)  # type: ignore[arg-type]
@@ -42,14 +42,14 @@ def depressed(rule: Rule, xi: float, population: str = "predicted") -> list[int]
 
 def test_quantile_by_hand() -> None:
     # The 10 % quantile of 0, 10 ... 100 is 10: only 0 lies below it. At 25 % it is 25.
-    assert depressed("quantile", 0.9) == [0]
-    assert depressed("quantile", 0.75) == [0, 1, 2]
-    assert depressed("quantile", 1.0) == []
+    assert suppressed("quantile", 0.9) == [0]
+    assert suppressed("quantile", 0.75) == [0, 1, 2]
+    assert suppressed("quantile", 1.0) == []
 
 
 def test_ratio_by_hand() -> None:
     # Here log p(v|0) is constant, so the order is that of the quantile rule.
-    assert depressed("ratio", 0.75) == [0, 1, 2]
+    assert suppressed("ratio", 0.75) == [0, 1, 2]
     log_prob, label, calibration = hand_made()
     shifted = log_prob.clone()
     shifted[:, 0] = torch.tensor([-60.0] + [50.0] * 10)
@@ -65,8 +65,8 @@ def test_ratio_by_hand() -> None:
 def test_likelihood_by_hand() -> None:
     # 1st and 99th percentile are 1 and 99: 10 maps to 9/98 = 0.0918, 20 to 19/98 = 0.194, 30 to
     # 29/98 = 0.296.
-    assert depressed("likelihood", 0.9) == [0, 1]
-    assert depressed("likelihood", 0.8) == [0, 1, 2]
+    assert suppressed("likelihood", 0.9) == [0, 1]
+    assert suppressed("likelihood", 0.8) == [0, 1, 2]
     log_prob, label, calibration = hand_made()
     margin = decision_margin(
         "likelihood", 0.8, log_prob, label, torch.ones(11, 3, dtype=torch.bool), calibration
@@ -89,8 +89,8 @@ def test_likelihood_is_not_ruled_by_one_outlier() -> None:
 
 def test_posterior_by_hand() -> None:
     # At T = 10, p(0|v) = 1 / (1 + exp((own - 50) / 10)) > 0.9 where own < 50 - 10 log 9 = 28.03.
-    assert depressed("posterior", 0.9) == [0, 1, 2]
-    assert depressed("posterior", 0.5) == [0, 1, 2, 3, 4]
+    assert suppressed("posterior", 0.9) == [0, 1, 2]
+    assert suppressed("posterior", 0.5) == [0, 1, 2, 3, 4]
     log_prob, label, calibration = hand_made()
     allowed = torch.tensor([True, True, False]).expand(11, 3)
     margin = decision_margin("posterior", 0.9, log_prob, label, allowed, calibration)
@@ -189,8 +189,8 @@ def test_depress_changes_depressed_pixels_alone() -> None:
     margin = torch.tensor([[-0.1, 0.0, 0.1]])
     before = values.clone()
     expected = torch.tensor([[[1.0, 0.3, 0.4]], [[0.0, 0.5, 0.1]], [[0.0, 0.7, 0.6]]])
-    assert torch.equal(depress(values, margin, 0.0), expected)
-    halved = depress(values, margin, 0.5)
+    assert torch.equal(suppress(values, margin, 0.0), expected)
+    halved = suppress(values, margin, 0.5)
     assert halved[:, 0, 0].tolist() == pytest.approx([1.0, 0.4, 0.05])
     assert torch.equal(halved[:, :, 1:], before[:, :, 1:])
     assert torch.equal(values, before)

@@ -27,22 +27,22 @@ def rows_of_classes(count: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
             np.full((50, 3), 100.0),
         ]
     )
-    codes = np.repeat([0, 1, -1], [count, count, 50])
-    order = random.permutation(len(codes))
-    return torch.from_numpy(features[order]).float(), torch.from_numpy(codes[order])
+    targets = np.repeat([0, 1, -1], [count, count, 50])
+    order = random.permutation(len(targets))
+    return torch.from_numpy(features[order]).float(), torch.from_numpy(targets[order])
 
 
 @pytest.mark.parametrize("unit", ["feature", "deviation"])
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full"])
 def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
-    features, codes = rows_of_classes()
+    features, targets = rows_of_classes()
     density = build_gaussian(kind, 3, 2, Baseline(ridge=0.01, noise_unit=unit))  # type: ignore[arg-type]
     density.fit_standardisation(MEAN, DEVIATION)
-    fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True))
+    fit_gaussian(density, zip(features.split(97), targets.split(97), strict=True))
     found = density.log_prob(features).numpy()
     standardised = ((features - MEAN) / DEVIATION).double().numpy()
     for k in range(2):
-        own = standardised[codes.numpy() == k]
+        own = standardised[targets.numpy() == k]
         covariance = np.cov(own.T, bias=True)
         scale = DEVIATION.double().numpy() if unit == "feature" else np.ones(3)
         covariance = np.diag(np.diag(covariance)) if kind == "gaussian_diagonal" else covariance
@@ -56,23 +56,23 @@ def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
 
 @pytest.mark.parametrize("unit", ["feature", "deviation"])
 def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
-    features, codes = rows_of_classes()
+    features, targets = rows_of_classes()
     options = Baseline(ridge=0.01, noise_unit=unit, components=3)
     density = build_gaussian("gmm", 3, 2, options)
     density.fit_standardisation(MEAN, DEVIATION)
-    fit_gaussian(density, zip(features.split(97), codes.split(97), strict=True), seed=2)
+    fit_gaussian(density, zip(features.split(97), targets.split(97), strict=True), seed=2)
     standardised = ((features - MEAN) / DEVIATION).numpy()
     found = density.log_prob(features).numpy()
     scale = DEVIATION.numpy() if unit == "feature" else np.ones(3)
     for k in range(2):
-        own = standardised[codes.numpy() == k]
+        own = standardised[targets.numpy() == k]
         best = max(
             GaussianMixture(3, covariance_type="diag", reg_covar=0.01, random_state=s, max_iter=200)
             .fit(own * scale)
             .score(own * scale)
             for s in range(3)
         )
-        shifted = found[codes.numpy() == k, k] + np.log(DEVIATION.numpy() / scale).sum()
+        shifted = found[targets.numpy() == k, k] + np.log(DEVIATION.numpy() / scale).sum()
         assert shifted.mean() == pytest.approx(best, abs=0.1)
         # The formula itself, at the fitted components.
         parts = [
@@ -91,22 +91,22 @@ def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full", "gmm"])
 def test_a_class_without_rows_takes_all_rows(kind: str) -> None:
-    features, codes = rows_of_classes()
+    features, targets = rows_of_classes()
     density = build_gaussian(kind, 3, 3, Baseline(components=4))  # type: ignore[arg-type]
-    fit_gaussian(density, [(features, codes)])
+    fit_gaussian(density, [(features, targets)])
     found = density.log_prob(features)
     assert bool(found.isfinite().all())
     # Broader than either class: worse on each class's own rows, better on the other's.
-    assert bool((found[codes == 0, 0] > found[codes == 0, 2]).float().mean() > 0.7)
-    assert bool((found[codes == 1, 2] > found[codes == 1, 0]).float().mean() > 0.7)
+    assert bool((found[targets == 0, 0] > found[targets == 0, 2]).float().mean() > 0.7)
+    assert bool((found[targets == 1, 2] > found[targets == 1, 0]).float().mean() > 0.7)
 
 
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full", "gmm"])
 def test_baseline_files_round_trip(kind: str, tmp_path: Path) -> None:
-    features, codes = rows_of_classes(40)
+    features, targets = rows_of_classes(40)
     density = build_gaussian(kind, 3, 2, Baseline(components=2))  # type: ignore[arg-type]
     density.fit_standardisation(MEAN, DEVIATION)
-    fit_gaussian(density, [(features, codes)])
+    fit_gaussian(density, [(features, targets)])
     save_density(tmp_path / "flow.pt", density)
     loaded, _ = load_density(tmp_path / "flow.pt")
     assert loaded.kind == kind

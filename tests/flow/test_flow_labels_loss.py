@@ -39,15 +39,15 @@ def test_labels_refuse_crossed_thresholds() -> None:
 def test_loss_equals_a_loop_over_pixels() -> None:
     torch.manual_seed(0)
     log_prob = 30 * torch.randn(40, 5, dtype=torch.float64) - 100
-    codes = torch.randint(-1, 5, (40,))
+    targets = torch.randint(-1, 5, (40,))
     expected = 0.0
-    for row, code in zip(log_prob.tolist(), codes.tolist(), strict=True):
+    for row, code in zip(log_prob.tolist(), targets.tolist(), strict=True):
         if code >= 0:
             expected -= row[code]
         else:
             top = max(row)
             expected -= top + math.log(sum(math.exp(value - top) / 5 for value in row))
-    assert float(mixture_loss(log_prob, codes)) == pytest.approx(expected / 40, rel=1e-12)
+    assert float(mixture_loss(log_prob, targets)) == pytest.approx(expected / 40, rel=1e-12)
 
 
 def test_loss_gradient_is_the_responsibility() -> None:
@@ -97,11 +97,11 @@ def test_gradient_by_tiles_equals_that_of_the_whole_batch() -> None:
     flow = FlowDensity(4, 3, FlowArchitecture(blocks=2, hidden=8)).double()
     generator = torch.Generator().manual_seed(0)
     features, noise = torch.randn(2, 2 * TILE + 5, 4, dtype=torch.float64, generator=generator)
-    codes = torch.randint(-1, 3, (len(features),), generator=generator)
+    targets = torch.randint(-1, 3, (len(features),), generator=generator)
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
-    whole = mixture_loss(flow.class_log_prob(features, noise), codes)
+    whole = mixture_loss(flow.class_log_prob(features, noise), targets)
     expected = torch.autograd.grad(whole, parameters)
     with torch.no_grad():
-        loss = add_gradient(flow, features, noise, codes)
+        loss = add_gradient(flow, features, noise, targets)
     torch.testing.assert_close(loss.double(), whole.detach(), rtol=1e-6, atol=0)
     torch.testing.assert_close([parameter.grad for parameter in parameters], list(expected))

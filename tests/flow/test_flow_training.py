@@ -49,8 +49,8 @@ def moons(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     rest = 0.3 * torch.randn(count, 2, generator=generator) + torch.stack(
         [x[:, 0] * x[:, 1], x[:, 1].square()], 1
     )
-    codes = torch.where(torch.rand(count, generator=generator) < 0.33, -1, label)
-    return 7 + 3 * torch.cat([x, rest], 1), codes
+    targets = torch.where(torch.rand(count, generator=generator) < 0.33, -1, label)
+    return 7 + 3 * torch.cat([x, rest], 1), targets
 
 
 def online_flow(options: FlowInTraining, updates: int = 10_000, **online: int) -> OnlineFlow:
@@ -58,7 +58,7 @@ def online_flow(options: FlowInTraining, updates: int = 10_000, **online: int) -
 
 
 def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrainer, HeldOut]:
-    features, codes = moons(3000, 0)
+    features, targets = moons(3000, 0)
     flow = FlowDensity(4, 2, FlowArchitecture(blocks=6, hidden=32))
     moments = RunningMoments(4)
     moments.update(features)
@@ -68,19 +68,19 @@ def trained(steps: int = 250, **changes: object) -> tuple[FlowDensity, FlowTrain
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(0, 3000, (256,), generator=generator)
-        trainer.step((features[rows], codes[rows]))
+        trainer.step((features[rows], targets[rows]))
     trainer.restore_best()
     return flow, trainer, held_out
 
 
 def test_flow_beats_gaussians_on_moons() -> None:
     flow, trainer, held_out = trained(decay="cosine")
-    features, codes = moons(3000, 0)
-    labelled = held_out.codes >= 0
+    features, targets = moons(3000, 0)
+    labelled = held_out.targets >= 0
 
     def accuracy(density: StandardisedDensity) -> float:
         return float(
-            (density.log_prob(held_out.features).argmax(1) == held_out.codes)[labelled]
+            (density.log_prob(held_out.features).argmax(1) == held_out.targets)[labelled]
             .float()
             .mean()
         )
@@ -89,7 +89,7 @@ def test_flow_beats_gaussians_on_moons() -> None:
     for kind in ("gaussian_diagonal", "gaussian_full"):
         density = build_gaussian(kind, 4, 2, Baseline())  # type: ignore[arg-type]
         density.fit_standardisation(flow.mean, flow.deviation)
-        fit_gaussian(density, [(features, codes)])
+        fit_gaussian(density, [(features, targets)])
         losses[kind] = held_out_loss(density, held_out)
         assert accuracy(flow) > accuracy(density) + 0.02
     assert losses["flow"] < losses["gaussian_full"] - 0.4 < losses["gaussian_diagonal"] - 0.4, (
@@ -127,19 +127,21 @@ def test_noise_in_feature_units_is_noise_of_the_features() -> None:
 
 @pytest.mark.parametrize("unit", ["feature", "deviation"])
 def test_held_out_rows_are_judged_under_noise_of_the_unit(unit: NoiseUnit) -> None:
-    features, codes = moons(400, 0)
+    features, targets = moons(400, 0)
     flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
     flow.fit_standardisation(features.mean(0), torch.tensor([0.5, 2.0, 4.0, 0.1]))
     drawn = torch.randn(400, 4, generator=torch.Generator().manual_seed(3))
     scale = flow.deviation if unit == "deviation" else 1
-    expected = mixture_loss(flow.log_prob(features + 0.2 * drawn * scale), codes)
-    found = held_out_loss(flow, HeldOut.draw(features, codes, Noise(noise=0.2, noise_unit=unit), 3))
+    expected = mixture_loss(flow.log_prob(features + 0.2 * drawn * scale), targets)
+    found = held_out_loss(
+        flow, HeldOut.draw(features, targets, Noise(noise=0.2, noise_unit=unit), 3)
+    )
     assert found == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_trainers_add_noise_of_the_unit() -> None:
     """Stretched features matter for noise in feature units, not for noise in deviations."""
-    features, codes = moons(200, 0)
+    features, targets = moons(200, 0)
     stretch = torch.tensor([10.0, 0.1, 4.0, 1.0])
     losses = {}
     for unit in ("feature", "deviation"):
@@ -152,11 +154,11 @@ def test_trainers_add_noise_of_the_unit() -> None:
             moments.update(rows)
             flow = FlowDensity(4, 2, options)
             flow.fit_standardisation(moments.mean, moments.deviation())
-            offline = FlowTrainer(flow, FlowTraining(steps=9), None).step((rows, codes))["loss"]
+            offline = FlowTrainer(flow, FlowTraining(steps=9), None).step((rows, targets))["loss"]
             online = online_flow(options)
             allowed = torch.ones(200, 2, dtype=torch.bool)
             losses[unit, name] = (
-                torch.tensor([offline, online.update(rows, codes, allowed)]) - volume / 4
+                torch.tensor([offline, online.update(rows, targets, allowed)]) - volume / 4
             )
     difference = {
         unit: (losses[unit, "plain"] - losses[unit, "stretched"]).abs()
@@ -177,26 +179,26 @@ def test_same_seed_same_bytes() -> None:
 
 
 def test_non_finite_loss_names_the_step_and_keeps_the_last_good_state() -> None:
-    features, codes = moons(300, 0)
+    features, targets = moons(300, 0)
     flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
-    held_out = HeldOut.draw(features, codes, Noise(noise=0.05, noise_unit="feature"), 0)
+    held_out = HeldOut.draw(features, targets, Noise(noise=0.05, noise_unit="feature"), 0)
     trainer = FlowTrainer(flow, FlowTraining(steps=100), held_out)
     for _ in range(25):
-        trainer.step((features, codes))
+        trainer.step((features, targets))
     good = {name: value.clone() for name, value in flow.state_dict().items()}
-    trainer.step((features, codes))
+    trainer.step((features, targets))
     broken = features.clone()
     broken[3, 1] = math.nan
     with pytest.raises(
         UserError, match=r"training step 27: the loss is nan; lower flow\.learning_rate"
     ):
-        trainer.step((broken, codes))
+        trainer.step((broken, targets))
     assert all(torch.equal(value, good[name]) for name, value in flow.state_dict().items())
 
 
 def test_balanced_rows() -> None:
-    codes = torch.tensor([0] * 900 + [1] * 90 + [3] * 10 + [-1] * 500)
-    drawn = codes[balanced_rows(codes, torch.Generator().manual_seed(0))]
+    targets = torch.tensor([0] * 900 + [1] * 90 + [3] * 10 + [-1] * 500)
+    drawn = targets[balanced_rows(targets, torch.Generator().manual_seed(0))]
     assert len(drawn) == 1500
     counts = [int((drawn == k).sum()) for k in (-1, 0, 1, 3)]
     assert counts[0] == 500
@@ -205,8 +207,8 @@ def test_balanced_rows() -> None:
 
 
 def batch(seed: int, count: int = 200) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    features, codes = moons(count, seed)
-    return features, codes, torch.ones(count, 2, dtype=torch.bool)
+    features, targets = moons(count, seed)
+    return features, targets, torch.ones(count, 2, dtype=torch.bool)
 
 
 def test_online_flow_learns_and_its_temperature_follows() -> None:
@@ -217,10 +219,10 @@ def test_online_flow_learns_and_its_temperature_follows() -> None:
     losses = [online.update(*batch(seed)) for seed in range(200)]
     assert online.ready(200) and not online.ready(201)
     assert sum(losses[-10:]) < sum(losses[:10]) - 5
-    features, codes, allowed = batch(999, 2000)
+    features, targets, allowed = batch(999, 2000)
     posterior = online.posterior(features, allowed)
-    labelled = codes >= 0
-    assert float((posterior.argmax(1) == codes)[labelled].float().mean()) > 0.88
+    labelled = targets >= 0
+    assert float((posterior.argmax(1) == targets)[labelled].float().mean()) > 0.88
     assert float(posterior[labelled].max(1).values.mean()) == pytest.approx(0.9, abs=0.04)
     assert not posterior.requires_grad
     expected = tempered_posterior(online.flow.log_prob(features), allowed, online.temperature)
@@ -240,9 +242,9 @@ def test_online_standardisation_equals_all_rows_seen() -> None:
 
 def test_online_flow_takes_no_gradient_from_the_network() -> None:
     online = online_flow(FlowInTraining(blocks=2, hidden=8))
-    features, codes, allowed = batch(0)
+    features, targets, allowed = batch(0)
     features.requires_grad_()
-    online.update(features, codes, allowed)
+    online.update(features, targets, allowed)
     assert features.grad is None
 
 
@@ -300,9 +302,9 @@ def test_running_moments_floor_a_dead_channel() -> None:
 def test_online_flow_has_its_floor_and_window() -> None:
     options = FlowInTraining(blocks=1, hidden=4, deviation_floor=0.5)
     online = online_flow(options, online_window=200)
-    features, codes, allowed = batch(0)
+    features, targets, allowed = batch(0)
     features[:, 2] = 3
-    online.update(features, codes, allowed)
+    online.update(features, targets, allowed)
     assert float(online.flow.deviation[2]) == pytest.approx(
         0.5 * float(features.var(0, unbiased=False).mean().sqrt())
     )
@@ -319,9 +321,9 @@ def test_online_flow_with_a_fixed_temperature_and_bad_values() -> None:
     online = online_flow(FlowInTraining(blocks=2, hidden=8, temperature=25))
     online.update(*batch(0))
     assert online.temperature == 25
-    features, codes, allowed = batch(1)
+    features, targets, allowed = batch(1)
     features[0, 0] = math.nan
     with pytest.raises(UserError, match="update 2"):
-        online.update(features, codes, allowed)
+        online.update(features, targets, allowed)
     with pytest.raises(ValueError, match="at least one row"):
-        online.update(features[:0], codes[:0], allowed[:0])
+        online.update(features[:0], targets[:0], allowed[:0])

@@ -25,7 +25,7 @@ Kind = Literal["one_sided", "glow"]
 BLOCKS: dict[Kind, int] = {"one_sided": 4, "glow": 2}
 
 
-def codes() -> Tensor:
+def targets() -> Tensor:
     return torch.from_numpy(STORED["labels"]).long()
 
 
@@ -35,7 +35,7 @@ def class_log_prob() -> Tensor:
     mixture = LatentMixture(CLASSES, DIMENSION, learn_means=False, seed=0)
     mixture.means.copy_(normal("ddfp.means", (CLASSES, DIMENSION)))
     drawn = integers("ddfp.labels", (ROWS,), CLASSES)
-    centres = torch.where(codes() < 0, CLASSES - 1, drawn)
+    centres = torch.where(targets() < 0, CLASSES - 1, drawn)
     z = mixture.means[centres] + normal("ddfp.spread", (ROWS, DIMENSION))
     return mixture.log_prob(z)
 
@@ -43,7 +43,7 @@ def class_log_prob() -> Tensor:
 def test_labels_are_those_of_the_recipe() -> None:
     expected = integers("ddfp.labels", (ROWS,), CLASSES)
     expected[::3] = -1
-    assert torch.equal(codes(), expected)
+    assert torch.equal(targets(), expected)
 
 
 def test_class_log_probabilities(class_log_prob: Tensor) -> None:
@@ -58,7 +58,7 @@ def test_marginal(class_log_prob: Tensor) -> None:
 
 
 def test_log_probability_of_the_label_or_of_the_mixture(class_log_prob: Tensor) -> None:
-    rows = zip(class_log_prob.unsqueeze(1), codes().unsqueeze(1), strict=True)
+    rows = zip(class_log_prob.unsqueeze(1), targets().unsqueeze(1), strict=True)
     found = torch.stack([-mixture_loss(row, code) for row, code in rows])
     np.testing.assert_allclose(found, STORED["log_prob"], rtol=0, atol=LOG_PROBABILITY)
 
@@ -71,7 +71,7 @@ def test_class_probabilities(class_log_prob: Tensor) -> None:
 
 def test_loss(class_log_prob: Tensor) -> None:
     log_determinant = normal("ddfp.logdet", (ROWS,)).unsqueeze(1)
-    found = float(mixture_loss(class_log_prob + log_determinant, codes()))
+    found = float(mixture_loss(class_log_prob + log_determinant, targets()))
     assert found == pytest.approx(float(STORED["nll_f64"]), abs=LOG_PROBABILITY)
 
 

@@ -25,7 +25,7 @@ from brnf.errors import UserError
 from brnf.evaluate.tables import write_table
 from brnf.flow.density import FlowDensity
 from brnf.flow.saved import save_density
-from brnf.store.files import locked, whole_directory, whole_file
+from brnf.store.files import atomic_directory, atomic_file, locked
 from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
 from brnf.store.records import write_records
@@ -107,7 +107,7 @@ def density(path: Path) -> None:
 
 
 def masks(path: Path) -> None:
-    with whole_directory(path) as folder:
+    with atomic_directory(path) as folder:
         for number in range(30):
             write_palette_png(
                 folder / f"{number}.png", RANDOM.integers(0, 255, (700, 700), dtype=np.uint8)
@@ -123,7 +123,7 @@ def history(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("x" * 10**6)
 
 
@@ -167,7 +167,7 @@ def test_an_archive_that_does_not_fit_is_refused_before_it_is_unpacked(tmp_path:
 
 def test_records_name_the_file_that_was_asked_for(full: Path) -> None:
     def write(path: Path) -> None:
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             write_records(temporary, 4, [np.zeros((1, ROOM), np.uint8)] * 4)
 
     told(full / "records", write)

@@ -16,7 +16,7 @@ import pytest
 
 from brnf.errors import UserError
 from brnf.store import files
-from brnf.store.files import is_held, locked, whole_directory, whole_file
+from brnf.store.files import atomic_directory, atomic_file, is_held, locked
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -93,7 +93,7 @@ def test_an_error_frees_the_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out", "out[1]"])
-@pytest.mark.parametrize("whole", [whole_file, whole_directory])
+@pytest.mark.parametrize("whole", [atomic_file, atomic_directory])
 def test_remains_of_killed_writers_are_removed(
     tmp_path: Path, whole: Callable[[Path], object], name: str
 ) -> None:
@@ -109,7 +109,7 @@ def test_remains_of_killed_writers_are_removed(
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with whole_directory(tmp_path / "above" / "out") as folder:
+        with atomic_directory(tmp_path / "above" / "out") as folder:
             (folder / content).write_text(content)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
         "above",

@@ -48,7 +48,7 @@ class Job:
     checkpoint: Path | None
 
     def lives(self) -> bool:
-        """Tell whether it still runs."""
+        """Return whether it still runs."""
         return self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE
 
     def lost(self, end: float) -> float:

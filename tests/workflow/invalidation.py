@@ -324,7 +324,7 @@ follows.
 
 
 def by_hand(key: str) -> bool:
-    """Tell whether the effect of a key is told in words."""
+    """Return whether the effect of a key is told in words."""
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in BY_HAND)
 
 
