@@ -14,9 +14,10 @@ __all__ = ["counterpart", "largest_batch", "miniature", "runtime_keys"]
 LEARNS_FROM = 1
 """Steps of the online flow before it is used: in a miniature all but the first step use it."""
 
-BORDER = 0.7
-"""Score between background and classes: a network that has hardly learned knows no sure ones, and
-without labelled rows there is no flow.
+BORDER = 0.89
+"""Score between background and classes. The scores of a network that has hardly learned are all
+high, and without rows of both kinds there is no flow: after 4 steps on 4 images those of SFC began
+at 0.8, and those of SIPE ended at 0.95.
 """
 
 

@@ -30,10 +30,13 @@ from brnf.store.files import atomic_file, locked
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
 HOUR = 3600
-FEW = 2
+FEW = 4
 """Images and steps of the smaller miniature on a CPU, where a step costs as much as its batch."""
 TIMES = 3
 """How many times as many the larger one has there."""
+TRIES = 3
+UNLEARNED = "flow.tau"
+"""Key named by the refusal of a flow without labelled rows: the network has learned too little."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Options:
     at_once: int = 1
     """Jobs that will run at a time."""
     images: tuple[int, ...] = ()
-    """Images of a split, and steps of a training, in both miniatures; none given: 2 and 6, or on a
+    """Images of a split, and steps of a training, in both miniatures; none given: 4 and 12, or on a
     GPU so many that batches are full.
     """
 
@@ -84,9 +87,10 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         jobs = whole_jobs(
             experiments, lambda name, split: shard_count(experiments[name], results, split)
         )
-        few, more = options.images or _counts(experiments, options, runtime)
+        counts = options.images or _counts(experiments, options, runtime)
         measure = partial(_measure, experiments, jobs, options=options, runtime=runtime)
-        costs = _costs(experiments, jobs, results, measure(few), measure(more))
+        (few, small), (more, large) = _both(measure, counts)
+        costs = _costs(experiments, jobs, results, small, large)
         disk, missing = _disk(experiments, jobs, results)
         table = _table(costs, disk)
         free = shutil.disk_usage(results).free / GIGABYTE
@@ -134,6 +138,23 @@ def _counts(
         return batch, 2 * batch
     few = max(FEW, options.devices)  # each process of a training needs an image
     return few, TIMES * few
+
+
+def _both(
+    measure: Callable[[int], dict[str, Measured]], counts: Sequence[int], tries: int = TRIES
+) -> list[tuple[int, dict[str, Measured]]]:
+    """Run both miniatures, with more images and steps where those were too few for a flow.
+
+    Returns:
+        For each how many they were, and what its jobs took.
+    """
+    try:
+        return [(count, measure(count)) for count in counts]
+    except UserError as error:
+        if UNLEARNED not in str(error) or tries == 1:
+            raise
+    print(f"plan: {counts[0]} images teach too little for a flow", file=sys.stderr, flush=True)
+    return _both(measure, [2 * count for count in counts], tries - 1)
 
 
 def _measure(
@@ -189,11 +210,7 @@ def _costs(
     small: Mapping[str, Measured],
     large: Mapping[str, Measured],
 ) -> list[Cost]:
-    """Return what the jobs of the whole experiment will take; those that nobody times take no time.
-
-    Raises:
-        UserError: a job of a miniature has left no benchmark file.
-    """
+    """Return what the jobs of the whole experiment will take; those that nobody times take no time."""
     found = []
     for job in jobs:
         experiment = _of(experiments, job)

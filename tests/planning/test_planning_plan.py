@@ -16,6 +16,7 @@ from brnf.data.scenes import draw_scene
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.planning.estimate import duration, seconds_by_rule
+from brnf.planning.pace import Measured
 from brnf.stages import plan
 
 ROOT = Path(__file__).parents[2]
@@ -82,8 +83,8 @@ def test_the_plan_is_said_in_units_one_reads(planned: tuple[Path, str]) -> None:
     assert page in output
     assert re.search(r"^\| import_maps \| 6 \| \d+ s \| \d+ (s|min) \| \d+ MB ", page, re.MULTILINE)
     assert re.search(r"^Time: \d+ (s|min) of jobs .*; about \d+ (s|min) with 2 at a", page, re.M)
-    assert "Measured with 2 and 6 images" in page and " free; that of a CAM" in page
-    assert "plan: 2 images: job 1 of " in output and "plan: 6 images: job 1 of " in output
+    assert "Measured with 4 and 12 images" in page and " free; that of a CAM" in page
+    assert "plan: 4 images: job 1 of " in output and "plan: 12 images: job 1 of " in output
 
 
 def test_nothing_stays_but_the_tables(planned: tuple[Path, str]) -> None:
@@ -145,3 +146,32 @@ def test_clip_es_without_its_weights_ends_in_the_line_of_its_key(
 )
 def test_times_are_said_as_one_says_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_networks_that_learn_too_little_for_a_flow_are_given_more() -> None:
+    asked = []
+
+    def measure(count: int) -> dict[str, Measured]:
+        asked.append(count)
+        if count < 5:
+            raise UserError("a: no row is labelled background; change flow.tau or train longer")
+        return {}
+
+    assert plan._both(measure, (4, 12)) == [(8, {}), (24, {})]
+    assert asked == [4, 8, 24]
+    asked.clear()
+    with pytest.raises(UserError, match=r"flow\.tau"):
+        plan._both(measure, (1, 3))
+    assert asked == [1, 2, 4]
+
+
+def test_any_other_mistake_ends_the_plan_at_once() -> None:
+    asked = []
+
+    def measure(count: int) -> dict[str, Measured]:
+        asked.append(count)
+        raise UserError("a.jpg: damaged")
+
+    with pytest.raises(UserError, match="damaged"):
+        plan._both(measure, (4, 12))
+    assert asked == [4]
