@@ -17,8 +17,9 @@ from brnf.backbones.network import CAFFE_MEAN
 from brnf.config.experiment import merged
 from brnf.config.generate import load_schema
 from brnf.config.schema import complete, reread
+from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.data.augment import Sample, random_crop_or_pad, resize
-from brnf.segment.deeplab import DeepLab, DeepLabOptions, build_deeplab
+from brnf.segment.deeplab import DeepLab, build_deeplab
 from brnf.segment.heads import AsppHead, AtrousHead
 from brnf.segment.loss import multi_scale_loss, segmentation_loss
 from tests.reference.recipe import FOLDER
@@ -112,11 +113,11 @@ def at(settings: Any, path: str) -> Any:
 def network(source: str, backbone: str = "") -> DeepLab:
     """Return the network of a configuration, or one with another backbone, without values."""
     section = settings_of(source)["segmentation"]
-    names = DeepLabOptions.__dataclass_fields__
+    names = DeepLabNetwork.__dataclass_fields__
     chosen = {name: section[name] for name in names if name in section} | {"weights": "none"}
     chosen |= {"backbone": backbone, "layout": "torchvision"} if backbone else {}
     with torch.device("meta"):
-        return build_deeplab(DeepLabOptions(**chosen), 21, load=False)
+        return build_deeplab(DeepLabNetwork(**chosen), 21, load=False)
 
 
 def learns_at(multiples: Mapping[int, float]) -> Callable[[Settings], bool]:

@@ -58,7 +58,7 @@ CONSTANT = {
     "evaluate": {"probability_product"},
     "report": {"title"},
     "measure_scaling": {"shares", "repeats", "seed"},
-    "plan": {"seconds"},
+    "plan": {"at_once", "images"},
 }
 USED_BY_WORKFLOW = {
     ("name",),
