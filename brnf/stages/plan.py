@@ -210,7 +210,7 @@ def _costs(
     small: Mapping[str, Measured],
     large: Mapping[str, Measured],
 ) -> list[Cost]:
-    """Return what the jobs of the whole experiment will take; those that nobody times take no time."""
+    """Return what the jobs of the whole experiment will take; untimed ones take no time."""
     found = []
     for job in jobs:
         experiment = _of(experiments, job)
