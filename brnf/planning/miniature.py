@@ -11,6 +11,9 @@ from brnf.planning.jobs import Job
 
 __all__ = ["counterpart", "largest_batch", "miniature", "runtime_keys"]
 
+FULL_BATCHES = 4
+"""A training whose batches are full however few images there are takes that many times fewer steps.
+"""
 LEARNS_FROM = 1
 """Steps of the online flow before it is used: in a miniature all but the first step use it."""
 
@@ -30,6 +33,7 @@ def miniature(experiment: Experiment, count: int) -> Experiment:
     """
     settings = experiment.settings
     own_limit = settings["dataset"]["limit"]
+    full = max(1, count // FULL_BATCHES)
     brnf = {"steps": _fewer(settings["brnf"]["steps"], count), "online_warmup": LEARNS_FROM}
     return Experiment(
         merged(
@@ -50,8 +54,8 @@ def miniature(experiment: Experiment, count: int) -> Experiment:
                     name: brnf | {"steps": _fewer(experiment.network(name)["steps"], count)}
                     for name in settings["variants"]
                 },
-                "random_walk": {"steps": _fewer(settings["random_walk"]["steps"], count)},
-                "segmentation": {"iterations": min(settings["segmentation"]["iterations"], count)},
+                "random_walk": {"steps": _fewer(settings["random_walk"]["steps"], full)},
+                "segmentation": {"iterations": min(settings["segmentation"]["iterations"], full)},
                 "figures": {"images": []},  # those that are named may not be among the few
             },
         )

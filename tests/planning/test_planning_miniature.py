@@ -25,20 +25,20 @@ def read(name: str, folder: Path, **changes: Any) -> dict[str, Experiment]:
 @pytest.mark.parametrize("name", ["voc12", "coco14", "voc-animals", "demo", "tiny"])
 def test_a_miniature_is_a_configuration_with_little_work(name: str, tmp_path: Path) -> None:
     experiments = read(name, tmp_path)
-    minis = {key: miniature(one, 3) for key, one in experiments.items()}
+    minis = {key: miniature(one, 9) for key, one in experiments.items()}
     config = {**configuration(minis), **runtime_keys(Runtime(device="cpu", threads=2), 1)}
     again = read_experiments(yaml.safe_load(yaml.safe_dump(config)))
     assert list(again) == list(experiments)
     for key, mini in again.items():
         settings, whole = mini.settings, experiments[key].settings
-        assert settings["dataset"]["limit"] == 3 and settings["shards"] == 1
+        assert settings["dataset"]["limit"] == 9 and settings["shards"] == 1
         assert settings["seeds"] == whole["seeds"][:1] and settings["models"] == whole["models"]
         assert settings["products"] == whole["products"]
         for model in ("base", *whole["models"]):
-            assert mini.network(model)["steps"] <= 3
+            assert mini.network(model)["steps"] <= 9
             assert mini.network(model)["crop"] == experiments[key].network(model)["crop"]
-        steps = settings["flow"]["steps"], settings["segmentation"]["iterations"]
-        assert steps == (3, 3) and settings["random_walk"]["steps"] == 3
+        assert settings["flow"]["steps"] == 9
+        assert settings["segmentation"]["iterations"] == settings["random_walk"]["steps"] == 2
         assert (settings["threads"], settings["progress"]) == (2, "lines")
 
 
