@@ -35,6 +35,9 @@ RULES = {
 gives the features, is trained for its curve.
 """
 
+pytestmark = pytest.mark.timeout(1800)
+"""Two miniatures run the whole workflow, which may take minutes where other tests run beside."""
+
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
