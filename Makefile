@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint resume bench chain scale scale-images scale-store test-processors \
-	test-fuzz test-invalidation test-survival test-cluster invalidation-table install wheels \
-	check-install stale clean
+	test-fuzz test-attacks test-classes test-invalidation test-survival test-cluster \
+	invalidation-table install wheels check-install stale clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -21,7 +21,7 @@ endif
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 28
 
-demo: $(INSTALLED) ## run the workflow on rendered scenes, print its tables (4 to 9 minutes)
+demo: $(INSTALLED) ## run the workflow on rendered scenes, print its tables (4 to 10 minutes)
 	$(BIN)/snakemake --cores all
 	@$(BIN)/python -m brnf.evaluate.show results/demo results/demo-inseparable
 
@@ -34,8 +34,14 @@ test: lint ## check style and types, then run all tests and the examples of the 
 test-processors: $(INSTALLED) ## count numeric tests under other instructions, threads, users
 	$(BIN)/python -m tests.processors $(ARGS)
 
-test-fuzz: $(INSTALLED) ## read some 18,000 spoilt files and count how that ends (about 3 minutes)
+test-fuzz: $(INSTALLED) ## read 21,000 spoilt or misleading files, count how that ends (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2
+
+test-attacks: $(INSTALLED) ## damage every kind of product in every way, see each made anew
+	$(BIN)/python -m pytest --verbosity 1 tests/workflow/attack_*.py
+
+test-classes: $(INSTALLED) ## take 300 classes, two bytes each, through the whole workflow
+	$(BIN)/python -m pytest --verbosity 1 --durations 3 tests/scale/many_classes.py
 
 test-invalidation: $(INSTALLED) ## let Snakemake tell what every change reruns, over real runs
 	$(BIN)/python -m pytest --verbosity 1 --durations 10 tests/workflow/matrix_*.py
@@ -44,8 +50,8 @@ invalidation-table: $(INSTALLED) ## write docs/invalidation.md, the table of wha
 	$(BIN)/python tests/workflow/invalidation.py > docs/invalidation.md
 
 lint: $(INSTALLED) ## check style and types only
-	$(BIN)/ruff check brnf tests benchmarks envs
-	$(BIN)/ruff format --check brnf tests benchmarks envs
+	$(BIN)/ruff check brnf tests benchmarks envs setup.py
+	$(BIN)/ruff format --check brnf tests benchmarks envs setup.py
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
@@ -62,7 +68,7 @@ test-cluster: $(INSTALLED) ## run on a real SLURM, started for it (root; Debian:
 # instead of waiting for them.
 resume: $(INSTALLED) ## go on after a crash: make resume CONFIG=config/voc12.yaml ARGS="..."
 	$(BIN)/python -m brnf.workflow.resume --survivors $(or $(JOBS),wait) -- --cores all $(ARGS) \
-		$(addprefix --configfile ,$(CONFIG))
+		$(if $(CONFIG),--configfile $(CONFIG))
 
 test-survival: $(INSTALLED) ## kill the tiny run at random moments, go on, compare to the byte
 	$(BIN)/python tests/survival/survive.py $(ARGS)

@@ -136,7 +136,7 @@ def _apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> Im
 
 
 def _output(network: CamNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
-    normal = ((images - network.backbone.mean) / network.backbone.deviation).contiguous()
+    normal = ((images - network.backbone.mean) / network.backbone.std).contiguous()
     output = network.heads(list(network.backbone.network(normal)[-4:]))
     return output.logits, output.features
 

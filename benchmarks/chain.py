@@ -6,16 +6,16 @@ by code in the structure of the field's research code, each in a process of its 
 Processor time of one thread counts; imports, weights and what no repeat can change are set up
 before. The times are scaled to the whole experiment, base and model together. Both sides are given
 the same images, options, weights and draws, and their results are compared before they are timed.
-Where this project keeps a frozen backbone's outputs, so does the research side, since no goal
+Where this project keeps a frozen backbone's outputs, so does the reference, since no goal
 speaks of that; a further line and total tell what it takes without.
 
-How much faster can the chain be? The research side tells how much of its time it spends in each hot
+How much faster can the chain be? The reference tells how much of its time it spends in each hot
 loop of ``benchmarks.run``. If every loop reached its goal there and everything else - decoding,
 augmentation, saving, gradients of the networks, the segmentation network in float32 - stayed as
 slow as it is, the chain would gain the Amdahl bound: its time over the sum of each loop's time
 divided by its goal, and all other time. The goal is a total of at least 0.9 of that bound.
 
-In the workflow trainings share the kept outputs; here each computes its own, on both sides. Not in
+In the workflow trainings share the feature cache; here each computes its own, on both sides. Not in
 the chain: indexing, figures and tables; the wall time of other stages of the finished run is told
     below the table.
 """
@@ -37,17 +37,17 @@ import tyro
 from benchmarks.agreement import AGREEMENT
 from benchmarks.finished_run import FinishedRun, prepare
 from benchmarks.harness import Timing, aligned, at_least, duration, machine
-from benchmarks.ours import OWN
-from benchmarks.research_images import RESEARCH_IMAGES
-from benchmarks.research_training import RESEARCH_TRAINING, SEEING
-from benchmarks.sides import GOALS, Side, Spent
+from benchmarks.ours import OURS
+from benchmarks.reference_images import REFERENCE_IMAGES
+from benchmarks.reference_training import REFERENCE_TRAINING, SEEING
+from benchmarks.stopwatch import GOALS, Spent, TimedProcess
 from brnf.errors import UserError
 from brnf.evaluate.timings import stage_timings
 
 __all__ = ["STAGES", "StageRow", "chain_table", "measure", "run"]
 
-STAGES = tuple(OWN)
-RESEARCH = RESEARCH_IMAGES | RESEARCH_TRAINING
+STAGES = tuple(OURS)
+REFERENCE = REFERENCE_IMAGES | REFERENCE_TRAINING
 OF_BOUND = 0.9
 RESULTS = Path(__file__).parent / "chain.md"
 MEBIBYTE = 2**20
@@ -56,12 +56,12 @@ HEADING = (
         "stage",
         "measured",
         "this project",
-        "research",
+        "reference",
         "ratio (least to most)",
-        "own peak, MiB",
-        "research peak, MiB",
+        "our peak, MiB",
+        "reference peak, MiB",
     ),
-    *("share of research", "in hot loops", "bound", "finished run, s", "its jobs' peak, MiB"),
+    *("share of reference", "in hot loops", "bound", "finished run, s", "its jobs' peak, MiB"),
 )
 
 
@@ -73,8 +73,8 @@ class StageRow:
         stage: its name.
         work: what was measured of how much.
         ours: seconds of this project.
-        research: seconds of the research side.
-        loops: share of the research side's time in each hot loop, 0..1.
+        reference: seconds of the reference.
+        loops: share of the reference's time in each hot loop, 0..1.
         peaks: most resident memory of each side's process, bytes, with what it imports.
         wall: seconds of the stage's jobs in the finished run, with start and imports; nan where
             they are unknown.
@@ -84,7 +84,7 @@ class StageRow:
     stage: str
     work: str
     ours: Timing
-    research: Timing
+    reference: Timing
     loops: Mapping[str, float]
     peaks: tuple[float, float]
     wall: float = float("nan")
@@ -92,7 +92,7 @@ class StageRow:
 
     @property
     def left(self) -> float:
-        """Return the share of the research side's time that is left when every hot loop reaches its
+        """Return the share of the reference's time that is left when every hot loop reaches its
         goal, 0..1.
         """
         return 1 - sum(share * (1 - 1 / GOALS[name]) for name, share in self.loops.items())
@@ -101,17 +101,17 @@ class StageRow:
         """Return the columns as text.
 
         Arguments:
-            whole: seconds of the research side's chain.
+            whole: seconds of the reference's chain.
         """
-        ratio, least, most = self.ours.times_faster_than(self.research)
+        ratio, least, most = self.ours.times_faster_than(self.reference)
         return (
             self.stage,
             self.work,
             duration(self.ours.median),
-            duration(self.research.median),
+            duration(self.reference.median),
             f"{ratio:.2f} ({least:.2f} to {most:.2f})",
             *(f"{peak / MEBIBYTE:.0f}" for peak in self.peaks),
-            f"{self.research.median / whole:.1%}",
+            f"{self.reference.median / whole:.1%}",
             f"{sum(self.loops.values()):.1%}",
             f"{1 / self.left:.2f}",
             *("" if value != value else f"{value:.0f}" for value in (self.wall, self.peak_of_run)),
@@ -124,38 +124,41 @@ def chain_table(rows: Sequence[StageRow], other: StageRow | None = None) -> str:
 
     Arguments:
         rows: of the stages.
-        other: another research side of ``train_brnf``, which counts in a total of its own.
+        other: another reference of ``train_brnf``, which counts in a total of its own.
     """
-    whole = sum(row.research.median for row in rows)
+    whole = sum(row.reference.median for row in rows)
     shown = [HEADING, *(row.cells(whole) for row in rows)]
     lines = _summary(rows)
     if other is not None:
         instead = [other if row.stage == "train_brnf" else row for row in rows]
-        shown.append(other.cells(sum(row.research.median for row in instead)))
+        shown.append(other.cells(sum(row.reference.median for row in instead)))
         lines += ["", f"with {SEEING}, as research code has it:", *_summary(instead)]
     return "\n".join([*aligned(shown), "", *lines, "", *_loop_table(rows, whole)])
 
 
 def _loop_table(rows: Sequence[StageRow], whole: float) -> list[str]:
-    """Return a line for each hot loop: its share of the research side's chain, and its goal."""
+    """Return a line for each hot loop: its share of the reference's chain, and its goal."""
     shares = {
-        name: sum(row.loops.get(name, 0.0) * row.research.median for row in rows) / whole
+        name: sum(row.loops.get(name, 0.0) * row.reference.median for row in rows) / whole
         for name in GOALS
     }
     lines = [(name, f"{share:.1%}", f"≥ {GOALS[name]:g}×") for name, share in shares.items()]
-    return aligned([("hot loop", "share of research", "goal"), *lines])
+    return aligned([("hot loop", "share of reference", "goal"), *lines])
 
 
 def _summary(rows: Sequence[StageRow]) -> list[str]:
     """Return total, bound and goal as lines."""
-    ours, research = (
+    ours, reference = (
         sum(timing.median for timing in side)
-        for side in ([row.ours for row in rows], [row.research for row in rows])
+        for side in ([row.ours for row in rows], [row.reference for row in rows])
     )
-    ratio, bound = research / ours, research / sum(row.left * row.research.median for row in rows)
+    ratio, bound = (
+        reference / ours,
+        reference / sum(row.left * row.reference.median for row in rows),
+    )
     goal = at_least(OF_BOUND, ratio / bound, " of the bound")
     return [
-        f"whole chain: this project {duration(ours)}, research {duration(research)}, ratio "
+        f"whole chain: this project {duration(ours)}, reference {duration(reference)}, ratio "
         f"{ratio:.2f}, Amdahl bound {bound:.2f}",
         f"reached: {ratio / bound:.2f} of the bound, goal {goal.text}: "
         f"{'met' if goal.met else 'MISSED'}",
@@ -167,7 +170,7 @@ def measure(finished: FinishedRun, stage: str, repeats: int, folder: Path) -> St
 
     Arguments:
         finished: prepared run.
-        stage: its name, or the name of another research side.
+        stage: its name, or the name of another reference.
         repeats: timed runs of each side; one before them is not timed and is compared.
         folder: for outputs, which are removed again.
 
@@ -175,30 +178,33 @@ def measure(finished: FinishedRun, stage: str, repeats: int, folder: Path) -> St
         AssertionError: the sides do not agree.
     """
     rule = stage.partition(",")[0]
-    sides = {"own": Side(OWN[rule], finished), "research": Side(RESEARCH[stage], finished)}
-    first = {name: folder / f"{stage} first" / name for name in sides}
-    for name, side in sides.items():
-        side.time(first[name])
-    AGREEMENT[stage](finished, first["own"], first["research"])
-    found: dict[str, list[Spent]] = {name: [] for name in sides}
+    processes = {
+        "ours": TimedProcess(OURS[rule], finished),
+        "reference": TimedProcess(REFERENCE[stage], finished),
+    }
+    first = {name: folder / f"{stage} first" / name for name in processes}
+    for name, process in processes.items():
+        process.time(first[name])
+    AGREEMENT[stage](finished, first["ours"], first["reference"])
+    found: dict[str, list[Spent]] = {name: [] for name in processes}
     for number in range(repeats):
-        for name, side in sides.items():
-            found[name].append(side.time(folder / f"{stage} {number}" / name))
+        for name, process in processes.items():
+            found[name].append(process.time(folder / f"{stage} {number}" / name))
         shutil.rmtree(folder / f"{stage} {number}")
     shutil.rmtree(folder / f"{stage} first")
     factors = finished.factors(rule)
-    ours, research = (
-        Timing(tuple(spent.whole(factors) for spent in found[name])) for name in sides
+    ours, reference = (
+        Timing(tuple(spent.whole(factors) for spent in found[name])) for name in processes
     )
-    loops = [spent.whole_loops(factors) for spent in found["research"]]
+    loops = [spent.whole_loops(factors) for spent in found["reference"]]
     shares = {
         name: median(
-            times[name] / whole for times, whole in zip(loops, research.seconds, strict=True)
+            times[name] / whole for times, whole in zip(loops, reference.seconds, strict=True)
         )
         for name in loops[0]
     }
-    peaks = sides["own"].finish(), sides["research"].finish()
-    return StageRow(stage, finished.shown_work(rule), ours, research, shares, peaks)
+    peaks = processes["ours"].finish(), processes["reference"].finish()
+    return StageRow(stage, finished.shown_work(rule), ours, reference, shares, peaks)
 
 
 def timings_of_run(finished: FinishedRun) -> pd.DataFrame:

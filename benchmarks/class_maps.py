@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, compare
-from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
+from benchmarks.reference_maps import intermediate_prototype_maps, intermediate_seeds
 from brnf.cam.prototypes import classifier_maps, present_classes, structure_seeds
 from brnf.cam.prototypes import prototype_maps as cosine_maps
 from brnf.cam.prototypes import prototypes as averages

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Repeats, Row, compare
-from brnf.data.masks import IGNORE
 from brnf.evaluate.confusion import Confusion
+from brnf.store.label_type import ignored_value
 
 __all__ = ["FULL", "TINY", "Size", "as_labels", "masked_count", "measure"]
 
 Masks = list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+
+IGNORED = ignored_value(20)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _masks(size: Size, classes: int) -> Masks:
             top, left = random.integers(size.height // 2), random.integers(size.width // 2)
             truth[top : top + size.height // 2, left : left + size.width // 2] = label
         prediction = np.roll(truth, random.integers(1, 9, 2), (0, 1))
-        truth[:3] = IGNORE
+        truth[:3] = IGNORED
         found.append((truth, prediction))
     return found
 
@@ -70,13 +72,13 @@ def _joint_histogram(masks: Masks, classes: int) -> NDArray[np.int64]:
     confusion = Confusion(classes)
     for truth, prediction in masks:
         confusion.add(truth, prediction)
-    return confusion.counts
+    return confusion.counts[:, :classes]
 
 
 def as_labels(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return a mask as chainercv reads it, with -1 for ignored pixels."""
     labels = mask.astype(np.int32)
-    labels[mask == IGNORE] = -1
+    labels[mask == IGNORED] = -1
     return labels
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Goal, Repeats, Row, at_least, compare
-from benchmarks.pydensecrf_side import MISSING, by_pydensecrf, installed, peak_of
+from benchmarks.reference_pydensecrf import MISSING, by_pydensecrf, installed, peak_of
 from brnf.config.sections.segmentation import Crf
 from brnf.data.images import read_image
 from brnf.data.scenes import draw_scene

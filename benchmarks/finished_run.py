@@ -16,12 +16,12 @@ import tyro
 import yaml
 
 from benchmarks.growing_store import GrowingStore, write_saved
-from benchmarks.sides import REST
+from benchmarks.stopwatch import REST
 from brnf.config.experiment import Experiment
 from brnf.config.generate import load_schema
 from brnf.config.renamed import with_new_names
 from brnf.config.schema import complete, reread
-from brnf.data.index import ImageRecord, Index, read_masks, write_masks
+from brnf.data.index import ImageRecord, Index, read_classes, read_masks, write_masks
 from brnf.engine.schedule import total_steps
 from brnf.errors import UserError
 from brnf.store.maps import MapReader, write_maps
@@ -222,13 +222,13 @@ def prepare(run: FinishedRun, root: Path | None) -> None:
     shutil.copytree(run.results / "index", run.index)
     if root is not None:
         _move(run, root)
-    train, seeds, val = (run.split(key) for key in ("train", "seeds", "val"))
-    if run.experiment.computed_split(seeds) != train:
+    train, evaluated, val = (run.split(key) for key in ("train", "eval_split", "val"))
+    if run.experiment.computed_split(evaluated) != train:
         raise UserError(
-            f"the seeds are evaluated on {seeds}, whose maps are not those of {train}: nothing to "
-            "measure them with here"
+            f"the seeds are evaluated on {evaluated}, whose maps are not those of {train}: nothing "
+            "to measure them with here"
         )
-    judged = read_masks(run.index, seeds)
+    judged = read_masks(run.index, evaluated)
     least = max(
         settings["brnf"]["batch_size"], 2
     )  # a batch of fewer images would cost less than one of the experiment
@@ -239,7 +239,7 @@ def prepare(run: FinishedRun, root: Path | None) -> None:
         least,
     )
     unseen = _spread(list(run.images(val).images), run.share, len(run.images(val).images), 2)
-    for name, images, split in ((SEEN, seen, seeds), (UNSEEN, unseen, val)):
+    for name, images, split in ((SEEN, seen, evaluated), (UNSEEN, unseen, val)):
         whole = run.images(split)
         Index(whole.classes, whole.mask_values, tuple(images), whole.root).write(run.index, name)
         masks = read_masks(run.index, split)
@@ -280,7 +280,7 @@ def _write_maps(run: FinishedRun, images: Sequence[str], split: str) -> None:
         product: MapReader(run.shards("cams", split), product)
         for product in ("classifier", "prototype")
     }
-    with write_maps(run.folder / "cams.h5") as writer:
+    with write_maps(run.folder / "cams.h5", len(read_classes(run.index)[0])) as writer:
         for image in images:
             found = {product: reader[image] for product, reader in readers.items()}
             products = {product: maps.values for product, maps in found.items()}
@@ -291,7 +291,7 @@ def _write_maps(run: FinishedRun, images: Sequence[str], split: str) -> None:
 def _copy_maps(
     run: FinishedRun, name: str, images: Sequence[str], reader: MapReader, product: str
 ) -> None:
-    with write_maps(run.folder / f"{name}.h5") as writer:
+    with write_maps(run.folder / f"{name}.h5", len(read_classes(run.index)[0])) as writer:
         for image in images:
             maps = reader[image]
             writer.write(image, maps.classes, {product: maps.values})

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Repeats, Row, compare
-from benchmarks.research_flow import ResearchFlow
+from benchmarks.reference_flow import ReferenceFlow
 from brnf.config.sections.flow import FlowArchitecture
 from brnf.flow.density import TILE, FlowDensity
 
@@ -39,7 +39,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
         torch.randn(size.dimension, generator=generator),
         0.5 + torch.rand(size.dimension, generator=generator),
     )
-    reference = ResearchFlow(flow).requires_grad_(False)
+    reference = ReferenceFlow(flow).requires_grad_(False)
     _assert_equal(
         flow, torch.randn(min(size.rows[0], TILE + 5), size.dimension, generator=generator)
     )
@@ -50,7 +50,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
 
 def _compare(
     flow: FlowDensity,
-    reference: ResearchFlow,
+    reference: ReferenceFlow,
     count: int,
     generator: torch.Generator,
     repeats: Repeats,
@@ -106,7 +106,7 @@ def _assert_equal(flow: FlowDensity, features: Tensor) -> None:
     """Assert equality to 1e-9 of float64 and 1e-4 (or 0.01 nats) of float32 values."""
     exact = FlowDensity(flow.dimension, flow.classes, flow.options).double()
     exact.load_state_dict(flow.state_dict())
-    expected = ResearchFlow(exact).log_prob(features.double())
+    expected = ReferenceFlow(exact).log_prob(features.double())
     torch.testing.assert_close(
         exact.class_log_prob(features.double()), expected, rtol=1e-9, atol=1e-9
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Repeats, Row, compare
-from benchmarks.research_flow import ResearchFlow
+from benchmarks.reference_flow import ReferenceFlow
 from brnf.config.sections.flow import FlowArchitecture, FlowTraining
 from brnf.flow.density import TILE, FlowDensity
 from brnf.flow.loss import mixture_loss
@@ -41,7 +41,7 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     features = torch.randn(count, size.dimension, generator=generator).half()
     targets = torch.randint(-1, size.classes, (count,), generator=generator)
     _assert_equal_gradients(flow, features[:TILE].double(), targets[:TILE])
-    reference = _research_step(ResearchFlow(flow), features, targets, flow.options.noise)
+    reference = _reference_step(ReferenceFlow(flow), features, targets, flow.options.noise)
     trainer = FlowTrainer(flow, FlowTraining(), None)
     return compare(
         "flow training step",
@@ -55,8 +55,8 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     )
 
 
-def _research_step(
-    flow: ResearchFlow, features: Tensor, targets: Tensor, noise: float
+def _reference_step(
+    flow: ReferenceFlow, features: Tensor, targets: Tensor, noise: float
 ) -> Callable[[], None]:
     """Return a step with a plain Adam."""
     options = FlowTraining()
@@ -108,7 +108,7 @@ def _assert_equal_gradients(flow: FlowDensity, features: Tensor, targets: Tensor
     """Assert float64 equality of the loss and of all gradients, to 1e-9."""
     exact = FlowDensity(flow.dimension, flow.classes, flow.options).double()
     exact.load_state_dict(flow.state_dict())
-    reference = ResearchFlow(exact)
+    reference = ReferenceFlow(exact)
     noise = flow.options.noise * torch.randn(
         features.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )

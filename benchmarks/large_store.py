@@ -195,7 +195,7 @@ def _train(size: Size, path: Path) -> Phase:
     moments = RunningMoments(store.dimension)
     for block in islice(store.blocks(), 4):
         moments.update(torch.from_numpy(block.feature).float())
-    flow.fit_standardisation(moments.mean, moments.deviation())
+    flow.fit_standardisation(moments.mean, moments.std())
     trainer = FlowTrainer(flow, FlowTraining(steps=size.steps), None)
     clock = _Clock(1)
     for batch in islice(_labelled(store, size.batch_rows), size.steps):

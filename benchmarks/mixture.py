@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks.harness import Repeats, Row, at_most, compare, peak_extra_memory
-from benchmarks.research_flow import repeated_log_prob
+from benchmarks.reference_flow import repeated_log_prob
 from brnf.flow.mixture import LatentMixture
 
 __all__ = ["FULL", "TINY", "Size", "measure"]

@@ -1,8 +1,8 @@
 """Time a call of the workflow that has nothing to do, at the size of VOC 2012: `make scale`.
 
 The images are hard links to a few files of one colour, the products are empty files that Snakemake
-is told to take for finished ones; the index is real, so that a call looks at the state of all
-images as it would.
+is told to take for finished ones, with stamps that name their inputs; the index is real, so that a
+call looks at the state of all images as it would.
 """
 
 import argparse
@@ -14,10 +14,15 @@ import time
 from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from brnf.data.voc import VOC_CLASSES
+from brnf.planning.jobs import read_jobs
+from brnf.store.files import MARK
+from brnf.store.stamps import digest_of, read_stamp, write_stamp
+from brnf.weights import weights_named
 
 __all__ = ["TRAIN", "TRAIN_AUG", "VAL", "finish", "no_op_seconds", "write_voc"]
 
@@ -75,16 +80,16 @@ def write_voc(root: Path, train: int, train_aug: int, val: int) -> None:
         (top / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(listed) + "\n")
 
 
-def snakemake(folder: Path, *words: str) -> str:
+def snakemake(folder: Path, *given: str, words: tuple[str, ...] = WORDS) -> str:
     """Call the workflow in a folder, in its own process, and return what it prints."""
     command = (
         sys.executable,
         "-m",
         "snakemake",
-        *words,
+        *given,
         "--snakefile",
         str(ROOT / "workflow" / "Snakefile"),
-        *WORDS,
+        *words,
     )
     done = subprocess.run(
         command,
@@ -102,15 +107,45 @@ def finish(folder: Path) -> int:
     """Index the images, make every other product an empty file that counts as finished, and return
     the number of files.
     """
-    snakemake(folder, "--until", "index_images")
+    snakemake(folder, "--until", "index_images", "write_config")
     listed = snakemake(folder, "--summary").splitlines()
     files = [folder / line.split("\t")[0] for line in listed if line.startswith("results/")]
     for path in files:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir() if not path.suffix else path.touch()
-    snakemake(folder, "--touch")
+            _fill(path, folder) if not path.suffix else path.touch()
+    snakemake(folder, "--touch", words=(*WORDS, "unstamped=adopt"))
+    _stamp(folder)
     return len(files)
+
+
+def _fill(product: Path, folder: Path) -> None:
+    """Make a folder of masks, with an empty file for each image of its shard."""
+    product.mkdir()
+    (product / MARK).touch()
+    shards = folder / "results" / "voc12" / "index" / "shards"
+    listed = shards / product.parent.name / f"{product.name}.csv"
+    for row in listed.read_text().splitlines()[1:] if listed.is_file() else ():
+        (product / f"{row.partition(',')[0]}.png").touch()
+
+
+def _stamp(folder: Path) -> None:
+    """Let the stamps of the adopted products name the inputs that their jobs would have read."""
+    begun = ("train_base", "write_config")  # with all that follows: a forced index would hide it
+    plan = snakemake(folder, "--dry-run", "--forcerun", *begun, "--quiet", "host")
+    for job in read_jobs(plan):
+        inputs = {
+            path: stamp.content.digest
+            if (stamp := read_stamp(folder / path)) and stamp.content
+            else digest_of(folder / path)
+            for path in job.inputs
+            if (folder / path).exists()
+        }
+        for output in job.outputs:
+            if stamp := read_stamp(folder / output):
+                weights = weights_named(stamp.options)
+                made = msgspec.structs.replace(stamp, inputs=inputs, weights=weights, adopted=False)
+                write_stamp(folder / output, made)
 
 
 def no_op_seconds(folder: Path, repeats: int) -> list[float]:

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks.finished_run import MAPS, MASKS, SEEN, STEPS, UNSEEN, FinishedRun
-from benchmarks.sides import Build, Runner, Stopwatch, replaced
+from benchmarks.stopwatch import Build, Runner, Stopwatch, replaced
 from brnf.backbones import Backbone, build_backbone
 from brnf.cam import network as cam_network
-from brnf.cam import training as cam_training
 from brnf.cam.network import CamNetwork, load_cam_network, new_cam_network
 from brnf.engine.runtime import Runtime
 from brnf.flow import denoiser
@@ -38,7 +37,7 @@ from brnf.stages import (
 __all__ = [
     "CAM_TRAININGS",
     "CPU",
-    "OWN",
+    "OURS",
     "QUIET",
     "brnf_training",
     "evaluations",
@@ -172,7 +171,7 @@ def _train_network(run: FinishedRun, watch: Stopwatch, rule: str) -> Runner:
     def work(folder: Path) -> None:
         with (
             replaced(stage, new_cam_network=new_network),
-            timed_steps(cam_training, watch, steps),
+            timed_steps(stage, watch, steps),
         ):
             stage.run(
                 inputs, stage.Outputs(folder / "network.pt", folder / "history.csv"), options, QUIET
@@ -231,7 +230,9 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
         with replaced(predict_segmentation, load_deeplab=lambda *_: loaded):
             predict_segmentation.run(
                 inputs,
-                predict_segmentation.Outputs(folder / "masks", folder / "probabilities.h5"),
+                predict_segmentation.Outputs(
+                    folder / "masks", folder / "probabilities.h5", folder / "confidences.csv"
+                ),
                 options,
                 QUIET,
             )
@@ -262,7 +263,7 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
     return work
 
 
-OWN: dict[str, Build] = {
+OURS: dict[str, Build] = {
     "train_base": partial(_train_network, rule="train_base"),
     "compute_cams": _compute_cams,
     "store_pixels": _store_pixels,

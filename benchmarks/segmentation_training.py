@@ -12,10 +12,10 @@ from torch import Tensor
 from benchmarks.harness import Repeats, Row, bfloat16_unit, compare
 from benchmarks.networks import convolutions_as_products
 from brnf.config.sections.segmentation import DeepLabNetwork, SegmentationOptimiser
-from brnf.data.masks import IGNORE
 from brnf.segment.deeplab import DeepLab, build_deeplab
 from brnf.segment.heads import AtrousHead
 from brnf.segment.training import SegmentationTrainer, rate_share
+from brnf.store.label_type import ignored_value
 
 __all__ = ["FULL", "TINY", "Size", "measure", "plain_trainer"]
 
@@ -23,6 +23,8 @@ OPTIMISER = SegmentationOptimiser(iterations=10**6, learning_rate=1e-9)
 """Of the training that the steps are taken from; they are so small that random weights stay what
 they are.
 """
+
+IGNORED = ignored_value(20)
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     """Compare channels last, in float32 and where supported bfloat16, with float32 planes."""
     torch.manual_seed(0)
     options = DeepLabNetwork(
-        backbone=size.backbone, weights="none", head="sum", frozen_batch_norm=True
+        backbone=size.backbone, weights="none", head="aspp_sum", frozen_batch_norm=True
     )
     network = build_deeplab(options, size.classes)
     images = torch.randint(0, 256, (size.batch, 3, size.crop, size.crop), dtype=torch.uint8)
     labels = torch.randint(0, size.classes, (size.batch, size.crop, size.crop), dtype=torch.uint8)
-    labels[:, :5] = IGNORE
+    labels[:, :5] = IGNORED
     reference = _plain_step(network, images, labels)
     kinds = {False: torch.float32} | ({True: torch.bfloat16} if bfloat16_unit() else {})
     steps = {amp: _step(network, images, labels, amp) for amp in kinds}
@@ -75,7 +77,9 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
 
 
 def _step(network: DeepLab, images: Tensor, labels: Tensor, amp: bool) -> Callable[[], float]:
-    trainer = SegmentationTrainer(copy.deepcopy(network), OPTIMISER, torch.device("cpu"), amp=amp)
+    trainer = SegmentationTrainer(
+        copy.deepcopy(network), OPTIMISER, torch.device("cpu"), precision="bf16" if amp else "fp32"
+    )
     return lambda: trainer.step((images, labels))["loss"]
 
 
@@ -99,14 +103,14 @@ def plain_trainer(
     align = network.options.align_corners
 
     def step(images: Tensor, labels: Tensor) -> float:
-        normal = ((images.float() - backbone.mean) / backbone.deviation).contiguous()
+        normal = ((images.float() - backbone.mean) / backbone.std).contiguous()
         features = backbone.network(normal)[-1]
         logits = convolutions[0](features)
         for convolution in convolutions[1:]:
             logits = logits + convolution(features)
         size = labels.shape[1:]
         enlarged = F.interpolate(logits, size=size, mode="bilinear", align_corners=align)
-        loss = F.cross_entropy(enlarged, labels.long(), ignore_index=IGNORE)
+        loss = F.cross_entropy(enlarged, labels.long(), ignore_index=IGNORED)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -9,7 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_cache", "write_cache"]
+__all__ = ["FileState", "file_state", "read_cache", "write_cache"]
+
+FileState = tuple[int, int, int, int]
+
+
+def file_state(found: os.stat_result) -> FileState:
+    """Return what tells as long as it stays the same that a file does: size, times of change of
+    content and of inode, inode.
+
+    Who writes a file, or puts another in its place, and restores its time cannot restore the time
+    of its inode. Git trusts the same.
+    """
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def read_cache(path: Path) -> dict[str, Any]:

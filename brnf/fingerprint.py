@@ -13,7 +13,7 @@ from pathlib import Path
 
 from brnf.cache import read_cache, write_cache
 
-__all__ = ["fingerprint", "imported_modules", "reached_modules"]
+__all__ = ["fingerprint", "imported_modules", "keep_fingerprints", "reached_modules"]
 
 ROOT = Path(__file__).parents[1]
 KEPT = Path(".snakemake", "brnf_fingerprints.json")
@@ -61,14 +61,30 @@ def _known(package: Path) -> dict[str, str]:
     known: dict[str, str] = {}
     with suppress(TypeError, ValueError):  # damaged
         known = dict(read_cache(KEPT).get(sources.hexdigest(), {}))
-    atexit.register(_keep, KEPT.absolute(), sources.hexdigest(), known, len(known))
+    KNOWN.append(_Known(KEPT.absolute(), sources.hexdigest(), known, len(known)))
     return known
 
 
-def _keep(path: Path, sources: str, known: dict[str, str], before: int) -> None:
-    """Write fingerprints that were computed."""
-    if len(known) > before:
-        write_cache(path, {sources: known})
+@dataclass
+class _Known:
+    """Fingerprints for some sources, and how many of them the file holds."""
+
+    path: Path
+    sources: str
+    fingerprints: dict[str, str]
+    written: int
+
+
+KNOWN: list[_Known] = []
+
+
+@atexit.register
+def keep_fingerprints() -> None:
+    """Write the fingerprints that were computed, for later calls and for other processes."""
+    for known in KNOWN:
+        if len(known.fingerprints) > known.written:
+            write_cache(known.path, {known.sources: known.fingerprints})
+            known.written = len(known.fingerprints)
 
 
 def _computed(module: str, root: Path) -> str:
@@ -138,11 +154,18 @@ def _read(file: Path, module: str, root: Path) -> _Module:
     """Parse a file and leave out all strings that stand alone: docstrings of modules, classes,
     functions and fields.
     """
-    tree = ast.parse(file.read_text(), str(file))
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
     imports: set[str] = set()
     strings: set[str] = set()
     alone: set[ast.AST] = set()
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    typing_only = {
+        inner
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for line in block.body
+        for inner in ast.walk(line)
+    }  # their imports never run
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -150,6 +173,8 @@ def _read(file: Path, module: str, root: Path) -> _Module:
             node.body = [line for line in body if not _is_string(line)] or [ast.Pass()]  # type: ignore[attr-defined]
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in alone:
             strings.add(node.value)
+        elif node in typing_only:
+            continue
         elif isinstance(node, ast.Import):
             imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

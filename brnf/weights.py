@@ -4,12 +4,13 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from brnf.cache import read_cache, write_cache
+from brnf.cache import file_state, read_cache, write_cache
 from brnf.errors import UserError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "same_weights",
     "tags_of",
     "weights_fault",
+    "weights_named",
 ]
 
 CAFFE = "caffe:"
@@ -49,14 +51,14 @@ class PackagedWeights:
         locator: class in it whose ``get_model_file_path()`` tells the file.
         network: the timm network of the same architecture; tensors correspond one by one in order.
         mean: of the RGB channels in 0..255 that the network was trained with.
-        deviation: likewise.
+        std: likewise.
     """
 
     package: str
     locator: str
     network: str
     mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
-    deviation: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
 
     @property
     def distribution(self) -> str:
@@ -189,6 +191,24 @@ def clip_identity(model: str, weights: str) -> str:
     return identity(weights if os.path.isfile(weights) else f"{model}/{weights}")
 
 
+def weights_named(options: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Name the weights among the options of a stage, by :func:`identity`.
+
+    Arguments:
+        options: flag, such as ``backbone.weights``, -> its words.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    found = {}
+    for flag, words in options.items():
+        section, _, key = flag.rpartition(".")
+        if key == "weights" and words:
+            model = options.get(f"{section}.model")
+            found[flag] = clip_identity(model[0], words[0]) if model else identity(words[0])
+    return found
+
+
 def same_weights(here: str, other: str) -> bool:
     """Return whether ``here`` is ``other``, or a file that was published as that."""
     if here == other:
@@ -202,22 +222,22 @@ def same_weights(here: str, other: str) -> bool:
 
 
 def file_digest(file: str | Path) -> str:
-    """Return the SHA-256 of a file, taken again only where size, time of change or inode differ.
+    """Return the SHA-256 of a file, taken again only where its state differs, see
+    :func:`brnf.cache.file_state`.
 
     Raises:
         UserError: it cannot be read.
     """
     try:
         state = os.stat(file)
-        seen = [state.st_size, state.st_mtime_ns, state.st_ino]
+        seen = list(file_state(state))
         key, known = os.path.realpath(file), read_cache(KEPT)
         if (
             isinstance(found := known.get(key), list)
-            and found[:3] == seen
-            and len(found) == 4
-            and isinstance(found[3], str)
+            and found[:-1] == seen
+            and isinstance(found[-1], str)
         ):
-            return found[3]
+            return found[-1]
         with open(file, "rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:

@@ -13,7 +13,10 @@ __all__ = ["Server", "running_server", "tarred", "zipped"]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; each answer ends after ``break_after`` bytes while ``breaks`` lasts."""
+    """Serves ``files`` and leads to ``redirects``.
+
+    Each answer ends after ``break_after`` bytes while ``breaks`` lasts.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -22,6 +25,8 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.status = 200
         self.asked: list[str | None] = []
+        self.redirects: dict[str, str] = {}
+        self.tells_length = True
 
     def address(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/sets/{name}"
@@ -31,6 +36,11 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        if leads := self.server.redirects.get(self.path.rpartition("/")[2]):
+            self.send_response(302)
+            self.send_header("Location", leads)
+            self.end_headers()
+            return
         content = self.server.files.get(self.path.rpartition("/")[2])
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
@@ -44,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.server.tells_length:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         left = content[start:]
         if self.server.breaks:

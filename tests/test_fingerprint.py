@@ -90,6 +90,18 @@ def test_reached_modules_follow_every_kind_of_import(package: Path) -> None:
     ]
 
 
+def test_imports_for_type_checkers_only_are_not_followed(package: Path) -> None:
+    text = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from brnf.cam import contrast\n"
+    )
+    for name, ending in (("typed", ""), ("real", "else:\n    from brnf.flow import near\n")):
+        (package / "brnf" / f"{name}.py").write_text(text + ending)
+    for cached in (module._file, module._read, module._is_module):
+        cached.cache_clear()
+    assert reached_modules("brnf.typed", package) == ["brnf", "brnf.typed"]
+    assert "brnf.flow.near" in reached_modules("brnf.real", package)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

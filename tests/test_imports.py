@@ -12,6 +12,7 @@ ROOMS = (
         "errors",
         "cache",
         "fingerprint",
+        "shipped",
         "weights",
         "config",
         "store",
@@ -19,7 +20,7 @@ ROOMS = (
         "backbones",
         "engine",
     ),
-    *("flow", "cam", "segment", "base", "evaluate", "workflow", "planning", "stages"),
+    *("flow", "cam", "segment", "base", "evaluate", "use", "workflow", "planning", "stages"),
 )
 """From the ground up."""
 

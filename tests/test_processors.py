@@ -62,9 +62,10 @@ def test_the_order_changes_and_files_stay_together() -> None:
 
 
 def test_settings_are_told_apart_and_what_they_run_exists(tmp_path: Path) -> None:
+    before = dict(os.environ)
     found = settings(tmp_path)
+    assert dict(os.environ) == before, "a setting must not change this process"
     assert len({setting.name for setting in found}) == len(found)
     assert all((ROOT / word).exists() for word in NUMERIC)
     held = [setting.environment for setting in found if setting.name.endswith("at most")]
     assert len({str(environment) for environment in held}) == 3
-    assert "NPY_DISABLE_CPU_FEATURES" not in os.environ, "a setting must not change this process"

@@ -23,7 +23,7 @@ def use_layout(network: nn.Module, layout: Layout) -> None:
         layout: see :data:`Layout`.
 
     Raises:
-        UserError: Caffe's layout is asked of a network without bottleneck blocks and pooling.
+        UserError: the network has no bottleneck blocks and pooling, which Caffe's layout needs.
 
     References:
         Nakashima, deeplab-pytorch (``docs/method.md`` section 9).

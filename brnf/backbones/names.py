@@ -12,9 +12,9 @@ WRAPPERS = ("module.", "backbone.", "base.", "scale.", "Scale.")
 before a backbone's names.
 """
 CAFFE_WRAPPERS = ("scale.", "Scale.")
-STEM = re.compile(r"^layer1\.conv1\.(conv|bn)\.(\w+)$")
+STEM = re.compile(r"layer1\.conv1\.(conv|bn)\.(\w+)\Z")
 BLOCK = re.compile(
-    r"^layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut|proj)\.(conv|bn)\.(\w+)$"
+    r"layer([2-5])\.block(\d+)\.(reduce|conv3x3|increase|shortcut|proj)\.(conv|bn)\.(\w+)\Z"
 )
 POSITION = {"reduce": "1", "conv3x3": "2", "increase": "3"}
 

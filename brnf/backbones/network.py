@@ -8,8 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from brnf.backbones.folding import folded
+from brnf.backbones.intermediates import Intermediates, build_pyramid, build_vit
+from brnf.backbones.levels import feature_levels, stages_of_modules
 from brnf.backbones.precision import keep_small_sums_in_float32
+from brnf.backbones.strides import drop_strides, lower_pyramid_strides
 from brnf.backbones.weights import LoadedWeights, load_weights
+from brnf.config.networks import family_of
 from brnf.config.sections.cam import BackboneOptions
 from brnf.errors import UserError
 from brnf.weights import CAFFE, PACKAGED, PUBLISHED, is_tag
@@ -33,7 +37,7 @@ class Backbone(nn.Module):
     Arguments:
         network: a timm network built with ``features_only``.
         mean: [3] of the RGB channels in 0..255.
-        deviation: [3], likewise.
+        std: [3], likewise.
         trainable_stages: see :class:`BackboneOptions`.
 
     Attributes:
@@ -44,32 +48,30 @@ class Backbone(nn.Module):
 
     loaded: LoadedWeights
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(
         self,
         network: nn.Module,
         mean: Sequence[float],
-        deviation: Sequence[float],
+        std: Sequence[float],
         trainable_stages: int,
     ) -> None:
         super().__init__()
         # Channels last is what both cuDNN and oneDNN compute fastest; on a CPU it is worth a factor
         # of 1.7.
         self.network = network.to(memory_format=torch.channels_last)
-        self.channels: tuple[int, ...] = tuple(_levels(network).channels()[-4:])
+        self.channels: tuple[int, ...] = tuple(feature_levels(network).channels()[-4:])
         self.trainable_stages = trainable_stages
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer(
-            "deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False
-        )
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         keep_small_sums_in_float32(self.network)
         self._freeze()
         self.train()
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return images [N, 3, H, W] in 0..255 as the network wants them, float32."""
-        return ((images.float() - self.mean) / self.deviation).contiguous(
+        return ((images.float() - self.mean) / self.std).contiguous(
             memory_format=torch.channels_last
         )
 
@@ -81,7 +83,7 @@ class Backbone(nn.Module):
     def restore(self, loaded: LoadedWeights) -> None:
         """Take over what a saved network started from, with the colours that it wants."""
         self.loaded = loaded
-        for colours, saved in ((self.mean, loaded.mean), (self.deviation, loaded.deviation)):
+        for colours, saved in ((self.mean, loaded.mean), (self.std, loaded.std)):
             colours.copy_(torch.tensor(saved).view(1, 3, 1, 1))
 
     def let_norms_learn(self) -> None:
@@ -116,7 +118,7 @@ class Backbone(nn.Module):
     def _parts(self) -> list[tuple[nn.Module, bool]]:
         """Return each module with whether it lies in a stage that learns."""
         first = 4 - self.trainable_stages
-        return [(module, output > first) for module, output in _outputs_of_modules(self.network)]
+        return [(module, output > first) for module, output in stages_of_modules(self.network)]
 
 
 def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
@@ -140,31 +142,50 @@ def build_backbone(options: BackboneOptions, *, load: bool = True) -> Backbone:
             f"backbone.name: '{options.name}' cannot be built (timm has no such network); see "
             "timm.list_models()"
         )
+    network = _features(options)
+    levels = feature_levels(network).reduction()
+    if len(levels) not in (4, 5):
+        raise UserError(
+            f"backbone.name: '{options.name}' has {len(levels)} feature levels, 4 or 5 are needed; "
+            "choose another network"
+        )
+    whole = network.network if isinstance(network, Intermediates) else network
+    digest = load_weights(whole, options.name, options.weights) if load else None
+    mean, std = _colours(options)
+    backbone = Backbone(network, mean, std, options.trainable_stages)
+    published = PUBLISHED.get(options.weights, (None,))[0]
+    backbone.loaded = LoadedWeights(options.weights, published, digest, tuple(mean), tuple(std))
+    return backbone
+
+
+def _features(options: BackboneOptions) -> nn.Module:
+    """Build a network that gives its features at the options' stride.
+
+    Raises:
+        UserError: timm cannot build it so.
+    """
+    family = family_of(options.name)
     stride: dict[str, Any] = (
         {"output_stride": options.stride} if options.dilated and options.stride < 32 else {}
     )
     try:
-        network = timm.create_model(options.name, pretrained=False, features_only=True, **stride)
+        if family is None or family.kind == "levels":
+            network = timm.create_model(
+                options.name, pretrained=False, features_only=True, **stride
+            )
+        elif family.kind == "vit":
+            return build_vit(options.name, options.stride)
+        else:
+            pyramid = build_pyramid(options.name, options.stride, family.arguments)
+            lower_pyramid_strides(pyramid, options.stride, options.dilated)
+            return pyramid
     except (RuntimeError, NotImplementedError, AssertionError, TypeError, AttributeError) as error:
         raise UserError(
             f"backbone.name: '{options.name}' cannot be built ({error}); see timm.list_models()"
         ) from error
     if options.stride < 32 and not options.dilated:
-        _drop_strides(network, options)
-    levels = len(_levels(network).channels())
-    if levels != 5:
-        raise UserError(
-            f"backbone.name: '{options.name}' has {levels} feature levels, 5 are needed; choose "
-            "another network"
-        )
-    digest = load_weights(network, options.name, options.weights) if load else None
-    mean, deviation = _colours(options)
-    backbone = Backbone(network, mean, deviation, options.trainable_stages)
-    published = PUBLISHED.get(options.weights, (None,))[0]
-    backbone.loaded = LoadedWeights(
-        options.weights, published, digest, tuple(mean), tuple(deviation)
-    )
-    return backbone
+        drop_strides(network, options.stride)
+    return network
 
 
 def backbone_channels(name: str) -> tuple[int, ...]:
@@ -177,18 +198,13 @@ def backbone_channels(name: str) -> tuple[int, ...]:
         network = build_backbone(
             BackboneOptions(name=name, weights="none", stride=32), load=False
         ).network
-    return tuple(_levels(network).channels()[-4:])
-
-
-def _levels(network: nn.Module) -> Any:
-    """Return timm's description of the feature levels."""
-    return network.feature_info
+    return tuple(feature_levels(network).channels()[-4:])
 
 
 def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]]:
     """Return the RGB mean and deviation in 0..255 that the weights were trained with."""
     if options.weights in PACKAGED:
-        return PACKAGED[options.weights].mean, PACKAGED[options.weights].deviation
+        return PACKAGED[options.weights].mean, PACKAGED[options.weights].std
     if options.weights.startswith(CAFFE):
         return CAFFE_MEAN, (1.0, 1.0, 1.0)
     published = timm.get_pretrained_cfg(
@@ -200,29 +216,3 @@ def _colours(options: BackboneOptions) -> tuple[Sequence[float], Sequence[float]
             "another network"
         )
     return [255 * value for value in published.mean], [255 * value for value in published.std]
-
-
-def _drop_strides(network: nn.Module, options: BackboneOptions) -> None:
-    """Set the last stages' strides to 1 without dilation, as SIPE does with ResNet's last."""
-    reductions = _levels(network).reduction()
-    for module, output in _outputs_of_modules(network):
-        if reductions[output] > options.stride and getattr(module, "stride", 1) in (2, (2, 2)):
-            setattr(module, "stride", 1 if module.stride == 2 else (1, 1))  # noqa: B010
-
-
-def _outputs_of_modules(network: nn.Module) -> list[tuple[nn.Module, int]]:
-    """Pair each module with the output (0 = stem, 1..4 = stages) on whose way it lies, by the order
-    of definition.
-    """
-    names = [str(name) for name in _levels(network).module_name()]
-    flat = {name for name, _ in network.named_children()}
-    ends = [name if name.split(".")[0] in flat else name.replace(".", "_") for name in names]
-    pairs, output, reached = [], 0, False
-    for name, module in network.named_modules():
-        inside = f"{name}.".startswith(f"{ends[output]}.")
-        if reached and not inside and output < len(ends) - 1:
-            output += 1
-            inside = reached = f"{name}.".startswith(f"{ends[output]}.")
-        reached = reached or inside
-        pairs.append((module, output))
-    return pairs

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -29,21 +30,26 @@ class LoadedWeights:
         published: first digits of the SHA-256 of the file published by this name, where known.
         digest: SHA-256 of the loaded tensors, by :func:`tensors_digest`; None where none were.
         mean: of the RGB channels in 0..255 that the network wants.
-        deviation: likewise.
+        std: likewise.
     """
 
     weights: str
     published: str | None
     digest: str | None
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> "LoadedWeights":
+        """Return what a network's file says; an earlier version called the std deviation."""
+        return cls(**{"std" if key == "deviation" else key: values[key] for key in values})
 
 
 def load_weights(network: nn.Module, name: str, weights: str) -> str | None:
     """Fill a timm feature network with weights; return its digest, None where it stays as it is.
 
     Arguments:
-        network: built with ``features_only``; it lacks the classifier of the whole network.
+        network: of timm, without its classifier.
         name: of the timm network.
         weights: a tag of timm such as ``resnet50.tv_in1k``, ``none``, a key of
             :data:`brnf.weights.PACKAGED`, a file, or :data:`brnf.weights.CAFFE` and a file, whose
@@ -194,12 +200,25 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     missing.
     """
     own = network.state_dict()
+    names = {key: _whole_name(key, state) for key in own}
+    state = {key: state[name] for key, name in names.items() if name in state}
     missing = [key for key in own if key not in state and not key.endswith(COUNTER)]
-    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    wrong = [key for key in state if state[key].shape != own[key].shape]
     if missing or wrong:
         fault = f"lacks {missing[0]}" if missing else f"has {wrong[0]} in another shape"
         raise UserError(
             f"{where} {fault} ({len(missing)} missing, {len(wrong)} of another shape); these "
             "weights belong to another network"
         )
-    network.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
+    network.load_state_dict(state, strict=False)
+
+
+def _whole_name(name: str, state: Mapping[str, Tensor]) -> str:
+    """Return how a whole network calls a tensor of its features; timm's feature networks have
+    ``stages_0`` for ``stages.0`` where they hold the parts of a sequence one by one.
+    """
+    part, *rest = name.split(".")
+    words = part.split("_")
+    joined = ("_".join(words[:i]) + "." + "_".join(words[i:]) for i in range(1, len(words)))
+    known = (whole for whole in (".".join([one, *rest]) for one in joined) if whole in state)
+    return name if name in state else next(known, name)

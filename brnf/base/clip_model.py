@@ -57,14 +57,14 @@ class Clip:
             getattr(self.visual, "image_mean", None),
             getattr(self.visual, "image_std", None),
         )
-        mean, deviation = (
+        mean, std = (
             own or usual
             for own, usual in zip(
                 colours, (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD), strict=True
             )
         )
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-        self._deviation = torch.tensor(deviation, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
     @torch.no_grad()
     def directions(self, texts: Sequence[str]) -> Tensor:
@@ -107,7 +107,7 @@ class Clip:
             pixels = F.interpolate(
                 pixels, size, mode="bicubic", align_corners=False, antialias=True
             ).clamp(0, 255)
-        return (pixels / 255 - self._mean) / self._deviation
+        return (pixels / 255 - self._mean) / self._std
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
         own = self.visual.positional_embedding

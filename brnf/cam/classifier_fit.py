@@ -9,7 +9,7 @@ from brnf.cam.network import CamNetwork
 __all__ = ["fit_classifier"]
 
 
-def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) -> None:
+def fit_classifier(network: CamNetwork, source: TrainingSource, weight_decay: float) -> None:
     """Fit the classifier to the outputs of the untrained backbone, averaged over the image without
     its padding, to the optimum.
 
@@ -19,7 +19,7 @@ def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) 
     Arguments:
         network: its classifier is replaced.
         source: of the images.
-        penalty: weight of the squared weights in the multi-label soft margin loss.
+        weight_decay: weight of the squared weights in the multi-label soft margin loss.
     """
     pooled, labels = [], []
     device = network.classifier.weight.device
@@ -43,7 +43,7 @@ def fit_classifier(network: CamNetwork, source: TrainingSource, penalty: float) 
         optimiser.zero_grad()
         loss = (
             torch.nn.functional.multilabel_soft_margin_loss(features @ weight.T, targets)
-            + penalty * weight.square().sum()
+            + weight_decay * weight.square().sum()
         )
         loss.backward()
         return loss

@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 from brnf.engine import distributed
 
-__all__ = ["ContrastBank", "info_nce", "region_features"]
+__all__ = ["NONE", "ContrastBank", "info_nce", "paired_region_features", "region_features"]
+
+NONE = -1
+"""Class of a row that holds nothing: a region without a pixel, a slot not yet filled."""
 
 
 def region_features(
@@ -31,6 +34,36 @@ def region_features(
     return F.normalize(sums / pixels[images, classes, None], dim=1), classes
 
 
+def paired_region_features(
+    features: Tensor,
+    maps: Tensor,
+    chosen: Tensor,
+    threshold: float,
+    images: Tensor,
+    classes: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`region_features` does, a row for each pair of an image and a class.
+
+    How many rows there are is then known without asking a device which regions have a pixel.
+
+    Arguments:
+        features: as of :func:`region_features`.
+        maps: likewise.
+        chosen: likewise.
+        threshold: likewise.
+        images: [R] int64, with ``classes`` every pair that may have a region.
+        classes: [R] int64.
+
+    Returns:
+        Unit vectors [R, D] and their classes [R]; of a region without a pixel zeros and ``NONE``.
+    """
+    inside = ((maps >= threshold) & chosen).flatten(2).float()
+    pixels = inside.sum(2)[images, classes]
+    sums = (inside @ features.flatten(2).transpose(1, 2))[images, classes]
+    means = sums / pixels.clamp(min=1).unsqueeze(1)
+    return F.normalize(means, dim=1), classes.masked_fill(pixels == 0, NONE)
+
+
 class ContrastBank(nn.Module):
     """Remember the latest region features and flow samples of each class, the background among
     them.
@@ -40,6 +73,13 @@ class ContrastBank(nn.Module):
         dimension: D.
         regions: how many region features a class keeps.
         samples: how many flow samples a class keeps.
+
+    Attributes:
+        regions: [K * regions + 1, D], the rings of the classes one behind the other; the last row
+            takes what is not kept, so that rows need not be picked out first.
+        samples: [K * samples + 1, D], likewise.
+        region_counts: [K] int64, how many each class was given.
+        sample_counts: [K] int64, likewise.
     """
 
     regions: Tensor
@@ -51,13 +91,15 @@ class ContrastBank(nn.Module):
         self, classes: int, dimension: int, regions: int = 500, samples: int = 100
     ) -> None:
         super().__init__()
-        self.register_buffer("regions", torch.zeros(classes, regions, dimension))
-        self.register_buffer("samples", torch.zeros(classes, samples, dimension))
+        self.register_buffer("regions", torch.zeros(classes * regions + 1, dimension))
+        self.register_buffer("samples", torch.zeros(classes * samples + 1, dimension))
         self.register_buffer("region_counts", torch.zeros(classes, dtype=torch.int64))
         self.register_buffer("sample_counts", torch.zeros(classes, dtype=torch.int64))
 
     def add_regions(self, vectors: Tensor, classes: Tensor) -> None:
-        """Store region features [R, D] of classes [R]; the oldest of a full class leave."""
+        """Store region features [R, D] of classes [R], or ``NONE``; the oldest of a full class
+        leave.
+        """
         _push(self.regions, self.region_counts, vectors, classes)
 
     def add_samples(self, vectors: Tensor, classes: Tensor) -> None:
@@ -66,29 +108,52 @@ class ContrastBank(nn.Module):
         """
         _push(self.samples, self.sample_counts, F.normalize(vectors, dim=1), classes)
 
-    def contents(self) -> tuple[Tensor, Tensor]:
-        """Return all remembered vectors [B, D] and their classes [B]."""
+    def contents(self, every_slot: bool = False) -> tuple[Tensor, Tensor]:
+        """Return all remembered vectors [B, D] and their classes [B].
+
+        Arguments:
+            every_slot: whether those that are not filled yet come along, as zeros of class
+                ``NONE``: B is then always the same.
+        """
         vectors, classes = [], []
         for store, counts in (
             (self.regions, self.region_counts),
             (self.samples, self.sample_counts),
         ):
-            slots = torch.arange(store.shape[1], device=store.device)
-            filled = slots < counts[:, None].clamp(max=store.shape[1])
-            vectors.append(store[filled])
-            classes.append(torch.nonzero(filled)[:, 0])
+            slots = torch.arange(_capacity(store, counts), device=store.device)
+            filled = (slots < counts[:, None]).flatten()
+            owners = torch.arange(len(counts), device=store.device)
+            owners = owners[:, None].expand(-1, len(slots)).flatten()
+            if every_slot:
+                vectors.append(store[:-1])
+                classes.append(owners.masked_fill(~filled, NONE))
+            else:
+                vectors.append(store[:-1][filled])
+                classes.append(owners[filled])
         return torch.cat(vectors), torch.cat(classes)
+
+
+def _capacity(store: Tensor, counts: Tensor) -> int:
+    return (len(store) - 1) // len(counts)
 
 
 @torch.no_grad()
 def _push(store: Tensor, counts: Tensor, vectors: Tensor, classes: Tensor) -> None:
-    """Write each vector into its class's ring."""
-    capacity = store.shape[1]
-    for index in classes.unique().tolist():
-        own = vectors[classes == index].detach()[-capacity:] if capacity else vectors[:0]
-        slots = (counts[index] + torch.arange(len(own), device=store.device)) % max(capacity, 1)
-        store[index, slots] = own.to(store.dtype)
-        counts[index] += len(own)
+    """Write each vector into its class's ring, in one go; of more than fit the last ones stay."""
+    capacity = _capacity(store, counts)
+    if not capacity or not len(vectors):
+        return
+    kinds = torch.arange(len(counts), device=store.device)
+    up_to_here = (classes[:, None] == kinds).cumsum(0)  # [R, K] how many of each class
+    given, owners = up_to_here[-1], classes.clamp(min=0)
+    # Number of a vector among those of its class that stay, negative for those that do not.
+    number = up_to_here.gather(1, owners[:, None]).squeeze(1) - 1
+    number -= (given - capacity).clamp(min=0)[owners]
+    stays = (classes != NONE) & (number >= 0)
+    slots = owners * capacity + (counts[owners] + number) % capacity
+    rows = torch.where(stays, slots, len(store) - 1)
+    store.index_copy_(0, rows, vectors.to(store.dtype).masked_fill(~stays[:, None], 0))
+    counts += given.clamp(max=capacity)
 
 
 def info_nce(
@@ -105,21 +170,22 @@ def info_nce(
 
     Arguments:
         anchors: a, unit vectors [R, D].
-        anchor_classes: [R].
+        anchor_classes: [R]; ``NONE`` leaves an anchor out.
         bank: unit vectors [B, D].
-        bank_classes: [B].
+        bank_classes: [B]; ``NONE`` leaves a vector out.
         temperature: t.
 
     Returns:
         A scalar, zero (with a gradient of zero) when no anchor has both.
     """
     similarity = anchors @ bank.T / temperature
-    positive = anchor_classes[:, None] == bank_classes[None]
-    usable = positive.any(1) & (~positive).any(1)
-    anchors_that_count = distributed.mean(usable.sum())
-    if not usable.any():
-        return anchors.sum() * 0
-    similarity, positive = similarity[usable], positive[usable]
-    against = similarity.masked_fill(positive, float("-inf")).logsumexp(1, keepdim=True)
+    filled, same = bank_classes != NONE, anchor_classes[:, None] == bank_classes
+    positive, negative = same & filled, ~same & filled
+    usable = (anchor_classes != NONE) & positive.any(1) & negative.any(1)
+    # An anchor that does not count is compared with the whole bank, lest its sum be one of nothing.
+    positive = positive & usable[:, None]
+    left_out = usable[:, None] & ~negative
+    against = similarity.masked_fill(left_out, float("-inf")).logsumexp(1, keepdim=True)
     terms = F.softplus(against - similarity) * positive
-    return (terms.sum(1) / positive.sum(1)).sum() / anchors_that_count
+    means = terms.sum(1) / positive.sum(1).clamp(min=1)
+    return means.sum() / distributed.mean_count(usable)

@@ -48,14 +48,14 @@ class TrainingSource:
     """Give batches for as many steps as a training takes, the same ones for the same seed.
 
     With ``cache`` each image is seen only whole and mirrored, so the outputs of a frozen backbone
-    are computed once and kept on disk, for this training or for all that share a folder; a step
+    are computed once into a feature cache, for this training or for all that share a folder; a step
     then costs no forward pass.
 
     Arguments:
         network: whose backbone is asked when ``cache`` is on.
         index: the images to train on.
         seeds: base seed maps, or None.
-        options: batches, sizes, and whether outputs are kept.
+        options: batches, sizes, and whether features are cached.
         seed: of the order and of every random choice.
         folder: where temporary files may lie.
         device: of the network.
@@ -83,7 +83,7 @@ class TrainingSource:
             )
         if options.cache and network.backbone.trainable_stages:
             raise UserError(
-                "cache: only a frozen backbone's outputs can be kept; set "
+                "cache: only a frozen backbone's outputs can be cached; set "
                 "backbone.trainable_stages to 0 or cache to false"
             )
         if options.cache and not options.resize_low == options.resize_high == options.crop:
@@ -100,7 +100,7 @@ class TrainingSource:
         self._images = _TrainingImages(index, seeds, options, seed)
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._kept: Records | None = None
+        self._features: Records | None = None
         self._seeds: Records | None = None
 
     def __enter__(self) -> "TrainingSource":
@@ -115,8 +115,8 @@ class TrainingSource:
                 distributed.wait()
                 self._temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=self._folder)
             private = Path(self._temporary.name)
-            self._kept = self._keep_stages(self._runtime.kept or private)
-            self._seeds = self._keep_seeds(private / "seeds")
+            self._features = self._cache_features(self._runtime.feature_cache or private)
+            self._seeds = self._cache_seeds(private / "seeds")
         return self
 
     def __exit__(
@@ -125,7 +125,7 @@ class TrainingSource:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._kept = self._seeds = None
+        self._features = self._seeds = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -150,17 +150,17 @@ class TrainingSource:
             self._seed,
             whole,
         )
-        if self._kept is not None:
-            yield from one_ahead(map(self._from_kept, order))
+        if self._features is not None:
+            yield from one_ahead(map(self._from_features, order))
             return
         yield from BatchLoader(self._images, _collate, self._runtime.workers, batch_sampler=order)
 
     def whole_images(self) -> Iterator[Batch]:
         """Yield every image once and its mirror, whole, at the middle of the range of sizes."""
-        if self._kept is not None:
+        if self._features is not None:
             size = self._options.batch_size
-            for start in range(0, len(self._kept), size):
-                yield self._from_positions(np.arange(start, min(start + size, len(self._kept))))
+            for start in range(0, len(self._features), size):
+                yield self._from_positions(np.arange(start, min(start + size, len(self._features))))
             return
         yield from self._whole_loader()
 
@@ -172,24 +172,24 @@ class TrainingSource:
             batch_size=self._options.batch_size,
         )
 
-    def _keep_stages(self, folder: Path) -> Records:
+    def _cache_features(self, folder: Path) -> Records:
         """Return a record of the backbone's outputs for each image and its mirror."""
         backbone, options, records = self._network.backbone, self._options, self._images.records
         seen = [(record.id, record.digest, record.labels) for record in records]
         sizes = self._images.classes, options.crop, options.batch_size
         stamp = outputs_stamp(backbone, fingerprint(__name__), *sizes, self._device.type, seen)
         batches = Progress(self._whole_loader(), "backbone features", self._runtime, unit="block")
-        shared = self._runtime.kept is not None
+        shared = self._runtime.feature_cache is not None
         if shared and not distributed.is_first():
             distributed.wait()  # the first computes them for all
-        kept = backbone_outputs(
+        features = backbone_outputs(
             folder / f"{stamp}.npy", self._network, batches, len(records), self._device
         )
         if shared and distributed.is_first():
             distributed.wait()
-        return kept
+        return features
 
-    def _keep_seeds(self, file: Path) -> Records | None:
+    def _cache_seeds(self, file: Path) -> Records | None:
         """Return the seed maps on the grid of each image and its mirror, [2N, K, h, w]; None when
         there are none.
         """
@@ -200,7 +200,7 @@ class TrainingSource:
             write_records(file, 2 * len(self._images.records), seeds)
         return Records(file)
 
-    def _from_kept(self, chosen: list[tuple[int, int]]) -> Batch:
+    def _from_features(self, chosen: list[tuple[int, int]]) -> Batch:
         mirrored = [
             np.random.default_rng([self._seed, draw, image]).integers(2) for image, draw in chosen
         ]
@@ -211,8 +211,8 @@ class TrainingSource:
         )
 
     def _from_positions(self, positions: NDArray[np.integer]) -> Batch:
-        assert self._kept is not None
-        records = self._kept[positions]
+        assert self._features is not None
+        records = self._features[positions]
         columns = {
             name: torch.from_numpy(np.ascontiguousarray(records[name]))
             for name in records.dtype.names or ()
@@ -311,7 +311,7 @@ class _TrainingImages(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {
             "pixels": np.ascontiguousarray(sample.image.transpose(2, 0, 1)),
             "labels": labels,
-            "valid": (_to_grid(sample.valid.astype(np.float32), side) >= 0.5)[None],
+            "valid": _valid_cells(sample.valid, side)[None],
         }
         if sample.maps is not None:
             item["seeds"] = np.zeros((self.classes + 1, side, side), np.float32)
@@ -331,6 +331,15 @@ class _WholeImages(Dataset[dict[str, Any]]):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         return self._images.whole(position)
+
+
+def _valid_cells(valid: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Return which cells of the grid count: those that the image fills at least by half, and where
+    a strip is too thin for that, those that it fills most.
+    """
+    share = _to_grid(valid.astype(np.float32), side)
+    most = share.max()
+    return np.asarray(share >= (0.5 if most >= 0.5 else most / 2), np.bool_)
 
 
 def _to_grid(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -40,7 +40,7 @@ def outputs_stamp(backbone: Backbone, *others: object) -> str:
     for name, value in [
         *backbone.state_dict().items(),
         ("mean", backbone.mean),
-        ("deviation", backbone.deviation),
+        ("std", backbone.std),
     ]:
         digest.update(
             f"{name} {tuple(value.shape)}\n".encode() + value.cpu().contiguous().numpy().tobytes()

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brnf.cam.affinity import propagate
@@ -16,9 +18,11 @@ from brnf.cam.prototypes import (
     prototype_maps,
     prototypes,
 )
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import MapRules, MultiScaleMaps
+from brnf.engine.precision import computing
 
-__all__ = ["ImageMaps", "multi_scale_maps", "pixel_features", "scaled_image"]
+__all__ = ["ImageMaps", "map_products", "multi_scale_maps", "pixel_features", "scaled_image"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,27 @@ class ImageMaps:
 
     classifier: Tensor
     prototype: Tensor
+
+
+@torch.inference_mode()
+def map_products(
+    network: CamNetwork,
+    image: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    options: MultiScaleMaps,
+    precision: Precision = "fp32",
+) -> dict[str, NDArray[np.float32]]:
+    """Return the maps of :func:`multi_scale_maps` by the name of their product, [1 + k, H, W].
+
+    Arguments: as there; ``precision`` is the network's.
+    """
+    with computing(precision, image.device):
+        maps = multi_scale_maps(network, image, labels, size, options)
+    return {
+        "classifier": maps.classifier.float().cpu().numpy(),
+        "prototype": maps.prototype.float().cpu().numpy(),
+    }
 
 
 def multi_scale_maps(

@@ -208,8 +208,15 @@ def save_cam_network(
     save_network(path, KIND, network, rebuild, classes)
 
 
-def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -> CamNetwork:
+def load_cam_network(
+    path: Path, device: torch.device, classes: Sequence[str] | None = None
+) -> CamNetwork:
     """Read what :func:`save_cam_network` wrote, in evaluation mode.
+
+    Arguments:
+        path: the file.
+        device: where the network shall live.
+        classes: names of the foreground classes it must know; None takes any.
 
     Raises:
         UserError: the file is missing, damaged, or was trained for other classes.
@@ -219,6 +226,6 @@ def load_cam_network(path: Path, device: torch.device, classes: Sequence[str]) -
 
 def _rebuild(options: dict[str, Any], classes: int) -> CamNetwork:
     backbone = build_backbone(BackboneOptions(**options["backbone"]), load=False)
-    backbone.restore(LoadedWeights(**options["weights"]))
+    backbone.restore(LoadedWeights.stored(options["weights"]))
     heads = options["widths"], options["affinity"], options["detach_sides"]
     return CamNetwork(backbone, classes, *heads)

@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brnf.cam.affinity import propagate
-from brnf.cam.contrast import ContrastBank, info_nce, region_features
+from brnf.cam.batch import Places
+from brnf.cam.contrast import (
+    NONE,
+    ContrastBank,
+    info_nce,
+    paired_region_features,
+    region_features,
+)
 from brnf.cam.network import CamOutput
 from brnf.cam.prototypes import (
     choose_seeds,
@@ -43,17 +50,17 @@ class TrainingMaps:
             propagated it (SFC) it was masked before, and reaches into the padding.
         cosine: P, likewise in 0..1, neither masked nor divided by its maximum; zero where a class
             has no seed, as those that are not of the image.
-        counts: [N, K, h, w] bool, true for classes of the image and background outside the padding.
+        mask: [N, K, h, w] bool, true for classes of the image and background outside the padding.
     """
 
     classifier: Tensor
     cosine: Tensor
-    counts: Tensor
+    mask: Tensor
 
     @cached_property
     def prototype(self) -> Tensor:
         """Return P outside the padding, divided by its maximum there."""
-        return divide_by_maximum(self.cosine * self.counts)
+        return divide_by_maximum(self.cosine * self.mask)
 
 
 def training_maps(
@@ -71,22 +78,22 @@ def training_maps(
         rules: how seeds and prototypes are made.
     """
     present = present_classes(labels)
-    counts = present[:, :, None, None] & valid
-    classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
+    mask = present[:, :, None, None] & valid
+    classifier = classifier_maps(output.logits, labels, rules.background_over) * mask
     if output.affinity is not None:
         classifier = propagate(classifier, output.affinity)
     rule = rules.seed_rule if output.affinity is None else "plain"
     weight = rules.background_weight
     seeds = choose_seeds(classifier.detach(), output.semantic, present, rule, weight)
     centres = prototypes(output.features, seeds * valid)
-    return TrainingMaps(classifier, prototype_maps(output.features, centres), counts)
+    return TrainingMaps(classifier, prototype_maps(output.features, centres), mask)
 
 
-def masked_difference(maps: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean absolute difference where it counts, so that its weight does not fall with
-    the number of classes.
+def masked_difference(maps: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference inside a mask, so that its weight does not fall with the
+    number of classes.
     """
-    weights = counts.to(maps.dtype)
+    weights = mask.to(maps.dtype)
     return ((maps - targets).abs() * weights).sum() / distributed.mean_count(weights)
 
 
@@ -114,6 +121,9 @@ class BrnfObjective:
         rules: how maps are made.
         flow: f1, or None when neither CCNF nor FSCL is on.
         bank: of FSCL, or None when it is off.
+        fixed_shapes: whether every shape is one that labels and padding tell, so that no device is
+            asked how many regions it has found: what there is not is computed, too, and left out
+            of all sums. It suits a GPU, where calls and answers cost more than numbers.
     """
 
     def __init__(
@@ -122,11 +132,20 @@ class BrnfObjective:
         rules: MapRules,
         flow: OnlineFlow | None,
         bank: ContrastBank | None,
+        *,
+        fixed_shapes: bool = False,
     ) -> None:
         self.options, self.rules, self.flow, self.bank = options, rules, flow, bank
+        self.fixed_shapes = fixed_shapes
 
     def __call__(
-        self, output: CamOutput, labels: Tensor, valid: Tensor, seeds: Tensor, use_flow: bool
+        self,
+        output: CamOutput,
+        labels: Tensor,
+        valid: Tensor,
+        seeds: Tensor,
+        use_flow: bool,
+        places: Places | None = None,
     ) -> dict[str, Tensor]:
         """Return the weighted terms of the loss by name.
 
@@ -136,15 +155,17 @@ class BrnfObjective:
             valid: [N, 1, h, w] bool, false on padding.
             seeds: S, base seed maps on the grid [N, K, h, w] in 0..1, masked by the labels.
             use_flow: whether f1 has learnt enough for L_cal and L_nce.
+            places: of ``labels`` and ``valid`` where they are known, else found here.
         """
+        places = places or Places.of(labels, valid)
         maps = training_maps(output, labels, valid, self.rules)
         terms = {"classification": F.multilabel_soft_margin_loss(output.scores, labels)}
         if self.options.guidance:
-            guidance = masked_difference(maps.prototype, seeds, maps.counts)
+            guidance = masked_difference(maps.prototype, seeds, maps.mask)
             terms["guidance"] = self.options.lambda_gui * guidance
         if self.flow is not None:
-            terms["flow_nll"] = output.logits.new_tensor(
-                self._teach_flow(output.features, maps, seeds, valid)
+            terms["flow_nll"] = output.logits.new_full(
+                (), self._teach_flow(output.features, maps, seeds, places.inside)
             )
         if self.options.ccnf and use_flow:
             terms["calibration"] = self.options.lambda_cal * self._calibration(
@@ -152,7 +173,7 @@ class BrnfObjective:
             )
         if self.bank is not None:
             terms["contrast"] = self.options.lambda_nce * self._contrast(
-                output.features, maps, use_flow
+                output.features, maps, places, use_flow
             )
         return terms
 
@@ -170,7 +191,7 @@ class BrnfObjective:
                 part.load_state_dict(value)
 
     def _teach_flow(
-        self, features: Tensor, maps: TrainingMaps, seeds: Tensor, valid: Tensor
+        self, features: Tensor, maps: TrainingMaps, seeds: Tensor, inside: Tensor
     ) -> float:
         """Take one step of f1 on this batch's pixels; return its loss."""
         assert self.flow is not None
@@ -178,11 +199,10 @@ class BrnfObjective:
             self.options.labels_from
         ].detach()
         tau = self.flow.options.tau
-        score, winner = (source * maps.counts)[:, 1:].max(1)
+        score, winner = (source * maps.mask)[:, 1:].max(1)
         targets = three_way_labels(score, winner + 1, tau.low, tau.high)
-        pixels = valid.flatten()
         return self.flow.update(
-            _rows(features)[pixels], targets.flatten()[pixels], _allowed(maps)[pixels]
+            _rows(features)[inside], targets.flatten()[inside], _allowed(maps)[inside]
         )
 
     def _calibration(self, features: Tensor, maps: TrainingMaps) -> Tensor:
@@ -192,28 +212,43 @@ class BrnfObjective:
         assert self.flow is not None
         posterior = self.flow.posterior(_rows(features), _allowed(maps))
         grid = posterior.view(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2)
-        return masked_difference(maps.classifier, grid, maps.counts)
+        return masked_difference(maps.classifier, grid, maps.mask)
 
-    def _contrast(self, features: Tensor, maps: TrainingMaps, use_flow: bool) -> Tensor:
+    def _contrast(
+        self, features: Tensor, maps: TrainingMaps, places: Places, use_flow: bool
+    ) -> Tensor:
         """Return FSCL's loss of this batch's regions against the bank, then store them in it."""
         assert self.bank is not None and self.flow is not None
-        anchors, classes = region_features(
-            features, maps.prototype.detach(), maps.counts, self.flow.options.tau.high
-        )
+        certain = features, maps.prototype.detach(), maps.mask, self.flow.options.tau.high
+        if self.fixed_shapes:
+            anchors, classes = paired_region_features(*certain, places.images, places.classes)
+        else:
+            anchors, classes = region_features(*certain)
         regions, region_classes = (
             distributed.all_gather(anchors.detach()),
             distributed.all_gather(classes),
         )
         if use_flow:
-            for index in region_classes.unique().tolist():
-                drawn = self.flow.sample(
-                    index, self.options.samples_per_step, self.options.sample_width
-                )
-                self.bank.add_samples(drawn, torch.full((len(drawn),), index, device=drawn.device))
-        vectors, vector_classes = self.bank.contents()
+            self._draw_samples(region_classes)
+        vectors, vector_classes = self.bank.contents(every_slot=self.fixed_shapes)
         loss = info_nce(anchors, classes, vectors, vector_classes, self.options.nce_temperature)
         self.bank.add_regions(regions, region_classes)
         return loss if use_flow else loss * 0
+
+    def _draw_samples(self, region_classes: Tensor) -> None:
+        """Store samples of the flow for each class that has a region."""
+        assert self.bank is not None and self.flow is not None
+        std, count = self.options.sample_std, self.options.samples_per_step
+        if not self.fixed_shapes:
+            for one in region_classes.unique():
+                classes = one.expand(count)
+                self.bank.add_samples(self.flow.sample(classes, std), classes)
+            return
+        kinds = torch.arange(len(self.bank.region_counts), device=region_classes.device)
+        has_region = (kinds[:, None] == region_classes).any(1, keepdim=True)
+        classes = kinds[:, None].expand(-1, count)
+        drawn = self.flow.sample(classes.flatten(), std)
+        self.bank.add_samples(drawn, classes.masked_fill(~has_region, NONE).flatten())
 
 
 def _rows(features: Tensor) -> Tensor:
@@ -223,5 +258,5 @@ def _rows(features: Tensor) -> Tensor:
 
 def _allowed(maps: TrainingMaps) -> Tensor:
     """Return which classes each pixel's image has [N * h * w, K], the background included."""
-    present = maps.counts.flatten(2).any(2)
-    return present.repeat_interleave(maps.counts[0, 0].numel(), dim=0)
+    present = maps.mask.flatten(2).any(2)
+    return present[:, None].expand(-1, maps.mask[0, 0].numel(), -1).flatten(0, 1)

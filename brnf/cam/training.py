@@ -2,26 +2,26 @@
 SIPE).
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from brnf.cam.batch import Batch
-from brnf.cam.classifier_fit import fit_classifier
-from brnf.cam.crops import TrainingSource
-from brnf.cam.network import CamNetwork, CamOutput, save_cam_network
-from brnf.config.sections.cam import BackboneOptions, Training
+from brnf.cam.network import CamNetwork, CamOutput
+from brnf.config.sections.bounds import Precision
+from brnf.config.sections.cam import Training
 from brnf.engine import distributed
-from brnf.engine.checkpoint import Checkpoint, Stateful
-from brnf.engine.history import write_history
-from brnf.engine.runtime import Runtime
+from brnf.engine.checkpoint import Stateful
+from brnf.engine.precision import computing, needs_scaling
 from brnf.engine.schedule import polynomial
-from brnf.engine.trainer import Descent, Row, Trainer, take_steps
+from brnf.engine.trainer import Descent, Measured, Trainer
+from brnf.engine.watching import Pictures
 
-__all__ = ["CamTrainer", "train_and_save"]
+__all__ = ["CamTrainer"]
 
 
 class CamTrainer(Trainer[Batch]):
@@ -34,7 +34,7 @@ class CamTrainer(Trainer[Batch]):
             reported.
         steps: length of the training and of the polynomial decay of the learning rates.
         options: the optimiser's settings.
-        amp: whether to compute the network in bfloat16.
+        precision: in which the network computes.
         beside: what learns within ``loss`` beside the network, or None.
     """
 
@@ -48,7 +48,7 @@ class CamTrainer(Trainer[Batch]):
         options: Training,
         beside: Stateful | None = None,
         *,
-        amp: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         groups = [
             {"params": network.backbone_parameters(), "lr": options.learning_rate},
@@ -64,18 +64,19 @@ class CamTrainer(Trainer[Batch]):
             lambda step: polynomial(step, steps),
             "lower the learning rates",
             clip_norm=options.clip_norm,
+            scales=needs_scaling(precision),
         )
         super().__init__(network, descent, steps)
-        self._loss, self._beside, self._amp = loss, beside, amp
+        self._loss, self._beside, self._precision = loss, beside, precision
 
-    def add_gradient(self, batch: Batch) -> Row:
+    def add_gradient(self, batch: Batch) -> Measured:
         """Return the loss, the sum of its terms, and the terms.
 
         Arguments:
             batch: of several processes that train together each has its share.
         """
         batch = batch.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._amp):
+        with computing(self._precision, self.device):
             output = (
                 self.network(batch.pixels)
                 if isinstance(batch.pixels, Tensor)
@@ -83,9 +84,33 @@ class CamTrainer(Trainer[Batch]):
             )
         terms = self._loss(output.in_float32(), batch, len(self.history))
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
-        values = distributed.mean(torch.stack([total, *terms.values()]).detach()).tolist()
-        total.backward()
-        return dict(zip(("loss", *terms), values, strict=True))
+        values = distributed.mean(torch.stack([total, *terms.values()]).detach())
+        self.descent.scaled(total).backward()
+        return dict(zip(("loss", *terms), values.unbind(), strict=True))
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> Pictures:
+        """Return the classifier's map of the first image's first class, white where it is highest,
+        behind the image unless only a frozen backbone's features of that are there.
+        """
+        named = batch.labels[0].nonzero().flatten()
+        if not len(named):
+            return {}
+        image = batch.pixels[:1] if isinstance(batch.pixels, Tensor) else None
+        self.network.eval()
+        if image is None:
+            output = self.network.heads([stage[:1].to(self.device) for stage in batch.pixels])
+        else:
+            output = self.network(image.to(self.device))
+        self.network.train()
+        logits = output.logits[:, named[:1]].float().relu().cpu()
+        size = logits.shape[2:] if image is None else image.shape[2:]
+        scaled = F.interpolate(logits / logits.amax().clamp(min=1e-6), size, mode="bilinear")
+        gray = (255 * scaled[0, 0]).to(torch.uint8).numpy()
+        shown = [np.repeat(gray[..., np.newaxis], 3, axis=2)]
+        if image is not None:
+            shown.insert(0, image[0].permute(1, 2, 0).clamp(0, 255).to(torch.uint8).numpy())
+        return {"image, classifier CAM": np.concatenate(shown, axis=1)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed training needs to go on as if it had not stopped."""
@@ -97,38 +122,3 @@ class CamTrainer(Trainer[Batch]):
         super().load_state_dict(state)
         if self._beside is not None:
             self._beside.load_state_dict(state["beside"])
-
-
-def train_and_save(
-    name: str,
-    trainer: CamTrainer,
-    source: TrainingSource,
-    batches: Callable[[int], Iterable[Batch]],
-    checkpoint: Checkpoint,
-    backbone: BackboneOptions,
-    penalty: float | None,
-    classes: tuple[str, ...],
-    outputs: tuple[Path, Path],
-    runtime: Runtime,
-) -> None:
-    """Train a network to the end, from a checkpoint if there is one, and write it with its history.
-
-    Arguments:
-        name: shown with the progress.
-        trainer: new.
-        source: of the images that the classifier is fitted to.
-        batches: from the number of batches to leave out at the start to those that follow.
-        checkpoint: of this training.
-        backbone: stored with the network.
-        penalty: weight decay of the fit of the classifier before the training; None: no fit.
-        classes: names of the foreground classes, stored with the network.
-        outputs: the network and its history.
-        runtime: progress.
-    """
-    if not checkpoint.restore(trainer) and penalty is not None:
-        fit_classifier(trainer.network, source, penalty)
-    take_steps(name, trainer, batches, trainer.steps, checkpoint, runtime)
-    if distributed.is_first():
-        write_history(outputs[1], trainer.history)
-        save_cam_network(outputs[0], trainer.network, backbone, classes)
-    checkpoint.finish(trainer)

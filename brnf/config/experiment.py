@@ -1,39 +1,46 @@
 """The configuration of an experiment and its companions: merged, read, completed, checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from brnf.config.checks import Fault, contradictions, missing_data
 from brnf.config.generate import load_schema
 from brnf.config.protocol import false_claim, protocol_of
-from brnf.config.renamed import with_new_names
+from brnf.config.renamed import Sources, with_new_names
 from brnf.config.schema import complete, merged, oversized, reread, violation
+from brnf.config.sections.flow import FlowInTraining
 from brnf.config.studies import (
     ABLATION,
     ABLATION_MODELS,
     BASE_MODELS,
+    SUPERVISED,
     at_point,
     kind_of,
     lengthened,
 )
-from brnf.config.words import words_file
 from brnf.errors import UserError
-from brnf.weights import WEIGHTS_OF, missing_file, weights_fault
 
 __all__ = ["RUNTIME_KEYS", "Experiment", "merged", "read_experiments"]
 
-RUNTIME_KEYS = ("device", "workers", "threads", "progress", "checkpoint_seconds")
+RUNTIME_KEYS = (
+    *("device", "workers", "threads", "progress", "checkpoint_seconds"),
+    *("deterministic", "tensorboard"),
+)
 """Keys that change no result: they reach the stages behind Snakemake's back, so that changing one
 reruns nothing.
 """
-WORKFLOW_KEYS = ("keep_features", "devices")
+WORKFLOW_KEYS = ("keep_features", "devices", "unstamped", "other_versions")
 """Keys that the rules themselves read, and that change no result either: how long files live, how
-many processes train together.
+many processes train together, what happens to results of unknown origin or of other versions.
 """
-OWN_SPLITS = {"scenes": "scenes have", "coco": "COCO 2014 has"}
+COMPANION_OF = "# companion of "
+"""Begins the record of a companion, before the name of the experiment that it runs beside."""
+ONLINE = {field.name for field in fields(FlowInTraining)}
+"""Keys of section flow that a flow has which learns along with a network."""
 CONTAINED = {"train_aug": ("train",)}
 """VOC's splits that hold the images of others."""
 
@@ -44,9 +51,11 @@ class Experiment:
 
     Attributes:
         settings: all keys of the schema.
+        companion_of: name of the experiment beside which this one runs, if any.
     """
 
     settings: Mapping[str, Any]
+    companion_of: str = ""
 
     @property
     def name(self) -> str:
@@ -59,14 +68,44 @@ class Experiment:
         return {key: value for key, value in self.settings.items() if key not in unrecorded}
 
     def yaml(self) -> str:
-        """Return the record as YAML."""
-        return str(
+        """Return the record as YAML; a companion's says whose it is."""
+        head = f"{COMPANION_OF}{self.companion_of}\n" if self.companion_of else ""
+        return head + str(
             yaml.safe_dump(self.record(), sort_keys=False, default_flow_style=None, width=140)
         )
 
+    def check_data(self) -> None:
+        """Check that the data set is there.
+
+        Raises:
+            UserError: names the key.
+        """
+        for key, said in missing_data(self.settings["dataset"]):
+            where = f"companions.{self.name}: " if self.companion_of else ""
+            raise UserError(f"configuration: {where}{key}: {said}")
+
+    def check_owner(self, results: Path) -> None:
+        """Check that the results of a companion are not those of another experiment's companion.
+
+        Arguments:
+            results: folder of all results.
+
+        Raises:
+            UserError: they are; names the experiment.
+        """
+        record = results / self.name / "config.yaml"
+        first = record.read_text(encoding="utf-8").split("\n", 1)[0] if record.is_file() else ""
+        owner = first.removeprefix(COMPANION_OF)
+        if self.companion_of and first != owner != self.companion_of:
+            raise UserError(
+                f"{record.parent}: is the companion of experiment '{owner}'; give it another name "
+                f"in companions of '{self.companion_of}', or set companions=null"
+            )
+
     def at(self, model: str) -> "Experiment":
         """Return the experiment with the settings of a model such as ``brnf@xi-0.8``."""
-        return Experiment(merged(self.settings, changes)) if (changes := at_point(model)) else self
+        changes = at_point(model)
+        return replace(self, settings=merged(self.settings, changes)) if changes else self
 
     def network(self, model: str) -> Mapping[str, Any]:
         """Return the training settings of a model: section base, or section brnf with the variant's
@@ -87,7 +126,9 @@ class Experiment:
         """Return whether pseudo-labels of a model come from maps denoised by the flow; the base is
         the baseline without.
         """
-        return kind_of(model) not in BASE_MODELS and bool(self.network(model)["bsdnf"])
+        return kind_of(model) not in (*BASE_MODELS, SUPERVISED) and bool(
+            self.network(model)["bsdnf"]
+        )
 
     @property
     def trained_base(self) -> str:
@@ -114,10 +155,15 @@ class Experiment:
         return list(
             dict.fromkeys(
                 dataset[key]
-                for key in ("train", "seeds", "val", "test")
+                for key in ("train", "eval_split", "val", "test")
                 if dataset[key] is not None
             )
         )
+
+    def measured_splits(self) -> list[str]:
+        """Return the splits on which results are measured, each once."""
+        dataset = self.settings["dataset"]
+        return list(dict.fromkeys((dataset["eval_split"], dataset["val"])))
 
     def computed_split(self, split: str) -> str:
         """Return the split whose shards hold the maps of ``split``: the training split when that
@@ -131,11 +177,16 @@ class Experiment:
         )
 
 
-def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
+def read_experiments(
+    config: Mapping[str, Any], data: bool = True, sources: Sources = tuple
+) -> dict[str, Experiment]:
     """Read a configuration as Snakemake hands it over.
 
     Arguments:
         config: merged from files and ``--config``; nested values may still be strings.
+        data: whether the data sets have to be there; see :meth:`Experiment.check_data`.
+        sources: returns what the configuration was merged from; see
+            :func:`brnf.config.renamed.with_new_names`.
 
     Returns:
         The experiment, then its companions, by name.
@@ -148,7 +199,7 @@ def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
             "configuration: holds more values, or deeper sections, than any experiment needs; look "
             "for aliases (&, *) in it"
         )
-    config = with_new_names(config)
+    config = with_new_names(config, sources)
     main = _read(config, "")
     experiments = {main.name: main}
     for name, overrides in main.settings["companions"].items():
@@ -163,206 +214,52 @@ def read_experiments(config: Mapping[str, Any]) -> dict[str, Experiment]:
             raise UserError(
                 f"configuration: {key}: has the name of the experiment itself; choose another"
             )
-        experiments[name] = _read(
+        companion = _read(
             merged(config, {**overrides, "name": name}) | {"companions": {}}, f"{key}: "
         )
+        experiments[name] = replace(companion, companion_of=main.name)
+    for experiment in experiments.values() if data else ():
+        experiment.check_data()
     return experiments
 
 
 def _read(config: Mapping[str, Any], where: str) -> Experiment:
     schema = load_schema()
     settings = complete(reread(config, schema), schema)
-    found = (
-        violation(settings, schema) or _read_overrides(settings) or _violated_between_keys(settings)
-    )
-    if found:
-        path, description = found
-        raise UserError(f"configuration: {where}{'.'.join(path)}: {description}")
+    fault = violation(settings, schema) or _read_overrides(settings)
+    if fault := fault or next(contradictions(settings), None):
+        key, said = fault
+        raise UserError(f"configuration: {where}{key}: {said}")
     if claim := false_claim(settings):
         raise UserError(f"configuration: {where}protocol: {claim}")
     return Experiment({**settings, "protocol": protocol_of(settings)})
 
 
-def _read_overrides(settings: dict[str, Any]) -> tuple[tuple[str, ...], str] | None:
+def _read_overrides(settings: dict[str, Any]) -> Fault | None:
     """Read, in place, the keys that hold other values for a whole section: ``variants`` for brnf,
     ``brnf.flow`` for flow.
     """
     sections = load_schema()["properties"]
-    brnf = settings["brnf"]
+    settings["variants"] = sections["variants"]["default"] | settings["variants"]
+    brnf, flow, variants = settings["brnf"], settings["flow"], settings["variants"]
     brnf["flow"] = reread(brnf["flow"], sections["flow"])
-    found = violation(merged(settings["flow"], brnf["flow"]), sections["flow"])
-    if found:
-        return ("brnf", "flow", *found[0]), found[1]
-    for name, overrides in settings["variants"].items():
-        if name in ABLATION_MODELS:
-            return ("variants", name), "is the name of a model of its own; choose another"
-        settings["variants"][name] = variant = reread(overrides, sections["brnf"])
-        found = violation(merged(brnf, variant), sections["brnf"])
-        if found:
-            return ("variants", name, *found[0]), found[1]
-        variant_flow = merged(brnf["flow"], reread(variant.get("flow", {}), sections["flow"]))
-        found = violation(merged(settings["flow"], variant_flow), sections["flow"])
-        if found:
-            return ("variants", name, "flow", *found[0]), found[1]
-    return None
-
-
-def _violated_between_keys(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
-    """Check what one key says about another, and the files that keys name."""
-    dataset = settings["dataset"]
-    kind = dataset["kind"]
-    if kind == "voc" and (dataset["root"] is None or not Path(dataset["root"]).is_dir()):
-        state = "missing" if dataset["root"] is None else f"no folder '{dataset['root']}'"
-        return (
-            "dataset",
-            "root",
-        ), f"{state}; set it to the folder that holds VOC2012 or VOCdevkit/VOC2012"
-    if kind == "table" and (dataset["table"] is None or not Path(dataset["table"]).is_file()):
-        state = "missing" if dataset["table"] is None else f"no file '{dataset['table']}'"
-        return (
-            ("dataset", "table"),
-            f"{state}; set it to a CSV file with the columns image, labels and optionally mask, "
-            "split",
-        )
-    if kind == "coco" and (
-        dataset["root"] is None or not Path(dataset["root"], "annotations").is_dir()
-    ):
-        state = (
-            "missing" if dataset["root"] is None else f"no folder '{dataset['root']}/annotations'"
-        )
-        return (
-            "dataset",
-            "root",
-        ), f"{state}; set it to the folder that holds annotations, train2014 and val2014"
-    if kind in OWN_SPLITS:
-        for key in ("train", "seeds", "val"):
-            if dataset[key] not in ("train", "val"):
-                return (
-                    "dataset",
-                    key,
-                ), f"is '{dataset[key]}', must be train or val: {OWN_SPLITS[kind]} no other split"
-        if dataset["test"] is not None:
-            return (
-                ("dataset", "test"),
-                f"is '{dataset['test']}', must be null: {OWN_SPLITS[kind]} no split without ground "
-                "truth",
+    judged = [("brnf.flow", merged(flow, brnf["flow"]), "flow")]
+    online = [("brnf.flow", brnf["flow"])]
+    for name, overrides in variants.items():
+        if name in (*ABLATION_MODELS, SUPERVISED):
+            return f"variants.{name}", "is the name of a model of its own; choose another"
+        variants[name] = variant = reread(overrides, sections["brnf"])
+        own = merged(brnf["flow"], reread(variant.get("flow", {}), sections["flow"]))
+        online.append((f"variants.{name}.flow", variant.get("flow", {})))
+        judged.append((f"variants.{name}", merged(brnf, variant), "brnf"))
+        judged.append((f"variants.{name}.flow", merged(flow, own), "flow"))
+    for where, overrides in online:
+        for key in overrides.keys() & (sections["flow"]["properties"].keys() - ONLINE):
+            said = (
+                f"has no effect: the flow that learns along with a network has no {key}; remove it"
             )
-    if dataset["test"] is not None and dataset["test"] in (
-        dataset["train"],
-        dataset["seeds"],
-        dataset["val"],
-    ):
-        return (
-            "dataset",
-            "test",
-        ), f"is '{dataset['test']}', which has ground truth; name a split without, or null"
-    for model in settings["models"]:
-        if model not in (*ABLATION_MODELS, *settings["variants"]):
-            known = ", ".join((*ABLATION_MODELS, *settings["variants"]))
-            return ("models",), f"unknown model '{model}'; known: {known}; add others to variants"
-    if found := _violated_base(settings["base"]):
-        return found
-    for key, network in WEIGHTS_OF.items():
-        section, name = network.split(".")
-        if fault := weights_fault(settings[section][name], settings[section]["weights"]):
-            return tuple(key.split(".")), fault
-    size, devices = settings["segmentation"]["batch_size"], settings["devices"]
-    if settings["segmentation"]["head"] == "aspp" and size // devices < 2:
-        each = " for each device" if devices > 1 else ""
-        return (
-            (
-                "segmentation",
-                "batch_size",
-            ),
-            f"is {size}, must be at least 2{each} for the head aspp, whose BatchNorm sees one mean "
-            "an image",
-        )
-    return _violated_sharing(settings) or _reversed_range(settings)
-
-
-def _violated_sharing(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
-    """Check that the batches of trainings on several devices have equal shares."""
-    devices = settings["devices"]
-    if devices > 1 and settings["device"] not in ("auto", "cpu"):
-        return (
-            "device",
-        ), f"is '{settings['device']}', must be auto or cpu where a training has {devices} devices"
-    base = settings["base"]
-    if base["method"] == "sfc" and (base["batch_size"] + base["sfc"]["drawn"]) % devices:
-        return (
-            "base",
-            "batch_size",
-        ), f"is {base['batch_size']}, must with base.sfc.drawn be divisible by devices ({devices})"
-    sections: dict[tuple[str, ...], Any] = {
-        ("base",): base,
-        ("brnf",): settings["brnf"],
-        ("segmentation",): settings["segmentation"],
-    }
-    sections |= {
-        ("variants", name): {**settings["brnf"], **changes}
-        for name, changes in settings["variants"].items()
-    }
-    for path, section in sections.items():
-        if section["batch_size"] % devices and not (path == ("base",) and base["method"] == "sfc"):
-            return (
-                *path,
-                "batch_size",
-            ), f"is {section['batch_size']}, must be divisible by devices ({devices})"
-    return None
-
-
-def _violated_base(base: Mapping[str, Any]) -> tuple[tuple[str, ...], str] | None:
-    """Check what the source of the base seeds needs. A folder in results may be one that the
-    workflow is yet to export.
-    """
-    if base["method"] == "sfc" and base["cache"]:
-        return (
-            "base",
-            "cache",
-        ), "sfc sees random crops at two scales, which cannot be kept; set it to false"
-    folder = base["import"]["folder"]
-    if base["method"] == "import" and not (
-        folder and (Path(folder).is_dir() or folder.startswith("results/"))
-    ):
-        state = "missing" if folder is None else f"no folder '{folder}'"
-        return (
-            "base",
-            "import",
-            "folder",
-        ), f"{state}; set it to the folder that holds <image id>.npy or .npz"
-    if base["method"] == "clip_es" and (missing := missing_file(base["clip_es"]["weights"])):
-        return (
-            "base",
-            "clip_es",
-            "weights",
-        ), f"no file {missing!r} that can be read; give CLIP's weights, or openai"
-    if base["method"] == "clip_es" and not words_file(base["clip_es"]["words"]).is_file():
-        words = base["clip_es"]["words"]
-        return (
-            "base",
-            "clip_es",
-            "words",
-        ), f"no file '{words}'; take voc, coco, or a YAML file with names and background"
-    return None
-
-
-def _reversed_range(
-    settings: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> tuple[tuple[str, ...], str] | None:
-    """Find a pair ``low``, ``high`` (or ``x_low``, ``x_high``) in which the lower value is the
-    larger one.
-    """
-    for key, value in settings.items():
-        key = str(key)  # YAML reads the name of a companion as a number, too
-        if isinstance(value, Mapping):
-            found = _reversed_range(value, (*path, key))
-            if found:
-                return found
-        other = settings.get(key.removesuffix("low") + "high")
-        if (key == "low" or key.endswith("_low")) and other is not None and value > other:
-            return (
-                (*path, key),
-                f"is {value}, must not exceed "
-                f"{'.'.join((*path, key.removesuffix('low') + 'high'))} ({other})",
-            )
+            return f"{where}.{key}", said
+    for where, section, kind in judged:
+        if fault := violation(section, sections[kind]):
+            return f"{where}.{fault[0]}", fault[1]
     return None

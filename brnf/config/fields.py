@@ -81,9 +81,12 @@ def _part(hint: Any, default: Any, described: bool) -> dict[str, Any]:
     if origin is tuple:
         return {"type": "array", "items": _part(arguments[0], None, described)}
     if origin is dict:
-        if arguments[1] is Any:
-            return {"type": "object"}
-        return {"type": "object", "additionalProperties": _part(arguments[1], None, described)}
+        part = {"type": "object"}
+        if pattern := _part(arguments[0], None, described).get("pattern"):
+            part["propertyNames"] = {"pattern": pattern}
+        if arguments[1] is not Any:
+            part["additionalProperties"] = _part(arguments[1], None, described)
+        return part
     if is_dataclass(hint):
         return schema_of(hint, None if default is MISSING else default, described)  # type: ignore[arg-type]
     return {"type": KINDS[hint]}
@@ -102,7 +105,7 @@ def _union(parts: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {"type": [part["type"] for part in parts]}
     for part in parts:
         if "enum" in part:
-            merged["pattern"] = f"^{'|'.join(part['enum'])}$"
+            merged["pattern"] = rf"^({'|'.join(part['enum'])})$(?!\n)"
         merged |= {key: value for key, value in part.items() if key not in ("type", "enum")}
     return merged
 

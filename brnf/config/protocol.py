@@ -4,13 +4,13 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from brnf.config.generate import load_schema
 from brnf.config.schema import complete, leaves, merged, reread
+from brnf.shipped import CONFIG
 from brnf.weights import WEIGHTS_OF, same_weights
 
 __all__ = [
@@ -23,13 +23,12 @@ __all__ = [
     "protocol_of",
 ]
 
-CONFIG = Path(__file__).parents[2] / "config"
 NOT_COMPARED = (
     # how results are called, and of what there are some
     *(
         "name",
         "protocol",
-        "seeds",
+        "random_seeds",
         "models",
         "variants",
         "products",
@@ -46,10 +45,14 @@ NOT_COMPARED = (
         "keep_features",
         "device",
         "devices",
+        "unstamped",
+        "other_versions",
         "workers",
         "threads",
         "progress",
         "checkpoint_seconds",
+        "deterministic",
+        "tensorboard",
     ),
 )
 """Patterns of keys on which no number of ``base`` and ``brnf`` depends; all others are compared."""

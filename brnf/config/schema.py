@@ -4,7 +4,8 @@ violations in one line.
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -23,6 +24,8 @@ __all__ = [
 MOST_VALUES = 20_000
 DEEPEST = 20
 LARGEST = 2**63 - 1
+REFUSED = ("Cc", "Cs")
+"""Categories of Unicode: control characters, and what stands for bytes that are no text."""
 KINDS = {
     "string": "a string",
     "integer": "an integer",
@@ -39,8 +42,10 @@ BOUNDS = {
     "exclusiveMaximum": "less than",
 }
 PATTERNS = {
-    "^auto$": "auto or a number",
-    "^[a-z]+(:[0-9]+)?$": "auto, cpu, cuda or cuda:1",
+    r"^[^-]": "a name without - in front",
+    r"^[^-{}][^{}]*$(?!\n)": "a path without { or }, with no - in front",
+    r"^(auto)$(?!\n)": "auto or a number",
+    r"^[a-z]+(:[0-9]+)?$(?!\n)": "auto, cpu, cuda or cuda:1",
 }
 
 
@@ -52,14 +57,7 @@ def oversized(value: Any) -> bool:
         seen += 1
         if seen > MOST_VALUES or depth > DEEPEST:
             return True
-        parts = (
-            entry.values()
-            if isinstance(entry, Mapping)
-            else entry
-            if isinstance(entry, list | tuple)
-            else ()
-        )
-        waiting += [(part, depth + 1) for part in parts]
+        waiting += [(part, depth + 1) for _, part in _parts(entry)]
     return False
 
 
@@ -164,32 +162,26 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def violation(
-    value: Mapping[str, Any], schema: Mapping[str, Any]
-) -> tuple[tuple[str, ...], str] | None:
-    """Return path and description of the first violation of the schema, or None."""
-    errors = sorted(
-        Draft202012Validator(schema).iter_errors(value),
-        key=lambda error: [str(part) for part in error.absolute_path],
-    )
-    for error in errors:
-        path = tuple(str(part) for part in error.absolute_path)
-        if error.validator == "additionalProperties":
-            unknown = next(
-                key for key in error.instance if key not in error.schema.get("properties", {})
-            )
-            return (
-                *path,
-                str(unknown),
-            ), f"unknown key; {_suggest(str(unknown), error.schema, schema)}"
-        if error.validator == "required":
-            missing = next(key for key in error.validator_value if key not in error.instance)
-            return (
-                (*path, missing),
-                f"missing; set it: {error.schema['properties'][missing]['description']}",
-            )
-        return path, f"is {_shown(error.instance)}, must be {_wanted(error)}"
-    return _not_finite(value)
+def violation(value: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the key, such as ``flow.blocks``, and the description of the first violation of the
+    schema, or None.
+    """
+    errors = Draft202012Validator(schema).iter_errors(value)
+    error = min(errors, key=lambda error: [str(part) for part in error.absolute_path], default=None)
+    if error is None:
+        return _impossible(value)
+    path = [str(part) for part in error.absolute_path]
+    properties = error.schema.get("properties", {})
+    if error.validator == "additionalProperties":
+        unknown = str(next(key for key in error.instance if key not in properties))
+        said = f"unknown key; {_suggest(unknown, error.schema, schema)}"
+        return ".".join([*path, unknown]), said
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        said = f"missing; set it: {properties[missing]['description']}"
+        return ".".join([*path, missing]), said
+    named = "has the name" if "propertyNames" in error.absolute_schema_path else "is"
+    return ".".join(path), f"{named} {_shown(error.instance)}, must be {_wanted(error)}"
 
 
 def _suggest(unknown: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
@@ -222,27 +214,29 @@ def _wanted(error: ValidationError) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    )
+    named = {None: "null", True: "true", False: "false"}
+    is_named = value is None or isinstance(value, bool)
+    text = named[value] if is_named else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _not_finite(value: Any, path: tuple[str, ...] = ()) -> tuple[tuple[str, ...], str] | None:
-    """Find a number that is infinite, no number, or too large for any library, which may pass every
-    bound.
+def _impossible(value: Any, path: str = "") -> tuple[str, str] | None:
+    """Find what passes every bound and no library takes: a number that is infinite, no number, or
+    too large, and text with control characters, which no file name needs and no line shows.
     """
+    if isinstance(value, str) and any(unicodedata.category(letter) in REFUSED for letter in value):
+        said = "holds control characters or bytes that are not UTF-8; write it without them"
+        return path, f"is {_shown(value)}, which {said}"
     if isinstance(value, float) and not math.isfinite(value):
         return path, f"is {value}, must be a finite number"
     if isinstance(value, int) and abs(value) > LARGEST:
         return path, f"is {_shown(value)}, must be at most {LARGEST}"
-    entries = (
-        value.items()
-        if isinstance(value, Mapping)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    return next(
-        filter(None, (_not_finite(entry, (*path, str(key))) for key, entry in entries)), None
-    )
+    faults = (_impossible(part, f"{path}.{key}".lstrip(".")) for key, part in _parts(value))
+    return next(filter(None, faults), None)
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return keys and values of a section, numbers and values of a list, nothing of others."""
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()

@@ -17,6 +17,7 @@ __all__ = [
     "BASE_MODELS",
     "PAPER_POINTS",
     "POINT_PATTERN",
+    "SUPERVISED",
     "TAUS",
     "XIS",
     "at_point",
@@ -31,6 +32,8 @@ BASE_MODELS = ("base", "base_long")
 """The base, and the base trained for as long as base and BRNF together: the fair opponent of
 everything that trains on.
 """
+SUPERVISED = "supervised"
+"""The segmenter alone, trained on true masks: the upper bound of all that are trained on labels."""
 
 ABLATION: dict[str, dict[str, bool]] = {
     "only_guidance": {"ccnf": False, "fscl": False, "bsdnf": False},
@@ -83,6 +86,9 @@ def lengthened(base: Mapping[str, Any], brnf: Mapping[str, Any]) -> dict[str, An
     Raises:
         UserError: one is given in steps and the other in epochs.
     """
+    for none, other in ((base, brnf), (brnf, base)):
+        if none["steps"] == 0:  # which is no length in epochs, either
+            return {**base, "epochs": other["epochs"], "steps": other["steps"]}
     if (base["steps"] is None) != (brnf["steps"] is None):
         raise UserError(
             "configuration: base.steps: base_long needs the lengths of base and brnf both in steps "

@@ -9,10 +9,9 @@ from pathlib import Path
 import yaml
 
 from brnf.errors import UserError
+from brnf.shipped import CONFIG
 
 __all__ = ["ClipWords", "prompts", "read_words", "words_file"]
-
-SHIPPED = Path(__file__).parents[2] / "config" / "clip_es"
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class ClipWords:
 
 def words_file(words: str) -> Path:
     """Return the file of a list of words: the project's own by name, any other by path."""
-    shipped = SHIPPED / f"{words}.yaml"
+    shipped = CONFIG / "clip_es" / f"{words}.yaml"
     return shipped if shipped.is_file() else Path(words)
 
 
@@ -42,7 +41,7 @@ def read_words(path: Path) -> ClipWords:
     """
     remedy = "give it a mapping names and a list background, as in config/clip_es/voc.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
             f"{path}: words for CLIP cannot be read ({' '.join(str(error).split())[:120]}); "

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from brnf.data.images import Interpolation, resize_image, scaled_size
-from brnf.data.masks import IGNORE
+from brnf.store.label_type import Labels, ignored_in
 
 __all__ = [
     "Padding",
@@ -42,13 +42,13 @@ class Sample:
     Attributes:
         image: [H, W, 3] uint8 RGB.
         maps: [k, H, W] float32 soft maps, or None.
-        mask: [H, W] uint8 class indices, 255 ignored, or None.
+        mask: [H, W] class indices, or None.
         valid: [H, W] bool, false where a crop was padded.
     """
 
     image: NDArray[np.uint8]
     maps: NDArray[np.float32] | None
-    mask: NDArray[np.uint8] | None
+    mask: Labels | None
     valid: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Sample:
         image: NDArray[np.uint8],
         *,
         maps: NDArray[np.float32] | None = None,
-        mask: NDArray[np.uint8] | None = None,
+        mask: Labels | None = None,
     ) -> "Sample":
         """Bundle an image, valid everywhere, with its maps (enlarged to its size when they are
         coarser) and its mask.
@@ -114,11 +114,11 @@ def resize(sample: Sample, size: tuple[int, int], interpolation: Interpolation =
     )
 
 
-def _nearest(values: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _nearest(values: Labels, size: tuple[int, int]) -> Labels:
     # INTER_NEAREST takes the pixel left of and above the centre; only the exact variant stays
     # aligned with bilinear maps.
     return np.asarray(
-        cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
+        cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), values.dtype
     )
 
 
@@ -186,7 +186,7 @@ def random_crop_or_pad(
         padding: where a short axis lies in the window: at a random place, or at its start.
 
     Returns:
-        The window; where padded, maps are 0, the mask is 255 and valid is false.
+        The window; where padded, maps are 0, the mask is ignored and valid is false.
     """
     placed = (_window(length, size, rng, padding) for length in sample.size)
     (rows, to_rows), (columns, to_columns) = placed
@@ -200,7 +200,8 @@ def random_crop_or_pad(
         maps = np.zeros((len(sample.maps), size, size), np.float32)
         maps[:, to_rows, to_columns] = sample.maps[:, rows, columns]
     if sample.mask is not None:
-        mask = np.full((size, size), IGNORE, np.uint8)
+        kind = sample.mask.dtype
+        mask = np.full((size, size), ignored_in(kind), kind)
         mask[to_rows, to_columns] = sample.mask[rows, columns]
     return Sample(image, maps, mask, valid)
 

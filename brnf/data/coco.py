@@ -11,10 +11,13 @@ from brnf.data.coco_file import (
     Image,
     Label,
     Labelled,
+    Number,
     Outlined,
     annotation_file,
     class_ranks,
+    image_folder,
     read_annotations,
+    root_categories,
     shapes_of,
 )
 from brnf.data.coco_masks import visible_values
@@ -24,7 +27,7 @@ from brnf.errors import UserError
 __all__ = ["list_coco"]
 
 Labels = Iterator[tuple[Image, frozenset[int]]]
-Values = Mapping[int, int]
+Values = Mapping[Number, int]
 """Of a category's id, the class in masks."""
 Watch = Callable[[Sequence[Image]], Iterable[Image]]
 Kind = TypeVar("Kind", bound=Label)
@@ -36,9 +39,7 @@ def list_coco(
     options: CocoLabels | None = None,
     watch: Watch = iter,
 ) -> Listing:
-    """List the images of COCO 2014 that carry a label.
-
-    An image without a label is left out and counted.
+    """List the images of COCO 2014, also those without a label.
 
     Arguments:
         root: folder with ``annotations``, and with ``train2014`` and ``val2014`` or
@@ -55,26 +56,28 @@ def list_coco(
     classes: tuple[str, ...] = ()
     entries: list[Entry] = []
     sources: list[Path] = []
-    unlabelled: dict[str, int] = {}
+    notes: list[str] = []
     for split in names:
         path = annotation_file(root, split)
-        own, found = _list_split(path, root, split, options, watch)
+        own, found, roots = _list_split(path, root, split, options, watch)
         if classes and own != classes:
             problem = f"its categories differ from those of {names[0]}"
             raise UserError(f"{path}: {problem}; give both files of one data set")
         classes = own
-        labelled = [entry for entry in found if entry.labels]
-        if not labelled:
+        if not any(entry.labels for entry in found):
             raise UserError(f"{path}: no image has a label; restore the file")
-        unlabelled[split] = len(found) - len(labelled)
-        entries += labelled
+        if roots:
+            notes.append(f"{path}: without annotations and above others, so no class: {roots}")
+        entries += found
         sources.append(path)
     entries.sort(key=lambda entry: entry.id)
     if twice := [first.id for first, second in pairwise(entries) if first.id == second.id]:
         problem = f"image '{twice[0]}' has a namesake in {names[0]}"
         raise UserError(f"{sources[-1]}: {problem}; rename one of them")
     mask_values = tuple(range(1, len(classes) + 1))
-    return Listing(classes, mask_values, names, tuple(entries), tuple(sources), root, unlabelled)
+    return Listing(
+        classes, mask_values, names, tuple(entries), tuple(sources), root, notes=tuple(notes)
+    )
 
 
 def _list_split(
@@ -83,17 +86,20 @@ def _list_split(
     split: str,
     options: CocoLabels,
     watch: Watch,
-) -> tuple[tuple[str, ...], list[Entry]]:
-    """Return the classes and all images of a split; its file is out of memory afterwards."""
+) -> tuple[tuple[str, ...], list[Entry], str]:
+    """Return the classes and all images of a split, and its root categories in words; its file is
+    out of memory afterwards.
+    """
     drawn = options.labels_from == "masks"
     content: Labelled | Outlined
     content = read_annotations(path, Outlined) if drawn else read_annotations(path, Labelled)
-    classes, values = class_ranks(path, content.categories)
+    classes, values = class_ranks(path, content)
     if isinstance(content, Outlined):
         labels = _visible(path, content, values, options, watch)
     else:
         labels = _annotated(path, content, values, options)
-    return classes, _entries(root, split, labels, classes)
+    roots = ", ".join(sorted(root_categories(content).values()))
+    return classes, _entries(root, split, labels, classes), roots
 
 
 def _annotated(path: Path, content: Labelled, values: Values, masks: Masks) -> Labels:
@@ -116,7 +122,7 @@ def _visible(
     for image in watch(content.images):
         shapes = shapes_of(path, grouped[image.id], values)
         try:
-            seen = visible_values(shapes, (image.height, image.width), masks)
+            seen = visible_values(shapes, image.size, masks)
         except ValueError as error:
             raise UserError(f"{path}: {image.stem}: {error}; restore the file") from error
         yield image, seen
@@ -127,9 +133,9 @@ def _by_image(
     images: Sequence[Image],
     annotations: Sequence[Kind],
     values: Values,
-) -> dict[int, list[Kind]]:
+) -> dict[Number, list[Kind]]:
     """Return the annotations of each image; refuse those of an image or category not listed."""
-    grouped: dict[int, list[Kind]] = {image.id: [] for image in images}
+    grouped: dict[Number, list[Kind]] = {image.id: [] for image in images}
     for one in annotations:
         if one.image_id not in grouped:
             problem = f"an annotation belongs to image {one.image_id}, which is not listed"
@@ -148,21 +154,11 @@ def _entries(
     classes: tuple[str, ...],
 ) -> list[Entry]:
     """Return the images of a split with the names of their labels, possibly none."""
-    folder = _image_folder(root, split)
+    folder = image_folder(root, split)
     sets: dict[frozenset[int], frozenset[str]] = {}
     entries = []
     for image, own in labels:
         named = sets.setdefault(own, frozenset(classes[value - 1] for value in own))
-        size = (image.height, image.width)
-        photograph = folder / image.file_name
-        entries.append(Entry(image.stem, photograph, named, (split,), None, None, size))
+        photograph = str(folder / image.file_name)
+        entries.append(Entry(image.stem, photograph, named, (split,), None, None, image.size))
     return entries
-
-
-def _image_folder(root: Path, split: str) -> Path:
-    name = f"{split}2014"
-    for folder in (root / name, root / "images" / name):
-        if folder.is_dir():
-            return folder
-    problem = f"no folder {name} or images/{name} here"
-    raise UserError(f"{root}: {problem}; unpack the photographs of this split there")

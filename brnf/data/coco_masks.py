@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from brnf.config.sections.data import Masks
 from brnf.data.coco_file import CocoShape
-from brnf.data.masks import IGNORE
+from brnf.store.label_type import MOST_IN_A_BYTE, Labels, ignored_value, label_type
 
 __all__ = [
     "draw_mask",
@@ -32,24 +33,29 @@ def draw_mask(
     shapes: Sequence[CocoShape],
     size: tuple[int, int],
     masks: Masks,
-) -> NDArray[np.uint8]:
+    largest: int = MOST_IN_A_BYTE,
+) -> Labels:
     """Draw the annotations of one image over each other.
 
     Arguments:
         shapes: in the order of the file.
         size: height and width of the image.
         masks: what lies on top, and what groups are.
+        largest: value of a class that is read from the mask; where larger ones do not fit into the
+            type of labels that holds it, they are ignored.
 
     Returns:
-        [H, W] uint8: 0 background, the values of the shapes, 255 ignored.
+        [H, W]: 0 background, the values of the shapes, and the ignored one.
 
     Raises:
-        ValueError: an outline is damaged, or an area is needed and missing; names the annotation.
+        ValueError: an outline is damaged; names the annotation.
     """
-    mask = np.zeros(size, np.uint8)
-    for shape in _bottom_to_top(shapes, masks):
+    mask: Labels = np.zeros(size, label_type(largest))
+    ignored = ignored_value(largest)
+    for shape in _bottom_to_top(shapes, size, masks):
         with _named(shape):
-            mask[draw_outline(shape.outline, size)] = _value(shape, masks)
+            value = ignored if _is_ignored(shape, masks) else min(shape.value, ignored)
+            mask[draw_outline(shape.outline, size)] = value
     return mask
 
 
@@ -58,7 +64,7 @@ def visible_values(
     size: tuple[int, int],
     masks: Masks,
 ) -> frozenset[int]:
-    """Return the values that :func:`draw_mask` leaves visible, but 255, without drawing a pixel.
+    """Return the values that :func:`draw_mask` leaves visible, without drawing a pixel.
 
     From the top down, an annotation is visible where it adds to the area of those above it; areas
     of unions come from run-length codes, which takes a small part of the time of drawing.
@@ -69,17 +75,17 @@ def visible_values(
     seen: set[int] = set()
     above: Code | None = None
     covered = 0
-    for shape in reversed(_bottom_to_top(shapes, masks)):
+    for shape in reversed(_bottom_to_top(shapes, size, masks)):
         with _named(shape):
             code = _encoded(shape.outline, size)
             if code is None:
                 continue
             above = code if above is None else pycocotools.mask.merge([above, code])
             area = int(pycocotools.mask.area(above))
-            if area > covered:
-                seen.add(_value(shape, masks))
+            if area > covered and not _is_ignored(shape, masks):
+                seen.add(shape.value)
             covered = area
-    return frozenset(seen - {IGNORE})
+    return frozenset(seen)
 
 
 @contextmanager
@@ -91,24 +97,28 @@ def _named(shape: CocoShape) -> Iterator[None]:
         raise ValueError(f"annotation {shape.id} is damaged ({error})") from error
 
 
-def _value(shape: CocoShape, masks: Masks) -> int:
-    return IGNORE if shape.crowd and masks.crowds == "ignore" else shape.value
+def _is_ignored(shape: CocoShape, masks: Masks) -> bool:
+    return shape.crowd and masks.crowds == "ignore"
 
 
-def _bottom_to_top(shapes: Sequence[CocoShape], masks: Masks) -> list[CocoShape]:
+def _bottom_to_top(
+    shapes: Sequence[CocoShape], size: tuple[int, int], masks: Masks
+) -> list[CocoShape]:
     """Return the shapes in the order of drawing; of equal areas the first of the file is on top."""
     crowds = [shape for shape in shapes if shape.crowd] if masks.crowds == "ignore" else []
     drawn = [shape for shape in shapes if not shape.crowd or masks.crowds == "object"]
     if masks.overlap == "smallest_on_top":
-        drawn = sorted(drawn, key=_area)[::-1]
+        drawn = sorted(drawn, key=partial(_area, size=size))[::-1]
     return [*crowds, *drawn]
 
 
-def _area(shape: CocoShape) -> float:
-    if shape.area is None:
-        needed_by = "dataset.overlap: smallest_on_top"
-        raise ValueError(f"annotation {shape.id} has no area, which {needed_by} needs")
-    return shape.area
+def _area(shape: CocoShape, size: tuple[int, int]) -> float:
+    """Return the area that the file says, or else that of the outline within the image."""
+    if shape.area is not None:
+        return shape.area
+    with _named(shape):
+        code = _encoded(shape.outline, size)
+    return 0.0 if code is None else float(pycocotools.mask.area(code))
 
 
 def draw_outline(outline: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -133,7 +143,7 @@ def _encoded(outline: Any, size: tuple[int, int]) -> Code | None:
     """Return the run-length code of an outline, None for one without a polygon."""
     height, width = size
     if isinstance(outline, dict):
-        if tuple(outline["size"]) != size:
+        if tuple(map(int, outline["size"])) != size:
             raise ValueError(
                 f"its run lengths are of {outline['size'][1]}x{outline['size'][0]} pixels, its "
                 f"image has {width}x{height}"
@@ -152,6 +162,8 @@ def _encoded(outline: Any, size: tuple[int, int]) -> Code | None:
         )
         return code
     polygons = [_checked(polygon, FARTHEST * max(size)) for polygon in outline]
+    if len(polygons) > 1 and all(len(polygon) == 2 for polygon in polygons):
+        raise ValueError("its points are pairs; write x, y, x, y, ... of a polygon in one list")
     # A polygon of four numbers would be taken for a box; two points enclose nothing.
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     if not polygons:

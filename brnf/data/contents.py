@@ -2,26 +2,30 @@
 touched file is none.
 
 The table stands beside the index and outlives it, so that a second run decodes and hashes only what
-is new. Like git, it trusts a file whose size and time of change are those it has seen.
+is new. Like git, it trusts a file whose size, times and inode are those it has seen. While an index
+is made its table grows beside it, and is taken over by the next run where this one is cut.
 """
 
 import csv
 import errno
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from os import PathLike, stat, stat_result
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 
+from brnf.cache import file_state
+from brnf.data.file_table import MISSING, KnownFiles, Seen, TableWriter, read_table
 from brnf.errors import UserError
-from brnf.store.files import atomic_file
+from brnf.store.files import atomic_file, reported
 
-__all__ = ["FIRST", "Contents", "Seen", "data_state"]
+__all__ = ["FIRST", "Contents", "data_state", "looked_at", "unchanged"]
 
-COLUMNS = ("path", "size", "modified", "digest", "decoded")
 FIRST = "first"
 """State of data that were never indexed."""
 PROBED, CHUNK, READERS = 200, 1000, 8
@@ -31,82 +35,91 @@ only fight for Python's lock.
 """
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A file, or a folder whose list of names counts, as it was seen.
+def unchanged(path: str, known: Seen | None) -> Seen | None:
+    """Return what is known of a file if its state is still the same, else None."""
+    try:
+        return known if known is not None and file_state(os.stat(path)) == known.state else None
+    except (OSError, ValueError):
+        return None
 
-    Attributes:
-        size: bytes.
-        modified: time of change, ns.
-        digest: of the bytes or the names; empty when there is nothing at this path.
-        decoded: whether it was read as an image without a complaint.
+
+def looked_at(path: str, known: Seen | None) -> Seen:
+    """Return what a file holds now; its digest is taken again where its state is another one.
+
+    Raises:
+        UserError: it is missing or cannot be read.
     """
-
-    size: int
-    modified: int
-    digest: str
-    decoded: bool = False
-
-    def fits(self, found: stat_result) -> bool:
-        """Return whether size and time of change are still the same."""
-        return (self.size, self.modified) == (found.st_size, found.st_mtime_ns)
+    try:
+        state = file_state(os.stat(path))
+        if known is not None and known.state == state:
+            return known
+        digest = _digest(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); restore it or take it off the list"
+        ) from error
+    if known is not None and known.digest == digest:
+        return replace(known, state=state)
+    return Seen(state, digest)
 
 
 class Contents:
-    """Digests of files, taken again only where size or time of change differ from what is known.
+    """What the files of a data set held before and hold now, in a table that grows on the disk.
 
     Arguments:
-        known: from an earlier run, by path.
+        index: folder of the index, beside which the tables stand.
     """
 
-    def __init__(self, known: Mapping[str, Seen]) -> None:
-        self._known = known
-        self.seen: dict[str, Seen] = {}
+    def __init__(self, index: Path) -> None:
+        self._index, self._table = index, _table(index)
+        self._growing = index.with_name(f"{index.name}.files.checkpoint.csv")
+        self._cut = index.with_name(f"{index.name}.files.cut.csv")
+        self._others: dict[str, Seen] = {}
+        with reported(index):
+            if self._growing.exists():  # of a run that was cut, maybe not the first one
+                with self._cut.open("ab") as kept, self._growing.open("rb") as content:
+                    kept.writelines(line for line in content if line.endswith(b"\n"))
+            self._known = KnownFiles(self._table, self._cut)
+            self._writer = TableWriter(self._growing)
 
-    @classmethod
-    def beside(cls, index: Path) -> "Contents":
-        """Start from the table beside an index, or from nothing where it is missing or damaged."""
-        with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
-            return cls(_read(_table(index)))
-        return cls({})
+    def known(self, path: str) -> Seen | None:
+        """Return what is known of a file from earlier runs, also from one that was cut."""
+        return self._known.get(path)
 
-    def look(self, path: Path) -> Seen:
-        """Return what a file holds now, and remember it.
+    def add(self, files: Iterable[tuple[str, Seen]]) -> None:
+        """Append what images and masks hold to the growing table."""
+        self._writer.add(files, flush=True)
+
+    def added(self) -> Iterator[Seen]:
+        """Yield again what was appended, in its order."""
+        return (seen for _, seen in read_table(self._growing))
+
+    def look(self, path: str | Path) -> Seen:
+        """Return what another file or a folder holds now, and remember it.
 
         Raises:
             UserError: it is missing or cannot be read.
         """
         key = str(path)
-        if key not in self.seen:
-            try:
-                found = stat(path)
-                known = self._known.get(key)
-                self.seen[key] = (
-                    known
-                    if known and known.fits(found)
-                    else Seen(found.st_size, found.st_mtime_ns, _digest(path))
-                )
-            except OSError as error:
-                raise UserError(
-                    f"{path}: cannot be read ({error.strerror}); restore it or take it off the list"
-                ) from error
-        return self.seen[key]
+        if key not in self._others:
+            self._others[key] = looked_at(key, self.known(key))
+        return self._others[key]
 
-    def note(self, *paths: Path) -> None:
+    def note(self, *paths: str | Path) -> None:
         """Record the content of damaged or missing files, so that mending them is a change."""
         for path in paths:
             try:
                 self.look(path)
             except UserError:
-                self.seen[str(path)] = Seen(0, 0, "")
+                self._others[str(path)] = MISSING
 
-    def decoded(self, path: Path) -> None:
-        """Remember that a file was read as an image without a complaint."""
-        self.seen[str(path)] = replace(self.look(path), decoded=True)
-
-    def write_beside(self, index: Path) -> None:
-        """Write all that was looked at into the table beside an index."""
-        _write(_table(index), self.seen)
+    def finish(self) -> None:
+        """Let the table that has grown take the place of the one beside the index."""
+        self._writer.add(sorted(self._others.items()))
+        self._writer.close(sync=True)
+        self._growing.replace(self._table)
+        self._known.close()
+        self._cut.unlink(missing_ok=True)
 
 
 def data_state(index: Path) -> str:
@@ -125,14 +138,13 @@ def data_state(index: Path) -> str:
     except OSError:
         return FIRST
     try:
-        table = _read(_table(index))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        differing = {path: (seen, now) for path, seen, now in _all_differing(_table(index))}
+    except (OSError, ValueError, csv.Error):
         return _name(state, ["no table"])
-    differing = dict(_all_differing(list(table.items())))
     changed = [
         f"{path} {now.digest}"
-        for path, now in differing.items()
-        if now.digest != table[path].digest
+        for path, (seen, now) in differing.items()
+        if now.digest != seen.digest
     ]
     if changed:
         return _name(state, changed)
@@ -140,50 +152,59 @@ def data_state(index: Path) -> str:
         with suppress(
             UserError, OSError
         ):  # results that cannot be written are as valid as others, only slower to compare
-            _write(_table(index), table | differing)
+            _renew(_table(index), {path: now for path, (_, now) in differing.items()})
     return state
 
 
-def _all_differing(known: Sequence[tuple[str, Seen]]) -> list[tuple[str, Seen]]:
-    """Return what differs of any number of files, looked at by several readers where each look
+def _renew(table: Path, now: dict[str, Seen]) -> None:
+    """Write a table again with the new states of some of its files."""
+    with atomic_file(table) as temporary:
+        writer = TableWriter(temporary)
+        writer.add((path, now.get(path, seen)) for path, seen in read_table(table))
+        writer.close()
+
+
+Difference = tuple[str, Seen, Seen]
+
+
+def _all_differing(table: Path) -> Iterator[Difference]:
+    """Yield what differs of any number of files, looked at by several readers where each look
     takes its time, as over a network.
     """
+    rows = read_table(table)
     began = perf_counter()
-    found = _differing(known[:PROBED])
+    yield from _differing(islice(rows, PROBED))
     if perf_counter() - began < AT_ONCE * PROBED:
-        return found + _differing(known[PROBED:])
+        yield from _differing(rows)
+        return
+    waiting: deque[Future[list[Difference]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
-        chunks = pool.map(
-            _differing, (known[start : start + CHUNK] for start in range(PROBED, len(known), CHUNK))
-        )
-        return found + [entry for chunk in chunks for entry in chunk]
+        while chunk := list(islice(rows, CHUNK)):
+            waiting.append(pool.submit(lambda part: list(_differing(part)), chunk))
+            if len(waiting) > 2 * READERS:
+                yield from waiting.popleft().result()
+        yield from chain.from_iterable(future.result() for future in waiting)
 
 
-def _differing(known: Iterable[tuple[str, Seen]]) -> list[tuple[str, Seen]]:
-    """Return what has another size or time of change, as it is now."""
-    found = []
+def _differing(known: Iterable[tuple[str, Seen]]) -> Iterator[Difference]:
+    """Yield what has another state, as it was and as it is now."""
     for path, seen in known:
         try:
-            now = stat(path)
-            if not seen.fits(now):
-                found.append(
-                    (
-                        path,
-                        replace(
-                            seen, size=now.st_size, modified=now.st_mtime_ns, digest=_digest(path)
-                        ),
-                    )
-                )
+            state = file_state(os.stat(path))
+            if seen.state != state:
+                digest = _digest(path)
+                same = digest == seen.digest
+                now = replace(seen, state=state) if same else Seen(state, digest)
+                yield path, seen, now
         except OSError:
-            found.append((path, Seen(0, 0, "")))
-    return found
+            yield path, seen, MISSING
 
 
-def _digest(path: str | PathLike[str]) -> str:
+def _digest(path: str | os.PathLike[str]) -> str:
     """Return 32 hexadecimal digits of a hash of a file's bytes, or of the names in a folder."""
     if Path(path).is_dir():
         names = sorted(entry.name for entry in Path(path).iterdir())
-        return hashlib.sha256("\0".join(names).encode()).hexdigest()[:32]
+        return hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()[:32]
     if not Path(path).is_file():
         raise OSError(
             errno.EINVAL, "no ordinary file", str(path)
@@ -192,30 +213,9 @@ def _digest(path: str | PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _name(state: str, changed: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join([state, *sorted(changed)]).encode()).hexdigest()[:16]
+def _name(state: str, changed: Sequence[str]) -> str:
+    return hashlib.sha256(os.fsencode("\n".join([state, *sorted(changed)]))).hexdigest()[:16]
 
 
 def _table(index: Path) -> Path:
     return index.with_name(f"{index.name}.files.csv")
-
-
-def _read(table: Path) -> dict[str, Seen]:
-    with table.open(newline="") as file:
-        rows = csv.reader(file)
-        if tuple(next(rows, ())) != COLUMNS:
-            raise ValueError("other columns")
-        return {
-            path: Seen(int(size), int(modified), digest, decoded == "True")
-            for path, size, modified, digest, decoded in rows
-        }
-
-
-def _write(table: Path, seen: Mapping[str, Seen]) -> None:
-    with atomic_file(table) as temporary, temporary.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        rows.writerows(
-            (path, one.size, one.modified, one.digest, one.decoded)
-            for path, one in sorted(seen.items())
-        )

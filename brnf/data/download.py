@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from brnf.errors import UserError
@@ -19,6 +20,10 @@ CHUNK = 1 << 20
 ATTEMPTS = 5
 TIMEOUT = 60.0
 FIRST_WAIT = 1.0
+MOST_BYTES = 32 * 2**30
+"""Of a file; COCO's largest archive has 13 GB."""
+
+WRONG = "correct the address, or fetch it in another way"
 
 Watch = Callable[[Iterator[bytes], int | None], Iterable[bytes]]
 """Passes on the pieces of a file, to show how far a transfer is; the number is that of all that are
@@ -111,12 +116,39 @@ def check_md5(path: Path, md5: str, name: str) -> None:
         )
 
 
+class _Redirected(urllib.request.HTTPRedirectHandler):
+    """Follows a server elsewhere only where it is as safe: to https, from http also to http."""
+
+    def redirect_request(
+        self, request: urllib.request.Request, *details: Any
+    ) -> urllib.request.Request | None:
+        address = details[-1]
+        scheme = urlsplit(address).scheme
+        if scheme != "https" and (scheme, request.type) != ("http", "http"):
+            raise UserError(
+                f"{request.full_url}: the server leads to {address}, which is not of https; {WRONG}"
+            )
+        return super().redirect_request(request, *details)
+
+
+_OPENER = urllib.request.OpenerDirector()
+for _handler in (
+    urllib.request.ProxyHandler(),
+    urllib.request.HTTPHandler(),
+    urllib.request.HTTPSHandler(),
+    urllib.request.HTTPDefaultErrorHandler(),
+    urllib.request.HTTPErrorProcessor(),
+    _Redirected(),
+):
+    _OPENER.add_handler(_handler)
+
+
 def _transfer(address: str, part: Path, watch: Watch) -> None:
     """Append what the unfinished file lacks."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response: HTTPResponse = _OPENER.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
@@ -133,18 +165,23 @@ def _transfer(address: str, part: Path, watch: Watch) -> None:
         left = int(length) if length and length.isdecimal() else None
         _check_disk(part, left)
         received = 0
+        most = MOST_BYTES - done
         with part.open("ab" if done else "wb") as file:
             for chunk in watch(
                 iter(lambda: response.read(CHUNK), b""), None if left is None else -(-left // CHUNK)
             ):
-                file.write(chunk)
                 received += len(chunk)
+                if received > most:
+                    raise UserError(f"{address}: sends more than {MOST_BYTES} bytes; {WRONG}")
+                file.write(chunk)
     if left is not None and received < left:
         raise _BrokenOffError(f"{received} of {left} bytes came")
 
 
 def _check_disk(part: Path, left: int | None) -> None:
     free = shutil.disk_usage(part.parent).free
+    if left is not None and left > MOST_BYTES:
+        raise UserError(f"{part}: {left} bytes are to come, more than {MOST_BYTES}; {WRONG}")
     if left is not None and left > free:
         raise UserError(
             f"{part.parent}: {left} bytes are to come and {free} are free; free space or choose "

@@ -1,12 +1,14 @@
 """Photographs as RGB arrays: reading, sizes, resizing.
 
 A picture that carries an EXIF orientation is turned upright everywhere, in its pixels as in its
-width and height.
+width and height. One of more than 8 bits is brought to 8: gray by the fewest of 8, 10, 12, 14 or 16
+bits that hold its largest value, floating point from 0..1 or 0..255.
 """
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
@@ -20,7 +22,9 @@ from brnf.errors import UserError
 
 __all__ = [
     "MOST_PIXELS",
+    "Header",
     "Interpolation",
+    "image_header",
     "image_size",
     "read_image",
     "resize_image",
@@ -33,7 +37,11 @@ Interpolation: TypeAlias = Literal["area", "bilinear", "bicubic"]
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 ORIENTATION = 0x0112
+TURNED = range(2, 9)
 TURNED_SIDEWAYS = (5, 6, 7, 8)
+DEPTHS = (8, 10, 12, 14, 16)
+DARK = 63
+"""Largest of the upper 8 bits where a picture uses 14 of 16 bits."""
 MOST_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 """What photographs come in. PIL knows many more, some of which it hands to other programs."""
@@ -47,23 +55,57 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture of any mode as [H, W, 3] uint8 RGB; what is transparent becomes white.
 
     Raises:
-        UserError: the file is missing, damaged, truncated, no picture, or larger than
-            ``MOST_PIXELS``.
+        UserError: the file is missing, damaged, truncated, no picture, larger than
+            ``MOST_PIXELS``, or has more than 8 bits and a range that is not clear.
     """
     with _opened(path) as image:
-        return np.array(_as_rgb(ImageOps.exif_transpose(image)))
+        deep = _is_deep(image)
+        upright = ImageOps.exif_transpose(image)
+        if deep:
+            upright = _of_8_bits(path, upright)
+        return np.array(_as_rgb(upright))
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return height and width of a picture from its header, without decoding it.
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header tells.
+
+    Attributes:
+        size: height and width of the upright picture.
+        orientation: EXIF's, 1 where it needs no turning.
+        deep: whether it has more than 8 bits a channel.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    deep: bool
+
+    @property
+    def changes_size(self) -> bool:
+        """Whether turning the picture upright changes its size."""
+        return self.orientation in TURNED_SIDEWAYS and self.size[0] != self.size[1]
+
+
+def image_header(path: Path) -> Header:
+    """Read a picture's header, decoding it only where it must be.
 
     Raises:
         UserError: the file is missing, no picture, or larger than ``MOST_PIXELS``.
     """
     with _opened(path) as image:
-        width, height = image.size
-        sideways = image.getexif().get(ORIENTATION) in TURNED_SIDEWAYS
-        return (width, height) if sideways else (height, width)
+        deep = _is_deep(image)
+        orientation = image.getexif().get(ORIENTATION, 1)
+        if image.format == "TIFF" and orientation != 1:
+            # PIL turns a TIFF when it opens or when it loads it, by its version and by the tag
+            width, height = ImageOps.exif_transpose(image).size
+        else:
+            width, height = image.size[::-1] if orientation in TURNED_SIDEWAYS else image.size
+        return Header((height, width), orientation if orientation in TURNED else 1, deep)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of a picture, see :func:`image_header`."""
+    return image_header(path).size
 
 
 @contextmanager
@@ -92,13 +134,39 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of gray, which PIL would clip to 8
-        high = np.clip(np.asarray(image, np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(high).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether a picture that is not yet loaded has more than 8 bits a channel."""
+    encoded = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode.startswith(("I", "F")) or ";16" in encoded
+
+
+def _of_8_bits(path: Path, image: Image.Image) -> Image.Image:
+    """Bring a picture of more than 8 bits to 8; of colours PIL has kept the upper 8 already.
+
+    Raises:
+        UserError: its range is not clear, or too small for those.
+    """
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if values.dtype == np.uint8:
+        if values[..., :3].max() > DARK:
+            return image
+    elif values.dtype.kind == "f":
+        if low >= 0 and high <= 255:
+            return Image.fromarray(np.round(values * (255 if high <= 1 else 1)).astype(np.uint8))
+    elif low >= 0 and high < 1 << DEPTHS[-1]:
+        depth = next(depth for depth in DEPTHS if high < 1 << depth)
+        return Image.fromarray((values.astype(np.int64) >> (depth - 8)).astype(np.uint8))
+    raise UserError(
+        f"{path}: its values go from {low:g} to {high:g}, which is no range of 8 or 16 bits; save "
+        "it with 8 bits a channel"
+    )
 
 
 def resize_image(

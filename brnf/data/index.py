@@ -13,64 +13,35 @@ those stages and no other:
 """
 
 import csv
-import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from brnf.data.entries import is_safe_id
+from brnf.data.index_lists import (
+    IMAGE_COLUMNS,
+    MASK_COLUMNS,
+    ImageRecord,
+    ListWriter,
+    MaskRecord,
+    MaskWriter,
+    shard_of,
+)
 from brnf.errors import DamagedProduct, UserError
 
 __all__ = [
     "ImageRecord",
     "Index",
     "MaskRecord",
+    "has_images",
+    "has_masks",
     "read_classes",
     "read_masks",
     "shard_of",
     "write_masks",
+    "write_shared",
 ]
-
-IMAGE_COLUMNS = ("id", "path", "width", "height", "labels", "digest")
-MASK_COLUMNS = ("id", "mask", "context", "digest")
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """One image of the data set.
-
-    Attributes:
-        id: unique name, used for every file written about this image.
-        path: the photograph.
-        width: in pixels.
-        height: in pixels.
-        labels: class indices 1..C present in the image, ascending.
-        digest: of the photograph's bytes.
-    """
-
-    id: str
-    path: Path
-    width: int
-    height: int
-    labels: tuple[int, ...]
-    digest: str = ""
-
-
-@dataclass(frozen=True)
-class MaskRecord:
-    """The ground truth of one image, known to evaluation only.
-
-    Attributes:
-        id: of the image.
-        mask: index PNG of the objects, or None.
-        context: index PNG of the context textures (rendered scenes only), or None.
-        digest: of both files' bytes.
-    """
-
-    id: str
-    mask: Path | None
-    context: Path | None
-    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,32 +83,11 @@ class Index:
             split: name of the split.
             shards: number of shards; see :func:`shard_of`.
         """
-        classes = zip(self.classes, self.mask_values, strict=True)
-        _write(
-            folder / "classes.csv",
-            ("index", "name", "mask_value"),
-            ((i, *values) for i, values in enumerate(classes, 1)),
-        )
-        (folder / "root.txt").write_text(f"{self.root}\n")
-        lists: dict[int, list[Sequence[object]]] = {}
-        for image in self.images:
-            labels = ";".join(map(str, image.labels))
-            row = (
-                image.id,
-                _below(image.path, self.root),
-                image.width,
-                image.height,
-                labels,
-                image.digest,
-            )
-            lists.setdefault(shard_of(image.id, shards), []).append(row)
-        for shard, rows in lists.items():
-            _write(folder / "shards" / split / f"{shard}.csv", IMAGE_COLUMNS, rows)
-        _write(
-            folder / "splits" / f"{split}.csv",
-            IMAGE_COLUMNS,
-            sorted((row for rows in lists.values() for row in rows), key=_id),
-        )
+        write_shared(folder, self.classes, self.mask_values, self.root)
+        writer = ListWriter(folder, split, self.root, shards)
+        for image in sorted(self.images, key=lambda image: image.id):
+            writer.add(image)
+        writer.close()
 
     @classmethod
     def of_split(cls, folder: Path, split: str) -> "Index":
@@ -199,6 +149,19 @@ def read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
         raise _damaged(folder, path, error) from error
 
 
+def write_shared(
+    folder: Path, classes: Sequence[str], mask_values: Sequence[int], root: Path
+) -> None:
+    """Write what all splits share: the classes, and where the files lie."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "classes.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("index", "name", "mask_value"))
+        pairs = zip(classes, mask_values, strict=True)
+        writer.writerows((i, *values) for i, values in enumerate(pairs, 1))
+    (folder / "root.txt").write_bytes(os.fsencode(f"{root}\n"))
+
+
 def write_masks(folder: Path, split: str, masks: Iterable[MaskRecord], root: Path = Path()) -> None:
     """Write which masks belong to the images of a split, apart from what training may know.
 
@@ -208,11 +171,10 @@ def write_masks(folder: Path, split: str, masks: Iterable[MaskRecord], root: Pat
         masks: of its images.
         root: paths below it are written relative to it.
     """
-    rows = (
-        (one.id, *(path and _below(path, root) for path in (one.mask, one.context)), one.digest)
-        for one in masks
-    )
-    _write(folder / "masks" / f"{split}.csv", MASK_COLUMNS, rows)
+    writer = MaskWriter(folder, split, root)
+    for mask in masks:
+        writer.add(mask)
+    writer.close()
 
 
 def read_masks(folder: Path, split: str) -> dict[str, MaskRecord]:
@@ -229,26 +191,25 @@ def read_masks(folder: Path, split: str) -> dict[str, MaskRecord]:
     return found
 
 
-def shard_of(image: str, shards: int) -> int:
-    """Return the shard of an image: a hash of its id, so that adding images moves no other."""
-    return int.from_bytes(hashlib.sha256(image.encode()).digest()[:8], "big") % shards
+def has_images(folder: Path, split: str) -> bool:
+    """Return whether the index holds a split: one for validation may be missing."""
+    return (folder / "splits" / f"{split}.csv").is_file()
 
 
-def _below(path: Path, root: Path) -> Path:
-    """Return a path relative to ``root`` if it lies in it; ``root / path`` leads back."""
-    return path.relative_to(root) if path.is_relative_to(root) else path.absolute()
+def has_masks(folder: Path, split: str) -> bool:
+    """Return whether an image of a split has ground truth, read no further than needed.
 
-
-def _id(row: Sequence[object]) -> str:
-    return str(row[0])
-
-
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / "masks" / f"{split}.csv"
+    try:
+        with path.open(newline="") as file:
+            return any(row.get("digest") for row in csv.DictReader(file))
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(folder, path, error) from error
 
 
 def _read(folder: Path, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -266,8 +227,8 @@ def _read(folder: Path, path: Path, columns: Sequence[str]) -> list[dict[str, st
 
 def _root(folder: Path) -> Path:
     try:
-        return Path((folder / "root.txt").read_text().removesuffix("\n"))
-    except (OSError, UnicodeDecodeError) as error:
+        return Path(os.fsdecode((folder / "root.txt").read_bytes().removesuffix(b"\n")))
+    except OSError as error:
         raise _damaged(folder, folder / "root.txt", error) from error
 
 

@@ -9,13 +9,17 @@ from brnf.data.entries import Entry, Listing
 
 __all__ = ["limited"]
 
+NONE = ""
+"""The turn of images that show none of the classes."""
+
 
 def limited(listing: Listing, limit: int) -> Listing:
     """Keep at most so many images of each split, always the same.
 
-    The classes of a split take turns: the one with the fewest images so far adds its next one, in
-    the order of a hash of the ids. With a limit of at least C every class that the split has is
-    thus in it. Images of no known class come last.
+    The classes of a split take turns, and images that show none of them do so like a class: the one
+    with the fewest images so far adds its next one, in the order of a hash of the ids. With a limit
+    of at least C + 1 every class that the split has is thus in it. Images whose labels are not
+    known come last.
 
     The smallest split chooses first, and its images count towards the larger ones that hold them:
     what is computed for VOC's ``train_aug`` still covers ``train``.
@@ -51,18 +55,23 @@ def _evenly(
     """Choose some of the other images, given those that are chosen already."""
     waiting = sorted(others, key=lambda entry: hashlib.sha256(entry.id.encode()).digest())
     queues = {
-        name: deque(entry for entry in waiting if entry.labels and name in entry.labels)
-        for name in classes
+        name: deque(entry for entry in waiting if name in _turns(entry))
+        for name in (*classes, NONE)
     }
-    seen = Counter(label for entry in chosen for label in entry.labels or ())
+    seen = Counter(name for entry in chosen for name in _turns(entry))
     found: dict[str, Entry] = {}
     while len(found) < min(count, len(waiting)):
         entry = next(_next_of(queues, seen, found), None)
-        if entry is None:  # only images of no known class are left
+        if entry is None:  # only images of unknown labels are left
             entry = next(entry for entry in waiting if entry.id not in found)
         found[entry.id] = entry
-        seen.update(entry.labels or ())
+        seen.update(_turns(entry))
     return list(found.values())
+
+
+def _turns(entry: Entry) -> frozenset[str]:
+    """Return the classes whose turn an image may be."""
+    return frozenset((NONE,)) if entry.labels == frozenset() else entry.labels or frozenset()
 
 
 def _next_of(

@@ -1,160 +1,249 @@
 """Own images: a CSV with one row an image.
 
 Columns ``image`` and ``labels`` are needed, ``mask`` and ``split`` may be there. Paths are relative
-to the CSV. Several labels (and several splits) are separated by ``;`` or ``|``. Without a ``split``
-column every image is in ``train``; only images of the split ``test`` may go without labels. Masks
-hold 0 for background, 1..C for the classes in their order, 255 for ignored.
+to the CSV. Several labels (and several splits) are separated by ``;`` or ``|``; rows of one image
+are joined. Without a ``split`` column every image is in ``train``. An image without a label shows
+none of the classes; in the split ``test`` its labels are not known. Masks hold 0 for background,
+1..C for the classes in their order, 255 for ignored.
 
 A table is its owner's own: its paths may lead anywhere, also up and absolutely. An image's id is
 its file name without the ending, with ``_`` for what is neither an ASCII letter, digit nor ``_ -
-.``, so that what is written about it stays in the results.
+.``, so that what is written about it stays in the results. Where several images would share an id,
+a hash of the path is added to each.
 """
 
-import csv
+import hashlib
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from brnf.data.entries import Entry, Listing, is_file, is_safe_id
+from brnf.data.entries import Entry, Fault, Listing, is_safe_id, told
+from brnf.data.labels import as_mask_values, check_labels, read_labels
+from brnf.data.spreadsheet import Row, read_rows
 from brnf.errors import UserError
 
-__all__ = ["list_table"]
+__all__ = ["COLUMNS", "NEEDED", "list_table"]
 
-NEEDED = ("image", "labels")
-OPTIONAL = ("mask", "split")
+COLUMNS = ("image", "labels", "mask", "split")
+NEEDED = COLUMNS[:2]
+SPLITS = ("train", "val", "test")
+TRAIN = ("train",)
 UNLABELLED_SPLITS = {"test"}
+OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 """Cameras and people write blanks, brackets and accents, which an id does not hold."""
+LONGEST_NAME = 180
 
 
-@dataclass(frozen=True)
-class _Row:
-    where: str
-    cells: dict[str, str]
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What the rows of one image say; there may be millions.
+
+    Attributes:
+        place: of its first row, such as ``line 7``.
+        cell: that names it.
+        path: of the photograph.
+        labels: as they come.
+        splits: likewise.
+        mask: its path, or None.
+    """
+
+    place: str
+    cell: str
+    path: str
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    mask: str | None
 
 
-def list_table(path: Path, splits: Sequence[str] = (), classes: Sequence[str] = ()) -> Listing:
+def list_table(
+    path: Path,
+    splits: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    skip_bad: bool = False,
+    optional: str | None = None,
+) -> Listing:
     """List the images of a CSV.
 
     Arguments:
         path: the CSV.
         splits: to list; empty lists all.
         classes: all classes in the order of their mask values 1..C; empty takes the labels of the
-            CSV, sorted.
+            CSV, sorted: by their value in masks where all are numbers, else by name.
+        skip_bad: whether images whose rows have a fault are left out.
+        optional: one of the splits, which may be missing where the CSV names no split that is not
+            among them (but ``test``), for then none is misspelt.
 
     Raises:
-        UserError: the CSV is missing or has an unknown column, or a row has a missing file, an id
-            seen before, an unknown label or none; the message names the CSV and the line.
+        UserError: the CSV is missing or has an unknown column, labels are in doubt, or a row has a
+            fault, such as a missing file; the message names the CSV and the line.
     """
-    entries: dict[str, Entry] = {}
-    for row in _read(path):
-        entry = _entry(path.parent, row, frozenset(classes))
-        if entry.id in entries:
-            raise UserError(
-                f"{row.where}: id '{entry.id}' (of the file name) was used before; rename one of "
-                "the images"
-            )
-        entries[entry.id] = entry
-    names = tuple(classes) or tuple(
-        sorted({label for entry in entries.values() for label in entry.labels or ()})
-    )
-    known = sorted({split for entry in entries.values() for split in entry.splits})
-    wanted = tuple(dict.fromkeys(splits)) or tuple(known)
-    if missing := [split for split in wanted if split not in known]:
+    images, faults, notes = _read(path, splits, classes)
+    if faults and not (skip_bad and images):
+        raise told(faults)
+    names, values = tuple(classes), tuple(range(1, len(classes) + 1))
+    if not classes:
+        places: dict[str, str] = {}
+        for image in images:
+            for label in image.labels:
+                places.setdefault(label, f"{path}, {image.place}")
+        numbers = as_mask_values(places) or {}
+        check_labels(places)
+        names = tuple(numbers or sorted(places))
+        values = tuple(numbers.values()) or tuple(range(1, len(names) + 1))
+    if not names:
+        raise UserError(f"{path}: no row has a label; write the classes that an image shows")
+    found = Counter(split for image in images for split in image.splits)
+    wanted = tuple(dict.fromkeys(splits)) or tuple(sorted(found))
+    if optional not in found and set(found) <= {*wanted, *UNLABELLED_SPLITS}:
+        wanted = tuple(split for split in wanted if split != optional)
+    if missing := [split for split in wanted if split not in found]:
         raise UserError(
             f"{path}: split '{missing[0]}' holds no image; the table has: "
-            f"{', '.join(known) or 'none'}"
+            f"{', '.join(sorted(found)) or 'none'}"
         )
-    listed = []
-    for name in sorted(entries):
-        own = tuple(split for split in wanted if split in entries[name].splits)
+    if others := [f"{found[split]} of '{split}'" for split in sorted(found.keys() - set(wanted))]:
+        notes.append(f"images of splits that are not used: {', '.join(others)}")
+    shared = _shared(images)
+    if renamed := shared and sum(_name(image).casefold() in shared for image in images):
+        notes.append(f"{renamed} images share a name; a hash of the path was added to their ids")
+    entries = []
+    known: dict[Any, Any] = {}  # equal labels and splits of all images are kept once
+    for image in images:
+        unknown = not image.labels and set(image.splits) <= UNLABELLED_SPLITS
+        labels = None if unknown else frozenset(image.labels)
+        own = tuple(split for split in wanted if split in image.splits)
         if own:
-            entry = entries[name]
-            listed.append(Entry(entry.id, entry.image, entry.labels, own, entry.mask, None))
+            labels, own = known.setdefault(labels, labels), known.setdefault(own, own)
+            entries.append(Entry(_id(image, shared), image.path, labels, own, image.mask, None))
+    entries.sort(key=lambda entry: entry.id)
     return Listing(
-        names, tuple(range(1, len(names) + 1)), wanted, tuple(listed), (path,), path.parent
+        names,
+        values,
+        wanted,
+        tuple(entries),
+        (path,),
+        path.parent,
+        faults=tuple(faults),
+        notes=tuple(f"{path}: {note}" for note in notes),
     )
 
 
-def _read(path: Path) -> list[_Row]:
-    """Read the rows, checking the header and the number of cells."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
-            rows = []
-            for cells in reader:
-                where = f"{path}, line {reader.line_num}"
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{where}: {len(cells)} cells under {len(header)} columns; separate "
-                        "several labels by ;"
-                    )
-                rows.append(
-                    _Row(where, dict(zip(header, (cell.strip() for cell in cells), strict=True)))
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path}: cannot be read as a CSV ({error}); give a UTF-8 file with the columns "
-            "image,labels[,mask][,split]"
-        ) from error
-    if not rows:
-        raise UserError(f"{path}: holds no image; add one row an image")
-    return rows
+def _read(
+    path: Path, splits: Sequence[str], classes: Sequence[str]
+) -> tuple[list[_Image], list[Fault], list[str]]:
+    """Read the rows and join those of one image; return the images, faults and remarks."""
+    images: dict[str, _Image] = {}
+    faults, joined, renamed = [], 0, Counter[str]()
+    for row in read_rows(path, COLUMNS, NEEDED):
+        try:
+            if row.fault:
+                raise UserError(row.fault)
+            image = _image(path.parent, row, splits or SPLITS, classes)
+            key = os.path.abspath(image.path)
+            key = image.path if key == image.path else key
+            if earlier := images.get(key):
+                image, joined = _joined(earlier, image), joined + 1
+            images[key] = image
+        except UserError as error:
+            files = (path.parent / row.cells[name] for name in ("image", "mask") if name in row)
+            faults.append(Fault(row.place, UserError(f"{row}: {error}"), tuple(files)))
+            continue
+        renamed.update(
+            f"'{name}' ({own})"
+            for name, own in zip(_several(row.cells.get("split", "")), image.splits, strict=False)
+            if name != own
+        )
+    notes = []
+    if joined:
+        notes.append(f"{joined} rows name an image of an earlier row; their labels were joined")
+    if renamed:
+        names = ", ".join(f"{count} of {name}" for name, count in sorted(renamed.items()))
+        notes.append(f"splits written in another way: {names}")
+    return list(images.values()), faults, notes
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    if missing := [name for name in NEEDED if name not in header]:
+def _image(folder: Path, row: Row, splits: Sequence[str], classes: Sequence[str]) -> _Image:
+    """Read a row, checking all that can be checked without opening the image."""
+    image = _found(folder, row, "image")
+    if image is None:
+        raise UserError("no image is named; write its path relative to the CSV")
+    names = _several(row.cells["split"]) if "split" in row.cells else TRAIN
+    if not names or not all(map(is_safe_id, names)):
         raise UserError(
-            f"{path}, line 1: column '{missing[0]}' is missing; the header is "
-            "image,labels[,mask][,split]"
+            f"split '{row.cells['split']}' is no name of a split; write train, val or test"
         )
-    if unknown := [name for name in header if name not in NEEDED + OPTIONAL]:
-        raise UserError(
-            f"{path}, line 1: unknown column '{unknown[0]}'; the header is "
-            "image,labels[,mask][,split]"
-        )
-    if len(set(header)) < len(header):
-        raise UserError(
-            f"{path}, line 1: a column is there twice; the header is image,labels[,mask][,split]"
-        )
+    own = tuple(dict.fromkeys(_split(name, splits) for name in names))
+    labels = tuple(map(sys.intern, read_labels(row.cells["labels"], classes)))
+    mask = _found(folder, row, "mask")
+    return _Image(row.place, row.cells["image"], image, labels, tuple(map(sys.intern, own)), mask)
 
 
-def _entry(folder: Path, row: _Row, classes: frozenset[str]) -> Entry:
-    """Turn a row into an entry, checking all that can be checked without opening the image."""
-    image = folder / row.cells["image"]
-    if not row.cells["image"] or not is_file(image):
-        raise UserError(f"{row.where}: image {image} is missing; paths are relative to the CSV")
-    name = UNSAFE.sub("_", image.stem)
-    if not is_safe_id(name):
+def _found(folder: Path, row: Row, column: str) -> str | None:
+    """Return the file that a cell names, None for an empty cell.
+
+    Systems write accents and separators of folders differently, so those of others are tried, too.
+    """
+    cell = row.cells.get(column, "")
+    if not cell:
+        return None
+    for form in (cell, *(unicodedata.normalize(form, cell) for form in ("NFC", "NFD"))):
+        for name in (form, form.replace("\\", "/")):
+            path = str(folder / name)
+            if os.path.isfile(path):
+                return path
+    raise UserError(f"{column} {folder / cell} is missing; paths are relative to the CSV")
+
+
+def _split(name: str, wanted: Iterable[str]) -> str:
+    """Return which of the wanted splits a name means: ``Train`` and ``validation`` are clear."""
+    folded = name.casefold()
+    meant = (name, folded, OTHER_NAMES.get(folded, name))
+    return next((one for one in meant if one in wanted), name)
+
+
+def _joined(first: _Image, second: _Image) -> _Image:
+    """Join two rows of one image."""
+    if set(first.splits) != set(second.splits) or (
+        first.mask and second.mask and first.mask != second.mask
+    ):
         raise UserError(
-            f"{row.where}: file name '{image.stem}' cannot be an id; start it with a letter or "
-            "digit, and have at most 200 of them"
+            f"image {second.path} has another split or mask in {first.place}; give it once"
         )
-    mask = folder / row.cells["mask"] if row.cells.get("mask") else None
-    if mask is not None and not is_file(mask):
-        raise UserError(f"{row.where}: mask {mask} is missing; paths are relative to the CSV")
-    splits = _several(row.cells["split"]) if "split" in row.cells else ("train",)
-    if not splits or not all(map(is_safe_id, splits)):
-        raise UserError(
-            f"{row.where}: split '{row.cells['split']}' is no name of a split; write train, val or "
-            "test"
-        )
-    labels = frozenset(_several(row.cells["labels"]))
-    if classes and (unknown := sorted(labels - classes)):
-        raise UserError(
-            f"{row.where}: label '{unknown[0]}' is not in dataset.classes; add it there or correct "
-            "the row"
-        )
-    if not labels and not set(splits) <= UNLABELLED_SPLITS:
-        raise UserError(
-            f"{row.where}: no label; name at least one class, or put the image into the split test"
-        )
-    return Entry(name, image, labels or None, splits, mask, None)
+    labels = tuple(dict.fromkeys((*first.labels, *second.labels)))
+    return replace(first, labels=labels, mask=first.mask or second.mask)
+
+
+def _shared(images: Iterable[_Image]) -> frozenset[str]:
+    """Return the names that several images have, where capitals do not count."""
+    once, again = set[str](), set[str]()
+    for image in images:
+        name = _name(image).casefold()
+        (again if name in once else once).add(name)
+    return frozenset(again)
+
+
+def _id(image: _Image, shared: Container[str]) -> str:
+    """Return an image's name, or one of its own where others share it."""
+    name = _name(image)
+    if name.casefold() not in shared:
+        return name
+    cell = unicodedata.normalize("NFC", image.cell).replace("\\", "/")
+    return f"{name}_{hashlib.sha256(cell.encode()).hexdigest()[:8]}"
+
+
+def _name(image: _Image) -> str:
+    """Return a file name as an id, without what an id does not hold."""
+    file = image.path.rpartition(os.sep)[2]
+    ending = file.rfind(".")
+    stem = file[:ending] if 0 < ending < len(file) - 1 else file
+    return re.sub(r"^[-.]", "_", UNSAFE.sub("_", unicodedata.normalize("NFC", stem)))[:LONGEST_NAME]
 
 
 def _several(cell: str) -> tuple[str, ...]:

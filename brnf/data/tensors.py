@@ -1,17 +1,23 @@
 """The images of an index, their labels and the sizes of their maps, as networks take them."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brnf.data.images import read_image, resize_long_side
 from brnf.data.index import ImageRecord, Index
 
-__all__ = ["label_vector", "load_image", "map_size"]
+__all__ = ["image_tensor", "label_vector", "load_image", "map_size"]
 
 
 def load_image(record: ImageRecord, long_side: int | None, device: torch.device) -> Tensor:
     """Return an image as [3, h, w] uint8 on the device, resized to a long side if one is given."""
-    pixels = read_image(record.path)
+    return image_tensor(read_image(record.path), long_side, device)
+
+
+def image_tensor(pixels: NDArray[np.uint8], long_side: int | None, device: torch.device) -> Tensor:
+    """Return [H, W, 3] pixels in the form of :func:`load_image`."""
     if long_side is not None:
         pixels = resize_long_side(pixels, long_side)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(device)

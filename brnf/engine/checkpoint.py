@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from brnf.config.sections.bounds import Precision
 from brnf.engine import distributed
 from brnf.engine.controller import has_died
 from brnf.engine.runtime import Runtime
@@ -58,9 +59,9 @@ class Resumable(Stateful, Protocol):
         ...
 
 
-def training_device(runtime: Runtime) -> torch.device:
+def training_device(runtime: Runtime, precision: Precision = "fp32") -> torch.device:
     """Return the device of a training, which joins the others of those that `torchrun` started."""
-    device: torch.device = runtime.torch_device()
+    device: torch.device = runtime.torch_device(precision=precision)
     distributed.join(device)
     return device
 

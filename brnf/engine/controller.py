@@ -10,10 +10,22 @@ from typing import IO
 
 from brnf.store.files import is_held, try_lock
 
-__all__ = ["CONTROLLER", "announce", "controllers_folder", "has_died", "is_alone"]
+__all__ = [
+    "CONTROLLER",
+    "MINIATURE",
+    "announce",
+    "controllers_folder",
+    "has_died",
+    "is_alone",
+]
 
 CONTROLLER = "BRNF_CONTROLLER"
 """Environment variable of all jobs: the file that their Snakemake holds locked while it lives."""
+
+MINIATURE = "BRNF_MINIATURE"
+"""Environment variable of jobs that only show what they cost: that a network has learned too little
+is no mistake there.
+"""
 
 _held: list[IO[str]] = []
 
@@ -34,7 +46,7 @@ def announce(folder: Path) -> None:
     hidden = place / f".{path.name}"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        handle = hidden.open("w")
+        handle = hidden.open("w", encoding="utf-8", errors="backslashreplace")
         print(
             f"process {os.getpid()} on {socket.gethostname()}: {shlex.join(sys.argv)}",
             file=handle,
@@ -58,12 +70,9 @@ def controllers_folder(folder: Path) -> Path:
 def is_alone(folder: Path) -> bool:
     """Return whether no other Snakemake lives in the folder of this one."""
     own = os.environ.get(CONTROLLER)
-    try:
-        return not any(
-            str(path) != own and is_held(path) for path in controllers_folder(folder).glob("[!.]*")
-        )
-    except OSError:
-        return True  # a file system without locks
+    return not any(
+        str(path) != own and is_held(path) for path in controllers_folder(folder).glob("[!.]*")
+    )
 
 
 def has_died() -> bool:
@@ -71,7 +80,4 @@ def has_died() -> bool:
     Snakemake has started.
     """
     controller = os.environ.get(CONTROLLER)
-    try:
-        return controller is not None and not is_held(Path(controller))
-    except OSError:
-        return False  # a file system without locks
+    return controller is not None and not is_held(Path(controller), unknown=True)

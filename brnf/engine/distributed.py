@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from brnf.engine.torchrun_numbers import RUN
 from brnf.errors import UserError
 
 __all__ = [
@@ -48,7 +49,7 @@ def join(device: torch.device) -> None:
     Arguments:
         device: of this process, no other one's.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
+    if RUN not in os.environ or dist.is_initialized():
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(
@@ -101,7 +102,7 @@ def share(length: int) -> slice:
 def mean(value: Tensor) -> Tensor:
     """Return the mean over the processes of a tensor of one shape, without gradient.
 
-    A sum over a share, divided by the mean of the counts, has as its mean over the processes the
+    A sum over a share, divided by :func:`mean_count`, has as its mean over the processes the
     mean over the whole batch.
     """
     if processes() == 1:
@@ -111,11 +112,11 @@ def mean(value: Tensor) -> Tensor:
     return total / processes()
 
 
-def mean_count(counts: Tensor) -> Tensor:
-    """Return the mean over the processes of a sum of counts, to divide a sum by; as if there were
-    one count when there is none at all.
+def mean_count(mask: Tensor) -> Tensor:
+    """Return sum(mask) averaged over the processes, at least 1 / their number: the denominator of a
+    mean over the batch.
     """
-    return mean(counts.sum()).clamp(min=1 / processes())
+    return mean(mask.sum()).clamp(min=1 / processes())
 
 
 def all_gather(rows: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ def broadcast(state: Callable[[], Any]) -> Any:
     """Return the tensors and plain values that the first process has, on the CPU in all others.
 
     Arguments:
-        state: gives them; asked of the first only.
+        state: returns them; called by the first only.
     """
     if processes() == 1:
         return state()

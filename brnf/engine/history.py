@@ -11,14 +11,23 @@ import pandas as pd
 from brnf.errors import UserError
 from brnf.store.files import atomic_file
 
-__all__ = ["Row", "read_history", "write_history"]
+__all__ = ["Row", "partial_history", "read_history", "write_history"]
 
 Row = dict[str, float]
 """What is known of one step: name -> value, NaN where it was not measured."""
 
 
+def partial_history(path: Path) -> Path:
+    """Return where the history so far stands while the training runs, beside the whole one's place.
+
+    >>> partial_history(Path("network/history.csv"))
+    PosixPath('network/history.partial.csv')
+    """
+    return path.with_suffix(f".partial{path.suffix}")
+
+
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows of all steps; what was not measured is empty.
+    """Write the rows of all steps and remove the history so far; what was not measured is empty.
 
     Arguments:
         path: the CSV file; its first column is ``step``.
@@ -32,6 +41,7 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
             [step, *(_written(row.get(term, math.nan)) for term in terms)]
             for step, row in enumerate(rows, 1)
         )
+    partial_history(path).unlink(missing_ok=True)
 
 
 def _written(value: float) -> str:

@@ -1,6 +1,4 @@
-"""Who takes the matrix products of float32 on a CPU: the faster of the two libraries within torch,
-where it is as exact.
-"""
+"""Choose oneDNN or MKL for float32 matrix products on a CPU: the faster, where it is as exact."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,12 +15,11 @@ PERMISSION = "bf16"
 
 
 def use_fast_matmul() -> None:
-    """Let oneDNN take the matrix products of float32 from now on, where it takes them in float32.
+    """Choose oneDNN for float32 matrix products from now on, where it computes them in float32.
 
-    On AMD's processors with AVX-512 it is more than twice as fast as MKL, whom torch asks by
-    itself, for convolutions of 1x1 pixels, too (docs/benchmarks.md). torch has no switch for that
-    but the one that allows bfloat16. oneDNN makes use of the permission where the processor has
-    AMX; there nothing is switched.
+    On AMD's processors with AVX-512 it is more than twice as fast as MKL, torch's own choice, for
+    convolutions of 1x1 pixels, too (docs/benchmarks.md). torch's only switch for it is the one that
+    allows bfloat16. oneDNN uses bfloat16 where the processor has AMX; there nothing is switched.
     """
     if _stays_float32():
         _settings().fp32_precision = PERMISSION

@@ -1,6 +1,5 @@
 """The settings of the machine, and the display of progress."""
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,14 +9,18 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from brnf.config.sections.bounds import Precision
+from brnf.engine.cuda import describe_gpu, gpu_identities, unusable_reason
 from brnf.engine.gpu import claim_gpu
 from brnf.engine.matmul import use_fast_matmul
 from brnf.engine.memory import keep_freed_memory
+from brnf.engine.precision import ask_for_equal_bytes, described, use_precision
+from brnf.engine.torchrun_numbers import torchrun_number
 from brnf.errors import UserError
 
 __all__ = ["FIRST", "Progress", "Runtime", "Waiting"]
 
-FIRST = os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+FIRST = torchrun_number("RANK", 0) == 0
 """Whether this process speaks for all that train together."""
 
 
@@ -35,7 +38,7 @@ class Runtime:
     """
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""
-    kept: Path | None = None
+    feature_cache: Path | None = None
     """Folder in which trainings share a frozen backbone's outputs; without one each computes its
     own.
     """
@@ -43,37 +46,63 @@ class Runtime:
     """Seconds between the checkpoints of a training: at most so much of its work is lost when it is
     killed; 0 writes one a step.
     """
+    deterministic: bool = False
+    """Take only those ways of a GPU to compute that give equal bytes each time."""
+    tensorboard: bool = False
+    """Write curves and pictures of a training for TensorBoard, into the folder ``tensorboard``
+    beside its network.
+    """
 
-    def torch_device(self) -> Any:
-        """Set thread counts, how memory is kept and who takes matrix products, and return the
-        device, a ``torch.device``.
+    def torch_device(self, told: bool = True, precision: Precision = "fp32") -> Any:
+        """Set thread counts, how memory is kept and the library of matrix products, name the device
+        on the standard error, and return it, a ``torch.device``.
+
+        Arguments:
+            told: whether to name it, and to wait for a GPU that other jobs have; what only uses a
+                network does neither.
+            precision: in which its networks compute.
 
         Raises:
-            UserError: the device does not exist.
+            UserError: the device does not exist, torch has nothing compiled for it, or it cannot
+                compute in the precision.
         """
         import cv2
         import torch
 
         keep_freed_memory()
         use_fast_matmul()
+        if self.deterministic and self.device != "cpu" and torch.cuda.is_available():
+            ask_for_equal_bytes()  # before CUDA starts
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(self.threads)
         name = self.device
         if name == "auto":
-            name = (
-                f"cuda:{claim_gpu(torch.cuda.device_count())}"
-                if torch.cuda.is_available()
-                else "cpu"
-            )
+            available = torch.cuda.is_available()
+            name = f"cuda:{claim_gpu(gpu_identities(), waits=told)}" if available else "cpu"
         try:
             device = torch.device(name)
-            torch.empty(1, device=device)
+            torch.ones(1, device=device)  # a kernel, too: a GPU may be too old for this build
         except (RuntimeError, AssertionError) as error:
             raise UserError(
                 f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); set device: "
-                "auto"
+                f"{'cpu' if self.device == 'auto' else 'auto'}"
             ) from error
+        use_precision(precision, device)
+        if told and FIRST:
+            print(f"device: {self._described(device, precision)}", file=sys.stderr, flush=True)
         return device
+
+    def _described(self, device: Any, precision: Precision) -> str:
+        """Return what a log says about where a stage computes."""
+        name = str(device)
+        if device.type == "cuda":
+            name += f" ({describe_gpu(device)})"
+        elif self.device == "auto":
+            name += f" (auto: {unusable_reason()})"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        processes = torchrun_number("WORLD_SIZE", 1)
+        together = f", {processes} processes together" if processes > 1 else ""
+        return f"{name}, {described(precision, device)}, {threads}{together}"
 
 
 class Waiting:

@@ -6,21 +6,38 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from brnf.engine import distributed
 from brnf.engine.checkpoint import Checkpoint
 from brnf.engine.history import Row
 from brnf.engine.runtime import Progress, Runtime, Waiting
+from brnf.engine.watching import Pictures, Watching
 from brnf.errors import UserError
 
-__all__ = ["Descent", "Row", "Trainer", "take_steps"]
+__all__ = ["Descent", "Measured", "Row", "Trainer", "fetch", "take_steps"]
 
 Batch = TypeVar("Batch")
+Measured = Mapping[str, Tensor | float]
+"""Scalars of one step; those that a device computes stay there until all are fetched together."""
+GRADIENT_NORM = "gradient's norm"
+
+
+def fetch(measured: Measured) -> Row:
+    """Return scalars as numbers of Python.
+
+    To read a tensor of a GPU is to wait for all that the GPU has been told to do, so that they come
+    in one piece.
+    """
+    tensors = {name: value for name, value in measured.items() if isinstance(value, Tensor)}
+    found = torch.stack([value.detach() for value in tensors.values()]).tolist() if tensors else []
+    return {**measured, **dict(zip(tensors, found, strict=True))}
 
 
 class Descent:
@@ -32,7 +49,12 @@ class Descent:
         advice: what to do when a step is not finite, such as ``lower flow.learning_rate``.
         clip_norm: largest norm of the gradient.
         name: of a step in messages.
+        scales: whether the loss is scaled up before its gradient is taken, and down again, as
+            float16 needs; a step whose gradient overflows is left out, and lowers the scale.
     """
+
+    LEAST_SCALE = 1.0
+    """Below which an overflow is no longer that of the scale."""
 
     def __init__(
         self,
@@ -42,11 +64,13 @@ class Descent:
         *,
         clip_norm: float = math.inf,
         name: str = "training step",
+        scales: bool = False,
     ) -> None:
         self.optimiser, self.share = optimiser, share
         self._advice, self._clip_norm, self._name = advice, clip_norm, name
         self._rates = [group["lr"] for group in optimiser.param_groups]
         self._parameters = [value for group in optimiser.param_groups for value in group["params"]]
+        self.scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scales)
 
     def begin(self, done: int) -> None:
         """Set the rates of the step that follows so many others, and forget the last gradient."""
@@ -54,22 +78,37 @@ class Descent:
             group["lr"] = rate * self.share(done)
         self.optimiser.zero_grad(set_to_none=True)
 
-    def finish(self, done: int, loss: float) -> None:
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return the loss whose gradient :meth:`finish` takes the step along."""
+        found: Tensor = self.scaler.scale(loss)
+        return found
+
+    def finish(self, done: int, measured: Measured) -> Row:
         """Take the step along the gradient, averaged over the processes and clipped.
 
         Arguments:
             done: steps before this one.
-            loss: the same in all processes.
+            measured: what is known of the step; its ``loss`` is the same in all processes.
+
+        Returns:
+            What was measured, in numbers of Python.
 
         Raises:
             UserError: loss or gradient is not finite; the parameters are as they were.
         """
         distributed.average_gradients(self._parameters)
+        self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        for what, value in (("loss", loss), ("gradient's norm", float(norm))):
-            if not math.isfinite(value):
-                raise self.fault(done, f"the {what} is {value}")
-        self.optimiser.step()
+        row = fetch({**measured, GRADIENT_NORM: norm})
+        if not math.isfinite(row["loss"]):
+            raise self.fault(done, f"the loss is {row['loss']}")
+        norm_found = row.pop(GRADIENT_NORM)
+        overflows = self.scaler.is_enabled() and self.scaler.get_scale() > self.LEAST_SCALE
+        if not math.isfinite(norm_found) and not overflows:
+            raise self.fault(done, f"the {GRADIENT_NORM} is {norm_found}")
+        self.scaler.step(self.optimiser)  # unless the gradient is not finite
+        self.scaler.update()
+        return row
 
     def check_weights(self, done: int) -> None:
         """Look at the parameters after a step that no other follows, whose loss would tell.
@@ -77,7 +116,7 @@ class Descent:
         Raises:
             UserError: a parameter is not finite.
         """
-        if not all(bool(value.isfinite().all()) for value in self._parameters):
+        if not torch.stack([value.isfinite().all() for value in self._parameters]).all():
             raise self.fault(done, "the weights are no longer finite")
 
     def fault(self, done: int, what: str) -> UserError:
@@ -104,15 +143,22 @@ class Trainer(ABC, Generic[Batch]):
         self.history: list[Row] = []
 
     @abstractmethod
-    def add_gradient(self, batch: Batch) -> Row:
+    def add_gradient(self, batch: Batch) -> Measured:
         """Compute the gradient of a step's loss, of several processes each its share.
 
         Arguments:
             batch: of the step.
 
         Returns:
-            The row of the history, in which ``loss`` is the same in all processes.
+            What the row of the history will hold; ``loss`` is the same in all processes.
         """
+
+    def pictures(self, batch: Batch) -> Pictures:
+        """Return examples of what the network sees in a batch and says of it; none by default.
+
+        They change nothing in the training.
+        """
+        return {}
 
     def step(self, batch: Batch) -> Row:
         """Take one step of the optimiser and return its row of the history.
@@ -122,8 +168,7 @@ class Trainer(ABC, Generic[Batch]):
         """
         done = len(self.history)
         self.descent.begin(done)
-        row = self.add_gradient(batch)
-        self.descent.finish(done, row["loss"])
+        row = self.descent.finish(done, self.add_gradient(batch))
         if done + 1 == self.steps:
             self.descent.check_weights(done)
         self.history.append(row)
@@ -134,6 +179,7 @@ class Trainer(ABC, Generic[Batch]):
         return {
             "network": self.network.state_dict(),
             "optimiser": self.descent.optimiser.state_dict(),
+            "scaler": self.descent.scaler.state_dict(),
             "history": self.history,
         }
 
@@ -141,6 +187,7 @@ class Trainer(ABC, Generic[Batch]):
         """Take over what :meth:`state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.descent.optimiser.load_state_dict(state["optimiser"])
+        self.descent.scaler.load_state_dict(state["scaler"])
         self.history = list(state["history"])
 
 
@@ -152,7 +199,7 @@ def take_steps(
     checkpoint: Checkpoint,
     runtime: Runtime,
 ) -> None:
-    """Take the steps that a training still lacks, writing a checkpoint now and then.
+    """Take the steps that a training lacks, writing a checkpoint and the history now and then.
 
     SIGTERM ends the process with status 143 after the step in progress and a checkpoint. Processes
     that train together begin in the state of the first and end after the same step.
@@ -164,9 +211,14 @@ def take_steps(
         steps: length of the training.
         checkpoint: where to write.
         runtime: chooses the display, which shows the last known value of each term.
+
+    Raises:
+        UserError: a step is refused, or TensorBoard is wanted and not installed.
     """
     checkpoint.share(trainer)
     done = len(trainer.history)
+    first = distributed.is_first()
+    watching = Watching(checkpoint.output, done, runtime.tensorboard) if first else None
     waiting = Waiting(islice(batches(done), steps - done))
     latest = {name: value for row in trainer.history for name, value in _known(row).items()}
     progress = Progress(waiting, name, runtime, unit="step", total=steps, done=done)
@@ -174,6 +226,8 @@ def take_steps(
         try:
             for batch in progress:
                 latest |= _known(trainer.step(batch))
+                if watching:
+                    watching.add(trainer.history, partial(trainer.pictures, batch))
                 progress.note(**latest, waiting=waiting.share)
                 ended = distributed.any_rank(terminated.is_set(), checkpoint.device)
                 if ended or checkpoint.due():
@@ -186,6 +240,9 @@ def take_steps(
             ):  # it was for all processes, and the loading ones are reported as lost
                 raise SystemExit(128 + signal.SIGTERM) from error
             raise
+        finally:
+            if watching:
+                watching.close()
 
 
 def _known(row: Row) -> Row:

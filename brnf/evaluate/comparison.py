@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from brnf.config.renamed import with_new_names
+from brnf.config.studies import SUPERVISED
 from brnf.errors import UserError
 
 __all__ = ["NOT_REPORTED", "NOT_RUN", "PAPER", "Run", "comparison_table", "read_runs", "runs_table"]
@@ -49,6 +51,7 @@ class Run:
     """The segmentation of one model of one experiment, over its seeds.
 
     Attributes:
+        model: its name in the experiment.
         method: as the table calls it, such as ``SIPE + BRNF``.
         data: what it was measured on: one of :data:`SETS`, or a description of anything else.
         protocol: of the experiment.
@@ -56,6 +59,7 @@ class Run:
         miou: of each seed, in percent.
     """
 
+    model: str
     method: str
     data: str
     protocol: str
@@ -92,7 +96,7 @@ def read_runs(experiments: Sequence[Path]) -> list[Run]:
         settings = _settings(folder)
         for model in settings["models"]:
             name = f"evaluation/segmentation-{settings['dataset']['val']}.json"
-            files = [folder / model / f"seed{seed}" / name for seed in settings["seeds"]]
+            files = [folder / model / f"seed{seed}" / name for seed in settings["random_seeds"]]
             measured = [_evaluation(file) for file in files if file.is_file()]
             if measured:
                 first = measured[0]
@@ -100,6 +104,7 @@ def read_runs(experiments: Sequence[Path]) -> list[Run]:
                 miou = tuple(100 * one["miou"] for one in measured)
                 found.append(
                     Run(
+                        model,
                         _method(settings["base"]["method"], model),
                         data,
                         first["protocol"],
@@ -113,15 +118,16 @@ def read_runs(experiments: Sequence[Path]) -> list[Run]:
 def _settings(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     try:
-        settings: dict[str, Any] = yaml.safe_load(file.read_text())
+        record = yaml.safe_load(file.read_text(encoding="utf-8"))
+        settings = with_new_names(record, quiet=True)
         (
             settings["models"],
-            settings["seeds"],
+            settings["random_seeds"],
             settings["dataset"]["val"],
             settings["dataset"]["kind"],
             settings["base"]["method"],
         )
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file}: missing or damaged record of an experiment; remove {folder} or run the "
             "experiment again"
@@ -131,7 +137,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _evaluation(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         (
             float(found["miou"]),
             found["protocol"],
@@ -149,7 +155,8 @@ def _evaluation(file: Path) -> dict[str, Any]:
 def _method(base: str, model: str) -> str:
     """Return what the paper's table calls a model, or says nothing about."""
     name = BASES.get(base, base)
-    return {"base": name, "brnf": f"{name} + BRNF"}.get(model, f"{name}, model {model}")
+    known = {"base": name, "brnf": f"{name} + BRNF", SUPERVISED: "DeepLabV2 on true masks"}
+    return known.get(model, f"{name}, model {model}")
 
 
 def _data(kind: str, evaluation: dict[str, Any]) -> str:

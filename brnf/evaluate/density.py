@@ -8,34 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.data.masks import IGNORE
 from brnf.evaluate.confusion import Confusion, mean_iou
+from brnf.flow.bsdnf import RULES_IN_NATS
+from brnf.store.label_type import Labels, ignored
 
 __all__ = ["Accuracy", "ClassDensity", "ImageLosses", "MarginHistogram", "true_classes"]
 
-MARGIN_RANGE = {"quantile": 200.0, "ratio": 200.0, "likelihood": 1.0, "posterior": 1.0}
-"""Largest margin of each rule's histogram: nats, or a share between 0 and 1; what lies outside
-counts in the first or last bin.
+MOST_NATS = 200.0
+"""Largest margin of a histogram where margins are nats, 1 elsewhere; what lies outside counts in
+the first or last bin.
 """
 MARGIN_BINS = 100
 
 
-def true_classes(
-    objects: NDArray[np.uint8], grid: tuple[int, int], position: NDArray[np.integer]
-) -> NDArray[np.uint8]:
+def true_classes(objects: Labels, grid: tuple[int, int], position: NDArray[np.integer]) -> Labels:
     """Return the true class at the centre of grid cells.
 
     Arguments:
-        objects: [H, W] uint8 mask, 255 ignored.
+        objects: [H, W] mask.
         grid: (h, w).
         position: [N], row-major indices of cells.
 
     Returns:
-        [N] uint8.
+        [N], in the type of the mask.
     """
     row, column = np.divmod(np.asarray(position, np.int64), grid[1])
     height, width = objects.shape
-    found: NDArray[np.uint8] = objects[
+    found: Labels = objects[
         (2 * row + 1) * height // (2 * grid[0]), (2 * column + 1) * width // (2 * grid[1])
     ]
     return found
@@ -51,18 +50,18 @@ class Accuracy:
 
     def add(
         self,
-        truth: NDArray[np.integer],
+        truth: Labels,
         targets: NDArray[np.integer],
         predicted: NDArray[np.integer],
     ) -> None:
         """Add pixels.
 
         Arguments:
-            truth: [N] true classes, 255 ignored.
+            truth: [N] true classes.
             targets: [N] three-way labels, negative where unlabelled.
             predicted: [N] classes of largest posterior.
         """
-        counted = (truth != IGNORE) & (targets >= 0)
+        counted = ~ignored(truth) & (targets >= 0)
         self._labelled += int(counted.sum())
         self._by_seed += int((counted & (targets == truth)).sum())
         self._by_density += int((counted & (predicted == truth)).sum())
@@ -86,20 +85,19 @@ class MarginHistogram:
     """
 
     def __init__(self, rule: str) -> None:
-        self._edges = np.linspace(-MARGIN_RANGE[rule], MARGIN_RANGE[rule], MARGIN_BINS + 1)
+        most = MOST_NATS if rule in RULES_IN_NATS else 1.0
+        self._edges = np.linspace(-most, most, MARGIN_BINS + 1)
         self._counts = np.zeros((2, MARGIN_BINS), np.int64)
 
-    def add(
-        self, margin: NDArray[np.floating], truth: NDArray[np.integer], label: NDArray[np.integer]
-    ) -> None:
+    def add(self, margin: NDArray[np.floating], truth: Labels, label: NDArray[np.integer]) -> None:
         """Add predicted foreground pixels.
 
         Arguments:
             margin: [N]; negative is suppressed.
-            truth: [N] true classes, 255 ignored.
+            truth: [N] true classes.
             label: [N] predicted classes.
         """
-        for row, chosen in enumerate((truth == label, (truth != label) & (truth != IGNORE))):
+        for row, chosen in enumerate((truth == label, (truth != label) & ~ignored(truth))):
             inside = np.clip(margin[chosen], self._edges[0], self._edges[-1])
             self._counts[row] += np.histogram(inside, self._edges)[0]
 
@@ -123,9 +121,9 @@ class ClassDensity:
         self._pixels = np.zeros(classes, np.int64)
         self._sum = np.zeros(classes)
 
-    def add(self, truth: NDArray[np.integer], log_prob: NDArray[np.floating]) -> None:
-        """Add pixels with their true classes [N] (255 ignored) and log-densities [N, K], nats."""
-        kept = truth != IGNORE
+    def add(self, truth: Labels, log_prob: NDArray[np.floating]) -> None:
+        """Add pixels with their true classes [N] and log-densities [N, K], nats."""
+        kept = ~ignored(truth)
         true = truth[kept].astype(np.int64)
         self._pixels += np.bincount(true, minlength=len(self._pixels))
         self._sum += np.bincount(true, log_prob[kept, true], minlength=len(self._pixels))
@@ -153,11 +151,11 @@ class ImageLosses:
     def add(
         self,
         image: str,
-        objects: NDArray[np.uint8],
-        before: NDArray[np.uint8],
-        after: NDArray[np.uint8],
+        objects: Labels,
+        before: Labels,
+        after: Labels,
     ) -> None:
-        """Add an image with its true classes and both predictions, [H, W] uint8."""
+        """Add an image with its true classes and both predictions, [H, W]."""
         scores = []
         for labels in (before, after):
             confusion = Confusion(self._classes)

@@ -1,32 +1,20 @@
 """Figures of an experiment; each function takes data and returns a matplotlib figure."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
-from brnf.data.masks import IGNORE, colour_map
+from brnf.evaluate.names import curve_name, model_name, product_name, training_name
 
-__all__ = [
-    "Example",
-    "History",
-    "bias_figure",
-    "curves_figure",
-    "examples_figure",
-    "overlay",
-    "scores_figure",
-]
+__all__ = ["PLAIN", "STYLE", "History", "bias_figure", "curves_figure", "scores_figure"]
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness; its yellow is too
 # pale for lines.
@@ -43,25 +31,12 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 11,
     "legend.frameon": False,
 }
-HEAD_CHARACTERS = 20
-"""Of a column's title, as many as its width holds."""
+PLAIN = {**STYLE, "text.parse_math": False}
+"""Takes no name of a class for a formula, such as one between two dollar signs; the ticks of
+logarithmic axes need formulas.
+"""
 NOT_A_LOSS = {"step", "learning_rate"}
 """Columns of a history that are no curve."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image of the figure of examples.
-
-    Attributes:
-        image: [H, W, 3] uint8 RGB.
-        truth: [H, W] uint8 class indices, 255 ignored.
-        panels: title -> [H, W] uint8 predicted classes; a title may be missing.
-    """
-
-    image: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
-    panels: dict[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -79,108 +54,6 @@ class History:
     table: pd.DataFrame
 
 
-def overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], truth: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """Lay class colours over a photograph; VOC's colours, ignored pixels white, the true outlines
-    as white lines.
-
-    Arguments:
-        image: [H, W, 3] uint8 RGB.
-        labels: [H, W] uint8 class indices, 255 ignored.
-        truth: [H, W] uint8, or None to draw no outline.
-
-    Returns:
-        [H, W, 3] uint8 RGB.
-    """
-    gray = np.repeat(image.mean(2, keepdims=True), 3, axis=2)
-    tinted = np.where((labels > 0)[..., None], _class_colours(0.35 * gray, labels), 0.7 * gray + 60)
-    result = tinted.astype(np.uint8)
-    if truth is None:
-        return result
-    for index in np.setdiff1d(np.unique(truth), [0, IGNORE]):
-        outlines, _ = cv2.findContours(
-            (truth == index).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(
-            result, outlines, -1, (255, 255, 255), max(1, round(max(truth.shape) / 220))
-        )
-    return result
-
-
-def _class_colours(
-    light: NDArray[np.floating], labels: NDArray[np.integer]
-) -> NDArray[np.floating]:
-    """Return VOC's colours of class indices, lifted by ``light`` [..., 3] (0..255), for many of
-    them are dark; ignored is white.
-    """
-    colours = colour_map().astype(np.float64)
-    colours[IGNORE] = 255
-    lifted: NDArray[np.floating] = np.minimum(0.9 * colours[labels] + light, 255)
-    return lifted
-
-
-def examples_figure(
-    examples: Sequence[Example], titles: Sequence[str], classes: Sequence[str]
-) -> Figure:
-    """Draw one row an image: the photograph, its ground truth, then every panel; white outlines are
-    the true objects.
-
-    Arguments:
-        examples: the rows.
-        titles: of the panels, in the order of their columns; a panel an image lacks stays empty.
-        classes: names of the foreground classes, for the legend.
-    """
-    heads = ["image", "ground truth", *titles]
-    lines = {title: textwrap.wrap(title.replace("_", " "), HEAD_CHARACTERS) for title in heads}
-    heights = [example.image.shape[0] / example.image.shape[1] for example in examples]
-    cell, gap, foot = 1.6, 0.05, 0.42
-    head = 0.26 + 0.16 * max(map(len, lines.values()))
-    width, height = cell * len(heads), cell * sum(heights)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + head + foot), dpi=110)
-        grid = figure.add_gridspec(
-            len(examples), len(heads), height_ratios=heights, wspace=gap, hspace=gap
-        )
-        grid.update(
-            left=0.004,
-            right=0.996,
-            top=1 - head / (height + head + foot),
-            bottom=foot / (height + head + foot),
-        )
-        for row, example in enumerate(examples):
-            drawn = {"image": example.image, "ground truth": overlay(example.image, example.truth)}
-            drawn |= {
-                title: overlay(example.image, labels, example.truth)
-                for title, labels in example.panels.items()
-            }
-            for column, title in enumerate(heads):
-                axes = figure.add_subplot(grid[row, column])
-                axes.set_axis_off()
-                if row == 0:
-                    axes.set_title("\n".join(lines[title]), fontsize=10, pad=4)
-                if title in drawn:
-                    axes.imshow(drawn[title], aspect="auto", interpolation="antialiased")
-        shown = sorted(
-            {int(index) for example in examples for index in np.unique(example.truth)} - {0, IGNORE}
-        )
-        colours = _class_colours(np.full(3, 45.0), np.array(shown, np.intp)) / 255
-        patches = [
-            Patch(color=tuple(colour), label=classes[index - 1])
-            for colour, index in zip(colours.tolist(), shown, strict=True)
-        ]
-        columns = min(10, max(1, len(patches)))
-        figure.legend(
-            handles=patches,
-            loc="lower center",
-            ncols=columns,
-            fontsize=10,
-            handlelength=1,
-            borderaxespad=0.2,
-        )
-    return figure
-
-
 def scores_figure(table: pd.DataFrame) -> Figure:
     """Draw the mIoU of every product, one panel a split; small dots are seeds, large ones their
     mean.
@@ -190,7 +63,7 @@ def scores_figure(table: pd.DataFrame) -> Figure:
     """
     splits, models = list(table.split.unique()), list(table.model.unique())
     most = max(part["product"].nunique() for _, part in table.groupby("split"))
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN):
         figure = Figure(
             figsize=(4.6 * len(splits) + 1.0, 0.55 * most + 1.4), dpi=130, layout="constrained"
         )
@@ -214,9 +87,7 @@ def scores_figure(table: pd.DataFrame) -> Figure:
                     marker=MARKERS[place % len(MARKERS)],
                     zorder=3,
                 )
-            axes.set_yticks(
-                range(len(products)), [product.replace("_", " ") for product in products]
-            )
+            axes.set_yticks(range(len(products)), list(map(product_name, products)))
             axes.set_ylim(len(products) - 0.5, -0.5)
             axes.set_xlabel("mIoU (%)")
             axes.set_title(split.replace("_", " "))
@@ -239,7 +110,7 @@ def bias_figure(table: pd.DataFrame, target: float) -> Figure:
     """
     table = table.dropna(subset=["fire70"])
     splits, models, products = (list(table[key].unique()) for key in ("split", "model", "product"))
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN):
         figure = Figure(figsize=(4.3 * len(splits) + 0.6, 4.6), dpi=130, layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(splits), sharex=True, sharey=True))
         for axes, split in zip(panels, splits, strict=True):
@@ -273,7 +144,7 @@ def bias_figure(table: pd.DataFrame, target: float) -> Figure:
             )
         panels[0].set_ylabel("mIoU at that threshold (%)")
         kinds = [
-            _gray_handle(product.replace("_", " "), MARKERS[place % len(MARKERS)])
+            _gray_handle(product_name(product), MARKERS[place % len(MARKERS)])
             for place, product in enumerate(products)
         ]
         if (table.groupby(["model", "product", "split"]).recall.mean() < target - 1).any():
@@ -296,7 +167,7 @@ def _model_handles(models: Sequence[str], markers: Sequence[str]) -> list[Line2D
             marker=markers[place % len(markers)],
             linestyle="",
             markersize=8,
-            label=model,
+            label=model_name(model),
         )
         for place, model in enumerate(models)
     ]
@@ -332,8 +203,8 @@ def curves_figure(histories: Sequence[History]) -> Figure:
     panels = sorted(dict.fromkeys(quantities), key=lambda panel: stages.index(panel[0]))
     columns = min(4, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
-    with matplotlib.rc_context({**STYLE, "font.size": 9}):
-        figure = Figure(figsize=(3.1 * columns, 2.2 * rows + 0.5), dpi=130, layout="constrained")
+    with matplotlib.rc_context({**PLAIN, "font.size": 9}):
+        figure = Figure(figsize=(3.2 * columns, 2.4 * rows + 0.5), dpi=130, layout="constrained")
         grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
         for axes, (stage, column) in zip(grid, panels, strict=False):
             drawn = [
@@ -351,12 +222,14 @@ def curves_figure(histories: Sequence[History]) -> Figure:
             )
             if high > low:
                 axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
-            axes.set_title(f"{stage}: {column}", fontsize=9)
+            quantity, unit = curve_name(stage, column)
+            axes.set_title(f"{training_name(stage)}:\n{quantity}", fontsize=9)
+            axes.set_ylabel(unit, fontsize=8)
             axes.set_xlabel("step", fontsize=8)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         handles = [
-            Line2D([], [], color=COLOURS[place % len(COLOURS)], label=name)
+            Line2D([], [], color=COLOURS[place % len(COLOURS)], label=model_name(name))
             for place, name in enumerate(names)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(names)))

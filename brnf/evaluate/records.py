@@ -4,7 +4,7 @@ computed from them.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pandas as pd
@@ -38,6 +38,9 @@ class _Evaluation(msgspec.Struct):
     miou: float
     sweep: _BestOfSweep | None
     at_recall: _Reading | None
+    labels: Literal["given", "none"] | None = None
+    no_class: float = 0.0
+    coverage: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.iou) != len(self.classes):
@@ -82,8 +85,13 @@ class _Sweep(msgspec.Struct):
     held_out: float | None
     raw_miou: float
     points: list[_Point]
+    cross_validated: dict[str, float]
     seed_accuracy: float | None
     density_accuracy: float | None
+
+    def __post_init__(self) -> None:
+        if {point.rule for point in self.points} - set(self.cross_validated):
+            raise ValueError("not one cross-validated mIoU for each rule")
 
 
 class _DrawnSweep(_Sweep):
@@ -95,6 +103,7 @@ class _DrawnSweep(_Sweep):
     worst: list[_Loss]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not len(self.class_pixels) == len(self.class_log_density) == len(self.classes):
             raise ValueError("not one number for each class")
 

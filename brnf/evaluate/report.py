@@ -1,6 +1,7 @@
 """The HTML report: one file that holds everything it shows."""
 
 import base64
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -8,41 +9,72 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
+from brnf.evaluate.captions import Caption
+from brnf.evaluate.making import Making, duration
+from brnf.evaluate.names import column_name, model_name, product_name
 from brnf.evaluate.tables import format_cell
 
 __all__ = ["Override", "Picture", "Section", "Table", "picture", "render", "table"]
 
 BARS = ("miou", "bias", "own", "best", "fire70", "miou70")
 """Columns in percent whose cells carry a bar."""
+LESS_IS_BETTER = ("bias", "fire70")
+NAMES = {"model": model_name, "product": product_name}
+"""Columns whose cells have readable names."""
+PARTS = ("report.html.j2", "report.css", "report.js")
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column, and whether numbers stand below it."""
+
+    name: str
+    number: bool
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, whether it is a number, its bar's percentage or None."""
+    """A cell of a table: its text, its bar's percentage or None, and whether the bar is of what
+    should be small.
+    """
 
     text: str
-    number: bool
     bar: float | None = None
+    fire: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
     """A table as it is shown."""
 
-    caption: str
-    columns: tuple[str, ...]
+    caption: Caption
+    columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    folded: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its caption; ``source`` is a data URI."""
+    """A figure.
+
+    Attributes:
+        name: of its file.
+        caption: what stands beside it.
+        source: a data URI.
+        file: where it lies, relative to the report.
+        width: in pixels.
+        height: in pixels.
+        chart: whether it may be drawn light on dark.
+    """
 
     name: str
-    caption: str
+    caption: Caption
     source: str
+    file: str
+    width: int
+    height: int
+    chart: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +94,7 @@ class Section:
         name: of the experiment.
         protocol: printed beside every number.
         facts: name -> value, the first things to know.
+        index: what the image index left out, corrected or doubts, a line each.
         tables: in their order.
         pictures: in their order.
         reference: the files that hold the paper's setting.
@@ -73,6 +106,7 @@ class Section:
     name: str
     protocol: str
     facts: Mapping[str, str]
+    index: Sequence[str]
     tables: Sequence[Table]
     pictures: Sequence[Picture]
     reference: str
@@ -81,41 +115,58 @@ class Section:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def table(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
-    """Turn a data frame into a table to show: percentages with one decimal and, for the main ones,
-    a bar.
+def table(frame: pd.DataFrame, caption: Caption) -> Table:
+    """Turn a data frame into a table to show: readable names, percentages with one decimal and, for
+    the main ones, a bar.
     """
-    rows = []
-    for values in frame.itertuples(index=False):
-        cells = []
-        for name, value in zip(frame.columns, values, strict=True):
-            number = not isinstance(value, str)
-            bar = (
-                float(min(max(value, 0.0), 100.0))
-                if number and name in BARS and not pd.isna(value)
-                else None
-            )
-            cells.append(Cell(format_cell(name, value), number, bar))
-        rows.append(tuple(cells))
-    return Table(caption, tuple(map(str, frame.columns)), tuple(rows), folded)
+    columns = []
+    for name in map(str, frame.columns):
+        number = pd.api.types.is_numeric_dtype(frame[name])
+        columns.append(Column(column_name(name), number))
+    rows = [
+        tuple(_cell(str(name), value) for name, value in zip(frame.columns, values, strict=True))
+        for values in frame.itertuples(index=False)
+    ]
+    return Table(caption, tuple(columns), tuple(rows))
 
 
-def picture(name: str, caption: str, content: bytes) -> Picture:
+def _cell(column: str, value: Any) -> Cell:
+    if isinstance(value, str):
+        return Cell(NAMES[column](value) if column in NAMES else value)
+    barred = column in BARS and not pd.isna(value)
+    bar = float(min(max(value, 0.0), 100.0)) if barred else None
+    return Cell(format_cell(column, value), bar, column in LESS_IS_BETTER)
+
+
+def picture(name: str, caption: Caption, content: bytes, file: str, *, chart: bool) -> Picture:
     """Turn a PNG file's bytes into a figure to show."""
-    return Picture(name, caption, f"data:image/png;base64,{base64.b64encode(content).decode()}")
+    width, height = struct.unpack(">II", content[16:24].ljust(8, b"\0"))
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return Picture(name, caption, source, file, width, height, chart)
 
 
-def render(title: str, sections: Sequence[Section], protocols: Mapping[str, str]) -> str:
+def render(
+    title: str,
+    sections: Sequence[Section],
+    protocols: Mapping[str, str],
+    made: Making | None = None,
+) -> str:
     """Return the report as HTML without any reference to another file but those of ``files``.
 
     Arguments:
         title: of the page.
         sections: one for each experiment, the main one first.
         protocols: name -> what it means, for those that occur.
+        made: when, by what and where; None where no stamp says it.
     """
-    source = resources.files("brnf.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
+    folder = resources.files("brnf.evaluate")
+    page, style, script = (folder.joinpath(part).read_text(encoding="utf-8") for part in PARTS)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    context: dict[str, Any] = {"title": title, "sections": sections, "protocols": protocols}
-    return environment.from_string(source).render(context) + "\n"
+    environment.filters["duration"] = duration
+    context: dict[str, Any] = {
+        **{"title": title, "sections": sections, "protocols": protocols, "made": made},
+        **{"style": Markup(style), "script": Markup(script)},
+    }
+    return environment.from_string(page).render(context) + "\n"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from brnf.errors import UserError
 from brnf.evaluate.records import read_table
-from brnf.evaluate.tables import KEY, format_cell
+from brnf.evaluate.tables import KEY, for_reading, format_cell
 
 __all__ = ["aligned", "main", "show"]
 
@@ -44,9 +44,11 @@ def show(folder: Path) -> str:
     path = folder / "tables" / "results.csv"
     table = read_table(path, "the workflow on this experiment", words=tuple(KEY))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH_ELSEWHERE
+    shown, said = for_reading(table)
     lines = [
-        f"{folder.name}: mIoU, bias (fire@70) and IoU per class in percent",
-        *aligned(table, width),
+        f"{folder.name}: mIoU, bias (at that object recall) and IoU per class in percent",
+        *aligned(shown, width),
+        *([f"({said})"] if said else []),
     ]
     files = [
         *(("table", file) for file in (path, path.with_suffix(".md"))),

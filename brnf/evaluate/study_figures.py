@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brnf.evaluate.figures import COLOURS, STYLE
+from brnf.evaluate.names import model_name
 
 __all__ = ["failures_figure", "margins_figure", "scaling_figure", "sensitivity_figure"]
 
@@ -32,14 +33,14 @@ def sensitivity_figure(table: pd.DataFrame) -> Figure:
         names = [f"{low:g}, {high:g}" for low, high in zip(tau.tau_low, tau.tau_high, strict=True)]
         places = list(range(len(tau)))
         rule = str(tau.rule.iloc[0])
-        _line(over_tau, places, tau, COLOURS[0], f"{rule}, xi {tau.xi.iloc[0]:g}")
+        _line(over_tau, places, tau, COLOURS[0], f"{rule}, ξ {tau.xi.iloc[0]:g}")
         over_tau.set_xticks(places, names, rotation=45)
-        over_tau.set_xlabel("tau low, tau high")
+        over_tau.set_xlabel("τ low, τ high")
         xi = table[table.varied == "xi"]
         for colour, (name, rows) in zip(COLOURS, xi.groupby("rule", sort=False), strict=False):
             _line(over_xi, rows.xi.tolist(), rows, colour, str(name))
         one = xi[xi.rule == xi.rule.iloc[0]]
-        over_xi.set_xlabel("xi")
+        over_xi.set_xlabel("ξ")
         for axes, x, rows in ((over_tau, places, tau), (over_xi, one.xi.tolist(), one)):
             axes.set_ylabel("mIoU after BSDNF (%)")
             axes.legend()
@@ -92,7 +93,8 @@ def margins_figure(sweeps: Sequence[dict[str, Any]]) -> Figure:
             axes.axvline(0, color="black", linewidth=1)
             shown = sweep["shown"]
             axes.set_title(
-                f"{sweep['model']}, seed {sweep['seed']}: {shown['rule']}, xi {shown['xi']:g}"
+                f"{model_name(sweep['model'])}, seed {sweep['seed']}: "
+                f"{shown['rule']}, ξ {shown['xi']:g}"
             )
             axes.set_xlabel("decision margin (left of 0 is suppressed)")
             axes.set_ylabel("share of the pixels")
@@ -115,7 +117,13 @@ def failures_figure(sweep: dict[str, Any]) -> Figure:
         ):
             if density is not None:
                 classes.plot([pixels], [density], marker="o", color=COLOURS[0], linestyle="none")
-                classes.annotate(name, (pixels, density), xytext=(5, 4), textcoords="offset points")
+                classes.annotate(
+                    name,
+                    (pixels, density),
+                    xytext=(5, 4),
+                    textcoords="offset points",
+                    parse_math=False,
+                )
         classes.set_xscale("log")
         classes.set_xlabel("true pixels of the class on the grid")
         classes.set_ylabel("mean log-density of its own class (nats)")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from brnf.data.index import ImageRecord, Index, read_masks
-from brnf.data.masks import read_mask
+from brnf.data.masks import read_mask, read_values
 from brnf.errors import DamagedProduct, UserError
+from brnf.store.label_type import Labels
 from brnf.store.maps import CamMaps
 
 __all__ = ["GroundTruth", "MaskFolders", "at_image_size"]
@@ -34,17 +34,17 @@ class GroundTruth:
         self._records = read_masks(folder, split)
         self._drawn = _masks_in(drawn)
 
-    def objects(self, image: ImageRecord) -> NDArray[np.uint8] | None:
-        """Return the true classes, [H, W] uint8 with 0..C and 255, or None without a mask."""
+    def objects(self, image: ImageRecord) -> Labels | None:
+        """Return the true classes, [H, W] with 0..C and ignored, or None without a mask."""
         record = self._records.get(image.id)
         return self._read(record.mask or self._drawn.get(image.id), image) if record else None
 
-    def context(self, image: ImageRecord) -> NDArray[np.uint8] | None:
-        """Return the class of the context at each pixel, [H, W] uint8, 0 for none, or None."""
+    def context(self, image: ImageRecord) -> Labels | None:
+        """Return the class of the context at each pixel, [H, W], 0 for none, or None."""
         record = self._records.get(image.id)
         return self._read(record.context, image) if record else None
 
-    def _read(self, path: Path | None, image: ImageRecord) -> NDArray[np.uint8] | None:
+    def _read(self, path: Path | None, image: ImageRecord) -> Labels | None:
         return (
             None
             if path is None
@@ -57,18 +57,19 @@ class MaskFolders:
 
     Arguments:
         folders: the shards of one product.
-        classes: C; the files hold class indices 0..C and 255.
+
+    Raises:
+        UserError: two of the folders hold a mask of the same image.
     """
 
-    def __init__(self, folders: tuple[Path, ...], classes: int) -> None:
-        self._values = tuple(range(1, classes + 1))
+    def __init__(self, folders: Iterable[Path]) -> None:
         self._paths = _masks_in(folders)
 
     def __contains__(self, image: str) -> bool:
         return image in self._paths
 
-    def read(self, image: ImageRecord) -> NDArray[np.uint8]:
-        """Return the mask of one image, [H, W] uint8.
+    def read(self, image: ImageRecord) -> Labels:
+        """Return the mask of one image, [H, W] class indices.
 
         Raises:
             UserError: there is none, or it is damaged.
@@ -80,7 +81,7 @@ class MaskFolders:
             )
         path = self._paths[image.id]
         try:
-            return read_mask(path, self._values, size=(image.height, image.width))
+            return read_values(path, size=(image.height, image.width))[0]
         except UserError as error:
             raise DamagedProduct(
                 path.parent,
@@ -90,7 +91,15 @@ class MaskFolders:
 
 
 def _masks_in(folders: Iterable[Path]) -> dict[str, Path]:
-    return {path.stem: path for folder in folders for path in folder.glob("*.png")}
+    found: dict[str, Path] = {}
+    for folder in dict.fromkeys(folders):
+        for path in folder.glob("*.png"):
+            if other := found.get(path.stem):
+                raise UserError(
+                    f"{path}: {other} is a mask of the same image; give only one of their folders"
+                )
+            found[path.stem] = path
+    return found
 
 
 def at_image_size(maps: CamMaps, image: ImageRecord) -> CamMaps:

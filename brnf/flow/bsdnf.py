@@ -18,6 +18,7 @@ from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 
 __all__ = [
+    "RULES_IN_NATS",
     "Calibration",
     "CalibrationFit",
     "Population",
@@ -28,6 +29,8 @@ __all__ = [
     "suppress",
 ]
 
+RULES_IN_NATS: tuple[Rule, ...] = ("quantile", "ratio")
+"""Rules whose margin is a log-density; those of the others lie within -1..1."""
 LEVELS = 1000
 """Steps of the quantile tables, so that 0.1 % is resolved."""
 

@@ -7,7 +7,7 @@ copies whole rows.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from FrEIA.modules import AffineCouplingOneSided, GLOWCouplingBlock, PermuteRand
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["AffineCoupling", "Step", "arc_tangent", "steps_of", "transform"]
+__all__ = ["AffineCoupling", "Step", "arc_tangent", "invert", "steps_of", "transform"]
 
 ATAN_FACTOR = 0.636
 """About 2 / pi, as FrEIA writes it: the log scale stays within the clamp."""
@@ -126,6 +126,31 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
         log_determinant += log_scale.sum(0)
         torch.addcmul(shift, active, log_scale.exp_(), out=active)
     return state, log_determinant
+
+
+@torch.no_grad()
+def invert(steps: Sequence[Step], z: Tensor) -> Tensor:
+    """Return the points [N, D] that the network of the steps maps to z [N, D], without gradient.
+
+    FrEIA's own inverse is 15 calls a coupling; these are 9, which is what counts on a GPU.
+
+    Arguments:
+        steps: of :func:`steps_of`.
+        z: [N, D].
+    """
+    state = z.T.clone(memory_format=torch.contiguous_format)
+    spare = torch.empty_like(state)
+    for step in reversed(steps):
+        if isinstance(step, PermuteRandom):
+            torch.index_select(state, 0, step.perm_inv, out=spare)
+            state, spare = spare, state
+            continue
+        weight1, bias1, weight2, bias2 = step.layers
+        hidden = torch.addmm(bias1, weight1, state[step.passive]).relu_()
+        u, shift = torch.addmm(bias2, weight2, hidden).chunk(2)
+        unscale = arc_tangent(u, out=u).mul_(-ATAN_FACTOR * step.clamp).exp_()
+        state[step.active].sub_(shift).mul_(unscale)
+    return state.T
 
 
 def arc_tangent(values: Tensor, out: Tensor | None = None) -> Tensor:

@@ -23,6 +23,10 @@ class Denoiser:
         flow: file of the density with its calibration.
         device: where to compute.
 
+    Attributes:
+        calibration: of the density.
+        classes: C, foreground classes.
+
     Raises:
         UserError: the density has no calibration or does not fit the store.
     """
@@ -34,6 +38,7 @@ class Denoiser:
                 f"{flow}: holds no calibration (a training that stopped); run train_flow again"
             )
         self.calibration = calibration
+        self.classes = density.classes - 1
         self._density = density.to(device)
         self._store = PixelStore(pixels)
         if (self._store.dimension, self._store.classes) != (density.dimension, density.classes):

@@ -3,29 +3,39 @@ section 5).
 """
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from brnf.config.sections.flow import FlowArchitecture, NoiseUnit, Rows
-from brnf.flow.coupling import steps_of, transform
+from brnf.flow.coupling import invert, steps_of, transform
 from brnf.flow.mixture import LatentMixture
 from brnf.flow.realnvp import build_real_nvp
 
 __all__ = [
-    "DEVIATION_FLOOR",
+    "STD_FLOOR",
     "Density",
     "FlowDensity",
     "RunningMoments",
     "StandardisedDensity",
+    "rows_at_once",
 ]
 
 TILE = 1552
-"""Rows evaluated at once, in training too: fewer lose time in calls, more leave the cache of a core
-(docs/benchmarks.md).
+"""Rows that a CPU evaluates at once, in training too: fewer lose time in calls, more leave the
+cache of a core (docs/benchmarks.md).
 """
-DEVIATION_FLOOR = Rows().deviation_floor
+LARGE_TILE = 32768
+"""Rows that another device does: a step of the paper's size is one tile, whose gradient needs 60 kB
+a row at D = 768.
+"""
+STD_FLOOR = Rows().std_floor
+
+
+def rows_at_once(device: torch.device) -> int:
+    """Return how many rows a density evaluates at once on a device."""
+    return TILE if device.type == "cpu" else LARGE_TILE
 
 
 @runtime_checkable
@@ -41,22 +51,20 @@ class Density(Protocol):
 
 
 class RunningMoments(nn.Module):
-    """Mean and deviation of rows that come in batches, merged pairwise in float64 (Chan, Golub and
-    LeVeque).
+    """Mean and standard deviation of rows that come in batches, merged pairwise in float64 (Chan,
+    Golub and LeVeque).
 
     Arguments:
         dimension: D.
         window: rows after which older ones begin to be forgotten; infinite by default.
-        floor: least deviation, as a share of its root mean square over the dimensions.
+        floor: least standard deviation, as a share of its root mean square over the dimensions.
     """
 
     count: Tensor
     mean: Tensor
     squares: Tensor
 
-    def __init__(
-        self, dimension: int, window: float = math.inf, floor: float = DEVIATION_FLOOR
-    ) -> None:
+    def __init__(self, dimension: int, window: float = math.inf, floor: float = STD_FLOOR) -> None:
         super().__init__()
         self.window, self.floor = window, floor
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
@@ -80,7 +88,7 @@ class RunningMoments(nn.Module):
         )
         self.count.copy_(total)
 
-    def deviation(self) -> Tensor:
+    def std(self) -> Tensor:
         """Return the standard deviation [D], floored: a dead channel must not be blown up."""
         variance = self.squares / self.count.clamp_min(1)
         floor = self.floor * variance.mean().sqrt()
@@ -99,26 +107,32 @@ class StandardisedDensity(nn.Module):
 
     kind = ""
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, dimension: int, classes: int) -> None:
         super().__init__()
         self.dimension, self.classes = dimension, classes
         self.register_buffer("mean", torch.zeros(dimension))
-        self.register_buffer("deviation", torch.ones(dimension))
+        self.register_buffer("std", torch.ones(dimension))
 
-    def fit_standardisation(self, mean: Tensor, deviation: Tensor) -> None:
-        """Set the mean and the deviation [D] of the features."""
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take the std of a file that an earlier version wrote, which called it deviation."""
+        if (earlier := f"{prefix}deviation") in state_dict:
+            state_dict[f"{prefix}std"] = state_dict.pop(earlier)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def fit_standardisation(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and the standard deviation [D] of the features."""
         self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
+        self.std.copy_(std)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Return (v - mean) / deviation."""
-        return (features.to(self.mean) - self.mean).div_(self.deviation)
+        """Return (v - mean) / std."""
+        return (features.to(self.mean) - self.mean).div_(self.std)
 
-    def in_deviations(self, noise: Tensor, unit: NoiseUnit) -> Tensor:
+    def in_std(self, noise: Tensor, unit: NoiseUnit) -> Tensor:
         """Return noise [N, D] or [D] of a unit as what is added to standardised features."""
-        return noise / self.deviation if unit == "feature" else noise
+        return noise / self.std if unit == "feature" else noise
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features, per unit of those."""
@@ -129,7 +143,7 @@ class StandardisedDensity(nn.Module):
 
         Arguments:
             features: [N, D] raw.
-            noise: [N, D] added after standardisation (see :meth:`in_deviations`), or None.
+            noise: [N, D] added after standardisation (see :meth:`in_std`), or None.
 
         Returns:
             [N, K] nats, with the log-Jacobian of the standardisation.
@@ -138,7 +152,7 @@ class StandardisedDensity(nn.Module):
             standardised = self.standardise(features)
             if noise is not None:
                 standardised = standardised + noise
-            return self.standardised_log_prob(standardised) - self.deviation.log().sum()
+            return self.standardised_log_prob(standardised) - self.std.log().sum()
 
     def _full_precision(self) -> torch.autocast:
         """Switch off the caller's autocast: log-determinants in bfloat16 lose digits."""
@@ -156,7 +170,7 @@ class StandardisedDensity(nn.Module):
         """
         tiles = [
             self.class_log_prob(tile).to(features.device, torch.float32)
-            for tile in features.split(TILE)
+            for tile in features.split(rows_at_once(self.mean.device))
             if len(tile)
         ]
         return torch.cat(tiles) if tiles else torch.zeros(0, self.classes, device=features.device)
@@ -192,13 +206,13 @@ class FlowDensity(StandardisedDensity):
         """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""
         with self._full_precision():
             z, log_determinant = transform(self.steps, self.standardise(features))
-            return z, log_determinant - self.deviation.log().sum()
+            return z, log_determinant - self.std.log().sum()
 
     def inverse(self, z: Tensor) -> Tensor:
         """Map latent points [N, D] back to raw features, exactly."""
         with self._full_precision():
             standardised, _ = self.network(z.to(self.mean), rev=True)
-            found: Tensor = standardised * self.deviation + self.mean
+            found: Tensor = standardised * self.std + self.mean
             return found
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
@@ -208,17 +222,19 @@ class FlowDensity(StandardisedDensity):
 
     @torch.no_grad()
     def sample(
-        self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
+        self, classes: Tensor, std: float, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw features of a class: the inverse of ``N(mu_c, width^2 I)``.
+        """Draw features of classes: the inverse of ``N(mu_c, std^2 I)``.
 
         Arguments:
-            class_index: 0..K-1.
-            count: how many.
-            width: deviation in the latent space; 1 draws from the density itself.
+            classes: [N] int64, 0..K-1, on the device of the flow; one row each.
+            std: standard deviation in the latent space; 1 draws from the density itself.
             generator: of the device of the flow.
 
         Returns:
-            [count, D] raw features.
+            [N, D] raw features.
         """
-        return self.inverse(self.mixture.sample(class_index, count, width, generator))
+        z = self.mixture.sample(classes, std, generator)
+        if z.device.type == "cpu":
+            return self.inverse(z)
+        return invert(self.steps, z) * self.std + self.mean

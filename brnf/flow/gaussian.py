@@ -118,9 +118,9 @@ class GaussianMixtures(StandardisedDensity):
         from sklearn.mixture import GaussianMixture
 
         ridge = ridge_of(self.options)
-        unit = torch.ones_like(self.deviation)
+        unit = torch.ones_like(self.std)
         if self.options.noise_unit == "feature":
-            unit = self.deviation
+            unit = self.std
         scale = unit.double().numpy()
         for k, values in enumerate(rows):
             count = min(self.options.components, len(values))
@@ -157,8 +157,8 @@ def ridge_of(options: Baseline) -> float:
 
 def ridge_variance(density: DiagonalGaussian | FullGaussian) -> Tensor:
     """Return what is added to the variances of standardised features, [D]."""
-    noise = torch.full_like(density.deviation, math.sqrt(ridge_of(density.options)))
-    return density.in_deviations(noise, density.options.noise_unit).square()
+    noise = torch.full_like(density.std, math.sqrt(ridge_of(density.options)))
+    return density.in_std(noise, density.options.noise_unit).square()
 
 
 GaussianDensity = DiagonalGaussian | FullGaussian | GaussianMixtures

@@ -26,8 +26,9 @@ def three_way_labels(score: Tensor, label: Tensor, low: float, high: float) -> T
     """
     if low > high:
         raise ValueError(f"the low threshold {low} exceeds the high one {high}")
-    labelled = score >= torch.tensor(high, dtype=score.dtype, device=score.device)
-    background = score <= torch.tensor(low, dtype=score.dtype, device=score.device)
-    targets = torch.full(score.shape, UNLABELLED, dtype=torch.int64, device=score.device)
-    targets[background] = BACKGROUND
-    return torch.where(labelled, label.to(torch.int64), targets)
+    # Thresholds stay on the host: a comparison takes them along, and nothing waits for a copy.
+    labelled = score >= torch.tensor(high, dtype=score.dtype)
+    background = score <= torch.tensor(low, dtype=score.dtype)
+    others = torch.full(score.shape, UNLABELLED, dtype=torch.int64, device=score.device)
+    others.masked_fill_(background, BACKGROUND)
+    return torch.where(labelled, label.to(torch.int64), others)

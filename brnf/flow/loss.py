@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from brnf.engine import distributed
-from brnf.flow.density import TILE, StandardisedDensity
+from brnf.flow.density import StandardisedDensity, rows_at_once
 from brnf.flow.labels import UNLABELLED
 from brnf.flow.mixture import log_marginal
 
@@ -27,7 +27,11 @@ def mixture_loss(log_prob: Tensor, targets: Tensor) -> Tensor:
 
 
 def add_gradient(
-    density: StandardisedDensity, features: Tensor, noise: Tensor, targets: Tensor
+    density: StandardisedDensity,
+    features: Tensor,
+    noise: Tensor,
+    targets: Tensor,
+    tile_rows: int | None = None,
 ) -> Tensor:
     """Compute the gradient of :func:`mixture_loss`, tile by tile, so that memory does not grow with
     the batch.
@@ -40,15 +44,15 @@ def add_gradient(
         features: [N, D] raw, any float.
         noise: [N, D] added after standardisation.
         targets: [N] int64 three-way labels.
+        tile_rows: of a tile; None takes what suits the device.
 
     Returns:
         The loss, a scalar without gradient.
     """
     total = torch.zeros((), device=targets.device)
     part, rows = distributed.part(len(targets)), len(targets) / distributed.processes()
-    tiles = zip(
-        features[part].split(TILE), noise[part].split(TILE), targets[part].split(TILE), strict=True
-    )
+    size = tile_rows or rows_at_once(targets.device)
+    tiles = zip(*(values[part].split(size) for values in (features, noise, targets)), strict=True)
     with torch.enable_grad():
         for tile, tile_noise, tile_codes in tiles:
             share = len(tile_codes) / rows

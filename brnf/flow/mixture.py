@@ -45,17 +45,17 @@ class LatentMixture(nn.Module):
         )
 
     def sample(
-        self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
+        self, classes: Tensor, std: float, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw [count, D] points of ``N(mu_c, width^2 I)``, without gradient."""
+        """Draw a point [N, D] of ``N(mu_c, std^2 I)`` for each class [N], without gradient."""
         noise = torch.randn(
-            count,
+            len(classes),
             self.means.shape[1],
             generator=generator,
             device=self.means.device,
             dtype=self.means.dtype,
         )
-        return self.means.detach()[class_index] + width * noise
+        return self.means.detach()[classes] + std * noise
 
 
 def _squared_norms(points: Tensor) -> Tensor:

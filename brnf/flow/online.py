@@ -13,7 +13,7 @@ from brnf.engine.schedule import decay
 from brnf.engine.trainer import Descent
 from brnf.flow.density import FlowDensity, RunningMoments
 from brnf.flow.loss import add_gradient
-from brnf.flow.posterior import fit_temperature, tempered_posterior
+from brnf.flow.posterior import fit_temperature, search_temperature, tempered_posterior
 
 __all__ = ["OnlineFlow"]
 
@@ -30,6 +30,10 @@ class OnlineFlow:
             many.
         seed: of the noise, the choice of rows and the samples.
         device: where it lives.
+
+    Attributes:
+        temperature: of the posterior; a scalar of the device where that has found it, which the
+            host does not wait for.
     """
 
     def __init__(
@@ -47,9 +51,9 @@ class OnlineFlow:
         self.flow = FlowDensity(dimension, classes, options, seed).to(device)
         self.updates = 0
         auto = options.temperature == "auto"
-        self.temperature = 1.0 if auto else float(options.temperature)
+        self.temperature: float | Tensor = 1.0 if auto else float(options.temperature)
         self._device = torch.device(device)
-        moments = RunningMoments(dimension, online.online_window, options.deviation_floor)
+        moments = RunningMoments(dimension, online.online_window, options.std_floor)
         self._moments = moments.to(device)
         optimiser = torch.optim.Adam(
             [parameter for parameter in self.flow.parameters() if parameter.requires_grad],
@@ -90,7 +94,7 @@ class OnlineFlow:
         if not len(features):
             raise ValueError("an update needs at least one row")
         self._moments.update(features)
-        self.flow.fit_standardisation(self._moments.mean, self._moments.deviation())
+        self.flow.fit_standardisation(self._moments.mean, self._moments.std())
         if len(features) > self.options.batch_rows:
             chosen = torch.randperm(len(features), generator=self._generator, device=self._device)[
                 : self.options.batch_rows
@@ -98,16 +102,16 @@ class OnlineFlow:
             features, targets, allowed = features[chosen], targets[chosen], allowed[chosen]
         drawn = torch.randn(features.shape, generator=self._generator, device=self._device)
         own = self.flow.options
-        noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
+        noise = self.flow.in_std(own.noise * drawn, own.noise_unit)
         self._descent.begin(self.updates)
-        value = float(add_gradient(self.flow, features, noise, targets))
-        self._descent.finish(self.updates, value)
+        loss = add_gradient(self.flow, features, noise, targets)
+        found = self._descent.finish(self.updates, {"loss": loss, "labelled": (targets >= 0).sum()})
         self.updates += 1
-        self._remember(features, targets, allowed)
+        self._remember(features, targets, allowed, int(found["labelled"]))
         due = self.updates == 1 or self.updates % self.online.online_refit_interval == 0
         if self.options.temperature == "auto" and due:
             self._refit()
-        return value / self.flow.dimension
+        return found["loss"] / self.flow.dimension
 
     def posterior(self, features: Tensor, allowed: Tensor) -> Tensor:
         """Return G = p(k|v), tempered, over the allowed classes, [N, K] without gradient.
@@ -118,9 +122,9 @@ class OnlineFlow:
         """
         return tempered_posterior(self.flow.log_prob(features.detach()), allowed, self.temperature)
 
-    def sample(self, class_index: int, count: int, width: float) -> Tensor:
-        """Draw [count, D] raw features of a class; they are not normalised."""
-        return self.flow.sample(class_index, count, width, self._generator)
+    def sample(self, classes: Tensor, std: float) -> Tensor:
+        """Draw raw features [N, D] of classes [N] int64; they are not normalised."""
+        return self.flow.sample(classes, std, self._generator)
 
     def ready(self, warmup: int) -> bool:
         """Return whether the flow has taken at least ``warmup`` steps."""
@@ -134,7 +138,7 @@ class OnlineFlow:
             "moments": self._moments.state_dict(),
             "generator": self._generator.get_state(),
             "updates": self.updates,
-            "temperature": self.temperature,
+            "temperature": float(self.temperature),
             "recent_features": self._recent_features,
             "recent_allowed": self._recent_allowed,
         }
@@ -150,18 +154,22 @@ class OnlineFlow:
         self._recent_features = state["recent_features"].to(self._device)
         self._recent_allowed = state["recent_allowed"].to(self._device)
 
-    def _remember(self, features: Tensor, targets: Tensor, allowed: Tensor) -> None:
+    def _remember(
+        self, features: Tensor, targets: Tensor, allowed: Tensor, number_labelled: int
+    ) -> None:
         """Keep a random share of the labelled rows, so that the memory spans the updates since the
         last fit.
         """
-        labelled = torch.nonzero(targets >= 0).squeeze(1)
+        # In their order, as by nonzero, which would have to ask the device how many there are.
+        labelled = (targets < 0).to(torch.uint8).argsort(stable=True)[:number_labelled]
         most, interval = self.online.online_refit_rows, self.online.online_refit_interval
-        drawn = torch.randperm(len(labelled), generator=self._generator, device=self._device)
+        drawn = torch.randperm(number_labelled, generator=self._generator, device=self._device)
         chosen = labelled[drawn[: -(-most // interval)]]
         self._recent_features = torch.cat([self._recent_features, features[chosen]])[-most:]
         self._recent_allowed = torch.cat([self._recent_allowed, allowed[chosen]])[-most:]
 
     def _refit(self) -> None:
         if len(self._recent_features):
+            fit = fit_temperature if self._device.type == "cpu" else search_temperature
             log_prob = self.flow.log_prob(self._recent_features)
-            self.temperature = fit_temperature(log_prob, self._recent_allowed, self.options.target)
+            self.temperature = fit(log_prob, self._recent_allowed, self.options.target)

@@ -17,6 +17,8 @@ __all__ = ["AnyDensity", "load_density", "save_density"]
 
 AnyDensity = FlowDensity | GaussianDensity
 KIND = NetworkKind("density", "train_flow")
+EARLIER_STD = "deviation"
+"""Unit of the noise in files that an earlier version wrote, for ``std``."""
 
 
 def save_density(path: Path, density: AnyDensity, calibration: Calibration | None = None) -> None:
@@ -68,6 +70,8 @@ def _rebuild(stored: dict[str, Any], classes: int) -> AnyDensity:
     kind, dimension, known, options = (
         stored[key] for key in ("density", "dimension", "classes", "options")
     )
+    if options["noise_unit"] == EARLIER_STD:
+        options = {**options, "noise_unit": "std"}
     if kind == "flow":
         return FlowDensity(dimension, known, FlowArchitecture(**options))
     return build_gaussian(kind, dimension, known, Baseline(**options))

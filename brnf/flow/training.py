@@ -10,9 +10,9 @@ from torch import Tensor
 
 from brnf.config.sections.flow import FlowTraining, Noise, NoiseUnit
 from brnf.engine.schedule import decay
-from brnf.engine.trainer import Descent, Row, Trainer
+from brnf.engine.trainer import Descent, Measured, Row, Trainer
 from brnf.errors import UserError
-from brnf.flow.density import TILE, FlowDensity, StandardisedDensity
+from brnf.flow.density import FlowDensity, StandardisedDensity, rows_at_once
 from brnf.flow.loss import add_gradient, mixture_loss
 
 __all__ = ["FlowTrainer", "HeldOut", "balanced_rows", "held_out_loss"]
@@ -48,10 +48,11 @@ class HeldOut:
 def held_out_loss(density: StandardisedDensity, held_out: HeldOut) -> float:
     """Return the loss on held-out rows, nats per pixel, of any density."""
     device = density.mean.device
-    tiles = zip(held_out.features.split(TILE), held_out.noise.split(TILE), strict=True)
+    rows = rows_at_once(device)
+    tiles = zip(held_out.features.split(rows), held_out.noise.split(rows), strict=True)
     found = []
     for features, noise in tiles:
-        added = density.in_deviations(noise.to(device), held_out.unit)
+        added = density.in_std(noise.to(device), held_out.unit)
         found.append(density.class_log_prob(features.to(device), added))
     log_prob = torch.cat(found)
     return float(mixture_loss(log_prob, held_out.targets.to(device)))
@@ -130,7 +131,7 @@ class FlowTrainer(Trainer[tuple[Tensor, Tensor]]):
             row["held_out"] = self._judge()
         return row
 
-    def add_gradient(self, batch: tuple[Tensor, Tensor]) -> Row:
+    def add_gradient(self, batch: tuple[Tensor, Tensor]) -> Measured:
         """Return loss and held-out loss, nats per dimension, and the learning rate.
 
         Arguments:
@@ -144,8 +145,8 @@ class FlowTrainer(Trainer[tuple[Tensor, Tensor]]):
         features, targets = features.to(self.device), targets.to(self.device)
         drawn = torch.randn(features.shape, generator=self._noise, device=self.device)
         own = self.flow.options
-        noise = self.flow.in_deviations(own.noise * drawn, own.noise_unit)
-        loss = float(add_gradient(self.flow, features, noise, targets)) / self.flow.dimension
+        noise = self.flow.in_std(own.noise * drawn, own.noise_unit)
+        loss = add_gradient(self.flow, features, noise, targets).double() / self.flow.dimension
         rate = self.options.learning_rate * self.descent.share(len(self.history))
         return {"loss": loss, "held_out": math.nan, "learning_rate": rate}
 

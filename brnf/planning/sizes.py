@@ -1,23 +1,26 @@
-"""How many images a split has and how large they are, and the bytes that follow from it.
+"""How large the splits of a data set are, and the bytes that follow for every rule.
 
 Of a data set without an image index the numbers of docs/method.md section 1 are taken, or that of
 the photographs where there are fewer, and images of 512 x 512.
 """
 
-import csv
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from brnf.config.experiment import Experiment
+from brnf.config.networks import stage_strides
 from brnf.data.index import Index
-from brnf.planning.jobs import Job
+from brnf.data.spreadsheet import read_rows
+from brnf.data.table import COLUMNS, NEEDED
+from brnf.planning.jobs import Job, shard_count
 
-__all__ = ["RESNET50", "SIZES", "SMALL", "SplitSize", "bytes_made", "split_size", "splits_of"]
+__all__ = ["RESNET50", "SplitSize", "bytes_made", "sizes_of", "split_size", "splits_of"]
 
 IMAGES = {
     "voc": {"train": 1464, "train_aug": 10582, "val": 1449, "test": 1456},
@@ -59,6 +62,7 @@ class SplitSize:
         pixels: of all images together.
         map_values: pixels times channels of a map, background included, of all images together.
         rows: of the pixel store.
+        shards: into which the split is cut.
     """
 
     images: int
@@ -67,89 +71,73 @@ class SplitSize:
     pixels: float
     map_values: float
     rows: float
+    shards: int = 1
 
 
-def split_size(experiment: Experiment, split: str, index: Path) -> SplitSize:
-    """Return how large a split is.
+def sizes_of(
+    experiments: Mapping[str, Experiment], results: Path
+) -> Callable[[str, str], SplitSize]:
+    """Return a function from names of an experiment and a split to the split's size.
 
     Arguments:
-        experiment: whose sizes of maps and grids are taken.
-        split: its name.
-        index: folder of the image index, which need not exist.
+        experiments: by name.
+        results: folder that holds their image indices, which need not exist.
     """
-    cam = experiment.settings["cam"]
+    return cache(lambda name, split: split_size(experiments[name], split, results))
+
+
+def split_size(experiment: Experiment, split: str, results: Path) -> SplitSize:
+    """Return how large a split is; see :func:`sizes_of`."""
+    dataset, cam = experiment.settings["dataset"], experiment.settings["cam"]
+    index = results / experiment.name / "index"
     if (index / "splits" / f"{split}.csv").is_file():
         classes, shapes = _listed(index, split)
-        return _size(shapes, [1] * len(shapes), classes, cam)
-    dataset, side = experiment.settings["dataset"], SIDE
-    images = _public_images(dataset["kind"], dataset["root"], split)
-    if dataset["kind"] == "scenes":
-        images, side = experiment.settings["scenes"][split], experiment.settings["scenes"]["size"]
-    elif dataset["kind"] == "table":
-        images = _rows_of_table(Path(dataset["table"]), split)
-    images = min(images, dataset["limit"] or images)
-    labels = LABELS.get(dataset["kind"], 2.0)
-    return _size([(side, side, labels)], [images], _class_count(experiment), cam)
+        images = len(shapes)
+    else:
+        scenes = experiment.settings["scenes"] if dataset["kind"] == "scenes" else {}
+        classes = len(dataset["classes"]) or CLASSES.get(dataset["kind"], 20)
+        side = scenes.get("size", SIDE)
+        shapes = np.array([[side, side, LABELS.get(dataset["kind"], 2.0)]])
+        images = scenes[split] if scenes else _images(dataset, split)
+        images = min(images, dataset["limit"] or images)
+    count = images / max(len(shapes), 1)  # of each shape
+    sides, labels = shapes[:, :2], shapes[:, 2]
+    longest = cam["image_long_side"]
+    scale = longest / sides.max(1, keepdims=True) if longest else 1.0
+    return SplitSize(
+        images,
+        classes,
+        float(labels.mean()) if images else 0.0,
+        count * float(sides.prod(1).sum()),
+        count * float((np.ceil(sides / cam["map_stride"]).prod(1) * (1 + labels)).sum()),
+        count * float(np.ceil(sides * scale / STRIDE).prod(1).sum()),
+        shard_count(experiment, results, split),
+    )
 
 
 @cache
-def _listed(index: Path, split: str) -> tuple[int, list[tuple[int, int, float]]]:
-    """Return the number of classes, and height, width and number of labels of every image."""
+def _listed(index: Path, split: str) -> tuple[int, np.ndarray[Any, Any]]:
+    """Return the number of classes; height, width and number of labels of every image [N, 3]."""
     listed = Index.of_split(index, split)
-    return len(listed.classes), [
-        (image.height, image.width, float(len(image.labels))) for image in listed.images
-    ]
+    rows = [(image.height, image.width, len(image.labels)) for image in listed.images]
+    return len(listed.classes), np.array(rows, float).reshape(-1, 3)
 
 
-@cache
-def _public_images(kind: str, root: str | None, split: str) -> int:
-    """Return the number of images in a split of VOC or COCO, but no more than photographs lie where
-    that data set has them; else 0.
+def _images(dataset: Mapping[str, Any], split: str) -> int:
+    """Return the number of images in a split: of a table's rows (without a column ``split`` all
+    count), or of VOC or COCO, but no more than photographs lie where that data set has them.
     """
-    images = IMAGES.get(kind, {}).get(split, 0)
-    for folder in (
-        "JPEGImages",
-        "VOC2012/JPEGImages",
-        "VOCdevkit/VOC2012/JPEGImages",
-        f"{split}2014",
-        f"images/{split}2014",
-    ):
-        photographs = Path(root or "") / folder
-        if root and photographs.is_dir():
-            return min(images, len(os.listdir(photographs)))
+    if dataset["kind"] == "table":
+        rows = read_rows(Path(dataset["table"]), COLUMNS, NEEDED)
+        return sum(split in (row.cells.get("split") or split).lower() for row in rows)
+    images = IMAGES.get(dataset["kind"], {}).get(split, 0)
+    places = [f"{above}JPEGImages" for above in ("", "VOC2012/", "VOCdevkit/VOC2012/")]
+    years = ("2014", "2017")
+    places += [f"{above}{split}{year}" for year in years for above in ("", "images/")]
+    for folder in (Path(dataset["root"] or "", place) for place in places):
+        if dataset["root"] and folder.is_dir():
+            return min(images, len(os.listdir(folder)))
     return images
-
-
-def _class_count(experiment: Experiment) -> int:
-    """Return the number C of classes as far as the configuration tells it."""
-    dataset = experiment.settings["dataset"]
-    return len(dataset["classes"]) or CLASSES.get(dataset["kind"], 20)
-
-
-def _rows_of_table(table: Path, split: str) -> int:
-    """Count a split's images in a CSV table; without a column ``split`` all count."""
-    with table.open(newline="") as file:
-        return sum(row.get("split") in (None, "", split) for row in csv.DictReader(file))
-
-
-def _size(
-    shapes: Sequence[tuple[int, int, float]],
-    counts: Sequence[int],
-    classes: int,
-    cam: Mapping[str, Any],
-) -> SplitSize:
-    """Add up images of given heights, widths and numbers of labels, each so often."""
-    labelled = pixels = map_values = rows = 0.0
-    for (height, width, labels), count in zip(shapes, counts, strict=True):
-        scale = cam["image_long_side"] / max(height, width) if cam["image_long_side"] else 1.0
-        grid = (math.ceil(side * scale / STRIDE) for side in (height, width))
-        stored = (-(-side // cam["map_stride"]) for side in (height, width))
-        pixels += count * height * width
-        map_values += count * (1 + labels) * math.prod(stored)
-        rows += count * math.prod(grid)
-        labelled += count * labels
-    images = sum(counts)
-    return SplitSize(images, classes, labelled / max(images, 1), pixels, map_values, rows)
 
 
 def splits_of(job: Job, experiment: Experiment) -> list[str]:
@@ -166,84 +154,45 @@ def splits_of(job: Job, experiment: Experiment) -> list[str]:
     return [experiment.settings["dataset"][key]] if "model" in job.wildcards else []
 
 
-Product = Literal["cache", "map", "two maps", "exported", "pixels", "masks", "labels", "scenes"]
-SIZES: Mapping[str, Product] = {
-    "render_scenes": "scenes",
-    "draw_masks": "masks",
-    "train_base": "cache",
-    "train_brnf": "cache",
-    "compute_cams": "two maps",
-    "import_maps": "two maps",
-    "compute_clip_maps": "two maps",
-    "export_maps": "exported",
-    "store_pixels": "pixels",
-    "denoise_seeds": "map",
-    "make_pseudo_labels": "labels",
-    "walk_pseudo_labels": "labels",
-    "make_boundary_labels": "masks",
-    "predict_segmentation": "labels",
-    "export_predictions": "masks",
-}
-"""Rule -> what it writes; a training with ``cache`` keeps that until it ends."""
-SMALL = frozenset(
-    {
-        *("index_images", "write_config", "evaluate", "sweep_denoising", "measure_scaling"),
-        *("train_flow", "fit_density", "train_boundaries", "train_segmentation"),
-        *("tabulate", "tabulate_sweeps", "tabulate_comparison", "compare_models"),
-        *("compare_points", "draw", "draw_density", "draw_scaling", "draw_sensitivity", "report"),
-        *("download_voc12", "download_voc12_test", "download_coco14"),
-    }
-)
-"""Rules whose outputs need no counting: lists, tables, figures, a network each. A download looks
-for room itself, as soon as the server has told the size of the archive.
-"""
-
-
 def bytes_made(
-    rule: str,
-    experiment: Experiment,
-    model: str,
-    size: SplitSize,
-    channels: Sequence[int] = RESNET50,
-) -> float:
-    """Return the bytes that a rule writes for a split.
+    experiment: Experiment, model: str, size: SplitSize, channels: Sequence[int] = RESNET50
+) -> dict[str, float]:
+    """Return the bytes that each rule writes for a split; a training keeps its until it ends.
+
+    Rules that are not among them write lists, tables, figures, or a network each. A download looks
+    for room itself, as soon as the server has told the size of the archive.
 
     Arguments:
-        rule: its name.
         experiment: whose settings are taken.
         model: whose run it is.
         size: of the split.
         channels: of the backbone's four stages.
-
-    Returns:
-        0 for rules that write little.
     """
-    settings = experiment.settings
-    match SIZES.get(rule):
-        case "map":
-            return 2 * MAP_SHARE * size.map_values
-        case "two maps":
-            return 4 * MAP_SHARE * size.map_values
-        case "exported":
-            return 2 * FLOAT_BYTES * size.map_values
-        case "pixels":
-            dimension: int = sum(map(min, settings["cam"]["side_widths"], channels))
-            return size.rows * (2 * dimension + ROW_BYTES)
-        case "masks":
-            return MASK_BYTES * size.pixels
-        case "labels":
-            predicted = rule == "predict_segmentation"
-            section = settings["segmentation"]["test"] if predicted else settings["pseudo_labels"]
-            maps = 1 + (size.classes if predicted else size.labels)
-            kept = 2 * MAP_SHARE * maps if section["save_probabilities"] else 0.0
-            return (MASK_BYTES + kept) * size.pixels
-        case "scenes":
-            return float(SCENE_BYTES * size.images * settings["scenes"]["size"] ** 2)
-        case "cache" if (training := experiment.network(model))["cache"]:
-            strides = (min(own, settings["backbone"]["stride"]) for own in (4, 8, 16, 32))
-            sides = (training["crop"] / stride for stride in strides)
-            values: float = sum(
-                width * side**2 for width, side in zip(channels, sides, strict=True)
-            )
-            return 2 * FLOAT_BYTES * size.images * values
-    return 0.0
+    settings, training = experiment.settings, experiment.network(model)
+    maps, masks = 2 * MAP_SHARE * size.map_values, MASK_BYTES * size.pixels
+
+    def labels(section: Mapping[str, Any], classes: float) -> float:
+        kept = 2 * MAP_SHARE * (1 + classes) if section["save_probabilities"] else 0.0
+        return masks + kept * size.pixels
+
+    strides = stage_strides(settings["backbone"]["name"], settings["backbone"]["stride"])
+    pairs = zip(channels, strides, strict=True)
+    values = sum(width * (training["crop"] / stride) ** 2 for width, stride in pairs)
+    cached = 2 * FLOAT_BYTES * size.images * values if training["cache"] else 0.0
+    dimension = sum(map(min, settings["cam"]["side_widths"], channels))
+    pseudo_labels = labels(settings["pseudo_labels"], size.labels)
+    return {
+        "render_scenes": SCENE_BYTES * size.images * settings["scenes"]["size"] ** 2,
+        **dict.fromkeys(("draw_masks", "collect_masks"), masks),
+        "train_base": cached,
+        "train_brnf": cached,
+        **dict.fromkeys(("compute_cams", "import_maps", "compute_clip_maps"), 2 * maps),
+        "export_maps": 2 * FLOAT_BYTES * size.map_values,
+        "store_pixels": size.rows * (2 * dimension + ROW_BYTES),
+        "denoise_seeds": maps,
+        "make_pseudo_labels": pseudo_labels,
+        "walk_pseudo_labels": pseudo_labels,
+        "make_boundary_labels": masks,
+        "predict_segmentation": labels(settings["segmentation"]["test"], size.classes),
+        "export_predictions": masks,
+    }

@@ -108,5 +108,5 @@ def load_boundaries(path: Path, device: torch.device) -> BoundaryNetwork:
 
 def _rebuild(options: dict[str, Any], classes: int) -> BoundaryNetwork:
     network = BoundaryNetwork(build_backbone(BackboneOptions(**options["backbone"]), load=False))
-    network.backbone.restore(LoadedWeights(**options["weights"]))
+    network.backbone.restore(LoadedWeights.stored(options["weights"]))
     return network

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from brnf.config.sections.segmentation import BoundaryLabels, Crf
 from brnf.data.augment import resize_maps
-from brnf.data.masks import IGNORE
 from brnf.segment.crf import dense_crf
 from brnf.segment.pseudo_labels import label_image, map_probability
+from brnf.store.label_type import Labels, ignored_in
 
 __all__ = ["boundary_labels"]
 
@@ -15,9 +15,9 @@ __all__ = ["boundary_labels"]
 def boundary_labels(
     image: NDArray[np.uint8],
     values: NDArray[np.float32],
-    classes: NDArray[np.uint8],
+    classes: Labels,
     options: BoundaryLabels,
-) -> NDArray[np.uint8]:
+) -> Labels:
     """Return a label for each pixel whose class is sure.
 
     Two label images are made: by the arg max of the maps, and with a lower background. Both are
@@ -32,7 +32,7 @@ def boundary_labels(
         options: how.
 
     Returns:
-        [H, W] uint8: 0 background, 1..C, 255 ignored.
+        [H, W] in the type of ``classes``: 0 background, 1..C, and ignored pixels.
 
     References:
         docs/method.md section 8; IRN, ``cam_to_ir_label``, with SIPE's backgrounds.
@@ -42,16 +42,16 @@ def boundary_labels(
     if options.ignore_unsure:
         lower = np.concatenate([values[:1] * np.float32(options.background_factor), values[1:]])
         maybe = _refined(image, lower, classes, options.crf)
-        labels[(labels == 0) & (maybe != 0)] = IGNORE
+        labels[(labels == 0) & (maybe != 0)] = ignored_in(labels.dtype)
     return labels
 
 
 def _refined(
     image: NDArray[np.uint8],
     values: NDArray[np.float32],
-    classes: NDArray[np.uint8],
+    classes: Labels,
     options: Crf,
-) -> NDArray[np.uint8]:
+) -> Labels:
     """Return the classes that a CRF gives to the winners of the maps."""
     probability = dense_crf(image, map_probability(values, "labels"), options)
     return label_image(probability, classes)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from brnf.config.sections.segmentation import Crf
 from brnf.segment.compiled import kernels
 from brnf.segment.lattice import Lattice, appearance_lattice, smoothness_lattice
+from brnf.store.label_type import Labels, as_labels
 
 __all__ = ["dense_crf", "likely_labels", "over_all_labels"]
 
@@ -117,7 +118,7 @@ def _blur(lattice: Lattice, values: NDArray[np.float32]) -> None:
 
 def likely_labels(
     probability: NDArray[np.float32], minimum: float = 0.01
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+) -> tuple[Labels, NDArray[np.float32]]:
     """Pick the labels that have a chance in this image: a CRF over the others costs time and
     changes next to nothing.
 
@@ -136,11 +137,11 @@ def likely_labels(
     total = chosen.sum(0, keepdims=True)
     uniform = np.float32(1 / len(chosen))
     chosen = np.divide(chosen, total, out=np.full_like(chosen, uniform), where=total > 0)
-    return np.flatnonzero(kept)[1:].astype(np.uint8), chosen
+    return as_labels(np.flatnonzero(kept)[1:], len(probability) - 1), chosen
 
 
 def over_all_labels(
-    probability: NDArray[np.float32], classes: NDArray[np.uint8], count: int
+    probability: NDArray[np.float32], classes: Labels, count: int
 ) -> NDArray[np.float32]:
     """Undo :func:`likely_labels`: [1 + C, H, W] with 0 for the labels left out.
 

@@ -26,6 +26,7 @@ from brnf.data.loading import BatchLoader
 from brnf.data.masks import read_mask
 from brnf.engine import distributed
 from brnf.errors import DamagedProduct, UserError
+from brnf.store.label_type import Labels
 
 __all__ = [
     "LabelledImage",
@@ -45,15 +46,18 @@ class LabelledImage:
     mask: Path
 
 
-def pair_with_masks(records: Sequence[ImageRecord], folders: Sequence[Path]) -> list[LabelledImage]:
+def pair_with_masks(
+    records: Sequence[ImageRecord], folders: Sequence[Path], every: bool = True
+) -> list[LabelledImage]:
     """Find the mask of each image.
 
     Arguments:
         records: the images to train on.
         folders: of masks ``<id>.png``, each image's in one of them.
+        every: whether each image must have one; else those without are left out.
 
     Raises:
-        UserError: a folder or an image's mask is missing.
+        UserError: a folder or an image's mask is missing, or all are.
     """
     masks: dict[str, Path] = {}
     for folder in folders:
@@ -61,13 +65,15 @@ def pair_with_masks(records: Sequence[ImageRecord], folders: Sequence[Path]) -> 
             raise UserError(f"{folder}: no such folder of masks; run make_pseudo_labels first")
         masks.update((path.stem, path) for path in folder.glob("*.png"))
     missing = [record.id for record in records if record.id not in masks]
-    if missing:
+    if missing and (every or not masks):
         others = f" (nor have {len(missing) - 1} others)" if len(missing) > 1 else ""
         raise UserError(
             f"{missing[0]}: this image has no mask in the given folders{others}; run "
             "make_pseudo_labels for its shard"
         )
-    return [LabelledImage(record.path, masks[record.id]) for record in records]
+    return [
+        LabelledImage(record.path, masks[record.id]) for record in records if record.id in masks
+    ]
 
 
 class SegmentationDraws(Dataset[Draw]):
@@ -78,7 +84,7 @@ class SegmentationDraws(Dataset[Draw]):
 
     Arguments:
         images: the training set.
-        classes: C, foreground classes; masks hold 0..C and 255.
+        classes: C, foreground classes; masks hold 0..C and the ignored value.
         draws: length of the stream.
         options: the augmentation.
         fill: RGB of padded pixels, the network's mean.
@@ -105,7 +111,8 @@ class SegmentationDraws(Dataset[Draw]):
         return self._draws
 
     def __getitem__(self, draw: int) -> Draw:
-        """Return the crop [3, S, S] uint8 and its label [S, S] uint8.
+        """Return the crop [3, S, S] uint8 and its label [S, S], uint8, or int32 where
+        classes take two bytes.
 
         Raises:
             UserError: its files cannot be used.
@@ -127,7 +134,7 @@ class SegmentationDraws(Dataset[Draw]):
             raise AssertionError("augmentation lost the mask")
         return torch.from_numpy(
             np.ascontiguousarray(sample.image.transpose(2, 0, 1))
-        ), torch.from_numpy(sample.mask)
+        ), torch.from_numpy(_signed(sample.mask))
 
     def _augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
         options = self._options
@@ -138,6 +145,11 @@ class SegmentationDraws(Dataset[Draw]):
         sample = random_crop_or_pad(sample, rng, options.crop, self._fill, options.padding)
         # Last, as in deeplab-pytorch: its padding, too, is mirrored with what it surrounds.
         return random_flip(sample, rng) if options.flip else sample
+
+
+def _signed(mask: Labels) -> NDArray[np.integer]:
+    """Return labels of two bytes as int32: torch copies uint16, and does little else with it."""
+    return mask if mask.dtype == np.uint8 else mask.astype(np.int32)
 
 
 @functools.lru_cache(maxsize=2)
@@ -166,7 +178,7 @@ def endless_batches(
         done: steps to leave out at the start.
 
     Returns:
-        images [N, 3, S, S] uint8 and labels [N, S, S] uint8.
+        images [N, 3, S, S] uint8 and labels [N, S, S] uint8 or int32.
 
     Raises:
         UserError: an image or a mask cannot be used, or the batches cannot be shared.

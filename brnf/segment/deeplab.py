@@ -1,4 +1,4 @@
-"""DeepLabV2: a dilated backbone and one of two heads."""
+"""DeepLabV2: a backbone, dilated where it can be, and one of two heads."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones import Backbone, LoadedWeights, build_backbone
 from brnf.backbones.layouts import use_layout
+from brnf.config.networks import can_dilate
 from brnf.config.sections.cam import BackboneOptions
 from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
@@ -20,6 +21,8 @@ from brnf.store.networks import NetworkKind, load_network, save_network
 __all__ = ["DeepLab", "build_deeplab", "load_deeplab", "save_deeplab"]
 
 KIND = NetworkKind("segmentation network", "train_segmentation")
+EARLIER_HEADS = {"sum": "aspp_sum", "aspp": "aspp_concat"}
+"""Names of the heads in files that an earlier version wrote, and today's."""
 
 
 class DeepLab(nn.Module):
@@ -37,7 +40,7 @@ class DeepLab(nn.Module):
         self.backbone = backbone
         self.head: AtrousHead | AsppHead
         channels, rates = backbone.channels[-1], options.rates
-        if options.head == "aspp":
+        if options.head == "aspp_concat":
             width, momentum = options.head_width, options.norm_momentum
             self.head = AsppHead(channels, classes, rates, width, momentum)
         else:
@@ -129,7 +132,7 @@ def build_deeplab(options: DeepLabNetwork, classes: int, *, load: bool = True) -
         name=options.backbone,
         weights=options.weights,
         stride=options.output_stride,
-        dilated=True,
+        dilated=can_dilate(options.backbone),
         trainable_stages=options.trainable_stages,
     )
     try:
@@ -172,7 +175,9 @@ def load_deeplab(path: Path, device: torch.device, classes: Sequence[str] | None
 
 
 def _rebuild(stored: dict[str, Any], classes: int) -> DeepLab:
-    options = DeepLabNetwork(**{**stored["network"], "rates": tuple(stored["network"]["rates"])})
+    known = stored["network"]
+    head = EARLIER_HEADS.get(known["head"], known["head"])
+    options = DeepLabNetwork(**{**known, "rates": tuple(known["rates"]), "head": head})
     network = build_deeplab(options, classes + 1, load=False)
-    network.backbone.restore(LoadedWeights(**stored["weights"]))
+    network.backbone.restore(LoadedWeights.stored(stored["weights"]))
     return network

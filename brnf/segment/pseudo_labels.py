@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from brnf.config.sections.segmentation import CrfLabels
 from brnf.data.augment import resize_maps
-from brnf.data.masks import IGNORE
 from brnf.segment.crf import dense_crf
+from brnf.store.label_type import Labels, ignored_in
 from brnf.store.maps import winning_channels
 
 __all__ = ["label_image", "map_probability", "pseudo_label"]
@@ -53,31 +53,32 @@ def map_probability(
 
 
 def label_image(
-    probability: NDArray[np.float32], classes: NDArray[np.uint8], confidence: float = 0.0
-) -> NDArray[np.uint8]:
+    probability: NDArray[np.float32], classes: Labels, confidence: float = 0.0
+) -> Labels:
     """Return the winning class of every pixel.
 
     Arguments:
         probability: [1 + k, H, W], channel 0 the background.
         classes: [k] class indices 1..C of the other channels.
-        confidence: pixels whose winning probability is lower become 255.
+        confidence: pixels whose winning probability is lower are ignored.
 
     Returns:
-        [H, W] uint8: 0 background, 1..C, 255 ignored. Ties go to the earlier channel.
+        [H, W] in the type of ``classes``: 0 background, 1..C, and ignored pixels. Ties go
+        to the earlier channel.
     """
-    names = np.concatenate([np.zeros(1, np.uint8), np.asarray(classes, np.uint8)])
+    names = np.concatenate([np.zeros(1, classes.dtype), classes])
     winner, largest = winning_channels(probability)
     label = names[winner]
-    label[largest < confidence] = IGNORE
+    label[largest < confidence] = ignored_in(label.dtype)
     return label
 
 
 def pseudo_label(
     image: NDArray[np.uint8],
     values: NDArray[np.float32],
-    classes: NDArray[np.uint8],
+    classes: Labels,
     options: CrfLabels,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+) -> tuple[Labels, NDArray[np.float32]]:
     """Make the pseudo-label of one image: arg max with background, behind a dense CRF over the
     image's own labels.
 
@@ -90,8 +91,7 @@ def pseudo_label(
             the scores decide, whatever ``unary`` says.
 
     Returns:
-        the label image [H, W] uint8 with 255 where ignored, and its probabilities [1 + k, H, W]
-        float32.
+        the label image [H, W] of :func:`label_image`, and its probabilities [1 + k, H, W] float32.
     """
     values = resize_maps(values, (image.shape[0], image.shape[1]))
     probability = map_probability(values, options.unary if options.crf.iterations else "scores")

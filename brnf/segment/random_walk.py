@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from brnf.config.sections.segmentation import Walk
-from brnf.data.masks import IGNORE
+from brnf.store.label_type import MOST_IN_A_BYTE, ignored_value
 
 __all__ = [
     "affinity_loss",
@@ -84,7 +84,9 @@ def _shifted(values: Tensor, offset: Offset, cell: Offset) -> Tensor:
     return values[..., cell[0] : cell[0] + height, left : left + width]
 
 
-def affinity_loss(boundaries: Tensor, labels: Tensor, radius: int) -> Tensor:
+def affinity_loss(
+    boundaries: Tensor, labels: Tensor, radius: int, classes: int = MOST_IN_A_BYTE
+) -> Tensor:
     """Return IRN's loss of boundaries: pixels of one class are alike, those of two are separated.
 
     Half of it are the pairs of one class, background and foreground alike, half those of two. IRN
@@ -92,21 +94,25 @@ def affinity_loss(boundaries: Tensor, labels: Tensor, radius: int) -> Tensor:
 
     Arguments:
         boundaries: B, [N, h, w] in 0..1.
-        labels: [N, h, w] integers, 0 the background, 255 ignored.
+        labels: [N, h, w] integers, 0 the background.
         radius: of the pairs, in pixels of the grid.
+        classes: C, whose number says which label is ignored.
     """
-    background, foreground, different = affinity_terms(boundaries, labels, radius)[0]
+    background, foreground, different = affinity_terms(boundaries, labels, radius, classes)[0]
     found: Tensor = (background + foreground) / 4 + different / 2
     return found
 
 
-def affinity_terms(boundaries: Tensor, labels: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+def affinity_terms(
+    boundaries: Tensor, labels: Tensor, radius: int, classes: int = MOST_IN_A_BYTE
+) -> tuple[Tensor, Tensor]:
     """Return the parts of :func:`affinity_loss`, and how many pairs each is the mean of.
 
     Arguments:
         boundaries: B, [N, h, w] in 0..1.
-        labels: [N, h, w] integers, 0 the background, 255 ignored.
+        labels: [N, h, w] integers, 0 the background.
         radius: of the pairs, in pixels of the grid.
+        classes: C, whose number says which label is ignored.
 
     Returns:
         the means [3] of ``-log a`` over pairs within the background and within one foreground
@@ -114,7 +120,7 @@ def affinity_terms(boundaries: Tensor, labels: Tensor, radius: int) -> tuple[Ten
     """
     sums, counts = boundaries.new_zeros(3), boundaries.new_zeros(3)
     for offset, affinity in pair_affinities(boundaries, radius).items():
-        kinds = pair_kinds(labels, offset)
+        kinds = pair_kinds(labels, offset, classes)
         near, apart = -(affinity + EPSILON).log(), -(1 + EPSILON - affinity).log()
         losses = zip((near, near, apart), kinds, strict=True)
         sums = sums + torch.stack([(loss * kind).sum() for loss, kind in losses])
@@ -122,18 +128,22 @@ def affinity_terms(boundaries: Tensor, labels: Tensor, radius: int) -> tuple[Ten
     return sums / (counts + EPSILON), counts
 
 
-def pair_kinds(labels: Tensor, offset: Offset) -> tuple[Tensor, Tensor, Tensor]:
+def pair_kinds(
+    labels: Tensor, offset: Offset, classes: int = MOST_IN_A_BYTE
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return which pairs of an offset lie within the background, one class, and two classes.
 
     Arguments:
-        labels: [N, h, w] integers, 0 the background, 255 ignored: pairs with it are of no kind.
+        labels: [N, h, w] integers, 0 the background; pairs with an ignored one are of no kind.
         offset: (dy, dx) with dy >= 0.
+        classes: C, whose number says which label is ignored.
 
     Returns:
         three bool [N, h - dy, w - |dx|], entries as in :func:`pair_affinities`.
     """
     one, other = _shifted(labels, offset, (0, 0)), _shifted(labels, offset, offset)
-    known, same = (one != IGNORE) & (other != IGNORE), one == other
+    ignored = ignored_value(classes)
+    known, same = (one != ignored) & (other != ignored), one == other
     return known & same & (one == 0), known & same & (one > 0), known & ~same
 
 

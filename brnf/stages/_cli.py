@@ -5,10 +5,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, make_dataclass
 from datetime import timedelta
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import tyro
 
@@ -16,11 +19,15 @@ from brnf.config.fields import plain, schema_of
 from brnf.config.schema import violation
 from brnf.engine.memory import tell_peak
 from brnf.engine.runtime import FIRST
+from brnf.engine.stamping import set_aside, stamped
+from brnf.engine.torchrun_numbers import torchrun_number
 from brnf.errors import DamagedProduct, UserError
+from brnf.store.file_lists import expanded
+from brnf.store.files import FULL
 
 __all__ = ["BY_WORKFLOW", "run_stage"]
 
-TOGETHER = int(os.environ.get("WORLD_SIZE", 1)) > 1
+TOGETHER = torchrun_number("WORLD_SIZE", 1) > 1
 """Whether there are others that train with this process."""
 ANSWER = timedelta(seconds=10)
 """That torchrun takes at most to say how many processes have told a mistake."""
@@ -40,6 +47,8 @@ NO_MEMORY = (
 BY_WORKFLOW = "BRNF_BY_WORKFLOW"
 """Environment variable that the workflow sets: its rules can make every product of a stage again.
 """
+SOURCE = "BRNF_SOURCE"
+"""Environment variable that the workflow sets: the folder of the package whose code it knows."""
 
 
 def run_stage(run: Callable[..., None]) -> None:
@@ -59,15 +68,23 @@ def run_stage(run: Callable[..., None]) -> None:
     module = sys.modules[run.__module__].__spec__
     prog = f"python -m {module.name}" if module else None
     try:
+        arguments = _arguments(run)
+        words = _without_ranges(sys.argv[1:], get_type_hints(run).get("inputs"))
         given: Any = tyro.cli(
-            _arguments(run),
+            arguments,
             prog=prog,
             description=f"{inspect.getdoc(run) or ''}\n\n{LEGEND}",
             config=(tyro.conf.FlagConversionOff,),
+            args=words,
         )
         if hasattr(given, "options"):
             _check_bounds(given.options)
-        run(**vars(given))
+        if hasattr(given, "inputs") and hasattr(given, "outputs"):
+            _check_apart(given.inputs, given.outputs)
+        _check_source()
+        stamps = stamped(module.name, words, given) if FIRST and module else nullcontext()
+        with stamps:
+            run(**vars(given))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -97,6 +114,21 @@ def _arguments(run: Callable[..., None]) -> type:
     return make_dataclass("Arguments", fields)
 
 
+def _without_ranges(words: Sequence[str], inputs: type | None) -> list[str]:
+    """Return a command line with the ranges written out by which the workflow names many inputs."""
+    lists = {
+        f"--{field.name.replace('_', '-')}"
+        for field in (fields(inputs) if inputs else ())
+        if get_origin(field.type) is tuple
+    }
+    found: list[str] = []
+    flag = ""
+    for word in words:
+        flag = word if word.startswith("--") else flag
+        found += expanded(word) if flag in lists else [word]
+    return found
+
+
 def _check_bounds(options: Any) -> None:
     """Hold the sections of the configuration among a stage's options to their bounds.
 
@@ -105,10 +137,46 @@ def _check_bounds(options: Any) -> None:
     """
     for field in fields(options):
         section = getattr(options, field.name)
-        if is_dataclass(section) and not isinstance(section, type):
-            found = violation(plain(section), schema_of(type(section)))
-            if found:
-                raise UserError(f"{'.'.join((field.name, *found[0]))}: {found[1]}")
+        if not is_dataclass(section) or isinstance(section, type):
+            continue
+        if fault := violation(plain(section), schema_of(type(section))):
+            raise UserError(f"{field.name}.{fault[0]}: {fault[1]}")
+
+
+def _check_apart(inputs: Any, outputs: Any) -> None:
+    """Refuse an output that is an input, or a folder with an input in it: it would be replaced.
+
+    Raises:
+        UserError: names the output.
+    """
+    read, written = (
+        [
+            path
+            for value in vars(part).values()
+            for path in (value if isinstance(value, tuple) else (value,))
+            if isinstance(path, Path)
+        ]
+        for part in (inputs, outputs)
+    )
+    for path in written:
+        place = path.resolve()
+        if found := [one for one in read if place in (one.resolve(), *one.resolve().parents)]:
+            raise UserError(f"{path}: would replace the input {found[0]}; name another output")
+
+
+def _check_source() -> None:
+    """Hold this source to the one whose fingerprint the workflow took.
+
+    Raises:
+        UserError: it is another one.
+    """
+    source = os.environ.get(SOURCE)
+    own = Path(__file__).parents[1]
+    if source is not None and own.resolve() != Path(source, "brnf").resolve():
+        raise UserError(
+            f"{own}: is run in the place of {Path(source, 'brnf')}, whose code the workflow knows; "
+            "remove it, or take its folder off PYTHONPATH"
+        )
 
 
 def _speaks() -> bool:
@@ -145,6 +213,11 @@ def _told(error: Exception) -> str | None:
             "the devices of this training cannot work together "
             f"({str(error).splitlines()[0]}); set devices: 1"
         )
+    if isinstance(error, OSError) and error.errno in FULL:
+        place = error.filename or tempfile.gettempdir()
+        return f"{place}: cannot be written ({error.strerror}); {FULL[error.errno]} and run again"
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return "no folder for temporary files can be written; free space, or set TMPDIR to another"
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return "out of memory; lower batch_size, image_long_side or workers, or ask for more memory"
     return None
@@ -154,7 +227,7 @@ def _set_aside(error: DamagedProduct) -> str:
     """Rename a damaged product, so that the workflow's next run makes it anew, and return what the
     user is told.
     """
-    aside = error.path.with_name(f"{error.path.name}.damaged")
+    aside = set_aside(error.path)
     try:
         if aside.is_dir():
             shutil.rmtree(aside)

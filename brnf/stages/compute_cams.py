@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from brnf.cam.inference import multi_scale_maps
+from brnf.cam.inference import map_products
 from brnf.cam.network import load_cam_network
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import CamMaps
 from brnf.data.index import Index
 from brnf.data.tensors import label_vector, load_image, map_size
@@ -42,31 +41,25 @@ class Options:
 
     cam: CamMaps = CamMaps()
     """Scales, rules and sizes."""
-    amp: bool = False
-    """Compute the network in bfloat16."""
+    precision: Precision = "fp32"
+    """In which the network computes."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compute multi-scale class activation maps."""
-    device = runtime.torch_device()
+    device = runtime.torch_device(precision=options.precision)
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
-    with locked(outputs.maps), write_maps(outputs.maps) as writer, torch.inference_mode():
+    with locked(outputs.maps), write_maps(outputs.maps, len(index.classes)) as writer:
         for record in Progress(index.images, "compute CAMs", runtime, unit="image"):
             size = map_size(record, options.cam.map_stride)
             image, labels = (
                 load_image(record, options.cam.image_long_side, device),
                 label_vector(record, index, device),
             )
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-                maps = multi_scale_maps(network, image, labels, size, options.cam)
-            products = {"classifier": maps.classifier, "prototype": maps.prototype}
-            writer.write(
-                record.id,
-                record.labels,
-                {name: values.float().cpu().numpy() for name, values in products.items()},
-            )
+            products = map_products(network, image, labels, size, options.cam, options.precision)
+            writer.write(record.id, record.labels, products)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     classes = clip.directions(prompts(clip_es.prompt, index.classes, words))
     things = [thing for thing in words.background if thing not in index.classes]
     background = clip.directions(prompts(clip_es.prompt, things, words)) if things else classes[:0]
-    with locked(outputs.maps), write_maps(outputs.maps) as writer:
+    with locked(outputs.maps), write_maps(outputs.maps, len(index.classes)) as writer:
         for record in Progress(index.images, "compute CLIP maps", runtime, unit="image"):
             image = load_image(record, options.cam.image_long_side, device)
             present = classes[

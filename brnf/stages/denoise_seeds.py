@@ -52,7 +52,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     bsdnf = options.bsdnf
     denoiser = Denoiser([inputs.pixels], inputs.flow, device)
     maps = MapReader([inputs.maps], options.product)
-    with locked(outputs.denoised), write_maps(outputs.denoised) as writer:
+    with locked(outputs.denoised), write_maps(outputs.denoised, denoiser.classes) as writer:
         for image in Progress(maps.images, "denoise seeds", runtime, unit="image"):
             found = maps[image]
             rows, log_prob = denoiser.log_prob(image)

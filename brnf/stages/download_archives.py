@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 
 from brnf.data.archives import extract_archive
@@ -12,7 +13,7 @@ from brnf.data.download import archive_name, check_md5, fetch
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
-from brnf.store.files import atomic_file, locked
+from brnf.store.files import MARK, atomic_file, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -101,12 +102,18 @@ def _shown(
 
 
 def _merge(source: Path, folder: Path) -> int:
-    """Move all files of a folder to the same places in another one, over older ones, and return
-    their number.
+    """Move all files of a folder to the same places in another one and return their number.
+
+    Raises:
+        UserError: another file stands at such a place, or the folder cannot be written; before
+            anything is moved in the first case.
     """
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    for path in files:
-        target = folder / path.relative_to(source)
+    files = sorted(path for path in source.rglob("*") if path.is_file() and path != source / MARK)
+    targets = [folder / path.relative_to(source) for path in files]
+    for path, target in zip(files, targets, strict=True):
+        if target.exists() and not (target.is_file() and cmp(path, target, shallow=False)):
+            raise UserError(f"{target}: is not what the archive holds; move it away")
+    for path, target in zip(files, targets, strict=True):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)

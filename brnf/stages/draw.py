@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from brnf.config.sections.evaluation import Figures
 from brnf.data.images import read_image
@@ -16,18 +15,14 @@ from brnf.data.index import ImageRecord, Index
 from brnf.engine.history import read_history
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.evaluate.figures import (
-    Example,
-    History,
-    bias_figure,
-    curves_figure,
-    examples_figure,
-    scores_figure,
-)
+from brnf.evaluate.example_figures import Example, examples_figure
+from brnf.evaluate.figures import History, bias_figure, curves_figure, scores_figure
 from brnf.evaluate.tables import read_evaluations, results_table, seeds_table
 from brnf.evaluate.truth import GroundTruth, MaskFolders
 from brnf.stages._cli import run_stage
+from brnf.store.confidences import read_confidences
 from brnf.store.files import atomic_file, locked
+from brnf.store.label_type import Labels
 from brnf.store.maps import MapReader
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -51,6 +46,8 @@ class Inputs:
     """
     truth: tuple[Path, ...] = ()
     """Folders of drawn ground truth, where the data set has no mask files."""
+    confidences: tuple[str, ...] = ()
+    """How sure panels are of each image, ``title:path`` each: the CSV of predict_segmentation."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,8 @@ class Outputs:
     """mIoU against context bias at equal recall (data with context masks only)."""
     curves: Path | None = None
     """Training curves."""
+    predictions: Path | None = None
+    """Images with what segmenters say of them, and how sure they are."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ class Options:
     split: str = "train"
     """Split the examples are from."""
     figures: Figures = Figures()
-    """The examples; where none are named, the first by a hash of the id, of those with a mask and
-    the most panels.
+    """The examples; where none are named, the first by a hash of the id of those with the most
+    panels, and with a mask where any image has one.
     """
     models: tuple[str, ...] = ("base", "brnf")
     """Models in their order."""
@@ -92,16 +91,16 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Draw the figures of an experiment."""
-    paths = [
-        path
-        for path in (outputs.examples, outputs.scores, outputs.bias, outputs.curves)
-        if path is not None
-    ]
-    if not paths:
-        raise UserError("draw: no figure asked for; give --examples, --scores, --bias or --curves")
-    with locked(paths[0]):
-        if outputs.examples:
-            _save(outputs.examples, _examples(inputs, options))
+    pictures = [path for path in (outputs.examples, outputs.predictions) if path]
+    others = [path for path in (outputs.scores, outputs.bias, outputs.curves) if path]
+    if not pictures and not others:
+        raise UserError(
+            "draw: no figure asked for; give --examples, --predictions, --scores, --bias or "
+            "--curves"
+        )
+    with locked([*pictures, *others][0]):
+        for path in pictures:
+            _save(path, _examples(inputs, options))
         if outputs.scores or outputs.bias:
             evaluations = read_evaluations(inputs.evaluations, options.models, options.products)
             if outputs.scores:
@@ -139,16 +138,14 @@ def _three(word: str, flag: str, form: str) -> tuple[str, str, Path]:
 class Panel:
     """One column of the examples: maps or masks of one product."""
 
-    def __init__(self, product: str, paths: Sequence[Path], classes: int) -> None:
-        self._source = (
-            MaskFolders(tuple(paths), classes) if product == "mask" else MapReader(paths, product)
-        )
+    def __init__(self, product: str, paths: Sequence[Path]) -> None:
+        self._source = MaskFolders(paths) if product == "mask" else MapReader(paths, product)
 
     def __contains__(self, image: str) -> bool:
         return image in self._source
 
-    def labels(self, image: ImageRecord) -> NDArray[np.uint8]:
-        """Return the classes of one image, [H, W] uint8."""
+    def labels(self, image: ImageRecord) -> Labels:
+        """Return the classes of one image, [H, W]."""
         if isinstance(self._source, MaskFolders):
             return self._source.read(image)
         labels = self._source[image.id].labels()
@@ -164,19 +161,26 @@ def _examples(inputs: Inputs, options: Options) -> Figure:
     for word in inputs.panels:
         title, product, path = _three(word, "panels", "title:product:path")
         groups.setdefault((title, product), []).append(path)
-    panels = {
-        title: Panel(product, paths, len(index.classes))
-        for (title, product), paths in groups.items()
-    }
+    panels = {title: Panel(product, paths) for (title, product), paths in groups.items()}
+    sure = _confidences(inputs.confidences)
     examples = []
     for image in _choose(index, panels, truth, options):
-        objects = truth.objects(image)
-        if objects is None:
-            raise UserError(f"{image.id}: has no ground-truth mask; choose other example images")
         shown = {title: panel.labels(image) for title, panel in panels.items() if image.id in panel}
-        examples.append(Example(read_image(image.path), objects, shown))
+        known = {title: found[image.id] for title, found in sure.items() if image.id in found}
+        examples.append(Example(read_image(image.path), truth.objects(image), shown, known))
     used = [title for title in panels if any(title in example.panels for example in examples)]
-    return examples_figure(examples, used, index.classes)
+    return examples_figure(examples, used, index.classes, options.figures.palette)
+
+
+def _confidences(words: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the confidences of each panel by the id of the image."""
+    groups: dict[str, list[Path]] = {}
+    for word in words:
+        title, _, path = word.partition(":")
+        if not title or not path:
+            raise UserError(f"--confidences: '{word}' is not of the form title:path")
+        groups.setdefault(title, []).append(Path(path))
+    return {title: read_confidences(paths) for title, paths in groups.items()}
 
 
 def _choose(
@@ -198,12 +202,7 @@ def _choose(
             break
         if truth.objects(image) is not None:
             chosen.append(image)
-    if not chosen:
-        raise UserError(
-            f"split '{options.split}': none of its images has a ground-truth mask; draw examples "
-            "of another split"
-        )
-    return chosen
+    return chosen or ranked[: options.figures.count]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from brnf.config.sections.data import Masks
 from brnf.data.coco_file import annotation_file, read_shapes
 from brnf.data.coco_masks import draw_mask
 from brnf.data.index import Index
-from brnf.data.masks import write_palette_png
+from brnf.data.masks import write_mask
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
@@ -31,8 +31,8 @@ class Outputs:
     """What the stage writes."""
 
     masks: Path
-    """Folder of palette PNGs, ``<id>.png``: 0 background, 1..80 by rank of the category's id, 255
-    ignored.
+    """Folder of PNGs, ``<id>.png``: 0 background, from 1 by rank of the category's id, 255 ignored
+    (65535 where a class has a larger value than 254).
     """
 
 
@@ -56,13 +56,13 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         with atomic_directory(outputs.masks) as folder:
             for image, size, shapes in watched:
                 try:
-                    mask = draw_mask(shapes, size, options.dataset)
+                    mask = draw_mask(shapes, size, options.dataset, max(index.mask_values))
                 except ValueError as error:
                     raise UserError(
                         f"{annotation_file(index.root, options.split)}: {image}: {error}; restore "
                         "the file"
                     ) from error
-                write_palette_png(folder / f"{image}.png", mask)
+                write_mask(folder / f"{image}.png", mask)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,21 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from brnf.config.sections.evaluation import Scores
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.evaluate.confusion import Confusion, intersection_over_union, mean_iou
+from brnf.evaluate.confusion import Confusion, halves, intersection_over_union, mean_iou
 from brnf.evaluate.scores import ScoreHistogram
 from brnf.evaluate.truth import GroundTruth, MaskFolders, at_image_size
 from brnf.stages._cli import run_stage
 from brnf.store.files import atomic_file, locked
+from brnf.store.label_type import Labels, ignored_value
 from brnf.store.maps import CamMaps, MapReader
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -68,8 +68,12 @@ class Options:
     """Protocol of the row in the tables."""
     seed: int = 0
     """Random seed the model was trained with."""
+    labels: Literal["given", "none"] | None = None
+    """Whether the images' labels were given to what predicts, as to maps and pseudo-labels, or
+    not, as to a segmentation; stands in the tables.
+    """
     scores: Scores = Scores()
-    """What is read off the scores; thresholds have at most three digits."""
+    """What is read off the scores."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
@@ -90,11 +94,6 @@ def _check(inputs: Inputs, options: Options) -> None:
             "evaluate: give either --maps and the --product inside them, or --masks and --product "
             "mask"
         )
-    for threshold in options.scores.thresholds:
-        if abs(round(threshold * 1000) - threshold * 1000) > 1e-6:
-            raise UserError(
-                f"evaluate.thresholds: {threshold} has more than three digits; round it"
-            )
 
 
 def _measure(
@@ -105,31 +104,49 @@ def _measure(
     histogram = ScoreHistogram(len(index.classes))
     images = index.images
     without_mask = scored = 0
-    for image, labels, maps in _predictions(images, len(index.classes), inputs, options, runtime):
+    half_of = halves(image.id for image in images)
+    for image, labels, maps in _predictions(images, inputs, options, runtime):
         objects = truth.objects(image)
         if objects is None:
             without_mask += 1
             continue
         confusion.add(objects, labels)
         if maps is not None:
+            if maps.classes.max(initial=0) > len(index.classes):
+                raise UserError(
+                    f"{image.id}: its maps are of class {maps.classes.max()}, and there are "
+                    f"{len(index.classes)}; give maps that were made with this image index"
+                )
             scored += 1
             histogram.add(
-                objects, maps.classes, maps.values[1:], truth.context(image), image.labels
+                objects,
+                maps.classes,
+                maps.values[1:],
+                truth.context(image),
+                image.labels,
+                half_of[image.id],
             )
     if without_mask == len(images):
         raise UserError(
             f"split '{options.split}': none of its {len(images)} images has a ground-truth mask; "
             "evaluate another split"
         )
+    nothing = ignored_value(len(index.classes))
     if not confusion.counts.sum():
         raise UserError(
-            f"split '{options.split}': its masks hold no labelled pixel (all are 255); check the "
-            "mask files"
+            f"split '{options.split}': its masks hold no labelled pixel (all are {nothing}); "
+            "check the mask files"
         )
-    sweep = histogram.sweep(options.scores.thresholds) if scored else None
+    if not confusion.counts[:, :-1].any():
+        raise UserError(
+            f"{', '.join(map(str, inputs.masks))}: these predictions hold no class at all (every "
+            f"value is {nothing} or above {len(index.classes)}); write class indices there"
+        )
+    known = int(confusion.counts.sum())
+    sweep = histogram.sweep() if scored else None
     reading = histogram.at_recall(options.scores.recall) if scored else None
     return {
-        **{key: getattr(options, key) for key in ("model", "split", "protocol", "seed")},
+        **{key: getattr(options, key) for key in ("model", "split", "protocol", "seed", "labels")},
         "product": options.product_name or options.product,
         "classes": ["background", *index.classes],
         "images": len(images) - without_mask,
@@ -139,22 +156,23 @@ def _measure(
             None if np.isnan(value) else value
             for value in intersection_over_union(confusion.counts).tolist()
         ],
+        "pixels": known,
         "unlabelled_pixels": confusion.unlabelled,
-        "sweep": {**asdict(sweep), "best_miou": sweep.best[0], "best_threshold": sweep.best[1]}
-        if sweep
-        else None,
+        "no_class": int(confusion.counts[:, -1].sum()) / known,
+        "coverage": 1 - confusion.unlabelled / known,
+        "sweep": asdict(sweep) if sweep else None,
         "at_recall": {"target": options.scores.recall, **asdict(reading)} if reading else None,
-        "confusion": confusion.counts.tolist(),
+        "confusion": confusion.counts[:, :-1].tolist(),
+        "no_class_pixels": confusion.counts[:, -1].tolist(),
     }
 
 
 def _predictions(
     images: tuple[ImageRecord, ...],
-    classes: int,
     inputs: Inputs,
     options: Options,
     runtime: Runtime,
-) -> Iterator[tuple[ImageRecord, NDArray[np.uint8], CamMaps | None]]:
+) -> Iterator[tuple[ImageRecord, Labels, CamMaps | None]]:
     """Yield each image with its predicted classes, [H, W], and its maps at image size where there
     are any.
     """
@@ -166,7 +184,7 @@ def _predictions(
             maps = at_image_size(reader[image.id], image)
             yield image, maps.labels(), maps
         return
-    folders = MaskFolders(inputs.masks, classes)
+    folders = MaskFolders(inputs.masks)
     probabilities = MapReader(inputs.probabilities, options.probability_product)
     given = bool(probabilities.images)
     for image in progress:

@@ -5,10 +5,8 @@ server takes.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from brnf.data.index import Index
-from brnf.data.masks import IGNORE, write_palette_png
+from brnf.data.masks import restore_table, write_mask
 from brnf.engine.runtime import Progress, Runtime
 from brnf.evaluate.truth import MaskFolders
 from brnf.stages._cli import run_stage
@@ -49,15 +47,12 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Write each image of the split as a palette PNG, with the data set's own class values."""
     with locked(outputs.predictions):
         index = Index.of_split(inputs.index, options.split)
-        folders = MaskFolders(inputs.masks, len(index.classes))
-        values = np.full(256, IGNORE, np.uint8)
-        values[: len(index.classes) + 1] = (0, *index.mask_values)
+        folders = MaskFolders(inputs.masks)
+        values = restore_table(index.mask_values)
         with atomic_directory(outputs.predictions) as folder:
             (folder / options.tree).mkdir(parents=True)
             for image in Progress(index.images, "export predictions", runtime, unit="image"):
-                write_palette_png(
-                    folder / options.tree / f"{image.id}.png", values[folders.read(image)]
-                )
+                write_mask(folder / options.tree / f"{image.id}.png", values[folders.read(image)])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Read the maps of other code."""
     index = Index.of_list(inputs.index, inputs.images)
     files = _files(inputs.folder, index.images, _known(inputs.index))
-    with locked(outputs.maps), write_maps(outputs.maps) as writer:
+    with locked(outputs.maps), write_maps(outputs.maps, len(index.classes)) as writer:
         for record in Progress(index.images, "import maps", runtime, unit="image"):
             size = map_size(record, options.cam.map_stride)
             if not record.labels:

@@ -2,22 +2,29 @@
 looks for images.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from brnf.config.sections.data import IndexedImages
 from brnf.data.coco import list_coco
 from brnf.data.coco_file import annotation_file
 from brnf.data.contents import FIRST, Contents
-from brnf.data.entries import Entry, Listing, select_classes
-from brnf.data.images import image_size, read_image
-from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
+from brnf.data.entries import Entry, Fault, Listing, select_classes, told
+from brnf.data.held_out import with_held_out
+from brnf.data.images import Header
+from brnf.data.index import write_shared
+from brnf.data.index_lists import ImageRecord, ListWriter, MaskRecord, MaskWriter
 from brnf.data.limit import limited
-from brnf.data.masks import read_mask
+from brnf.data.mask_counts import MaskCount, MaskCounts
+from brnf.data.mask_report import MaskReport
+from brnf.data.probing import Known, Probe, header_of, probed
+from brnf.data.remarks import remarks
+from brnf.data.summary import summary
 from brnf.data.table import list_table
 from brnf.data.voc import list_scenes, list_voc
 from brnf.engine.runtime import Progress, Runtime
@@ -26,9 +33,6 @@ from brnf.stages._cli import run_stage
 from brnf.store.files import atomic_directory, locked
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
-
-MOST_PROBLEMS = 100
-"""Bad images that the summary names."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Options:
     """The data set, its classes and labels, and how it is checked."""
     splits: tuple[str, ...] = ()
     """Splits to list; none given: all that the data set has."""
+    val: str | None = None
+    """One of the splits that is made of images with a mask where a table names none."""
+    measured: tuple[str, ...] = ()
+    """Splits on which results are measured; of which no image has a mask is told."""
     shards: int = 8
     """Number of shards of a split; an image's shard is a hash of its id."""
     state: str = FIRST
@@ -74,10 +82,15 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     if not 1 <= options.shards <= 10_000:
         raise UserError(f"shards: {options.shards} is out of range; choose 1 to 10000")
     with locked(outputs.index):
-        contents = Contents.beside(outputs.index)
-        listing, left_out = select_classes(_list(inputs, options, runtime), options.dataset.classes)
+        whole = _list(inputs, options, runtime)
+        counts = MaskCounts.beside(outputs.index, whole.mask_values)
+        dataset = options.dataset
+        listing, left_out = select_classes(whole, dataset.classes, dataset.negatives)
+        if options.val is not None and options.val not in listing.splits:
+            listing = with_held_out(listing, options.val, dataset.val_share, dataset.val_seed)
         if options.dataset.limit is not None:
             listing = limited(listing, options.dataset.limit)
+        contents = Contents(outputs.index)
         for source in listing.sources:
             contents.look(source)
         masks = (
@@ -88,14 +101,27 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             if options.dataset.kind == "coco"
             else {}
         )
-        listing, found, problems = _probed(listing, options.dataset, contents, runtime)
+        try:
+            listing, special, problems = _probed(listing, dataset, contents, counts, runtime)
+        except BaseException:  # the next run goes on from here
+            with suppress(UserError, OSError):
+                counts.write_beside(outputs.index, whole=True)
+            raise
+        measured = () if dataset.kind == "coco" else options.measured  # its masks are drawn
+        notes = remarks(listing, special, measured)
         with atomic_directory(outputs.index) as folder:
-            splits = _write(folder, listing, found, masks, options.shards)
+            held = MaskReport.of(
+                listing, _written(folder, listing, contents, counts, masks, options)
+            )
             (folder / "state.txt").write_text(f"{options.state}\n")
             (folder / "summary.md").write_text(
-                _summary(splits, listing, left_out, problems, options)
+                summary(listing, left_out, problems, notes, held, dataset, options.shards)
             )
-            contents.write_beside(outputs.index)
+            contents.finish()
+            counts.write_beside(outputs.index)
+            for note in [*notes, *([f"masks: {held.line}"] if held.suspicious else [])]:
+                print(f"warning: {note}", file=sys.stderr)
+            held.check(dataset.mask_contradictions)  # no index of masks that are not of its labels
 
 
 def _list(inputs: Inputs, options: Options, runtime: Runtime) -> Listing:
@@ -106,7 +132,9 @@ def _list(inputs: Inputs, options: Options, runtime: Runtime) -> Listing:
             raise UserError(
                 "dataset.table: kind table needs a CSV; set it to the path of your table"
             )
-        return list_table(inputs.table, options.splits, dataset.classes)
+        return list_table(
+            inputs.table, options.splits, dataset.classes, dataset.skip_bad, options.val
+        )
     if inputs.root is None:
         raise UserError(
             f"dataset.root: kind {dataset.kind} needs the data set's folder; set it to its path"
@@ -114,195 +142,106 @@ def _list(inputs: Inputs, options: Options, runtime: Runtime) -> Listing:
     if dataset.kind == "coco":
         watch = partial(Progress, name="draw labels", runtime=runtime, unit="image")
         return list_coco(inputs.root, options.splits, dataset, watch)
-    return {"voc": list_voc, "scenes": list_scenes}[dataset.kind](inputs.root, options.splits)
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """What opening the files of an image told."""
-
-    height: int
-    width: int
-    image: str
-    masks: str
+    if dataset.kind == "scenes":
+        return list_scenes(inputs.root, options.splits)
+    return list_voc(inputs.root, options.splits, dataset.classes, dataset.skip_bad)
 
 
 def _probed(
-    listing: Listing, dataset: IndexedImages, contents: Contents, runtime: Runtime
-) -> tuple[Listing, list[_Probe], dict[str, UserError]]:
-    """Open the image and the masks of every entry.
+    listing: Listing,
+    dataset: IndexedImages,
+    contents: Contents,
+    counts: MaskCounts,
+    runtime: Runtime,
+) -> tuple[Listing, dict[str, Header], list[Fault]]:
+    """Open the image and the masks of every entry, and append what they hold to ``contents``.
 
     Returns:
-        the listing without bad images, what was found of each image in it, and what is wrong with
-        the others by id.
+        the listing without bad images, the headers of those whose pictures are turned or have more
+        than 8 bits, by id, and what is wrong with the others.
 
     Raises:
-        UserError: an image is bad and may not be left out; names the first, and how many there are.
-            Or a split is left without one.
+        UserError: an image is bad and may not be left out; says the first fault, and how many there
+            are. Or a split is left without one.
     """
-    found, good, problems = [], [], {}
-    with ThreadPoolExecutor(max(runtime.threads, runtime.workers, 1)) as pool:
-        results = pool.map(
-            partial(_probe, listing.mask_values, dataset.verify, contents), listing.entries
+    special, bad, problems = {}, set(), list(listing.faults)
+    for fault in listing.faults:
+        contents.note(*fault.files)
+
+    def known(entry: Entry) -> Known:
+        files = tuple(map(contents.known, entry.files))
+        return Known(files, tuple(one is not None and one.digest in counts for one in files[1:]))
+
+    found = probed(listing.entries, known, dataset.verify, runtime.workers)
+    name = "verify images" if dataset.verify else "measure images"
+    total = len(listing.entries)
+    for entry, result in Progress(found, name, runtime, unit="image", total=total):
+        error = result if isinstance(result, UserError) else _kept(entry, result, counts, dataset)
+        if error is not None:
+            problems.append(Fault(entry.id, error))
+            contents.note(*entry.files)
+            bad.add(entry.id)
+        elif isinstance(result, Probe):
+            contents.add(zip(entry.files, result.files, strict=True))
+            if result.header.orientation != 1 or result.header.deep:
+                special[entry.id] = result.header
+    if bad:
+        listing = replace(
+            listing, entries=tuple(entry for entry in listing.entries if entry.id not in bad)
         )
-        name = "verify images" if dataset.verify else "measure images"
-        progress = Progress(
-            zip(listing.entries, results, strict=True),
-            name,
-            runtime,
-            unit="image",
-            total=len(listing.entries),
-        )
-        for entry, result in progress:
-            if isinstance(result, UserError):
-                problems[entry.id] = result
-            else:
-                good.append(entry)
-                found.append(result)
-    kept = {split for entry in good for split in entry.splits}
-    empty = [split for split in listing.splits if split not in kept]
+    empty = set(listing.splits).difference(*(entry.splits for entry in listing.entries))
     if problems and (empty or not dataset.skip_bad):
-        first = next(iter(problems.values()))
-        more = f" ({len(problems)} bad images in all)" if len(problems) > 1 else ""
-        raise UserError(f"{first}{more}") from first
-    return replace(listing, entries=tuple(good)), found, problems
+        raise told(problems)
+    return listing, special, problems
 
 
-def _probe(
-    mask_values: Sequence[int], verify: bool, contents: Contents, entry: Entry
-) -> _Probe | UserError:
-    """Return an image's size and what its files hold, or what is wrong with it or its masks."""
+def _kept(
+    entry: Entry, probe: Probe, counts: MaskCounts, dataset: IndexedImages
+) -> UserError | None:
+    """Remember what the masks of an image hold, or return what is wrong with it."""
     try:
-        height, width = image_size(entry.image)
-        if entry.size not in (None, (height, width)):
-            raise UserError(
-                f"{entry.image}: is {width}x{height} pixels, its annotations are of "
-                f"{entry.size[1]}x{entry.size[0]}; restore it"
-            )
-        image = contents.look(entry.image)
-        if verify and not image.decoded:
-            read_image(entry.image)
-            contents.decoded(entry.image)
-        masks = []
-        for path in (entry.mask, entry.context):
-            if path is not None:
-                mask = contents.look(path)
-                if (verify and not mask.decoded) or _mask_size(path) != (height, width):
-                    read_mask(path, mask_values, size=(height, width))
-                    contents.decoded(path)
-                masks.append(mask.digest)
+        if dataset.verify:
+            for path, seen, count in zip(entry.masks, probe.files[1:], probe.counts, strict=True):
+                counts.get(path, seen.digest, count)
     except UserError as error:
-        contents.note(*filter(None, (entry.image, entry.mask, entry.context)))
         return error
-    return _Probe(height, width, image.digest, "+".join(masks))
+    return None
 
 
-def _mask_size(path: Path) -> tuple[int, int] | None:
-    """Return height and width from a mask's header, None where it has none to read."""
-    try:
-        return image_size(path)
-    except UserError:
-        return None
-
-
-def _write(
-    folder: Path, listing: Listing, found: Sequence[_Probe], drawn: Mapping[str, str], shards: int
-) -> dict[str, Index]:
-    """Write the lists of every split, and return its images; ``drawn`` are digests of what the
-    masks of a split are drawn from.
+def _written(
+    folder: Path,
+    listing: Listing,
+    contents: Contents,
+    counts: MaskCounts,
+    drawn: Mapping[str, str],
+    options: Options,
+) -> Iterator[MaskCount | None]:
+    """Write the lists of every split, and yield what the mask of each image holds; ``drawn`` are
+    digests of what the masks of a split are drawn from.
     """
     number = {name: i for i, name in enumerate(listing.classes, 1)}
-    splits = {}
+    root = listing.root
+    write_shared(folder, listing.classes, listing.mask_values, root)
+    lists = {split: ListWriter(folder, split, root, options.shards) for split in listing.splits}
+    truths = {split: MaskWriter(folder, split, root) for split in listing.splits}
+    added = contents.added()
+    for entry in listing.entries:
+        photograph, *masks = islice(added, len(entry.files))
+        labels = tuple(sorted(number[label] for label in entry.labels or ()))
+        height, width = header_of(photograph).size
+        image = ImageRecord(entry.id, Path(entry.image), width, height, labels, photograph.digest)
+        digest = "+".join(mask.digest for mask in masks)
+        mask, context = (
+            None if path is None else Path(path) for path in (entry.mask, entry.context)
+        )
+        for split in entry.splits:
+            lists[split].add(image)
+            truths[split].add(MaskRecord(entry.id, mask, context, digest or drawn.get(split, "")))
+        counted = options.dataset.verify and entry.mask is not None
+        yield counts.get(entry.mask or "", masks[0].digest) if counted else None
     for split in listing.splits:
-        images, masks = [], []
-        for entry, probe in zip(listing.entries, found, strict=True):
-            if split in entry.splits:
-                labels = tuple(sorted(number[label] for label in entry.labels or ()))
-                images.append(
-                    ImageRecord(
-                        entry.id, entry.image, probe.width, probe.height, labels, probe.image
-                    )
-                )
-                masks.append(
-                    MaskRecord(
-                        entry.id, entry.mask, entry.context, probe.masks or drawn.get(split, "")
-                    )
-                )
-        splits[split] = Index(listing.classes, listing.mask_values, tuple(images), listing.root)
-        splits[split].write(folder, split, shards)
-        write_masks(folder, split, masks, listing.root)
-    return splits
-
-
-def _summary(
-    splits: Mapping[str, Index],
-    listing: Listing,
-    left_out: Counter[str],
-    problems: Mapping[str, UserError],
-    options: Options,
-) -> str:
-    """Describe the index on one page: images of each class in each split, masks, images left out,
-    problems.
-    """
-    dataset, classes = options.dataset, listing.classes
-    masked = {
-        entry.id for entry in listing.entries if entry.mask is not None or dataset.kind == "coco"
-    }
-    titles = (
-        "images",
-        *classes,
-        "without labels",
-        "with a mask",
-        "left out: no label",
-        "left out: none of the classes",
-    )
-    rows: dict[str, list[str]] = {title: [] for title in titles}
-    seen: set[int] = set()
-    for split, index in splits.items():
-        images = index.images
-        count = Counter(label for image in images for label in image.labels)
-        seen |= set(count)
-        numbers = [len(images), *(count[i] for i in range(1, len(classes) + 1))]
-        numbers += [
-            sum(not image.labels for image in images),
-            sum(image.id in masked for image in images),
-        ]
-        numbers += [listing.unlabelled.get(split, 0), left_out[split]]
-        for cells, value in zip(rows.values(), numbers, strict=True):
-            cells.append(str(value))
-    lines = [
-        f"# Image index ({dataset.kind})",
-        "",
-        f"| | {' | '.join(listing.splits)} |",
-        "|---" * (len(listing.splits) + 1) + "|",
-    ]
-    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
-    checked = (
-        "Every image and mask was decoded."
-        if dataset.verify
-        else "Only the headers were read (verify: false)."
-    )
-    result = (
-        f"{len(problems)} bad images were left out (skip_bad: true):"
-        if problems
-        else "No problem found."
-    )
-    most = f"At most {dataset.limit} of each split (limit). " if dataset.limit else ""
-    lines += [
-        "",
-        f"{len(listing.entries)} images, {len(classes)} classes, {options.shards} shards a split. "
-        f"{most}{checked} {result}",
-    ]
-    if problems:
-        lines += [
-            "",
-            *(f"- {name}: {problem}" for name, problem in list(problems.items())[:MOST_PROBLEMS]),
-        ]
-        lines += [f"- and {len(problems) - MOST_PROBLEMS} more"] * (len(problems) > MOST_PROBLEMS)
-    never = [name for i, name in enumerate(classes, 1) if i not in seen]
-    if never:
-        lines += ["", f"Classes without any image: {', '.join(never)}."]
-    return "\n".join(lines) + "\n"
+        lists[split].close()
+        truths[split].close()
 
 
 if __name__ == "__main__":

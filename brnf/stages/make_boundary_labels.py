@@ -7,12 +7,13 @@ from pathlib import Path
 from brnf.config.sections.segmentation import BoundaryLabels
 from brnf.data.images import read_image
 from brnf.data.index import Index
-from brnf.data.masks import IGNORE, write_palette_png
+from brnf.data.masks import write_mask
 from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.boundary_labels import boundary_labels
 from brnf.segment.processes import map_in_order
 from brnf.stages._cli import run_stage
 from brnf.store.files import atomic_directory, locked
+from brnf.store.label_type import ignored
 from brnf.store.maps import MapReader
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -52,7 +53,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Make the labels of a shard."""
     index = Index.of_list(inputs.index, inputs.images)
     maps = MapReader([inputs.maps], options.product)
-    ignored, pixels = 0, 0
+    unsure, pixels = 0, 0
     with locked(outputs.masks), atomic_directory(outputs.masks) as folder:
         found = ((record, maps[record.id]) for record in index.images)
         seen = ((read_image(record.path), cam.values, cam.classes) for record, cam in found)
@@ -60,9 +61,9 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         made = map_in_order(label, seen, runtime.workers)
         shown = Progress(index.images, "make boundary labels", runtime, unit="image")
         for record, labels in zip(shown, made, strict=True):
-            write_palette_png(folder / f"{record.id}.png", labels)
-            ignored, pixels = ignored + int((labels == IGNORE).sum()), pixels + labels.size
-    print(f"make boundary labels: {ignored / max(pixels, 1):.1%} of the pixels are ignored")
+            write_mask(folder / f"{record.id}.png", labels)
+            unsure, pixels = unsure + int(ignored(labels).sum()), pixels + labels.size
+    print(f"make boundary labels: {unsure / max(pixels, 1):.1%} of the pixels are ignored")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from brnf.config.sections.segmentation import CrfLabels
 from brnf.data.images import read_image
 from brnf.data.index import Index
-from brnf.data.masks import write_palette_png
+from brnf.data.masks import write_mask
 from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import pseudo_label
@@ -57,7 +57,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         maps = MapReader([inputs.maps], options.product)
         refine = partial(pseudo_label, options=options.pseudo_labels)
         with (
-            write_maps(outputs.probabilities) as probabilities,
+            write_maps(outputs.probabilities, len(index.classes)) as probabilities,
             atomic_directory(outputs.masks) as folder,
         ):
             seen = (
@@ -67,7 +67,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             made = map_in_order(refine, seen, runtime.workers)
             shown = Progress(index.images, "make pseudo-labels", runtime, unit="image")
             for record, (label, probability) in zip(shown, made, strict=True):
-                write_palette_png(folder / f"{record.id}.png", label)
+                write_mask(folder / f"{record.id}.png", label)
                 if options.pseudo_labels.save_probabilities:
                     probabilities.write(
                         record.id, maps[record.id].classes, {"probability": probability}

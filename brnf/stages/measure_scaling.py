@@ -123,7 +123,7 @@ def _measure(task: _Task) -> dict[str, Any]:
     use_fast_matmul()
     store = PixelStore(task.pixels)
     kept = frozenset(store.images[: task.images])
-    moments, rows = RunningMoments(store.dimension, floor=task.options.flow.deviation_floor), 0
+    moments, rows = RunningMoments(store.dimension, floor=task.options.flow.std_floor), 0
     for batch in store.blocks(kept.__contains__):
         moments.update(torch.from_numpy(batch.feature).float())
         rows += len(batch)
@@ -146,7 +146,7 @@ def _train_flow(
 ) -> None:
     """Show every row once to a new flow."""
     flow = FlowDensity(store.dimension, store.classes, options.flow, options.seed)
-    flow.fit_standardisation(moments.mean, moments.deviation())
+    flow.fit_standardisation(moments.mean, moments.std())
     size = options.flow.batch_rows
     trainer = FlowTrainer(flow, FlowTraining(steps=-(-rows // size)), None, options.seed)
     for batch in store.shuffled_batches(size, options.seed, kept.__contains__, epochs=1):
@@ -158,7 +158,7 @@ def _run_em(
 ) -> None:
     """Fit mixtures to all labelled rows, which EM wants in memory."""
     density = build_gaussian("gmm", store.dimension, store.classes, options.flow)
-    density.fit_standardisation(moments.mean, moments.deviation())
+    density.fit_standardisation(moments.mean, moments.std())
     blocks = store.blocks(kept.__contains__)
     labelled = (
         (torch.from_numpy(block.feature).float(), _targets(block, options)) for block in blocks

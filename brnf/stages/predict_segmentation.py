@@ -7,21 +7,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brnf.config.sections.segmentation import Crf, SegmentationTest
+from brnf.config.sections.bounds import Precision
+from brnf.config.sections.segmentation import SegmentationTest
 from brnf.data.images import read_image
-from brnf.data.index import Index
-from brnf.data.masks import write_palette_png
+from brnf.data.index import ImageRecord, Index
+from brnf.data.masks import write_mask
 from brnf.engine.runtime import Progress, Runtime
-from brnf.segment.crf import dense_crf, likely_labels, over_all_labels
+from brnf.segment.crf import over_all_labels
 from brnf.segment.deeplab import load_deeplab
-from brnf.segment.predict import predict_probability
+from brnf.segment.predict import predict_labels, refine_labels
 from brnf.segment.processes import map_in_order
 from brnf.segment.pseudo_labels import label_image
 from brnf.stages._cli import run_stage
+from brnf.store.confidences import write_confidences
 from brnf.store.files import atomic_directory, locked
+from brnf.store.label_type import Labels
 from brnf.store.maps import write_maps
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
+
+Predicted = tuple[NDArray[np.uint8], Labels, NDArray[np.float32]]
+"""A photograph, the classes that have a chance in it, and their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Outputs:
     """Shard of maps, product ``probability``, all classes; without images unless
     ``save_probabilities``.
     """
+    confidences: Path
+    """CSV of each image's confidence: the mean over its pixels of the network's largest
+    probability, before the dense CRF, behind which it is close to 1 everywhere.
+    """
 
 
 @dataclass(frozen=True)
@@ -55,54 +65,41 @@ class Options:
 
     test: SegmentationTest = SegmentationTest()
     """How images are seen, and the dense CRF behind the network."""
-    amp: bool = False
-    """Compute convolutions in bfloat16."""
+    precision: Precision = "fp32"
+    """In which the network computes."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Segment the images of a shard at several scales, mirrored too, behind a dense CRF."""
     test = options.test
     with locked(outputs.masks):
-        device = runtime.torch_device()
+        device = runtime.torch_device(precision=options.precision)
         index = Index.of_list(inputs.index, inputs.images)
         network = load_deeplab(inputs.network, device, index.classes)
         network.backbone.fold()
-        every_class = np.arange(1, len(index.classes) + 1, dtype=np.uint8)
+        every_class = np.arange(1, len(index.classes) + 1)
+        confidences: dict[str, float] = {}
+
+        def predicted(record: ImageRecord) -> Predicted:
+            image = read_image(record.path)
+            present, probability = predict_labels(network, image, test, device, options.precision)
+            confidences[record.id] = float(probability.max(0).mean())
+            return image, present, probability
+
         with (
-            write_maps(outputs.probabilities) as probabilities,
+            write_maps(outputs.probabilities, len(index.classes)) as probabilities,
             atomic_directory(outputs.masks) as folder,
         ):
-            images = (read_image(record.path) for record in index.images)
-            seen = (
-                (image, predict_probability(network, image, test, device, amp=options.amp))
-                for image in images
-            )
-            if test.crf.iterations:
-                likely = (
-                    (image, *likely_labels(probability, test.crf.minimum))
-                    for image, probability in seen
-                )
-                refined = map_in_order(partial(_refine, options=test.crf), likely, runtime.workers)
-            else:
-                refined = ((every_class, probability) for _, probability in seen)
+            seen = map(predicted, index.images)
+            refine = partial(refine_labels, options=test.crf)
+            refined = map_in_order(refine, seen, runtime.workers if test.crf.iterations else 0)
             shown = Progress(index.images, "predict segmentation", runtime, unit="image")
             for record, (present, probability) in zip(shown, refined, strict=True):
-                write_palette_png(folder / f"{record.id}.png", label_image(probability, present))
+                write_mask(folder / f"{record.id}.png", label_image(probability, present))
                 if test.save_probabilities:
                     whole = over_all_labels(probability, present, len(index.classes))
                     probabilities.write(record.id, every_class, {"probability": whole})
-
-
-def _refine(
-    image: NDArray[np.uint8],
-    classes: NDArray[np.uint8],
-    probability: NDArray[np.float32],
-    options: Crf,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the classes, too: processes hand over only the labels that take part, not all of the
-    data set.
-    """
-    return classes, dense_crf(image, probability, options)
+        write_confidences(outputs.confidences, confidences)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +13,31 @@ from brnf.config.protocol import differences, paper_files
 from brnf.config.schema import oversized
 from brnf.engine.runtime import Runtime
 from brnf.errors import DamagedProduct, UserError
+from brnf.evaluate.captions import (
+    CHARTS,
+    FIGURES,
+    PROTOCOLS,
+    STUDY_FIGURES,
+    STUDY_TABLES,
+    TABLES,
+    Caption,
+)
+from brnf.evaluate.facts import facts, index_notes
+from brnf.evaluate.making import making
 from brnf.evaluate.records import read_table
-from brnf.evaluate.report import Override, Picture, Section, Table, picture, render, table
-from brnf.evaluate.tables import KEY
+from brnf.evaluate.report import Override, Section, Table, picture, render, table
+from brnf.evaluate.tables import KEY, for_reading, remarks
 from brnf.stages._cli import run_stage
 from brnf.store.files import atomic_file, locked
-from brnf.weights import clip_identity, identity
+from brnf.store.stamps import Stamp, read_stamp
+from brnf.use.provenance import origins
+from brnf.workflow.provenance import Provenance
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
-TABLES = {
-    "results": ("mIoU, bias and IoU per class (%, mean over seeds)", False),
-    "seeds": (
-        "Seeds: own background, best constant threshold, equal object recall (%, mean over seeds)",
-        False,
-    ),
-    "by_seed": ("mIoU, bias and IoU per class for each seed (%)", True),
-}
-"""File in ``tables/`` -> caption, and whether it is folded."""
-
-FIGURES = {
-    "examples": "Images with their ground truth, seeds and masks. "
-    "White lines are the outlines of the true objects.",
-    "bias": "mIoU against the context inside the seed at equal object recall. "
-    "Large marks are means, dots seeds; up and left is better.",
-    "scores": "mIoU of every product. Large marks are means, small dots seeds.",
-    "curves": "Training curves; thin lines are single steps, thick ones their moving mean.",
-}
-"""File in ``figures/`` -> caption, in the order of the report."""
-
-PROTOCOLS = {
-    "paper": "the paper's setting: no key that a number depends on differs from it.",
-    "bench": "a setting of its own: "
-    "the keys that differ from the paper's are listed with the experiment.",
-    "scenes": "rendered scenes with known context bias, a small frozen backbone, "
-    "a few hundred training steps.",
-}
-
-
 SECTIONS = ("dataset", "backbone", "segmentation", "cam", "scenes", "base")
 """Of the configuration, from which facts are shown."""
+ENDINGS = (".csv", ".md")
 
 
 @dataclass(frozen=True)
@@ -60,8 +45,15 @@ class Inputs:
     """What is read."""
 
     experiments: tuple[Path, ...]
-    """Folders ``results/<name>`` with config.yaml, tables/ and figures/; the main experiment first,
-    then its companions.
+    """Folders ``results/<name>`` with config.yaml; the main experiment first, then its companions.
+    """
+    tables: tuple[Path, ...] = ()
+    """``tables/results.csv`` of those experiments in which something was measured; the other tables
+    stand beside it.
+    """
+    figures: tuple[Path, ...] = ()
+    """Figures that the experiments have now. Of others in their folders, and of tables, those of
+    studies are shown that are known to follow from files that are still there.
     """
 
 
@@ -85,30 +77,51 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Write the HTML report of an experiment and its companions."""
     if not inputs.experiments:
         raise UserError("report: no experiment given; give at least one folder results/<name>")
-    sections = [_section(folder, outputs.report.parent) for folder in inputs.experiments]
+    home = outputs.report.parent
+    sections = [_section(folder, inputs, home) for folder in inputs.experiments]
     used = dict.fromkeys(section.protocol for section in sections)
+    protocols = {name: PROTOCOLS.get(name, "") for name in used}
+    made = making(_stamps(home / file for section in sections for file in section.files))
     with locked(outputs.report), atomic_file(outputs.report) as temporary:
-        temporary.write_text(
-            render(options.title, sections, {name: PROTOCOLS.get(name, "") for name in used}),
-            encoding="utf-8",
-        )
+        page = render(options.title, sections, protocols, made)
+        temporary.write_text(page, encoding="utf-8")
 
 
-def _section(folder: Path, home: Path) -> Section:
+def _stamps(files: Iterable[Path]) -> list[Stamp]:
+    """Return the stamps of files and of all that they were made from."""
+    found: dict[str, Stamp] = {}
+    for file in files:
+        path = Path(os.path.relpath(file))
+        if read_stamp(path) is not None:
+            found |= origins(path)
+    return list(found.values())
+
+
+def _section(folder: Path, inputs: Inputs, home: Path) -> Section:
     """Read one experiment."""
     path = folder / "config.yaml"
     config = _yaml(path)
-    files = [
-        path,
-        *sorted((folder / "tables").glob("*")),
-        *sorted((folder / "figures").glob("*.png")),
-    ]
+    names = TABLES if folder / "tables" / "results.csv" in inputs.tables else {}
+    figures = _figures(folder, inputs.figures)
+    own = [folder / "tables" / f"{name}{ending}" for name in names for ending in ENDINGS]
+    studies = _studies(folder / "tables", "*", TABLES)
+    files = [path, *filter(Path.is_file, own), *studies, *sorted(figures)]
     return Section(
         name=str(config.get("name", folder.name)),
         protocol=str(config.get("protocol", "bench")),
-        facts=_facts(config),
-        tables=_tables(folder),
-        pictures=_pictures(folder),
+        facts=facts(config, folder / "index"),
+        index=index_notes(folder),
+        tables=[*_tables(folder, names), *_study_tables(studies)],
+        pictures=[
+            picture(
+                file.stem,
+                caption,
+                file.read_bytes(),
+                os.path.relpath(file, home),
+                chart=file.stem in CHARTS,
+            )
+            for file, caption in figures.items()
+        ],
         reference=" + ".join(f"config/{file}" for file in paper_files(config)),
         overrides=[
             Override(one.key, json.dumps(one.paper), json.dumps(one.here))
@@ -116,9 +129,7 @@ def _section(folder: Path, home: Path) -> Section:
         ],
         configuration=path.read_text(),
         files={
-            os.path.relpath(file, home): f"{file.stat().st_size / 1024:,.0f} KB"
-            for file in files
-            if not file.name.startswith(".")
+            os.path.relpath(file, home): f"{file.stat().st_size / 1024:,.0f} KB" for file in files
         },
     )
 
@@ -143,68 +154,62 @@ def _yaml(path: Path) -> dict[str, Any]:
     return found
 
 
-def _tables(folder: Path) -> list[Table]:
+def _tables(folder: Path, names: Iterable[str]) -> list[Table]:
     tables = []
-    for name, (caption, folded) in TABLES.items():
+    for name in names:
         path = folder / "tables" / f"{name}.csv"
         frame = read_table(path, "tabulate", words=tuple(KEY))
         if len(frame):
-            tables.append(table(frame, caption, folded=folded))
+            shown, said = for_reading(frame)
+            if shown.protocol.nunique() == 1:  # stands beside the section's name
+                shown = shown.drop(columns="protocol")
+            notes = remarks(frame) if "seed" in frame else []
+            text = " ".join(
+                [
+                    TABLES[name].text,
+                    *(f"{note[0].upper()}{note[1:]}." for note in (said, *notes) if note),
+                ]
+            )
+            tables.append(table(shown, replace(TABLES[name], text=text)))
     return tables
 
 
-def _pictures(folder: Path) -> list[Picture]:
-    known = [(folder / "figures" / f"{name}.png", caption) for name, caption in FIGURES.items()]
-    others = [
-        (path, path.stem)
-        for path in sorted((folder / "figures").glob("*.png"))
-        if path.stem not in FIGURES and path.stem[0] != "."
-    ]
+def _study_tables(files: Iterable[Path]) -> list[Table]:
+    """Return the tables of studies that have a caption; others are among the files."""
+    tables = []
+    for path in files:
+        if path.suffix == ".csv" and (caption := STUDY_TABLES.get(path.stem)):
+            frame = read_table(path, "the study").dropna(axis="columns", how="all")
+            if len(frame):
+                tables.append(table(frame, caption))
+    return tables
+
+
+def _figures(folder: Path, given: Sequence[Path]) -> dict[Path, Caption]:
+    """Return the figures of an experiment and their captions: those that were drawn for the report,
+    none that an earlier run left, and those of studies.
+    """
+    paths = {name: folder / "figures" / f"{name}.png" for name in FIGURES}
+    known = {paths[name]: caption for name, caption in FIGURES.items() if paths[name] in given}
+    return known | {
+        path: STUDY_FIGURES.get(path.stem, Caption(path.stem, ""))
+        for path in _studies(folder / "figures", "*.png", FIGURES)
+    }
+
+
+def _studies(folder: Path, pattern: str, known: Iterable[str]) -> list[Path]:
+    """Return the other files in a folder that are what their stamps say, made from files that are
+    so.
+    """
+    provenance, others = Provenance(lambda path: None), frozenset(known)
     return [
-        picture(path.stem, caption, path.read_bytes())
-        for path, caption in [*known, *others]
-        if path.exists()
+        path
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+        and path.stem not in others
+        and read_stamp(path) is not None
+        and provenance.verdict(str(path)).fault is None
     ]
-
-
-def _facts(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a reader wants to know first."""
-    dataset, backbone, segmentation = (
-        config.get(key) or {} for key in ("dataset", "backbone", "segmentation")
-    )
-    facts = {
-        "data": dataset.get("kind"),
-        "trained on": dataset.get("train"),
-        "seeds evaluated on": dataset.get("seeds"),
-        "segmentation evaluated on": dataset.get("val"),
-        "models": config.get("models"),
-        "seeds of the random generators": config.get("seeds"),
-        "backbone": backbone.get("name"),
-        "backbone weights": _weights(backbone),
-        "segmentation backbone": segmentation.get("backbone"),
-        "segmentation weights": _weights(segmentation),
-        "scales of the maps": (config.get("cam") or {}).get("scales"),
-        "segmentation iterations": segmentation.get("iterations"),
-    }
-    base = config.get("base") or {}
-    if base.get("method") == "clip_es" and isinstance(clip := base.get("clip_es"), dict):
-        facts["weights of CLIP"] = clip_identity(str(clip.get("model")), str(clip.get("weights")))
-    if dataset.get("kind") == "scenes":
-        scenes = config.get("scenes") or {}
-        facts["context bias (ρ, ν)"] = [scenes.get("rho"), scenes.get("nu")]
-    return {
-        name: ", ".join(map(str, value))
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else str(value)
-        for name, value in facts.items()
-        if value is not None
-    }
-
-
-def _weights(section: Mapping[str, Any]) -> str | None:
-    """Name the weights of a section by their tag or what their file holds now."""
-    weights = section.get("weights")
-    return identity(weights) if isinstance(weights, str) else None
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from brnf.cam.inference import pixel_features
 from brnf.cam.network import load_cam_network
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import ImageSize
 from brnf.data.index import ImageRecord, Index
 from brnf.data.tensors import label_vector, load_image
+from brnf.engine.precision import computing
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
@@ -51,13 +53,13 @@ class Options:
     """Maps that give the scores."""
     cam: ImageSize = ImageSize()
     """The size at which images are seen."""
-    amp: bool = False
-    """Compute the network in bfloat16."""
+    precision: Precision = "fp32"
+    """In which the network computes."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Store pixel features and map scores."""
-    device = runtime.torch_device()
+    device = runtime.torch_device(precision=options.precision)
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
@@ -69,7 +71,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         torch.inference_mode(),
     ):
         for record in Progress(index.images, "store pixels", runtime, unit="image"):
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+            with computing(options.precision, device):
                 features = pixel_features(
                     network, load_image(record, options.cam.image_long_side, device)
                 )
@@ -92,7 +94,7 @@ def _rows(
     if len(maps.classes):
         score, label = reduced[1:].max(0), maps.classes[reduced[1:].argmax(0)]
     else:
-        score, label = np.zeros(height * width, np.float32), np.zeros(height * width, np.uint8)
+        score, label = np.zeros(height * width, np.float32), np.zeros(height * width, np.intp)
     return PixelRows(
         image=record.id,
         grid=(height, width),

@@ -5,21 +5,21 @@ a classifier.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brnf.config.sections.flow import DenoisedMaps, Rule, Tau
+from brnf.config.studies import XIS
 from brnf.data.index import ImageRecord, Index
 from brnf.engine.history import read_history
 from brnf.engine.runtime import Progress, Runtime
 from brnf.errors import UserError
-from brnf.evaluate.confusion import Confusion, mean_iou
+from brnf.evaluate.confusion import Confusion, cross_validated_iou, halves, mean_iou
 from brnf.evaluate.density import Accuracy, ClassDensity, ImageLosses, MarginHistogram, true_classes
 from brnf.evaluate.truth import GroundTruth, at_image_size
 from brnf.flow.bsdnf import enlarge_margin, suppress
@@ -28,6 +28,7 @@ from brnf.flow.labels import three_way_labels
 from brnf.flow.posterior import tempered_posterior
 from brnf.stages._cli import run_stage
 from brnf.store.files import atomic_file, locked
+from brnf.store.label_type import Labels
 from brnf.store.maps import CamMaps, MapReader
 from brnf.store.pixels import PixelRows
 
@@ -68,9 +69,9 @@ class Options:
     """Split to evaluate on."""
     product: str = "prototype"
     """Which of the maps is denoised."""
-    rules: tuple[Rule, ...] = ("quantile", "likelihood", "posterior", "ratio")
+    rules: tuple[Rule, ...] = get_args(Rule)
     """Rules of BSDNF."""
-    xis: tuple[float, ...] = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
+    xis: tuple[float, ...] = XIS
     """Thresholds of each rule."""
     bsdnf: DenoisedMaps = DenoisedMaps()
     """How noise is suppressed."""
@@ -138,21 +139,24 @@ class Sweep:
         classes = len(index.classes) + 1
         self._denoiser, self._options = denoiser, options
         self.images = 0
+        self._half_of = halves(image.id for image in index.images)
         self._raw = Confusion(classes)
         self._points = {
-            (rule, xi): Confusion(classes) for rule in options.rules for xi in options.xis
+            (rule, xi): (Confusion(classes), Confusion(classes))
+            for rule in options.rules
+            for xi in options.xis
         }
         self._accuracy, self._margins = Accuracy(), MarginHistogram(options.shown_rule)
         self._densities, self._losses = ClassDensity(classes), ImageLosses(classes)
 
-    def add(self, image: ImageRecord, objects: NDArray[np.uint8], found: CamMaps) -> None:
+    def add(self, image: ImageRecord, objects: Labels, found: CamMaps) -> None:
         """Denoise the maps of an image by every rule and threshold, and count."""
         self.images += 1
         before = at_image_size(found, image).labels()
         self._raw.add(objects, before)
         rows, log_prob = self._denoiser.log_prob(image.id)
         self._count_pixels(rows, log_prob, true_classes(objects, rows.grid, rows.position))
-        for (rule, xi), confusion in self._points.items():
+        for (rule, xi), confusions in self._points.items():
             after = self._denoised(
                 image,
                 found,
@@ -160,18 +164,18 @@ class Sweep:
                     rows, log_prob, rule, xi, self._options.bsdnf.population
                 ),
             )
-            confusion.add(objects, after)
+            confusions[self._half_of[image.id]].add(objects, after)
             if (rule, xi) == (self._options.shown_rule, self._options.shown_xi):
                 self._losses.add(image.id, objects, before, after)
 
-    def _denoised(self, image: ImageRecord, found: CamMaps, grid: Tensor) -> NDArray[np.uint8]:
+    def _denoised(self, image: ImageRecord, found: CamMaps, grid: Tensor) -> Labels:
         margin = enlarge_margin(
             grid, (found.values.shape[1], found.values.shape[2]), self._options.bsdnf.upsample
         )
         values = suppress(torch.from_numpy(found.values), margin, self._options.bsdnf.factor)
         return at_image_size(CamMaps(found.classes, values.numpy()), image).labels()
 
-    def _count_pixels(self, rows: PixelRows, log_prob: Tensor, truth: NDArray[np.uint8]) -> None:
+    def _count_pixels(self, rows: PixelRows, log_prob: Tensor, truth: Labels) -> None:
         options = self._options
         label, score, background = (
             np.asarray(values) for values in (rows.label, rows.score, rows.background)
@@ -192,14 +196,22 @@ class Sweep:
 
     def state(self) -> dict[str, Any]:
         """Return everything as plain values."""
+        counts = {
+            point: np.stack([half.counts for half in both]) for point, both in self._points.items()
+        }
         points = [
-            {"rule": rule, "xi": xi, "miou": float(mean_iou(found.counts))}
-            for (rule, xi), found in self._points.items()
+            {"rule": rule, "xi": xi, "miou": float(mean_iou(both.sum(0)))}
+            for (rule, xi), both in counts.items()
         ]
+        cross_validated = {
+            rule: cross_validated_iou(np.stack([counts[rule, xi] for xi in self._options.xis]))
+            for rule in self._options.rules
+        }
         return {
             "images": self.images,
             "raw_miou": float(mean_iou(self._raw.counts)),
             "points": points,
+            "cross_validated": cross_validated,
             **self._accuracy.shares(),
             **self._densities.state(),
             "shown": {"rule": self._options.shown_rule, "xi": self._options.shown_xi},

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from brnf.config.sections.flow import Rule
 from brnf.engine.runtime import Runtime
 from brnf.evaluate.sweeps import density_table, read_sweeps, sensitivity_table
 from brnf.evaluate.tables import markdown, write_table
@@ -41,7 +42,7 @@ class Options:
     """Sensitivity to tau and xi beside the paper's, or densities with the best threshold of each
     rule.
     """
-    rule: Literal["quantile", "likelihood", "posterior", "ratio"] = "posterior"
+    rule: Rule = "posterior"
     """Rule of BSDNF with which tau is varied."""
     xi: float = 0.9
     """Threshold of BSDNF with which tau is varied."""

@@ -16,15 +16,21 @@ from brnf.base.sfc import (
     halved,
 )
 from brnf.cam.batch import Batch
+from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.crops import TrainingSource
-from brnf.cam.network import CamNetwork, CamOutput, new_cam_network
+from brnf.cam.network import CamNetwork, CamOutput, new_cam_network, save_cam_network
 from brnf.cam.objective import base_loss
-from brnf.cam.training import CamTrainer, train_and_save
+from brnf.cam.training import CamTrainer
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import BackboneOptions, BaseTraining, CamTraining
 from brnf.data.index import ImageRecord, Index
+from brnf.engine import distributed
 from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
+from brnf.engine.history import write_history
+from brnf.engine.precision import computing
 from brnf.engine.runtime import Runtime
 from brnf.engine.schedule import total_steps
+from brnf.engine.trainer import take_steps
 from brnf.errors import UserError
 from brnf.stages._cli import run_stage
 
@@ -62,8 +68,8 @@ class Options:
     """Side convolutions, and how maps are made in training."""
     base: BaseTraining = BaseTraining()
     """Training images, optimiser, and SFC's own settings."""
-    amp: bool = False
-    """Compute the network in bfloat16; losses stay in float32."""
+    precision: Precision = "fp32"
+    """In which the network computes; losses stay in float32."""
     seed: int = 0
     """Of new layers, data order and everything random."""
 
@@ -73,12 +79,13 @@ Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the base CAM network."""
-    device = training_device(runtime)
+    device = training_device(runtime, options.precision)
     index = Index.of_split(inputs.index, options.split)
     sfc = options.method == "sfc"
     if sfc and options.base.cache:
         raise UserError(
-            "base.cache: sfc sees random crops at two scales, which cannot be kept; set it to false"
+            "base.cache: sfc sees random crops at two scales, which cannot be cached; set it to "
+            "false"
         )
     network = new_cam_network(
         options.backbone, options.cam, len(index.classes), device, options.seed, affinity=sfc
@@ -97,12 +104,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             network, index, None, base, options.seed, outputs.network.parent, device, runtime
         ) as source,
     ):
-        trainer = CamTrainer(network, loss, steps, base, bank, amp=options.amp)
+        trainer = CamTrainer(network, loss, steps, base, bank, precision=options.precision)
         stamp = training_stamp(
             "train_base", options, device, index.classes, index.images, network.backbone.loaded
         )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
-        files = (outputs.network, outputs.history)
 
         def batches(done: int) -> Iterator[Batch]:
             if bank is None:
@@ -110,18 +116,13 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             whole = source.batches(steps, done, whole=True)
             return (batch.share() for batch in bank.join(whole, done))
 
-        train_and_save(
-            "train base",
-            trainer,
-            source,
-            batches,
-            checkpoint,
-            options.backbone,
-            base.classifier_penalty if base.fit_classifier else None,
-            index.classes,
-            files,
-            runtime,
-        )
+        if not checkpoint.restore(trainer) and base.fit_classifier:
+            fit_classifier(network, source, base.classifier_weight_decay)
+        take_steps("train base", trainer, batches, steps, checkpoint, runtime)
+        if distributed.is_first():
+            write_history(outputs.history, trainer.history)
+            save_cam_network(outputs.network, network, options.backbone, index.classes)
+        checkpoint.finish(trainer)
 
 
 def _sipe_loss(options: Options) -> Loss:
@@ -139,7 +140,7 @@ def _sfc_loss(options: Options, network: CamNetwork, counts: Tensor, per_epoch: 
 
     def loss(output: CamOutput, batch: Batch, step: int) -> dict[str, Tensor]:
         assert isinstance(batch.pixels, Tensor)
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
+        with computing(options.precision, device):
             half = network(halved(batch.pixels))
         return objective(output, half.in_float32(), batch.labels, batch.valid)
 

@@ -82,7 +82,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         (red, green, blue),
         options.seed,
     )
-    trainer = BoundaryTrainer(network, training, steps, device)
+    trainer = BoundaryTrainer(network, training, steps, device, len(index.classes))
     with locked(outputs.network):
         loaded = network.backbone.loaded
         stamp = training_stamp(

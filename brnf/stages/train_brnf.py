@@ -3,6 +3,7 @@ section 7).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,17 +11,22 @@ import torch
 from torch import Tensor
 
 from brnf.cam.batch import Batch
+from brnf.cam.classifier_fit import fit_classifier
 from brnf.cam.contrast import ContrastBank
 from brnf.cam.crops import TrainingSource
-from brnf.cam.network import CamOutput, load_cam_network, new_cam_network
+from brnf.cam.network import CamOutput, load_cam_network, new_cam_network, save_cam_network
 from brnf.cam.objective import BrnfObjective
-from brnf.cam.training import CamTrainer, train_and_save
+from brnf.cam.training import CamTrainer
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import BackboneOptions, BrnfTraining, CamTraining
 from brnf.config.sections.flow import FlowInTraining
 from brnf.data.index import Index
+from brnf.engine import distributed
 from brnf.engine.checkpoint import Checkpoint, only_training, training_device, training_stamp
+from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
 from brnf.engine.schedule import total_steps
+from brnf.engine.trainer import take_steps
 from brnf.flow.online import OnlineFlow
 from brnf.stages._cli import run_stage
 from brnf.store.maps import MapReader
@@ -64,15 +70,15 @@ class Options:
     """Training images, optimiser, loss, bank and use of the flow."""
     flow: FlowInTraining = FlowInTraining()
     """The online flow."""
-    amp: bool = False
-    """Compute the network in bfloat16; losses and flow stay in float32."""
+    precision: Precision = "fp32"
+    """In which the network computes; losses and flow stay in float32."""
     seed: int = 0
     """Of new layers, data order and everything random."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
-    device = training_device(runtime)
+    device = training_device(runtime, options.precision)
     index = Index.of_split(inputs.index, options.split)
     seeds = MapReader(inputs.seeds, options.seed_product)
     brnf, classes = options.brnf, len(index.classes)
@@ -90,7 +96,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             and step >= per_epoch
             and objective.flow.ready(brnf.online_warmup)
         )
-        return objective(output, batch.labels, batch.valid, batch.seeds, use_flow)
+        return objective(output, batch.labels, batch.valid, batch.seeds, use_flow, batch.places)
 
     with (
         only_training(outputs.network),
@@ -98,7 +104,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             network, index, seeds, brnf, options.seed, outputs.network.parent, device, runtime
         ) as source,
     ):
-        trainer = CamTrainer(network, loss, steps, brnf, objective, amp=options.amp)
+        trainer = CamTrainer(network, loss, steps, brnf, objective, precision=options.precision)
         loaded = network.backbone.loaded
         stamp = training_stamp(
             "train_brnf",
@@ -111,20 +117,16 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             *inputs.seeds,
         )
         checkpoint = Checkpoint(outputs.network, stamp, device, runtime.checkpoint_seconds)
-        files = (outputs.network, outputs.history)
-        train_and_save(
-            "train BRNF",
-            trainer,
-            source,
-            lambda done: source.batches(steps, done),
-            checkpoint,
-            options.backbone,
-            # The trained base brings a classifier of its own.
-            brnf.classifier_penalty if brnf.fit_classifier and brnf.init == "imagenet" else None,
-            index.classes,
-            files,
-            runtime,
-        )
+        # The trained base brings a classifier of its own.
+        fits = brnf.fit_classifier and brnf.init == "imagenet"
+        if not checkpoint.restore(trainer) and fits:
+            fit_classifier(network, source, brnf.classifier_weight_decay)
+        batches = partial(source.batches, steps)
+        take_steps("train BRNF", trainer, batches, steps, checkpoint, runtime)
+        if distributed.is_first():
+            write_history(outputs.history, trainer.history)
+            save_cam_network(outputs.network, network, options.backbone, index.classes)
+        checkpoint.finish(trainer)
 
 
 def build_objective(
@@ -153,7 +155,7 @@ def build_objective(
         )
     if brnf.fscl:
         bank = ContrastBank(classes, dimension, brnf.bank_region, brnf.bank_sampled).to(device)
-    return BrnfObjective(brnf, options.cam, flow, bank)
+    return BrnfObjective(brnf, options.cam, flow, bank, fixed_shapes=device.type != "cpu")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ See docs/method.md sections 4 to 6.
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ from brnf.engine.checkpoint import (
     training_device,
     training_stamp,
 )
+from brnf.engine.controller import MINIATURE
 from brnf.engine.history import Row, write_history
 from brnf.engine.runtime import Progress, Runtime
 from brnf.engine.trainer import take_steps
@@ -134,7 +136,7 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
     Raises:
         UserError: the store is empty or no row is labelled foreground.
     """
-    moments = RunningMoments(store.dimension, floor=options.flow.deviation_floor)
+    moments = RunningMoments(store.dimension, floor=options.flow.std_floor)
     counts = np.zeros((store.classes, 3), np.int64)
     for batch in Progress(
         store.blocks(), "train flow: moments", runtime, unit="block", total=_blocks(store)
@@ -151,7 +153,8 @@ def _survey(store: PixelStore, options: Options, runtime: Runtime) -> RunningMom
         raise UserError(
             f"{where}: the pixel stores hold no row; check the split they were made from"
         )
-    if not counts[:, 0].sum() or not counts[:, 2].sum():
+    lacks_a_kind = not counts[:, 0].sum() or not counts[:, 2].sum()
+    if lacks_a_kind and MINIATURE not in os.environ:
         lacking = "background (lower scores" if counts[:, 0].sum() else "foreground (higher scores"
         raise UserError(
             f"{where}: no row is labelled {lacking} are needed); change flow.tau or train the base "
@@ -202,7 +205,7 @@ def _train(
     """Train the flow; on a non-finite loss its last good state stays beside the output."""
     if not checkpoint.restore(trainer):
         moments = _survey(store, options, runtime)
-        trainer.flow.fit_standardisation(moments.mean, moments.deviation())
+        trainer.flow.fit_standardisation(moments.mean, moments.std())
 
     def batches(done: int) -> Iterator[tuple[Tensor, Tensor]]:
         rows = store.shuffled_batches(
@@ -231,7 +234,7 @@ def _fit_baseline(
     moments = _survey(store, options, runtime)
     held_out = _held_out_rows(store, held_images, options)
     density = build_gaussian(options.flow.density, store.dimension, store.classes, options.flow)
-    density.fit_standardisation(moments.mean, moments.deviation())
+    density.fit_standardisation(moments.mean, moments.std())
     rows = _rows(store.blocks(lambda image: image not in held_images), options)
     fit_gaussian(density, ((features.float(), targets) for features, targets in rows), options.seed)
     judged = math.nan

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.segmentation import SegmentationTraining
 from brnf.data.index import Index
 from brnf.engine import distributed
@@ -32,7 +33,7 @@ class Inputs:
     index: Path
     """Folder of the image index."""
     masks: tuple[Path, ...]
-    """Folders of pseudo-labels, ``<id>.png``; together they hold every image of the split."""
+    """Folders of pseudo-labels, ``<id>.png``, or of true masks."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,25 @@ class Options:
 
     split: str = "train_aug"
     """The images to train on."""
+    all_masked: bool = True
+    """Whether every image of the split must have a mask, as a pseudo-label; else those without are
+    left out.
+    """
     segmentation: SegmentationTraining = SegmentationTraining()
     """Network, augmentation and optimiser."""
-    amp: bool = False
-    """Compute convolutions in bfloat16; weights, logits and loss stay float32."""
+    precision: Precision = "fp32"
+    """In which the network computes; weights, logits and loss stay float32."""
     seed: int = 0
     """Of the head's first weights, the order of the images and their augmentation."""
 
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
-    """Train DeepLabV2 on pseudo-labels."""
-    device = training_device(runtime)
+    """Train DeepLabV2 on pseudo-labels, or on true masks."""
+    device = training_device(runtime, options.precision)
     how = options.segmentation
     with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
-        images = pair_with_masks(index.images, inputs.masks)
+        images = pair_with_masks(index.images, inputs.masks, options.all_masked)
         torch.manual_seed(options.seed)
         network = build_deeplab(how, len(index.classes) + 1)
         draws = SegmentationDraws(
@@ -76,7 +81,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             fill=_mean_colour(network),
             seed=options.seed,
         )
-        trainer = SegmentationTrainer(network, how, device, amp=options.amp)
+        trainer = SegmentationTrainer(network, how, device, precision=options.precision)
         loaded = network.backbone.loaded
         stamp = training_stamp(
             "train_segmentation",

@@ -13,7 +13,7 @@ from brnf.config.sections.cam import ImageSize
 from brnf.config.sections.segmentation import LabelChoice, Walk
 from brnf.data.augment import resize_maps
 from brnf.data.index import Index
-from brnf.data.masks import write_palette_png
+from brnf.data.masks import write_mask
 from brnf.data.tensors import load_image
 from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.boundaries import boundary_map, load_boundaries
@@ -72,7 +72,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     maps = MapReader([inputs.maps], options.product)
     with (
         locked(outputs.masks),
-        write_maps(outputs.probabilities) as probabilities,
+        write_maps(outputs.probabilities, len(index.classes)) as probabilities,
         atomic_directory(outputs.masks) as folder,
         torch.inference_mode(),
     ):
@@ -82,7 +82,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             boundary = boundary_map(network, pixels).cpu().numpy()
             size = record.height, record.width
             probability = _walked(cam.values, boundary, size, options.random_walk)
-            write_palette_png(
+            write_mask(
                 folder / f"{record.id}.png",
                 label_image(probability, cam.classes, options.pseudo_labels.confidence),
             )

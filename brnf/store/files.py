@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +16,14 @@ from typing import IO
 from brnf.errors import UserError
 
 __all__ = [
+    "FULL",
+    "MARK",
     "UNWRITABLE",
+    "NoLocksError",
     "atomic_directory",
     "atomic_file",
     "is_held",
+    "keep_foreign",
     "lock_file",
     "locked",
     "reported",
@@ -40,8 +45,17 @@ UNWRITABLE = FULL | {
     errno.EPERM: "mend the permissions of its folder",
     errno.ENOTDIR: "remove the file that stands where a folder must be",
     errno.EEXIST: "remove the file that stands where a folder must be",
+    errno.EISDIR: "remove the folder that stands where a file must be",
 }
 """Errors of writing that a user can mend, and how."""
+MARK = ".brnf"
+"""File in every folder that is written here: what lacks it is somebody else's."""
+MARKED = "This folder is written, and replaced as a whole, by BRNF-in-a-workflow.\n"
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""What file systems without locks say, such as some of NFS, Lustre and FUSE."""
+
+
+_told: list[Path] = []
 
 
 def _temporary(path: Path) -> Path:
@@ -146,21 +160,28 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` only when the block ends without an error.
 
     Arguments:
-        path: the folder to write; an older one at this place is replaced.
+        path: the folder to write; an older one at this place is replaced if it bears :data:`MARK`.
+            A link to a folder is replaced, too, and what it leads to stays.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder cannot be written, the disk is full, or what stands there was made by
+            others.
     """
     temporary = _temporary(path)
     try:
         with reported(path):
+            keep_foreign(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_remains(path)
             temporary.mkdir()
+            (temporary / MARK).write_text(MARKED)
             yield temporary
             for file in temporary.rglob("*"):
                 _sync(file)
-            if path.exists():  # moved away first, so that nobody finds it half removed
+            keep_foreign(path)
+            if path.is_symlink():
+                path.unlink()
+            elif path.exists():  # moved away first, so that nobody finds it half removed
                 os.replace(path, old := temporary.with_name(f".{path.name}.old.part"))
                 shutil.rmtree(old)
             os.replace(temporary, path)
@@ -169,20 +190,45 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def keep_foreign(path: Path) -> None:
+    """Refuse to replace a folder that holds something and bears no :data:`MARK`.
+
+    Raises:
+        UserError: it does.
+    """
+    if not path.is_dir() or (path / MARK).is_file():
+        return
+    if held := sorted(entry.name for entry in path.iterdir()):
+        raise UserError(
+            f"{path}: holds {held[0]} and was not written by this program, and stays; move it away "
+            "or name another folder"
+        )
+
+
+class NoLocksError(OSError):
+    """The file system has no locks."""
+
+
 def try_lock(handle: IO[str] | int) -> bool:
-    """Lock an open file for as long as it stays open, unless another process holds it."""
+    """Lock an open file for as long as it stays open, unless another process holds it.
+
+    Raises:
+        NoLocksError: nobody can lock a file there.
+    """
     return _flock(handle, fcntl.LOCK_EX)
 
 
-def is_held(lock: Path) -> bool:
+def is_held(lock: Path, *, unknown: bool = False) -> bool:
     """Return whether a process that lives holds a lock file, on this machine or on another one that
-    shares the folder.
+    shares the folder; ``unknown`` where nobody can lock a file.
     """
     try:
         with lock.open() as handle:
             return not _flock(handle, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
+    except NoLocksError:
+        return unknown
 
 
 def _flock(handle: IO[str] | int, kind: int) -> bool:
@@ -190,6 +236,10 @@ def _flock(handle: IO[str] | int, kind: int) -> bool:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise NoLocksError(error.errno, error.strerror) from error
+        raise
     return True
 
 
@@ -230,7 +280,7 @@ def _acquire(lock: Path, output: Path, patience: float) -> IO[str]:
     end = time.monotonic() + patience
     while True:
         handle = lock.open("a+")
-        if try_lock(handle):
+        if _try_or_tell(handle, output):
             if _is_file(handle, lock):
                 return handle
             handle.close()  # its last holder has finished and removed it
@@ -241,6 +291,21 @@ def _acquire(lock: Path, output: Path, patience: float) -> IO[str]:
         if time.monotonic() > end:
             raise UserError(f"{output}: {holder} is writing this output; wait for it or stop it")
         time.sleep(LOCK_GRACE / 50)
+
+
+def _try_or_tell(handle: IO[str], output: Path) -> bool:
+    """Lock a file as :func:`try_lock` does; go on without, and say so once, where nobody can."""
+    try:
+        return try_lock(handle)
+    except NoLocksError as error:
+        if not _told:
+            _told.append(output.parent)
+            print(
+                f"warning: {output.parent}: its file system has no locks ({error.strerror}); going "
+                "on without, so let only one Snakemake work there",
+                file=sys.stderr,
+            )
+        return True
 
 
 def _is_file(handle: IO[str], path: Path) -> bool:

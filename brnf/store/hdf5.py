@@ -141,7 +141,8 @@ def open_shard(path: Path, stage: str) -> h5py.File:
             or len(start) == len(SIGNATURE)
         ):
             raise OSError("no HDF5 file, or one of an older version")
-        return h5py.File(path, "r")
+        # Finished files do not change, and not every file system has locks.
+        return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run {stage} first") from error
     except Exception as error:  # h5py reports damage with many kinds of exceptions

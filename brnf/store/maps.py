@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from brnf.errors import DamagedProduct, UserError
 from brnf.store.hdf5 import Disk, apart, bounded, child, open_shard, write_shard
+from brnf.store.label_type import Labels, as_labels, label_type
 
-__all__ = ["CamMaps", "MapReader", "MapWriter", "winning_channels", "write_maps"]
+__all__ = ["CamMaps", "MapReader", "MapWriter", "as_stored", "winning_channels", "write_maps"]
 
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
 STAGE = "its stage"
+
+Indices = NDArray[np.integer] | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -23,42 +26,47 @@ class CamMaps:
     """The maps of one image for one product.
 
     Attributes:
-        classes: [k] uint8, class indices 1..C of the channels after the first.
+        classes: [k], class indices 1..C of the channels after the first, in the type of C classes.
         values: [1 + k, h, w] float32 in 0..1; channel 0 is the background.
     """
 
-    classes: NDArray[np.uint8]
+    classes: Labels
     values: NDArray[np.float32]
 
-    def labels(self) -> NDArray[np.uint8]:
-        """Return the arg max over the channels as class indices, [h, w] uint8 (0 = background)."""
-        lookup = np.concatenate([np.zeros(1, np.uint8), self.classes])
+    def labels(self) -> Labels:
+        """Return the arg max over the channels as class indices, [h, w] (0 = background)."""
+        lookup = np.concatenate([np.zeros(1, self.classes.dtype), self.classes])
         return lookup[winning_channels(self.values)[0]]
 
 
 def winning_channels(
     values: NDArray[np.floating],
-) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Return arg max [H, W] uint8 and maximum [H, W] over the channels of [k, H, W], k at most 256;
-    the first of equal channels wins.
+) -> tuple[Labels, NDArray[np.floating]]:
+    """Return arg max [H, W] and maximum [H, W] over the channels of [k, H, W]; the first of equal
+    channels wins.
 
     Channel by channel, which is several times faster than numpy's arg max over the first axis.
     """
-    winner, largest = np.zeros(values.shape[1:], np.uint8), values[0].copy()
+    winner, largest = np.zeros(values.shape[1:], label_type(len(values) - 1)), values[0].copy()
     for channel in range(1, len(values)):
         np.copyto(winner, channel, where=values[channel] > largest)
         np.maximum(largest, values[channel], out=largest)
     return winner, largest
 
 
+def as_stored(values: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Return maps in the precision in which files hold them."""
+    return values.astype(np.float16)
+
+
 class MapWriter:
     """Write maps image by image into an open HDF5 file."""
 
-    def __init__(self, file: h5py.File, disk: Disk) -> None:
-        self._file, self._disk = file, disk
+    def __init__(self, file: h5py.File, disk: Disk, classes: int) -> None:
+        self._file, self._disk, self._classes = file, disk, classes
 
     def write(
-        self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]
+        self, image: str, classes: Indices, products: dict[str, NDArray[np.floating]]
     ) -> None:
         """Write the maps of one image.
 
@@ -85,10 +93,10 @@ class MapWriter:
         self._disk.check()
 
     def _write(
-        self, image: str, classes: NDArray[np.integer], products: dict[str, NDArray[np.floating]]
+        self, image: str, classes: Indices, products: dict[str, NDArray[np.floating]]
     ) -> None:
         group = self._file.create_group(image)
-        group.attrs["classes"] = np.asarray(classes, dtype=np.uint8)
+        group.attrs["classes"] = as_labels(classes, self._classes)
         # LZF is faster, but makes other bytes of the same numbers each time.
         filters = {
             "compression": "gzip",
@@ -97,16 +105,19 @@ class MapWriter:
             "fletcher32": True,
         }
         for product, values in products.items():
-            group.create_dataset(
-                product, data=values.astype(np.float16), chunks=values.shape, **filters
-            )
+            group.create_dataset(product, data=as_stored(values), chunks=values.shape, **filters)
 
 
 @contextmanager
-def write_maps(path: Path) -> Iterator[MapWriter]:
-    """Open ``path`` for writing maps; the file appears when the block ends without an error."""
+def write_maps(path: Path, classes: int) -> Iterator[MapWriter]:
+    """Open a shard for writing maps; the file appears when the block ends without an error.
+
+    Arguments:
+        path: the shard.
+        classes: C, foreground classes of the data set, whose number says how indices are stored.
+    """
     with write_shard(path) as (file, disk):
-        yield MapWriter(file, disk)
+        yield MapWriter(file, disk, classes)
 
 
 class MapReader:
@@ -119,23 +130,29 @@ class MapReader:
         product: name of the dataset to read, such as ``classifier`` or ``prototype``.
 
     Raises:
-        UserError: a shard cannot be read, or holds an image without this product or with values
-            that are not finite.
+        UserError: a shard cannot be read, holds an image of another shard, or one without this
+            product or with values that are not finite.
     """
 
     def __init__(self, paths: Iterable[Path], product: str) -> None:
-        self._paths = tuple(paths)
+        self._paths = tuple(dict.fromkeys(paths))
         self._product = product
         self._files: dict[Path, h5py.File] = {}
         self._shard_of: dict[str, Path] = {}
         for path in self._paths:
             with open_shard(path, STAGE) as file:
                 try:
-                    self._shard_of.update({image: path for image in file})
+                    images = list(file)
                 except Exception as error:  # h5py reports damage with many kinds of exceptions
                     raise DamagedProduct(
                         path, f"its list of images is damaged ({error})", STAGE
                     ) from error
+            if twice := next((image for image in images if image in self._shard_of), None):
+                raise UserError(
+                    f"{path}: {self._shard_of[twice]} holds maps of the same image {twice}; give "
+                    "only one of them"
+                )
+            self._shard_of |= dict.fromkeys(images, path)
 
     @property
     def images(self) -> list[str]:
@@ -184,7 +201,7 @@ def _read_maps(file: h5py.File, image: str, product: str) -> CamMaps:
     attribute = group.attrs.get_id("classes")
     if (
         dataset.dtype != np.float16
-        or attribute.dtype != np.uint8
+        or attribute.dtype not in (np.uint8, np.uint16)
         or dataset.ndim != 3
         or 0 in dataset.shape
         or dataset.chunks != dataset.shape
@@ -194,7 +211,7 @@ def _read_maps(file: h5py.File, image: str, product: str) -> CamMaps:
         )
     if attribute.shape != (dataset.shape[0] - 1,):
         raise ValueError(f"{dataset.shape[0]} maps for {attribute.shape} classes")
-    classes = np.asarray(group.attrs["classes"], np.uint8)
+    classes = np.asarray(group.attrs["classes"], attribute.dtype)
     if 0 in classes or len(np.unique(classes)) < len(classes):
         raise ValueError(f"classes {classes}")
     return CamMaps(classes, dataset[()].astype(np.float32))

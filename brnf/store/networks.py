@@ -11,7 +11,7 @@ from torch import nn
 from brnf.errors import DamagedProduct, UserError
 from brnf.store.tensors import read_tensors, write_tensors
 
-__all__ = ["NetworkKind", "load_network", "rebuilding", "save_network"]
+__all__ = ["NetworkKind", "load_network", "read_network", "rebuilding", "save_network"]
 
 FORMAT = 1
 """Version of the layout of the file."""
@@ -62,6 +62,43 @@ def save_network(
     write_tensors(path, content)
 
 
+def read_network(
+    path: Path, *kinds: NetworkKind, classes: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Read what a file of a network holds, without building it.
+
+    Arguments:
+        path: the file.
+        kinds: one of which it must hold.
+        classes: names that the network must have been trained for; None takes any.
+
+    Raises:
+        UserError: the file is missing, damaged, of another version, holds another kind of network,
+            or one of other classes.
+    """
+    stage = " or ".join(kind.stage for kind in kinds)
+    content = read_tensors(path, f"run {stage} first", stage)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        fault = "no network file, or one of another version of this program"
+        raise DamagedProduct(path, fault, stage)
+    if (found := content.get("kind")) not in [kind.name for kind in kinds]:
+        wanted = " or ".join(kind.name for kind in kinds)
+        raise UserError(
+            f"{path}: holds a {str(found)[:40]}, not a {wanted}; give the file of {stage}"
+        )
+    try:
+        trained = [str(name) for name in content["classes"]]
+    except (LookupError, TypeError) as error:
+        fault = f"damaged, holds no {content['kind']} (names no classes)"
+        raise DamagedProduct(path, fault, stage) from error
+    if classes is not None and list(classes) != trained:
+        raise UserError(
+            f"{path}: trained for the classes {', '.join(trained)}, not those of the index; run "
+            f"{stage} again"
+        )
+    return content
+
+
 def load_network(
     path: Path,
     kind: NetworkKind,
@@ -84,25 +121,13 @@ def load_network(
         UserError: the file is missing, damaged, of another version, holds another kind of network,
             or one of other classes.
     """
-    content = read_tensors(path, f"run {kind.stage} first", kind.stage)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        fault = "no network file, or one of another version of this program"
-        raise DamagedProduct(path, fault, kind.stage)
-    if (found := content.get("kind")) != kind.name:
-        raise UserError(
-            f"{path}: holds a {str(found)[:40]}, not a {kind.name}; give the file of {kind.stage}"
-        )
+    content = read_network(path, kind, classes=classes)
     with rebuilding(path, kind):
-        trained, options = [str(name) for name in content["classes"]], content["options"]
-        network = build(options, len(trained))
+        options = content["options"]
+        network = build(options, len(content["classes"]))
         network.load_state_dict(content["state"])
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise DamagedProduct(path, "holds values that are not finite", kind.stage)
-    if classes is not None and list(classes) != trained:
-        raise UserError(
-            f"{path}: trained for the classes {', '.join(trained)}, not those of the index; run "
-            f"{kind.stage} again"
-        )
     return network.eval(), options
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brnf.errors import DamagedProduct
 from brnf.store.hdf5 import bounded, child, open_shard
-from brnf.store.pixel_rows import COLUMNS
+from brnf.store.pixel_rows import COLUMNS, columns_of
 
 __all__ = ["STAGE", "Header", "read_header"]
 
@@ -44,7 +44,10 @@ def read_header(path: Path) -> Header:
             }
             dimension, classes = (_integer(file, name) for name in ("dimension", "classes"))
             kinds = {name: columns[name].dtype for name in columns if name != "images"}
-            if kinds != {**COLUMNS, **DESCRIPTION} or columns["images"].dtype.kind != "S":
+            if (
+                kinds != {**columns_of(classes), **DESCRIPTION}
+                or columns["images"].dtype.kind != "S"
+            ):
                 raise TypeError("columns of other types")
             images = [name.decode() for name in columns["images"][()]]
             grid, offset, present = (columns[name][()] for name in DESCRIPTION)

@@ -12,20 +12,38 @@ from numpy.typing import NDArray
 
 from brnf.errors import UserError
 from brnf.store.hdf5 import Disk, write_shard
+from brnf.store.label_type import Labels, label_type
 
-__all__ = ["BLOCK", "COLUMNS", "PixelBatch", "PixelRows", "PixelWriter", "write_pixels"]
+__all__ = [
+    "BLOCK",
+    "COLUMNS",
+    "PixelBatch",
+    "PixelRows",
+    "PixelWriter",
+    "columns_of",
+    "write_pixels",
+]
 
 BLOCK = 4096
 """Rows of a chunk, and of a block that is read at once."""
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
-COLUMNS = {
+COLUMNS: dict[str, Any] = {
     "feature": np.float16,
     "score": np.float16,
     "background": np.float16,
-    "label": np.uint8,
+    "label": np.uint8,  # columns_of may say otherwise
     "image": np.int32,
     "position": np.int32,
 }
+
+
+def columns_of(classes: int) -> dict[str, Any]:
+    """Return the columns of a store and their types.
+
+    Arguments:
+        classes: K = C + 1, with the background.
+    """
+    return {**COLUMNS, "label": label_type(classes - 1)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,7 @@ class PixelBatch:
         feature: [B, D] float16.
         score: [B] float16.
         background: [B] float16.
-        label: [B] uint8.
+        label: [B], in the type of so many classes.
     """
 
     row: NDArray[np.int64]
@@ -71,7 +89,7 @@ class PixelBatch:
     feature: NDArray[np.float16]
     score: NDArray[np.float16]
     background: NDArray[np.float16]
-    label: NDArray[np.uint8]
+    label: Labels
 
     def __len__(self) -> int:
         return len(self.row)
@@ -98,6 +116,7 @@ class PixelWriter:
 
     def __init__(self, file: h5py.File, disk: Disk, dimension: int, classes: int) -> None:
         self._file, self._disk, self._dimension, self._classes = file, disk, dimension, classes
+        self._columns = columns_of(classes)
         self._images: list[str] = []
         self._grid: list[tuple[int, int]] = []
         self._present: list[NDArray[np.bool_]] = []
@@ -140,7 +159,7 @@ class PixelWriter:
                 )
         columns = {
             name: np.asarray(getattr(rows, name), dtype=kind)
-            for name, kind in COLUMNS.items()
+            for name, kind in self._columns.items()
             if name != "image"
         }
         columns["image"] = np.full(count, len(self._images), np.int32)
@@ -186,7 +205,7 @@ class PixelWriter:
     def _no_rows(self) -> dict[str, NDArray[Any]]:
         return {
             name: np.zeros((0, self._dimension) if name == "feature" else 0, kind)
-            for name, kind in COLUMNS.items()
+            for name, kind in self._columns.items()
         }
 
     def finish(self) -> None:

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from brnf.errors import DamagedProduct, UserError
 from brnf.store.hdf5 import open_shard
 from brnf.store.pixel_header import STAGE, read_header
-from brnf.store.pixel_rows import BLOCK, COLUMNS, PixelBatch, PixelRows, PixelWriter, write_pixels
+from brnf.store.pixel_rows import (
+    BLOCK,
+    PixelBatch,
+    PixelRows,
+    PixelWriter,
+    columns_of,
+    write_pixels,
+)
 
 __all__ = [
     "BLOCK",
@@ -92,6 +99,7 @@ class PixelStore:
                     "both and run store_pixels again"
                 )
         self.dimension, self.classes = shards[0].dimension, shards[0].classes
+        self._kinds = columns_of(self.classes)
         entries = sorted(
             (image, number, i)
             for number, shard in enumerate(shards)
@@ -139,10 +147,10 @@ class PixelStore:
             )
         index = self._index[image]
         path, begin, count = self.paths[self._shard[index]], self._begin[index], self._count[index]
-        names = [name for name in COLUMNS if name != "image"]
+        names = [name for name in self._kinds if name != "image"]
         columns = {
             name: self._read(
-                path, name, begin, np.empty((count, *self._width(name)), COLUMNS[name])
+                path, name, begin, np.empty((count, *self._width(name)), self._kinds[name])
             )
             for name in names
         }
@@ -258,7 +266,7 @@ class PixelStore:
             np.empty(total, np.int64),
             np.empty(total, np.int32),
             *(
-                np.empty((total, *self._width(name)), COLUMNS[name])
+                np.empty((total, *self._width(name)), self._kinds[name])
                 for name in ("feature", "score", "background", "label")
             ),
         )

@@ -48,6 +48,8 @@ def _check_sums(path: Path) -> None:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it unpacks to more bytes than it has, as torch never writes it")
             if damaged := archive.testzip():
                 raise ValueError(f"the checksum of {damaged} is wrong")
 

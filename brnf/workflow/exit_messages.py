@@ -4,7 +4,7 @@ within a library.
 
 import signal
 
-__all__ = ["SHELL_PREFIX"]
+__all__ = ["EXIT_MESSAGES", "SHELL_PREFIX"]
 
 TOLD = {
     signal.SIGKILL: "was killed, most likely since memory ran out; "
@@ -16,14 +16,11 @@ TOLD = {
     signal.SIGBUS: "lost the memory behind a file, most likely since the disk is full; "
     "free space and run again",
 }
-
-
-def _shell_prefix() -> str:
-    cases = " ".join(
-        f'{128 + number}) echo "error: the stage {told}" >&2 ;;' for number, told in TOLD.items()
-    )
-    return f"set -euo pipefail; trap 'case $? in {cases} esac' EXIT;"
-
-
-SHELL_PREFIX = _shell_prefix()
+EXIT_MESSAGES = {
+    f"BRNF_EXIT_{128 + number}": f"error: the stage {told}" for number, told in TOLD.items()
+}
+"""Environment variables, named after the exit status that each explains. They stand in no shell
+command, since Snakemake shows the command of every job that fails.
+"""
+SHELL_PREFIX = "set -euo pipefail; trap 'printenv BRNF_EXIT_$? >&2 || true' EXIT;"
 """Begins the shell command of every rule, in bash's strict mode, as Snakemake's own prefix does."""

@@ -36,7 +36,7 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     (
         "train_base",
         lambda options: not options["base.fit_classifier"],
-        "base.classifier_penalty",
+        "base.classifier_weight_decay",
     ),
     (
         "train_base train_brnf",
@@ -47,14 +47,14 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     (
         "train_brnf",
         lambda options: not options["brnf.fit_classifier"],
-        "brnf.classifier_penalty",
+        "brnf.classifier_weight_decay",
     ),
     ("train_brnf", lambda options: not options["brnf.guidance"], "brnf.lambda_gui"),
     ("train_brnf", lambda options: not options["brnf.ccnf"], "brnf.lambda_cal"),
     (
         "train_brnf",
         lambda options: not options["brnf.fscl"],
-        "brnf.lambda_nce brnf.nce_temperature brnf.sample_width brnf.samples_per_step brnf.bank_*",
+        "brnf.lambda_nce brnf.nce_temperature brnf.sample_std brnf.samples_per_step brnf.bank_*",
     ),
     (
         "train_brnf",
@@ -84,12 +84,12 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
         "random_walk.crf.gaussian_* random_walk.crf.bilateral_*",
     ),
     (
-        "make_pseudo_labels",
+        "make_pseudo_labels write_cam_model",
         lambda options: options["pseudo_labels.crf.iterations"] == 0,
         "pseudo_labels.crf.gaussian_* pseudo_labels.crf.bilateral_* pseudo_labels.unary",
     ),
     (
-        "predict_segmentation",
+        "predict_segmentation write_segmentation_model",
         lambda options: options["test.crf.iterations"] == 0,
         "test.crf.gaussian_* test.crf.bilateral_* test.crf.minimum",
     ),
@@ -100,7 +100,7 @@ IDLE: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
     ),
     (
         "train_segmentation",
-        lambda options: options["segmentation.head"] != "aspp",
+        lambda options: options["segmentation.head"] != "aspp_concat",
         "segmentation.head_width segmentation.norm_momentum",
     ),
     (

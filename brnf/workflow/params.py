@@ -116,11 +116,18 @@ def command_line(options: Mapping[str, Any]) -> str:
 
     >>> command_line({"tau_low": 0.3, "ccnf": True, "steps": None, "scales": [0.5, 1.0]})
     '--tau-low 0.3 --ccnf True --steps None --scales 0.5 1.0'
+    >>> command_line({"root": "-rf", "names": ["a b"]})
+    "--root=-rf --names 'a b'"
     """
     words: list[str] = []
     for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
         values = value if isinstance(value, list | tuple) else [value]
-        words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(word)) for word in values)]
+        quoted = [shlex.quote(str(word)) for word in values]
+        if isinstance(value, str) and value.startswith("-"):
+            words.append(f"{flag}={quoted[0]}")  # by itself it would be a flag
+        else:
+            words += [flag, *quoted]
     return " ".join(words)
 
 
@@ -156,7 +163,7 @@ def option_fields(stage: str, root: Path = ROOT) -> dict[str, type | None]:
 def _fields(module: str, name: str, root: Path) -> dict[str, type | None]:
     """Return the fields of a dataclass; its bases are imported from the package."""
     file = root.joinpath(*module.split(".")).with_suffix(".py")
-    tree = ast.parse(file.read_text(), str(file))
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
     origin = {
         alias.name: node.module
         for node in tree.body

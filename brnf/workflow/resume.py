@@ -14,8 +14,8 @@ from pathlib import Path
 
 from brnf.engine.controller import CONTROLLER
 from brnf.errors import UserError
-from brnf.store.files import try_lock
-from brnf.workflow.running_jobs import controllers, jobs
+from brnf.store.files import NoLocksError, try_lock
+from brnf.workflow.running_jobs import Job, controllers, jobs
 from brnf.workflow.slurm import settle, was_killed
 
 __all__ = ["claim", "main", "resume", "wait_for_jobs"]
@@ -23,6 +23,8 @@ __all__ = ["claim", "main", "resume", "wait_for_jobs"]
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_LINES = 60.0
+PATIENCE = 120.0
+"""Seconds that a job has to end after SIGTERM: a training ends its step and writes a checkpoint."""
 
 
 def claim(folder: Path) -> None:
@@ -37,7 +39,10 @@ def claim(folder: Path) -> None:
     (folder / ".snakemake").mkdir(exist_ok=True)
     handle = os.open(folder / ".snakemake" / "resume.lock", os.O_RDWR | os.O_CREAT, 0o644)
     os.set_inheritable(handle, True)
-    alone = try_lock(handle)
+    try:
+        alone = try_lock(handle)
+    except NoLocksError:
+        alone = True
     living = controllers(folder)
     if living or not alone:
         os.close(handle)
@@ -48,18 +53,19 @@ def claim(folder: Path) -> None:
         )
 
 
-def wait_for_jobs(folder: Path, survivors: str) -> None:
+def wait_for_jobs(folder: Path, survivors: str, patience: float = PATIENCE) -> None:
     """Wait until no job that outlived its Snakemake is left.
 
     Arguments:
         folder: in which the workflow runs.
         survivors: what to do with such jobs: ``wait`` for them, ``stop`` those of this machine
             (trainings leave a checkpoint), or ``refuse``.
+        patience: seconds after which a job that was to stop is killed.
 
     Raises:
-        UserError: there is one and it shall not be waited for.
+        UserError: there is one and it shall not be waited for, or one that nothing ends.
     """
-    told, asked = -float("inf"), set[int]()
+    told, sent = -float("inf"), dict[int, dict[signal.Signals, float]]()
     while living := jobs(folder):
         names = ", ".join(map(str, living))
         if survivors == "refuse":
@@ -75,11 +81,36 @@ def wait_for_jobs(folder: Path, survivors: str) -> None:
                 flush=True,
             )
         for job in living if survivors == "stop" else ():
-            if job.process is not None and job.process not in asked:
-                asked.add(job.process)
-                with suppress(ProcessLookupError):
-                    os.kill(job.process, signal.SIGTERM)
+            if job.process is not None:
+                _stop(job, job.process, sent.setdefault(job.process, {}), patience)
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _stop(job: Job, process: int, sent: dict[signal.Signals, float], patience: float) -> None:
+    """Ask a job to end, and kill it when it has not in time.
+
+    Arguments:
+        job: for the line that tells.
+        process: its number.
+        sent: signal -> when it was sent to this job; is added to.
+        patience: seconds that it has after each.
+
+    Raises:
+        UserError: it lives even after it was killed.
+    """
+    now = time.monotonic()
+    signals: tuple[signal.Signals, ...] = ()
+    if not sent:  # a job that was stopped (SIGSTOP, Ctrl-Z) hears nothing before it goes on
+        signals = (signal.SIGTERM, signal.SIGCONT)
+    elif signal.SIGKILL not in sent and now - sent[signal.SIGTERM] > patience:
+        print(f"resume: {job}: has not ended in {patience:g} s, is killed", file=sys.stderr)
+        signals = (signal.SIGKILL,)
+    elif now - sent.get(signal.SIGKILL, now) > patience:
+        raise UserError(f"{job}: lives even after SIGKILL; its disk may be lost, end it by hand")
+    for one in signals:
+        sent[one] = now
+        with suppress(ProcessLookupError):
+            os.kill(process, one)
 
 
 def unlock(folder: Path, words: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def controllers(folder: Path) -> list[str]:
     living = []
     for path in sorted(controllers_folder(folder).glob("[!.]*")):
         if is_held(path):
-            living.append(path.read_text().strip())
+            living.append(path.read_text("utf-8", "replace").strip())
         else:
             path.unlink(missing_ok=True)
     return living or [

@@ -15,23 +15,12 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from brnf.errors import UserError
 
-__all__ = [
-    "Job",
-    "at_work",
-    "begin",
-    "cancel_jobs",
-    "discard_unrecorded",
-    "end",
-    "main",
-    "queued_jobs",
-    "settle",
-    "status",
-    "submit",
-    "was_killed",
-]
+__all__ = ["Job", "begin", "cancel_jobs", "discard_unrecorded", "end", "main", "queued_jobs"]
+__all__ += ["settle", "status", "submit", "was_killed"]
 
 PREFIX = "brnf_"
 """Begins the names of our jobs in both profiles."""
@@ -53,17 +42,7 @@ or 0 is none.
 """
 RUNS = Path(".snakemake", "slurm_runs")
 """A file for each experiment of which a run has begun and not ended by itself."""
-FAILED = (
-    "BOOT_FAIL",
-    "CANCELLED",
-    "DEADLINE",
-    "FAILED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "REVOKED",
-    "TIMEOUT",
-)
+FAILED = "BOOT_FAIL CANCELLED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT"
 USAGE = """usage: python -m brnf.workflow.slurm submit SCRIPT
        python -m brnf.workflow.slurm status NUMBER
        python -m brnf.workflow.slurm settle [words of the Snakemake command of the dead run ...]"""
@@ -82,6 +61,11 @@ class Job:
     comment: str
     """Rule and wildcards."""
 
+    def is_of(self, names: Collection[str]) -> bool:
+        """Return whether it may write results of some experiments; a report belongs to any."""
+        wildcards = self.comment.partition("_wildcards_")[2]
+        return not wildcards or any(f"{wildcards}_".startswith(f"{name}_") for name in names)
+
 
 def submit(script: Path) -> str:
     """Submit a job script and return the number of the job.
@@ -96,12 +80,8 @@ def submit(script: Path) -> str:
     text = script.read_text()
     job = json.loads(text.split("# properties = ", 1)[1].splitlines()[0])
     resources = job["resources"]
-    comment = "_".join(
-        [
-            f"rule_{job['rule']}",
-            *(["wildcards", *job["wildcards"].values()] if job["wildcards"] else []),
-        ]
-    ).replace("/", "_")
+    wildcards = ["wildcards", *job["wildcards"].values()] if job["wildcards"] else []
+    comment = "_".join([f"rule_{job['rule']}", *wildcards]).replace("/", "_")  # as the plugin's
     options = [
         f"--job-name={PREFIX}{job['rule']}",
         f"--comment={comment}",
@@ -114,17 +94,12 @@ def submit(script: Path) -> str:
     options += shlex.split(str(resources.get("slurm_extra", "")))
     RECORDS.mkdir(parents=True, exist_ok=True)
     record = f"{shlex.quote(str(RECORDS.resolve()))}/$SLURM_JOB_ID"
-    start = (
-        "echo start $(date +%s.%N) gpu "
-        f"${{CUDA_VISIBLE_DEVICES:-none}} {shlex.quote(comment)} >> {record}"
-    )
+    gpus, quoted = "${CUDA_VISIBLE_DEVICES:-none}", shlex.quote(comment)
+    start = f"echo start $(date +%s.%N) gpu {gpus} {quoted} >> {record}"
     end = f"trap 'echo end $? $(date +%s.%N) >> {record}' EXIT"
     shebang, _, body = text.partition("\n")
-    return (
-        _call(["sbatch", "--parsable", *options], script="\n".join([shebang, start, end, body]))
-        .strip()
-        .split(";")[0]
-    )
+    told = _call(["sbatch", "--parsable", *options], "\n".join([shebang, start, end, body]))
+    return told.strip().split(";")[0]
 
 
 def status(number: str) -> str:
@@ -135,25 +110,19 @@ def status(number: str) -> str:
     Arguments:
         number: of the job.
     """
+    words = ["squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T"]
     try:
-        states = _call(
-            ["squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T"]
-        ).split()
+        state = _call(words).strip()
     except UserError as error:
         if "Invalid job id" not in str(error):
             return "running"
-        states = []
-    if states:
-        return (
-            "success"
-            if states[0] == "COMPLETED"
-            else "failed"
-            if states[0] in FAILED
-            else "running"
-        )
-    record = RECORDS / number
-    ended = record.read_text().splitlines()[-1:] if record.exists() else []
-    return "success" if ended and ended[0].startswith("end 0 ") else "failed"
+        state = ""
+    if not state:  # SLURM has forgotten the job
+        record = RECORDS / number
+        last = record.read_text().splitlines()[-1] if record.exists() else ""
+        return "success" if last.startswith("end 0 ") else "failed"
+    ended = {"COMPLETED": "success", **dict.fromkeys(FAILED.split(), "failed")}
+    return ended.get(state.split()[0], "running")
 
 
 def queued_jobs(folder: Path) -> list[Job]:
@@ -174,24 +143,6 @@ def queued_jobs(folder: Path) -> list[Job]:
     return list(found.values())
 
 
-def at_work(folder: Path, names: Collection[str]) -> list[Job]:
-    """Return those of the jobs in a folder that may write results of some experiments.
-
-    Arguments:
-        folder: from which Snakemake was called.
-        names: of the experiments; jobs without wildcards, such as the report, belong to any.
-
-    Raises:
-        UserError: SLURM does not answer.
-    """
-    found = ((job, job.comment.partition("_wildcards_")[2]) for job in queued_jobs(folder))
-    return [
-        job
-        for job, wildcards in found
-        if not wildcards or any(f"{wildcards}_".startswith(f"{name}_") for name in names)
-    ]
-
-
 def begin(folder: Path, names: Collection[str], submits: bool) -> None:
     """Note that a run begins, unless an earlier one was killed and what it left has not been
     settled.
@@ -210,11 +161,11 @@ def begin(folder: Path, names: Collection[str], submits: bool) -> None:
             f"results/{killed[0]}: its last run on SLURM was killed; end what that left as "
             "docs/cluster.md says"
         )
-    others = " ".join(job.number for job in (at_work(folder, names) if submits else []))
+    others = [job.number for job in queued_jobs(folder) if job.is_of(names)] if submits else []
     if others:
         raise UserError(
-            f"SLURM jobs {others}: of another run in this folder; wait for them, or end them as "
-            "docs/cluster.md says"
+            f"SLURM jobs {' '.join(others)}: of another run in this folder; wait for them, or end "
+            "them as docs/cluster.md says"
         )
     for name in names if submits else ():
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
@@ -301,10 +252,8 @@ def discard_unrecorded(folder: Path, words: Sequence[str]) -> list[Path]:
         return []
     begun = min(run.stat().st_mtime for run in runs)
     found: list[Path] = []
-    for line in _call(
-        [sys.executable, "-m", "snakemake", "--summary", *words], folder=folder
-    ).splitlines():
-        name, date, _, log, *_ = f"{line}\t\t\t".split("\t")
+    summary = _call([sys.executable, "-m", "snakemake", "--summary", *words], folder=folder)
+    for name, date, _, log, *_ in (f"{line}\t\t\t".split("\t") for line in summary.splitlines()):
         unrecorded = log == "-" and date != "-"  # every rule has a log
         if unrecorded and (folder / name).stat().st_mtime >= begun:
             found.append(folder / name)
@@ -320,46 +269,37 @@ def _call(command: Sequence[str], script: str | None = None, folder: Path | None
     Raises:
         UserError: it is missing or fails.
     """
+    asked: dict[str, Any] = {
+        "capture_output": True,
+        "text": True,
+        "check": True,
+        "timeout": TIMEOUT_SECONDS,
+    }
     try:
-        done = subprocess.run(
-            command,
-            input=script,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=TIMEOUT_SECONDS,
-        )
+        return str(subprocess.run(command, input=script, cwd=folder, **asked).stdout)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{command[0]}: not found; run on a machine that submits to SLURM, or choose another "
-            "--workflow-profile"
-        ) from error
+        reason, remedy = "not found", "run where jobs can be submitted, or take another profile"
+        raise UserError(f"{command[0]}: {reason}; {remedy}") from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"{command[0]}: no answer within {TIMEOUT_SECONDS} s; see whether SLURM is up"
-        ) from error
+        raise UserError(f"{command[0]}: no answer in {TIMEOUT_SECONDS} s; is SLURM up?") from error
     except subprocess.CalledProcessError as error:
         reason = " ".join(error.stderr.split()) or f"exit status {error.returncode}"
-        raise UserError(
-            f"{command[0]}: {reason}; see docs/cluster.md on what is asked of SLURM"
-        ) from error
-    return done.stdout
+        raise UserError(f"{command[0]}: {reason}; see docs/cluster.md") from error
 
 
 def main(words: Sequence[str]) -> int:
     """Run a command; return the exit status."""
-    command, rest = (words[0], words[1:]) if words else ("", [])
-    if command not in ("submit", "status", "settle") or (command != "settle" and len(rest) != 1):
-        print(f"{USAGE}\n\n{__doc__}")
-        return 2
     try:
-        if command == "submit":
-            print(submit(Path(rest[0])))
-        elif command == "status":
-            print(status(rest[0]))
-        else:
-            print(*settle(Path.cwd(), rest), sep="\n")
+        match words:
+            case ["submit", script]:
+                print(submit(Path(script)))
+            case ["status", number]:
+                print(status(number))
+            case ["settle", *rest]:
+                print(*settle(Path.cwd(), rest), sep="\n")
+            case _:
+                print(f"{USAGE}\n\n{__doc__}")
+                return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

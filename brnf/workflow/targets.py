@@ -1,36 +1,27 @@
 """Which files an experiment asks for, and of which shards they are made."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from brnf.config.experiment import Experiment
-from brnf.config.studies import (
-    ABLATION_DENOISED,
-    ABLATION_MODELS,
-    ABLATION_PANELS,
-    ABLATION_PRODUCTS,
-    BASE_MODELS,
-    BASELINES,
-    full_models,
-    tau_fits,
-)
+from brnf.config.studies import ABLATION_PANELS, SUPERVISED
+from brnf.data.index import has_images, has_masks
 from brnf.errors import UserError
+from brnf.evaluate.names import panel_name
+from brnf.workflow.measurements import evaluations, has_product, product_splits
 
 __all__ = [
     "MAP_PRODUCTS",
-    "ablation",
     "evaluated_files",
-    "evaluations",
     "export_tree",
     "exported_predictions",
     "figure_words",
     "figures",
-    "full_sensitivity",
     "map_product",
+    "models",
+    "predicted_split",
     "product_folder",
     "shards",
-    "sweeps",
+    "unmeasured_files",
 ]
 
 MAP_PRODUCTS = ("cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf")
@@ -55,130 +46,6 @@ def shards(index: Path, pattern: str, split: str) -> list[str]:
             f"{index}: split '{split}' holds no image; name another one in section dataset"
         )
     return [pattern.replace("{split}", split).replace("{shard}", str(number)) for number in numbers]
-
-
-def evaluations(experiment: Experiment, pattern: str) -> list[str]:
-    """Return all evaluations of an experiment.
-
-    Arguments:
-        experiment: whose models, seeds and products are taken.
-        pattern: of a file, with the wildcards name, model, seed, product, split.
-    """
-    settings = experiment.settings
-    found = []
-    for model in settings["models"]:
-        for product in settings["products"]:
-            if not _exists(experiment, model, product):
-                continue
-            for split in _splits(settings, product):
-                found += [
-                    pattern.format(
-                        name=experiment.name, model=model, seed=seed, product=product, split=split
-                    )
-                    for seed in settings["seeds"]
-                ]
-    return found
-
-
-def sweeps(experiment: Experiment, study: str, pattern: str) -> list[str]:
-    """Return the sweeps that a study compares.
-
-    Arguments:
-        experiment: whose seeds are taken.
-        study: ``sensitivity``, of BRNF in tau and xi, the run's own flow first; or ``density``, of
-            base and BRNF.
-        pattern: of a file, with the wildcards name, model, seed, fit.
-    """
-    chosen = (
-        ["own", *sorted(set(tau_fits(experiment.settings)) - {"own"})]
-        if study == "sensitivity"
-        else ["own", *BASELINES]
-    )
-    models = ("brnf",) if study == "sensitivity" else ("base", "brnf")
-    seeds = experiment.settings["seeds"]
-    return [
-        pattern.format(name=experiment.name, model=model, fit=fit, seed=seed)
-        for model in models
-        for fit in chosen
-        for seed in seeds
-    ]
-
-
-def _exists(experiment: Experiment, model: str, product: str) -> bool:
-    """Return whether a model has a product: some are left out by choice; a variant without BSDNF
-    has no denoised maps.
-    """
-    if product not in experiment.settings["model_products"].get(model, [product]):
-        return False
-    return product != "seeds_bsdnf" or model in BASE_MODELS or experiment.denoises(model)
-
-
-def ablation(experiment: Experiment, pattern: str) -> list[str]:
-    """Return the evaluations that the ablation compares.
-
-    Arguments:
-        experiment: whose seeds and splits are taken.
-        pattern: of a file, with the wildcards name, model, seed, product, split.
-
-    Raises:
-        UserError: the lengths of base and brnf are given in different units.
-    """
-    experiment.network("base_long")
-    return _compared(
-        experiment,
-        pattern,
-        ABLATION_MODELS,
-        ABLATION_PRODUCTS,
-        experiment.settings["seeds"],
-        ABLATION_DENOISED,
-    )
-
-
-def full_sensitivity(experiment: Experiment, pattern: str) -> list[str]:
-    """Return the evaluations that the sensitivity's scope ``full`` compares, of the first seed.
-
-    Arguments: as :func:`ablation`.
-    """
-    models = tuple(dict.fromkeys(("brnf", *full_models(experiment.settings))))
-    return _compared(
-        experiment,
-        pattern,
-        models,
-        ("cam_prototype", "seeds_bsdnf"),
-        experiment.settings["seeds"][:1],
-        models,
-    )
-
-
-def _compared(
-    experiment: Experiment,
-    pattern: str,
-    models: Sequence[str],
-    products: Sequence[str],
-    seeds: Sequence[int],
-    denoised: Sequence[str],
-) -> list[str]:
-    """Return evaluations on seen and, of maps, unseen images; only some denoised seeds."""
-    seen, unseen = experiment.settings["dataset"]["seeds"], experiment.settings["dataset"]["val"]
-    found = []
-    for model in models:
-        for product in products:
-            if product == "seeds_bsdnf" and not (
-                model in denoised and (model in BASE_MODELS or experiment.denoises(model))
-            ):
-                continue
-            for split in [seen] if product == "seeds_bsdnf" else dict.fromkeys((seen, unseen)):
-                word = {"name": experiment.name, "model": model, "product": product, "split": split}
-                found += [pattern.format(seed=seed, **word) for seed in seeds]
-    return found
-
-
-def _splits(settings: Mapping[str, Any], product: str) -> list[str]:
-    dataset = settings["dataset"]
-    if product == "segmentation":
-        return [dataset["val"]]
-    unseen = [dataset["val"]] if product in settings["evaluate"]["val_products"] else []
-    return list(dict.fromkeys([dataset["seeds"], *unseen]))
 
 
 def map_product(experiment: Experiment, model: str, product: str) -> str:
@@ -216,6 +83,42 @@ def evaluated_files(index: Path, product: str, split: str, run: str) -> dict[str
     return {"masks": masks, "probabilities": [f"{path}.h5" for path in masks]}
 
 
+def predicted_split(experiment: Experiment, index: Path) -> str:
+    """Return the split that segmenters predict: the training one where none is for validation."""
+    dataset = experiment.settings["dataset"]
+    return str(dataset["val"] if has_images(index, dataset["val"]) else dataset["train"])
+
+
+def unmeasured_files(experiment: Experiment, index: Path, run: str) -> list[str]:
+    """Return what `all` makes although no mask is there to measure it: the products themselves, and
+    the predictions of the test split where those of the validation split are not measured.
+
+    Arguments:
+        experiment: whose models, seeds and products are taken.
+        index: folder of the image index.
+        run: pattern of the folder of a model's results for one seed.
+    """
+    settings = experiment.settings
+    found = []
+    for model in settings["models"]:
+        for product in settings["products"]:
+            splits = product_splits(settings, product)
+            without = [split for split in splits if not has_masks(index, split)]
+            if product == "segmentation":
+                without = [predicted_split(experiment, index)] if without else []
+            for split in without if has_product(experiment, model, product) else ():
+                if not has_images(index, split):
+                    continue
+                for seed in settings["random_seeds"]:
+                    folder = run.format(name=experiment.name, model=model, seed=seed)
+                    computed = experiment.computed_split(split)
+                    files = evaluated_files(index, product, computed, folder)
+                    found += files.get("maps", files.get("masks", []))
+    if _segmented(experiment) and not has_masks(index, settings["dataset"]["val"]):
+        found += exported_predictions(experiment, f"{run}/test_predictions")
+    return list(dict.fromkeys(found))
+
+
 def exported_predictions(experiment: Experiment, pattern: str) -> list[str]:
     """Return the predictions of the test split, of every model that has a segmentation; none
     without such a split.
@@ -227,11 +130,30 @@ def exported_predictions(experiment: Experiment, pattern: str) -> list[str]:
     settings = experiment.settings
     if settings["dataset"]["test"] is None:
         return []
-    models = [model for model in settings["models"] if _exists(experiment, model, "segmentation")]
+    models = [
+        model for model in settings["models"] if has_product(experiment, model, "segmentation")
+    ]
     return [
         pattern.format(name=experiment.name, model=model, seed=seed)
         for model in models
-        for seed in settings["seeds"]
+        for seed in settings["random_seeds"]
+    ]
+
+
+def models(experiment: Experiment, run: str) -> list[str]:
+    """Return the files of trained networks for use outside the workflow: of each model's CAM
+    network, and of its segmenter.
+
+    Arguments:
+        experiment: whose models and seeds are taken.
+        run: pattern of the folder of a model's results for one seed.
+    """
+    return [
+        f"{run}/{training}/model.pt".format(name=experiment.name, model=model, seed=seed)
+        for model in experiment.settings["models"]
+        for training, _ in _histories(experiment, model)
+        if training != "flow"
+        for seed in experiment.settings["random_seeds"]
     ]
 
 
@@ -246,13 +168,18 @@ def export_tree(experiment: Experiment) -> str:
     )
 
 
-def figures(experiment: Experiment) -> list[str]:
-    """Return an experiment's figures; only scenes have context masks to measure bias with."""
-    scenes = experiment.settings["dataset"]["kind"] == "scenes"
+def figures(experiment: Experiment, index: Path) -> list[str]:
+    """Return an experiment's figures: predictions where there is a segmenter, scores where
+    something is measured; only scenes have context masks to measure bias with.
+    """
+    settings = experiment.settings
+    measured = bool(evaluations(experiment, index, ""))
+    scenes = settings["dataset"]["kind"] == "scenes"
     return [
+        *(["predictions"] if _segmented(experiment) else []),
         *(["examples"] if _panels(experiment) else []),
-        "scores",
-        *(["bias"] if scenes else []),
+        *(["scores"] if measured else []),
+        *(["bias"] if measured and scenes else []),
         "curves",
     ]
 
@@ -271,9 +198,8 @@ def figure_words(
     """
     settings = experiment.settings
     if figure in ("scores", "bias"):
-        return {
-            "evaluations": evaluations(experiment, f"{run}/evaluation/{{product}}-{{split}}.json")
-        }
+        pattern = f"{run}/evaluation/{{product}}-{{split}}.json"
+        return {"evaluations": evaluations(experiment, index, pattern)}
     if figure == "curves":
         files = [
             (model, stage, file)
@@ -283,20 +209,21 @@ def figure_words(
         words = [
             f"{model}:{stage}:{run}/{file}".format(name=experiment.name, model=model, seed=seed)
             for model, stage, file in files
-            for seed in settings["seeds"]
+            for seed in settings["random_seeds"]
         ]
         return {"histories": words}
-    words = []
-    split = experiment.computed_split(settings["dataset"]["seeds"])
-    for model, product in ABLATION_PANELS if figure == "ablation" else _panels(experiment):
-        folder = run.format(name=experiment.name, model=model, seed=settings["seeds"][0])
-        read = evaluated_files(index, product, split, folder)
-        title = f"{model}: {product}".replace(":", "")
-        words += [
-            f"{title}:{map_product(experiment, model, product)}:{file}"
-            for file in read.get("maps", read.get("masks", []))
-        ]
-    return {"panels": words}
+    split, shown = _shown(experiment, figure, index)
+    panels: list[str] = []
+    confidences: list[str] = []
+    for model, product in shown:
+        folder = run.format(name=experiment.name, model=model, seed=settings["random_seeds"][0])
+        read = evaluated_files(index, product, experiment.computed_split(split), folder)
+        title = panel_name(model, product)
+        paths = read.get("maps", read.get("masks", []))
+        panels += [f"{title}:{map_product(experiment, model, product)}:{file}" for file in paths]
+        if product == "segmentation":
+            confidences += [f"{title}:{file}.csv" for file in paths]
+    return {"panels": panels} | ({"confidences": confidences} if confidences else {})
 
 
 def _panels(experiment: Experiment) -> list[tuple[str, str]]:
@@ -305,16 +232,42 @@ def _panels(experiment: Experiment) -> list[tuple[str, str]]:
     """
     settings = experiment.settings
     found = []
-    for model in settings["models"]:
+    weak = [model for model in settings["models"] if model != SUPERVISED]
+    for model in weak:
         for product in ("seeds", "seeds_bsdnf", "pseudo_labels"):
-            last = model == settings["models"][-1]
+            last = model == weak[-1]
             if (
                 product in settings["products"]
-                and _exists(experiment, model, product)
+                and has_product(experiment, model, product)
                 and (product != "pseudo_labels" or last)
             ):
                 found.append((model, product))
     return found
+
+
+def _shown(experiment: Experiment, figure: str, index: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Return of which split a figure shows images, and which products of which models."""
+    dataset = experiment.settings["dataset"]
+    if figure != "predictions":
+        return dataset["eval_split"], (
+            list(ABLATION_PANELS) if figure == "ablation" else _panels(experiment)
+        )
+    split = predicted_split(experiment, index)
+    models = _segmented(experiment)
+    trained = experiment.computed_split(split) == dataset["train"]
+    weak = [model for model in models if model != SUPERVISED][-1:] if trained else []
+    return split, [
+        *((model, product) for model in weak for product in ("seeds", "pseudo_labels")),
+        *((model, "segmentation") for model in models),
+    ]
+
+
+def _segmented(experiment: Experiment) -> list[str]:
+    """Return the models that have a segmentation."""
+    if "segmentation" not in experiment.settings["products"]:
+        return []
+    models = experiment.settings["models"]
+    return [model for model in models if has_product(experiment, model, "segmentation")]
 
 
 def _histories(experiment: Experiment, model: str) -> list[tuple[str, str]]:
@@ -322,9 +275,9 @@ def _histories(experiment: Experiment, model: str) -> list[tuple[str, str]]:
     products = {
         product
         for product in experiment.settings["products"]
-        if _exists(experiment, model, product)
+        if has_product(experiment, model, product)
     }
-    found = [("network", "network/history.csv")]
+    found = [] if model == SUPERVISED else [("network", "network/history.csv")]
     guides = model == "base" and any(
         experiment.denoises(other) for other in experiment.settings["models"]
     )
@@ -332,7 +285,7 @@ def _histories(experiment: Experiment, model: str) -> list[tuple[str, str]]:
     if (
         guides
         or labels
-        or ("seeds_bsdnf" in products and _exists(experiment, model, "seeds_bsdnf"))
+        or ("seeds_bsdnf" in products and has_product(experiment, model, "seeds_bsdnf"))
     ):
         found.append(("flow", "flow/history.csv"))
     if "segmentation" in products:

@@ -66,6 +66,15 @@ def test_a_norm_that_shares_its_input_is_left_alone() -> None:
     assert len(_norms(network)) == 1
 
 
+def test_the_rounding_of_a_device_does_not_decide() -> None:
+    torch.manual_seed(0)
+    network = build_backbone(BackboneOptions(name="resnet18", weights="none")).network.eval()
+    _randomise(network)
+    found = folded(network.to(torch.bfloat16))  # rounds more than TF32 does
+    assert not _norms(found)
+    assert {value.dtype for value in found.parameters()} == {torch.bfloat16}
+
+
 def test_a_network_without_norms_is_left_alone() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1)).eval()
     assert folded(network) is network

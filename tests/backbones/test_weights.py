@@ -143,10 +143,8 @@ def test_a_tag_is_loaded_as_it_is_named_with_its_own_colours(from_the_hub: list[
     )
     assert from_the_hub == ["resnet34.tv_in1k", "resnet34.ra4_e3600_r224_in1k"]
     torch.testing.assert_close(torchvision.mean.flatten(), torch.tensor([123.675, 116.28, 103.53]))
-    torch.testing.assert_close(
-        torchvision.deviation.flatten(), torch.tensor([58.395, 57.12, 57.375])
-    )
-    assert other.mean.flatten().tolist() == other.deviation.flatten().tolist() == [127.5] * 3
+    torch.testing.assert_close(torchvision.std.flatten(), torch.tensor([58.395, 57.12, 57.375]))
+    assert other.mean.flatten().tolist() == other.std.flatten().tolist() == [127.5] * 3
     assert torchvision.loaded.published == "b627a593" and other.loaded.published is None
     assert torchvision.loaded.digest == other.loaded.digest, "the same numbers here"
 
@@ -202,7 +200,7 @@ def test_names_types_and_shapes_count() -> None:
 def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Path) -> None:
     options = replace(SMALL, weights=str(file))
     backbone = build_backbone(options)
-    backbone.restore(replace(backbone.loaded, mean=(1.0, 2.0, 3.0), deviation=(4.0, 5.0, 6.0)))
+    backbone.restore(replace(backbone.loaded, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)))
     wanted = backbone.loaded
     assert wanted.weights == str(file) and wanted.digest
     file.unlink()  # a saved network needs none
@@ -210,7 +208,7 @@ def test_every_saved_network_tells_what_it_started_from(file: Path, tmp_path: Pa
 
     def check(again: Backbone) -> None:
         assert again.loaded == wanted
-        assert (again.mean.flatten().tolist(), again.deviation.flatten().tolist()) == (
+        assert (again.mean.flatten().tolist(), again.std.flatten().tolist()) == (
             [1, 2, 3],
             [4, 5, 6],
         )
@@ -284,16 +282,21 @@ def test_a_file_is_hashed_again_only_where_it_may_have_changed(
         "nobody keeps it"
     )
     (tmp_path / ".snakemake").mkdir()
-    assert settled() == settled() == first and len(counted) == 3
+    assert settled() == file_digest(file) == first and len(counted) == 3
+    content = file.read_bytes()
+    file.write_bytes(content[::-1])
+    assert settled() != first and len(counted) == 4, "only the ctime tells"
+    file.write_bytes(content)
+    assert settled() == file_digest(file) == first and len(counted) == 5
     other = file.with_name("other")
     other.write_bytes(bytes(file.stat().st_size))
     os.utime(other, (old, old))
     other.replace(file)
-    assert file_digest(file) != first and len(counted) == 4, (
+    assert file_digest(file) != first and len(counted) == 6, (
         "size and time are the same, the inode is not"
     )
     file.write_bytes(bytes(file.stat().st_size))
-    assert file_digest(file) == file_digest(file) and len(counted) == 6, (
+    assert file_digest(file) == file_digest(file) and len(counted) == 8, (
         "too young to be known by its time"
     )
     kept = tmp_path / ".snakemake" / "brnf_weights.json"

@@ -13,11 +13,11 @@ import torch
 import yaml
 
 from benchmarks.agreement import AGREEMENT
-from benchmarks.chain import RESEARCH, STAGES, StageRow, chain_table, measure, run, timings_of_run
+from benchmarks.chain import REFERENCE, STAGES, StageRow, chain_table, measure, run, timings_of_run
 from benchmarks.finished_run import MAPS, MASKS, STEPS, FinishedRun, prepare
 from benchmarks.harness import Timing
-from benchmarks.research_training import SEEING
-from benchmarks.sides import REST, Side, Spent, Stopwatch
+from benchmarks.reference_training import SEEING
+from benchmarks.stopwatch import REST, Spent, Stopwatch, TimedProcess
 from brnf.config.experiment import Experiment, read_experiments
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
@@ -162,7 +162,9 @@ class Workflow:
             folder.parent.mkdir(parents=True, exist_ok=True)
             predict_segmentation.run(
                 predict_segmentation.Inputs(self.index, network, images),
-                predict_segmentation.Outputs(folder, folder.with_suffix(".h5")),
+                predict_segmentation.Outputs(
+                    folder, folder.with_suffix(".h5"), folder.with_suffix(".csv")
+                ),
                 self.options(predict_segmentation, model),
                 QUIET,
             )
@@ -194,21 +196,21 @@ def finished(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Finishe
 def test_both_sides_agree(stage: str, finished: FinishedRun, tmp_path: Path) -> None:
     row = measure(finished, stage, 1, tmp_path)
     assert row.stage == stage and 0 < row.left <= 1 and 0 <= sum(row.loops.values()) <= 1
-    assert row.ours.median > 0 and row.research.median > 0 and min(row.peaks) > 50 * 2**20
+    assert row.ours.median > 0 and row.reference.median > 0 and min(row.peaks) > 50 * 2**20
     assert list(tmp_path.iterdir()) == [], "outputs are removed"
 
 
 def test_every_stage_has_both_sides_and_a_comparison() -> None:
-    assert set(RESEARCH) == set(AGREEMENT) == {*STAGES, SEEING}
+    assert set(REFERENCE) == set(AGREEMENT) == {*STAGES, SEEING}
 
 
 def test_a_wrong_result_is_noticed(finished: FinishedRun, tmp_path: Path) -> None:
-    for side in ("own", "research"):
+    for side in ("ours", "reference"):
         (tmp_path / side).mkdir()
-    (tmp_path / "own" / "history.csv").write_text("step,loss\n1,2.0\n")
-    (tmp_path / "research" / "history.csv").write_text("step,loss\n1,2.1\n")
+    (tmp_path / "ours" / "history.csv").write_text("step,loss\n1,2.0\n")
+    (tmp_path / "reference" / "history.csv").write_text("step,loss\n1,2.1\n")
     with pytest.raises(AssertionError):
-        AGREEMENT["train_segmentation"](finished, tmp_path / "own", tmp_path / "research")
+        AGREEMENT["train_segmentation"](finished, tmp_path / "ours", tmp_path / "reference")
 
 
 def test_the_whole_is_scaled_phase_by_phase(finished: FinishedRun) -> None:
@@ -239,9 +241,11 @@ def test_phases_and_loops_are_told_apart() -> None:
     assert spent.loops == {(STEPS, "flow training step"): 2.0, (STEPS, "flow log-density"): 1.0}
 
 
-def row(stage: str, ours: float, research: float, **loops: float) -> StageRow:
-    shares = {name.replace("_", " "): seconds / research for name, seconds in loops.items()}
-    return StageRow(stage, "work", Timing((ours,)), Timing((research,)), shares, (2.0**20, 2.0**21))
+def row(stage: str, ours: float, reference: float, **loops: float) -> StageRow:
+    shares = {name.replace("_", " "): seconds / reference for name, seconds in loops.items()}
+    return StageRow(
+        stage, "work", Timing((ours,)), Timing((reference,)), shares, (2.0**20, 2.0**21)
+    )
 
 
 def test_bound_and_total_follow_from_the_shares() -> None:
@@ -270,7 +274,7 @@ def test_bound_and_total_follow_from_the_shares() -> None:
         "",
     ]
     assert "| dense CRF" in text and text.count("60.0%") == 1
-    other = replace(rows[0], stage=SEEING, research=Timing((180.0,)))
+    other = replace(rows[0], stage=SEEING, reference=Timing((180.0,)))
     with pytest.raises(StopIteration):
         next(line for line in chain_table([rows[1]]).splitlines() if SEEING in line)
     assert SEEING in chain_table(rows, other)
@@ -317,4 +321,4 @@ def refuse(run: object, watch: object) -> None:
 
 def test_what_a_side_does_not_have_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^not this one$"):
-        Side(refuse, None)  # type: ignore[arg-type]
+        TimedProcess(refuse, None)  # type: ignore[arg-type]

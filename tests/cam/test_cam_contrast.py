@@ -1,13 +1,14 @@
 """FSCL against loops."""
 
 import math
+from collections import deque
 
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brnf.cam.contrast import ContrastBank, info_nce, region_features
+from brnf.cam.contrast import NONE, ContrastBank, info_nce, region_features
 
 
 def loop_info_nce(anchors, anchor_classes, bank, bank_classes, temperature):
@@ -74,3 +75,39 @@ def test_bank_forgets_the_oldest_and_keeps_samples_on_the_sphere() -> None:
     assert sorted(classes.tolist()) == [0, 1, 1]
     torch.testing.assert_close(vectors[classes == 1].sum(0), torch.tensor([1.0, 1.0, 0.0]).flip(0))
     torch.testing.assert_close(vectors[classes == 0], torch.tensor([[0.0, 1.0, 0.0]]))
+
+
+def test_info_nce_leaves_out_what_holds_nothing() -> None:
+    torch.manual_seed(0)
+    rows, bank = (F.normalize(torch.randn(count, 4), dim=1) for count in (6, 9))
+    own, others = (
+        torch.tensor([0, NONE, 1, 2, NONE, 3]),
+        torch.tensor([0, 1, NONE, 1, 2] + 4 * [NONE]),
+    )
+    found, expected = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    loss = info_nce(found, own, bank, others)
+    kept, filled = own != NONE, others != NONE
+    same = info_nce(expected[kept], own[kept], bank[filled], others[filled])
+    torch.testing.assert_close(loss, same)
+    loss.backward()
+    same.backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+
+
+@given(st.integers(0, 3), st.lists(st.lists(st.integers(NONE, 2), max_size=9), max_size=5))
+def test_bank_keeps_the_latest_of_each_class(capacity: int, pushes: list[list[int]]) -> None:
+    bank, number = ContrastBank(3, 1, capacity, 0), 0.0
+    expected: list[deque[float]] = [deque(maxlen=capacity) for _ in range(3)]
+    for classes in pushes:
+        values = number + torch.arange(len(classes))[:, None]
+        bank.add_regions(values, torch.tensor(classes, dtype=torch.int64))
+        for value, kind in zip(values[:, 0].tolist(), classes, strict=True):
+            if kind != NONE:
+                expected[kind].append(value)
+        number += len(classes)
+    vectors, found = bank.contents()
+    slots, owners = bank.contents(every_slot=True)
+    assert len(slots) == 3 * capacity
+    for kind in range(3):
+        assert sorted(vectors[found == kind, 0].tolist()) == list(expected[kind])
+        assert torch.equal(slots[owners == kind], vectors[found == kind])

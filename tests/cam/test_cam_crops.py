@@ -1,4 +1,4 @@
-"""What the CAM networks are trained on: order, kept backbone outputs, the fitted classifier,
+"""What the CAM networks are trained on: order, cached backbone outputs, the fitted classifier,
 aligned seeds.
 """
 
@@ -53,7 +53,7 @@ def index(tmp_path: Path) -> Index:
 
 def seed_maps(index: Index, path: Path) -> MapReader:
     """Write maps that mark the bright half of each image."""
-    with write_maps(path) as writer:
+    with write_maps(path, 20) as writer:
         for record in index.images:
             inside = np.zeros((48, 64), np.float32)
             inside[:, slice(0, 32) if record.labels == (1,) else slice(32, 64)] = 1
@@ -77,18 +77,18 @@ def make_source(
     )
 
 
-def test_kept_outputs_are_those_of_the_whole_image(
+def test_cached_outputs_are_those_of_the_whole_image(
     network: CamNetwork, index: Index, tmp_path: Path
 ) -> None:
     seeds = seed_maps(index, tmp_path / "seeds.h5")
     with make_source(network, index, seeds, WHOLE, tmp_path / "network") as source:
-        kept = list(source.whole_images())
+        cached = list(source.whole_images())
     loose = replace(WHOLE, cache=False)
     with make_source(network, index, seeds, loose, tmp_path) as source, torch.inference_mode():
         fresh = list(source.whole_images())
         stages = [network.stages(batch.pixels) for batch in fresh]
-    assert sum(len(batch.labels) for batch in kept) == 10  # each image and its mirror
-    for batch, other, outputs in zip(kept, fresh, stages, strict=True):
+    assert sum(len(batch.labels) for batch in cached) == 10  # each image and its mirror
+    for batch, other, outputs in zip(cached, fresh, stages, strict=True):
         expected = (*outputs, other.labels, other.valid, other.seeds)
         for ours, theirs in zip(
             (*batch.pixels, batch.labels, batch.valid, batch.seeds), expected, strict=True
@@ -100,7 +100,7 @@ def test_kept_outputs_are_those_of_the_whole_image(
 def test_trainings_that_see_the_same_ask_the_backbone_once(
     network: CamNetwork, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
+    runtime = Runtime(workers=0, progress="none", feature_cache=tmp_path / "cache")
     asked: list[int] = []
     stages = network.stages
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
     )
     labels(crop=48, resize_low=48, resize_high=48)
     assert sum(asked) == 20
-    assert len(list((tmp_path / "kept").iterdir())) == 2 and not list(
+    assert len(list((tmp_path / "cache").iterdir())) == 2 and not list(
         (tmp_path / "network").iterdir()
     )
     with torch.no_grad():
@@ -135,10 +135,10 @@ def test_trainings_that_see_the_same_ask_the_backbone_once(
         next(network.backbone.parameters()).sub_(1)
 
 
-def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(
+def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_cached(
     network: CamNetwork, index: Index, tmp_path: Path
 ) -> None:
-    runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
+    runtime = Runtime(workers=0, progress="none", feature_cache=tmp_path / "cache")
     seeds = seed_maps(index, tmp_path / "seeds.h5")  # of any pixel they sum to 1
     for seed in range(3):
         with TrainingSource(
@@ -151,13 +151,13 @@ def test_seed_maps_lie_on_features_that_a_training_of_another_seed_has_kept(
                 # Sums in float32; many are one half, which may be rounded, and none is near it.
                 shown = batch.seeds.sum(1, keepdim=True)
                 assert torch.equal(shown > 0.5 - 1e-4, batch.valid)
-    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_another_stride_or_number_of_classes_keeps_other_outputs(
     network: CamNetwork, index: Index, tmp_path: Path
 ) -> None:
-    runtime = Runtime(workers=0, progress="none", kept=tmp_path / "kept")
+    runtime = Runtime(workers=0, progress="none", feature_cache=tmp_path / "cache")
     more = replace(index, classes=(*index.classes, "another"))
     others = [replace(BACKBONE, stride=stride, dilated=dilated) for stride, dilated in STRIDES]
     strides = [CamNetwork(build_backbone(other), 2, (8, 8, 8, 8)) for other in others]
@@ -177,7 +177,7 @@ def test_another_stride_or_number_of_classes_keeps_other_outputs(
         assert all(
             torch.equal(ours, theirs) for ours, theirs in zip(batch.pixels, expected, strict=True)
         )
-    assert len(list((tmp_path / "kept").iterdir())) == len(STRIDES) + 1
+    assert len(list((tmp_path / "cache").iterdir())) == len(STRIDES) + 1
 
 
 def test_every_image_comes_once_an_epoch_in_a_new_order(
@@ -243,9 +243,9 @@ def test_workers_change_nothing(network: CamNetwork, index: Index, tmp_path: Pat
 def test_fitted_classifier_is_the_optimum_that_scikit_learn_finds(
     network: CamNetwork, index: Index, tmp_path: Path
 ) -> None:
-    penalty = 0.01
+    weight_decay = 0.01
     with make_source(network, index, None, WHOLE, tmp_path / "c") as source:
-        fit_classifier(network, source, penalty)
+        fit_classifier(network, source, weight_decay)
         batches = list(source.whole_images())
     pooled = (
         torch.cat([(b.pixels[3] * b.valid).sum((2, 3)) / b.valid.sum((2, 3)) for b in batches])
@@ -253,16 +253,33 @@ def test_fitted_classifier_is_the_optimum_that_scikit_learn_finds(
         .numpy()
     )
     labels = torch.cat([b.labels for b in batches]).numpy()
-    # Our loss averages over images and classes: sum / (n * C) + penalty |w|^2, scikit-learn's is
-    # sum + |w|^2 / (2 c).
+    # Our loss averages over images and classes: sum / (n * C) + weight_decay |w|^2,
+    # scikit-learn's is sum + |w|^2 / (2 c).
     for k in range(2):
         reference = LogisticRegression(
-            C=1 / (2 * penalty * labels.size), fit_intercept=False, tol=1e-8, max_iter=10_000
+            C=1 / (2 * weight_decay * labels.size), fit_intercept=False, tol=1e-8, max_iter=10_000
         )
         reference.fit(pooled, labels[:, k])
         np.testing.assert_allclose(
             network.classifier.weight[k, :, 0, 0].detach().numpy(), reference.coef_[0], atol=2e-3
         )
+
+
+@pytest.mark.parametrize("size", [(3000, 60), (60, 3000), (3000, 1), (640, 96), (640, 100)])
+@pytest.mark.parametrize("options", [WHOLE, replace(WHOLE, resize_high=96, cache=False)])
+def test_a_strip_is_never_without_a_valid_cell(
+    network: CamNetwork, tmp_path: Path, options: Training, size: tuple[int, int]
+) -> None:
+    """Dividing by the number of its cells made the fitted classifier NaN."""
+    width, height = size
+    path = tmp_path / "strip.png"
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(path)
+    index = Index(("a", "b"), (1, 2), (ImageRecord("strip", path, width, height, (1,)),))
+    with make_source(network, index, None, options, tmp_path / "c") as source:
+        for batch in (*source.whole_images(), *source.batches(4)):
+            assert batch.valid.flatten(1).any(1).all()
+        fit_classifier(network, source, 0.01)
+    assert network.classifier.weight.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -276,7 +293,7 @@ def test_contradictions_are_one_line(
         make_source(network, index, None, replace(WHOLE, **changes), tmp_path)
 
 
-def test_only_a_frozen_backbone_is_kept(index: Index, tmp_path: Path) -> None:
+def test_only_a_frozen_backbone_is_cached(index: Index, tmp_path: Path) -> None:
     learning = CamNetwork(
         build_backbone(
             BackboneOptions(name="tf_efficientnet_lite0", weights="none", trainable_stages=1)

@@ -52,7 +52,7 @@ def test_maps_are_empty_on_padding_and_absent_classes() -> None:
     maps = training_maps(output, LABELS, valid, MapRules())
     for values in (maps.classifier, maps.prototype):
         assert not values[1, :, :, 3:].any() and not values[0, 2:].any() and not values[1, 1].any()
-    assert maps.counts.sum((2, 3)).tolist() == [[20, 20, 0, 0], [12, 0, 12, 12]]
+    assert maps.mask.sum((2, 3)).tolist() == [[20, 20, 0, 0], [12, 0, 12, 12]]
 
 
 def test_padding_does_not_move_prototypes() -> None:
@@ -161,7 +161,7 @@ def test_labels_of_the_flow_come_from_the_chosen_maps(source: str) -> None:
     assert seen["rows"] == 20 + 12  # padding never reaches the flow
     maps = training_maps(output, LABELS, valid, MapRules())
     scores = {"prototype": maps.prototype, "classifier": maps.classifier, "seed": seeds}[source]
-    score, winner = (scores * maps.counts)[:, 1:].max(1)
+    score, winner = (scores * maps.mask)[:, 1:].max(1)
     expected = torch.where(score >= 0.7, winner + 1, torch.where(score <= 0.3, 0, -1))
     assert seen["codes"].tolist() == expected[valid[:, 0]].tolist()
 

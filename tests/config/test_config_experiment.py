@@ -3,6 +3,7 @@ not leak into each other.
 """
 
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from brnf.config.fields import schema_of
 from brnf.config.generate import load_schema
 from brnf.config.schema import complete, leaves, reread
 from brnf.config.sections.experiment import Experiment as Keys
+from brnf.config.sections.flow import Flow, FlowInTraining
 from brnf.config.studies import ABLATION
 from brnf.errors import UserError
+from brnf.workflow.params import stage_options
 
 CONFIG = Path(__file__).parents[2] / "config"
 SCENES: dict[str, Any] = {
     "name": "x",
-    "dataset": {"kind": "scenes", "train": "train", "seeds": "train"},
+    "dataset": {"kind": "scenes", "train": "train", "eval_split": "train"},
 }
 
 
@@ -57,6 +60,26 @@ def test_schema_itself_is_valid_and_closed() -> None:
     described = schema_of(Keys, described=True)
     assert all(part.get("description") for _, part in leaves(described))
     assert all("default" in part for path, part in leaves(schema) if path != ("name",))
+
+
+@pytest.mark.parametrize("key", sorted({f.name for f in fields(Flow)}))
+@pytest.mark.parametrize("variant", [False, True])
+def test_a_key_of_the_online_flow_has_an_effect_or_is_refused(key: str, variant: bool) -> None:
+    values = {"decay": "cosine", "noise_unit": "std", "coupling": "glow", "density": "gmm"}
+    value: Any = values.get(key, 0.125 if isinstance(getattr(Flow(), key), float) else 3)
+    value = {"learn_means": False, "balanced": True, "tau": {"low": 0.2}}.get(key, value)
+    changes: dict[str, Any] = {"flow": {key: value}}
+    config = merged(SCENES, {"variants": {"own": changes}} if variant else {"brnf": changes})
+    where = "variants.own.flow" if variant else "brnf.flow"
+    if key not in {field.name for field in fields(FlowInTraining)}:
+        said = message_of(config)
+        assert said.startswith(f"configuration: {where}.{key}: has no effect: ")
+        return
+    model = "own" if variant else "brnf"
+    options = stage_options("train_brnf", read_experiments(config)["x"], model, {})
+    plain = stage_options("train_brnf", read_experiments(SCENES)["x"], "brnf", {})
+    changed = {name for name in plain if options[name] != plain[name]}
+    assert changed == {"flow.tau.low" if key == "tau" else f"flow.{key}"}
 
 
 # the paper's values of docs/method.md: sections 2, 4 to 9
@@ -125,6 +148,7 @@ def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -
     }
     assert settings["dataset"] == default["dataset"] | {
         "kind": "coco",
+        "negatives": False,
         "root": str(tmp_path),
         "train": "train",
     }
@@ -141,7 +165,7 @@ def test_coco14_changes_no_setting_but_the_papers_own_for_coco(tmp_path: Path) -
         ({"brnf": {"ccnf": "False"}}, "brnf.ccnf", False),
         ({"brnf": {"ccnf": "true"}}, "brnf.ccnf", True),
         ({"cam": {"scales": ["0.5", "1", "2"]}}, "cam.scales", [0.5, 1.0, 2.0]),
-        ({"seeds": ["0", "1"]}, "seeds", [0, 1]),
+        ({"random_seeds": ["0", "1"]}, "random_seeds", [0, 1]),
         ({"flow": {"temperature": "12.5"}}, "flow.temperature", 12.5),
         ({"flow": {"temperature": "auto"}}, "flow.temperature", "auto"),
         (
@@ -195,8 +219,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ),
         ({"base": 3}, ["base: is 3, must be a section of keys"]),
         ({"brnf": {"ccnf": "perhaps"}}, ["brnf.ccnf: is 'perhaps', must be true or false"]),
-        ({"seeds": []}, ["seeds: is [], must be at least 1 long"]),
-        ({"seeds": [1, 1]}, ["seeds: is [1, 1], must be without repetition"]),
+        ({"random_seeds": []}, ["random_seeds: is [], must be at least 1 long"]),
+        ({"random_seeds": [1, 1]}, ["random_seeds: is [1, 1], must be without repetition"]),
         ({"cam": {"scales": [1.0, -1]}}, ["cam.scales.1: is -1.0, must be greater than 0"]),
         (
             {"flow": {"temperature": "hot"}},
@@ -230,8 +254,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
             ["brnf.flow.block: unknown key; did you mean 'blocks'?"],
         ),
         (
-            {"dataset": {"seeds": "train_aug"}},
-            ["dataset.seeds: is 'train_aug', must be train or val"],
+            {"dataset": {"eval_split": "train_aug"}},
+            ["dataset.eval_split: is 'train_aug', must be train or val"],
         ),
         ({"dataset": {"kind": "voc", "root": "nowhere"}}, ["dataset.root: no folder 'nowhere'"]),
         ({"dataset": {"kind": "voc"}}, ["dataset.root: missing"]),
@@ -279,8 +303,39 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
             ],
         ),
         (
-            {"backbone": {"weights": "imagenet", "name": "no such net"}},
-            ["timm has none for no such net; give a file, or none"],
+            {"backbone": {"weights": "imagenet", "name": "resnet0"}},
+            ["timm has none for resnet0; give a file, or none"],
+        ),
+        (
+            {"backbone": {"name": "vgg16", "weights": "none"}},
+            ["backbone.name: 'vgg16' is none of the networks that work", "Swin", "DINOv2"],
+        ),
+        (
+            {"segmentation": {"backbone": "no\nnet"}},
+            ["segmentation.backbone: is 'no\\nnet', which holds control"],
+        ),
+        (
+            {"backbone": {"name": "starnet_s1", "weights": "none"}},
+            ["backbone.stride: is 16, must be 32 for starnet_s1"],
+        ),
+        (
+            {"backbone": {"name": "cspnext_s", "weights": "none"}},
+            ["backbone.stride: is 16, must be 32 for cspnext_s, or backbone.dilated true"],
+        ),
+        (
+            {"segmentation": {"backbone": "starnet_s1", "weights": "none"}},
+            ["segmentation.output_stride: is 8, must be 32 for starnet_s1"],
+        ),
+        (
+            {"backbone": {"name": "pvt_v2_b0", "weights": "none", "dilated": True}},
+            ["backbone.dilated: must be false for pvt_v2_b0"],
+        ),
+        (
+            {
+                "backbone": {"name": "vit_tiny_patch16_224", "weights": "none"},
+                "pseudo_labels": {"refine": "random_walk"},
+            },
+            ["pseudo_labels.refine: random_walk needs a first stage of stride 4"],
         ),
         (
             {"segmentation": {"weights": "efficientnet_lite0"}},
@@ -310,8 +365,8 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
         ),
         ({"segmentation": {"weights": "caffe:no.pth"}}, ["segmentation.weights: no file 'no.pth'"]),
         (
-            {"segmentation": {"head": "aspp", "batch_size": 1}},
-            ["segmentation.batch_size: is 1, must be at least 2 for the head aspp"],
+            {"segmentation": {"head": "aspp_concat", "batch_size": 1}},
+            ["segmentation.batch_size: is 1, must be at least 2 for the head aspp_concat"],
         ),
         (
             {"companions": {"y": {"flow": {"blocks": 0}}}},
@@ -337,13 +392,16 @@ def test_reading_a_number_gives_the_number(value: float) -> None:
             {
                 "devices": 8,
                 "base": {"method": "sfc", "batch_size": 8, "sfc": {"drawn": 4}},
-                "segmentation": {"head": "sum"},
+                "segmentation": {"head": "aspp_sum"},
             },
             ["base.batch_size: is 8, must with base.sfc.drawn be divisible by devices (8)"],
         ),
         (
-            {"devices": 4, "segmentation": {"head": "aspp", "batch_size": 4}},
-            ["segmentation.batch_size: is 4, must be at least 2 for each device for the head aspp"],
+            {"devices": 4, "segmentation": {"head": "aspp_concat", "batch_size": 4}},
+            [
+                "segmentation.batch_size: is 4, must be at least 2 for each device "
+                "for the head aspp_concat"
+            ],
         ),
         ({"name": "a/b"}, ["name: is 'a/b', must be letters, digits"]),
     ],

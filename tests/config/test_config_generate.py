@@ -66,7 +66,7 @@ def test_a_section_gives_the_schema_that_one_would_write() -> None:
             "auto": {
                 "type": ["number", "string"],
                 "exclusiveMinimum": 0,
-                "pattern": "^auto$",
+                "pattern": r"^(auto)$(?!\n)",
                 "default": "auto",
                 "description": "A number or a word.",
             },

@@ -146,7 +146,7 @@ def test_what_auto_finds(read: Read) -> None:
     )
     assert (
         read(
-            "voc12.yaml", seeds=[3, 4], models=["base"], shards=2, dataset={"test": "test"}
+            "voc12.yaml", random_seeds=[3, 4], models=["base"], shards=2, dataset={"test": "test"}
         ).settings["protocol"]
         == "paper"
     )

@@ -51,12 +51,13 @@ def voc_tree(tmp_path: Path) -> Path:
     mask[2:6, 3:9], mask[7:, :4], mask[0] = 8, 12, 255
     write_voc_image(folder, "a1", ("cat", "dog", "cat"), mask)
     write_voc_image(folder, "a2", ("person",), np.full((8, 9), 15, np.uint8))
-    write_voc_image(folder, "b1", ("dog", "person"), mask)
+    other = np.where(mask == 8, 15, mask).astype(np.uint8)
+    write_voc_image(folder, "b1", ("dog", "person"), other)
     write_voc_image(folder, "c1", ("cat",), np.full((6, 7), 8, np.uint8), augmented=True)
     write_voc_image(folder, "t1", (), None)
     (folder / "Annotations" / "t1.xml").unlink()
-    for name in ("a1", "b1"):
-        write_palette_png(folder / "SegmentationClassAug" / f"{name}.png", mask)
+    for name, values in (("a1", mask), ("b1", other)):
+        write_palette_png(folder / "SegmentationClassAug" / f"{name}.png", values)
     for split, ids in {"train": ("a1", "a2"), "val": ("b1",), "test": ("t1",)}.items():
         (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(
             "".join(name + "\n" for name in ids)

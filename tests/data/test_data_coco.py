@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from brnf.config.sections.data import CocoLabels, Crowds, LabelSource, Overlap
 from brnf.data.coco import list_coco
 from brnf.data.coco_file import read_shapes
 from brnf.data.coco_masks import draw_mask
+from brnf.data.entries import select_classes
 from brnf.errors import UserError
 
 Content = dict[str, Any]
@@ -33,8 +35,10 @@ def test_category_ids_become_ranks(coco_tree: Path) -> None:
 def test_crowds_label_an_image_as_objects_only(
     coco_tree: Path, labels_from: LabelSource, crowds: Crowds
 ) -> None:
-    """c has a crowd only and d nothing: without a label they belong to no split."""
-    listing = list_coco(coco_tree, (), CocoLabels(crowds=crowds, labels_from=labels_from))
+    """c has a crowd only and d nothing: without a label they show none of the classes."""
+    whole = list_coco(coco_tree, (), CocoLabels(crowds=crowds, labels_from=labels_from))
+    assert {entry.id for entry in whole.entries} == set("abcde")
+    listing, _ = select_classes(whole, (), negatives=False)
     found = {entry.id: (set(entry.labels or ()), entry.splits) for entry in listing.entries}
     as_objects = {"c": ({"person"}, ("train",)), "e": ({"person", "traffic light"}, ("val",))}
     assert found == {
@@ -43,7 +47,7 @@ def test_crowds_label_an_image_as_objects_only(
         "e": ({"person"}, ("val",)),
         **(as_objects if crowds == "object" else {}),
     }
-    assert listing.unlabelled == {"train": 1 if crowds == "object" else 2, "val": 0}
+    assert listing.unlabelled == {"train": 1 if crowds == "object" else 2}
     assert all(entry.mask is None for entry in listing.entries)
     sizes = {entry.id: entry.size for entry in listing.entries}
     assert sizes["a"] == sizes["e"] == (6, 8) and sizes["b"] == (4, 4)
@@ -93,16 +97,15 @@ def test_labels_and_masks_hold_the_same_classes(
             assert labels.get(name, set()) == visible
 
 
-def test_the_smallest_lies_on_top_only_where_areas_are_known(coco_tree: Path) -> None:
-    cover(coco_tree, area=None)
-    problem = (
-        r"instances_train2014\.json: b: annotation 9 has no area, "
-        r"which [^\n]+ needs; restore the file$"
-    )
-    with pytest.raises(UserError, match=problem):
-        list_coco(coco_tree, ("train",))
-    assert list_coco(coco_tree, ("train",), CocoLabels(overlap="later_on_top")).entries
-    assert list_coco(coco_tree, ("train",), CocoLabels(labels_from="annotations")).entries
+@pytest.mark.parametrize("area", [None, 0])
+def test_an_area_that_is_not_told_is_measured(coco_tree: Path, area: float | None) -> None:
+    cover(coco_tree, area)
+    without = list_coco(coco_tree, ("train",)).entries
+    path = coco_tree / "annotations" / "instances_train2014.json"
+    content = json.loads(path.read_text())
+    content["annotations"][-1]["area"] = 16
+    path.write_text(json.dumps(content))
+    assert list_coco(coco_tree, ("train",)).entries == without
 
 
 def test_drawing_labels_is_watched(coco_tree: Path) -> None:
@@ -121,22 +124,22 @@ def test_more_categories_than_a_mask_can_hold_are_one_line(coco_tree: Path) -> N
     path = coco_tree / "annotations" / "instances_val2014.json"
     content = json.loads(path.read_text())
     content["categories"] += [
-        {"id": number, "name": f"thing {number}"} for number in range(100, 352)
+        {"id": number, "name": f"thing {number}"} for number in range(100, 65_632)
     ]
     path.write_text(json.dumps(content))
     with pytest.raises(
-        UserError, match=r"val2014\.json: holds 255 categories, [^\n]+ hold 254; merge some$"
+        UserError, match=r"val2014\.json: holds 65535 categories, [^\n]+ hold 65534; merge some$"
     ):
         list_coco(coco_tree, ("val",))
 
 
 def test_photographs_lie_in_either_layout(coco_tree: Path) -> None:
     (entry,) = list_coco(coco_tree, ("val",)).entries
-    assert entry.image == coco_tree / "val2014" / "e.jpg" and entry.image.is_file()
+    assert Path(entry.image) == coco_tree / "val2014" / "e.jpg" and Path(entry.image).is_file()
     (coco_tree / "images").mkdir()
     shutil.move(coco_tree / "val2014", coco_tree / "images")
     (entry,) = list_coco(coco_tree, ("val",)).entries
-    assert entry.image == coco_tree / "images" / "val2014" / "e.jpg"
+    assert Path(entry.image) == coco_tree / "images" / "val2014" / "e.jpg"
 
 
 def test_outlines_are_read_for_the_wanted_images_only(coco_tree: Path) -> None:
@@ -160,7 +163,7 @@ def test_outlines_are_read_for_the_wanted_images_only(coco_tree: Path) -> None:
 def test_a_hundredth_of_coco_keeps_its_proportions(tmp_path: Path) -> None:
     for split, full in (("train", TRAIN), ("val", VAL)):
         write_coco(tmp_path, split, full.scaled(0.01))
-    listing = list_coco(tmp_path)
+    listing, _ = select_classes(list_coco(tmp_path), (), negatives=False)
     assert len(listing.classes) == 80 and listing.unlabelled == {"train": 7, "val": 4}
     counts = {
         split: sum(entry.splits == (split,) for entry in listing.entries)
@@ -201,7 +204,7 @@ def first_annotation(content: Content, **changes: Any) -> None:
         ),
         (
             lambda content: first_annotation(content, image_id="a"),
-            r"cannot be read \(Expected `int`, got `str`[^\n]*annotations\[0\]",
+            r"an annotation belongs to image a, which is not listed",
         ),
         (
             lambda content: content.pop("annotations"),
@@ -271,3 +274,153 @@ def test_names_are_unique_over_both_splits(coco_tree: Path) -> None:
         match=r"instances_val2014\.json: image 'a' has a namesake in train; rename one of them$",
     ):
         list_coco(coco_tree)
+
+
+def edited(root: Path, change: Any) -> Path:
+    """Change what the file of train says, and return it."""
+    path = root / "annotations" / "instances_train2014.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def every(part: str, change: Any) -> Any:
+    """Return a change of all images, annotations or categories of a file."""
+
+    def changed(content: Content) -> None:
+        for one in content[part]:
+            one.update(change(one))
+
+    return changed
+
+
+AS_TOOLS_WRITE = {
+    "iscrowd is true or false": every("annotations", lambda one: {"iscrowd": bool(one["iscrowd"])}),
+    "iscrowd is text": every("annotations", lambda one: {"iscrowd": str(one["iscrowd"])}),
+    "iscrowd is null where it is 0": every(
+        "annotations", lambda one: {"iscrowd": one["iscrowd"] or None}
+    ),
+    "ids of annotations are text": every("annotations", lambda one: {"id": f"n{one['id']}"}),
+    "ids of annotations are null": every("annotations", lambda one: {"id": None}),
+    "ids of images are text": lambda content: (
+        every("images", lambda one: {"id": f"i{one['id']}"})(content),
+        every("annotations", lambda one: {"image_id": f"i{one['image_id']}"})(content),
+    ),
+    "ids of images are numbers as text": every("images", lambda one: {"id": str(one["id"])}),
+    "ids of categories are numbers as text": every(
+        "categories", lambda one: {"id": str(one["id"])}
+    ),
+    "ids of categories have a point": every(
+        "annotations", lambda one: {"category_id": float(one["category_id"])}
+    ),
+    "sizes have a point": every(
+        "images", lambda one: {"width": float(one["width"]), "height": f"{one['height']}.0"}
+    ),
+    "areas are not a number": every("annotations", lambda one: {"area": float("nan")}),
+    "areas are text": every("annotations", lambda one: {"area": str(one["area"])}),
+    "there is a root": lambda content: (
+        every("categories", lambda one: {"supercategory": "things"})(content),
+        content["categories"].append({"id": 0, "name": "things", "supercategory": "none"}),
+    ),
+    "a category is above itself": every("categories", lambda one: {"supercategory": one["name"]}),
+}
+
+
+@pytest.mark.parametrize("kind", AS_TOOLS_WRITE)
+def test_files_mean_the_same_as_tools_write_them(coco_tree: Path, kind: str) -> None:
+    def found() -> Any:
+        shapes = {
+            name: [(shape.value, shape.crowd) for shape in shapes]
+            for name, _, shapes in read_shapes(coco_tree, "train", "abcd")
+        }
+        listing = list_coco(coco_tree, ("train",))
+        return replace(listing, notes=()), shapes, listing.notes
+
+    *before, none = found()
+    edited(coco_tree, AS_TOOLS_WRITE[kind])
+    *after, notes = found()
+    assert after == before and none == ()
+    told = [note for note in notes if note.endswith("and above others, so no class: things")]
+    assert len(told) == len(notes) == (kind == "there is a root"), "what is left out is told"
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"\n "])
+def test_a_byte_order_mark_is_no_part_of_the_file(coco_tree: Path, start: bytes) -> None:
+    before = list_coco(coco_tree)
+    path = coco_tree / "annotations" / "instances_val2014.json"
+    path.write_bytes(start + path.read_bytes())
+    assert list_coco(coco_tree) == before
+    path.write_text(path.read_text("utf-8-sig"), encoding="utf-16")
+    with pytest.raises(UserError, match=r"val2014\.json: is written in UTF-16; save it as UTF-8$"):
+        list_coco(coco_tree)
+
+
+@pytest.mark.parametrize("outline", [[], [[]], None, "missing"])
+def test_a_box_without_an_outline_is_refused(coco_tree: Path, outline: Any) -> None:
+    def change(content: Content) -> None:
+        one = content["annotations"][1]
+        one.pop("segmentation") if outline == "missing" else one.update(segmentation=outline)
+
+    edited(coco_tree, change)
+    problem = r"train2014\.json: annotation 2 has no outline, only a box or nothing; [^\n]+$"
+    with pytest.raises(UserError, match=problem):
+        list_coco(coco_tree, ("train",))
+    assert list_coco(coco_tree, ("train",), CocoLabels(labels_from="annotations")).entries
+    with pytest.raises(UserError, match=problem):
+        list(read_shapes(coco_tree, "train", ["a"]))
+
+
+NAMES = {
+    "batch 1/my photo (1).jpg": "my_photo_1_",
+    "Übung.jpg": "_bung",
+    "deep\\er\\a.b.jpeg": "a.b",
+    "-x.jpg": "_x",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_photographs_are_called_as_people_call_them(coco_tree: Path, name: str) -> None:
+    edited(coco_tree, lambda content: first_image(content, file_name=name))
+    entry = next(one for one in list_coco(coco_tree, ("train",)).entries if one.id == NAMES[name])
+    assert Path(entry.image) == coco_tree / "train2014" / name.replace("\\", "/")
+    assert next(read_shapes(coco_tree, "train", [entry.id]))[0] == entry.id
+
+
+def test_names_that_would_get_one_id_stay_apart(coco_tree: Path) -> None:
+    names = ["图片.jpg", "照片.jpg", "cat/1.jpg", "dog/1.jpg"]
+
+    def change(content: Content) -> None:
+        for image, name in zip(content["images"], names, strict=True):
+            image["file_name"] = name
+
+    edited(coco_tree, change)
+    entries = list_coco(coco_tree, ("train",)).entries
+    assert len({entry.id for entry in entries}) == len(entries) == 4
+    assert [name for name, _, _ in read_shapes(coco_tree, "train", [one.id for one in entries])]
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/a.jpg", "x/../../a.jpg", "http://x/a.jpg", "C:\\a.jpg", "a//b.jpg"]
+)
+def test_names_that_lead_elsewhere_are_refused(coco_tree: Path, name: str) -> None:
+    edited(coco_tree, lambda content: first_image(content, file_name=name))
+    with pytest.raises(UserError, match=r"is no name of an image; write its path below [^\n]+$"):
+        list_coco(coco_tree, ("train",))
+
+
+@pytest.mark.parametrize("year", ["2017", ""])
+def test_another_year_is_found(coco_tree: Path, year: str) -> None:
+    before = [entry.id for entry in list_coco(coco_tree).entries]
+    for path in [*coco_tree.iterdir(), *(coco_tree / "annotations").iterdir()]:
+        if "2014" in path.name:
+            path.rename(path.with_name(path.name.replace("2014", year)))
+    listing = list_coco(coco_tree)
+    assert [entry.id for entry in listing.entries] == before
+    assert all(Path(entry.image).is_file() for entry in listing.entries)
+
+
+def test_sizes_that_are_missing_are_asked_for(coco_tree: Path) -> None:
+    edited(coco_tree, lambda content: first_image(content, width=None))
+    with pytest.raises(UserError, match=r"'a\.jpg' has no width and height; add them$"):
+        list_coco(coco_tree, ("train",))

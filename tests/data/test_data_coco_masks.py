@@ -158,6 +158,7 @@ def test_visible_values_are_those_of_the_mask(
         ({"size": [4], "counts": [20]}, "index"),
         ({"counts": [20]}, "size"),
         ([[1, 1, 5, 1, 5]], "odd number"),
+        ([[1, 1], [5, 1], [5, 5]], "points are pairs"),
         ([[1, 1, 5, 1, 5, float("nan")]], "far out"),
         ([[1, 1, 5, 1, 5, 1e9]], "far out"),
         ([[1, 1, 5, 1, 5, 10**400]], "too large"),
@@ -203,7 +204,9 @@ def test_the_stage_writes_palette_masks_of_a_shard(
 ) -> None:
     folder = drawn(coco_tree, tmp_path, "train", overlap)
     masks = {path.stem: read_mask(path, (1, 2, 3)) for path in folder.glob("*.png")}
-    assert set(masks) == {"a", "b", "c"} and masks["a"].shape == (6, 8)
+    assert (
+        set(masks) == {"a", "b", "c", "d"} and not masks["d"].any() and masks["a"].shape == (6, 8)
+    )
     assert masks["a"][2].tolist() == row
     assert masks["b"].tolist() == [[0, 2, 0, 0]] * 4
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,6 +90,41 @@ def test_refusals_say_what_to_do(server: Server, tmp_path: Path, status: int, as
     assert len(server.asked) == asked and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("leads", ["ftp://server/a.zip", "file:///etc/passwd", "data:,x"])
+def test_a_redirect_leads_to_http_only(server: Server, tmp_path: Path, leads: str) -> None:
+    server.redirects["a.zip"] = leads
+    with pytest.raises(UserError, match=r"a\.zip: the server [^\n]+; [^\n]+$"):
+        fetched(server, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_redirect_within_http_is_followed(server: Server, tmp_path: Path) -> None:
+    server.redirects["a.zip"] = server.address("b.zip")
+    server.files["b.zip"] = CONTENT
+    assert fetched(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_https_leads_to_https_only() -> None:
+    handler = download._Redirected()
+    request = urllib.request.Request("https://server/a.zip")
+    details = (None, 302, "Found", Message())
+    with pytest.raises(UserError, match=r"leads to http://server/a.zip, which is not of https"):
+        handler.redirect_request(request, *details, "http://server/a.zip")
+    followed = handler.redirect_request(request, *details, "https://other/a.zip")
+    assert followed is not None and followed.full_url == "https://other/a.zip"
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_file_without_end_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    monkeypatch.setattr(download, "MOST_BYTES", 5000)
+    server.tells_length = tells
+    with pytest.raises(UserError, match=r"a\.zip[^\n]* more than 5000[^\n]*; correct the address"):
+        fetched(server, tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 5000
+
+
 def test_a_full_disk_is_told_before_the_transfer(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +182,20 @@ def test_archives_are_unpacked_into_one_folder_and_removed(server: Server, tmp_p
         "train2014/c.jpg",
     ]
     assert [entry["files"] for entry in json.loads((tmp_path / "set.json").read_text())] == [2, 2]
+
+
+def test_files_that_differ_from_those_of_an_archive_stay(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "train2014").mkdir()
+    (tmp_path / "train2014" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "train2014" / "b.jpg").write_bytes(b"mine")
+    with pytest.raises(
+        UserError, match=r"train2014/b\.jpg: is not what the archive holds; [^\n]+$"
+    ):
+        obtain(server, tmp_path, SET)
+    assert (tmp_path / "train2014" / "b.jpg").read_bytes() == b"mine"
+    (tmp_path / "train2014" / "b.jpg").unlink()
+    obtain(server, tmp_path, SET)
+    assert (tmp_path / "train2014" / "b.jpg").read_bytes() == b"b"
 
 
 def test_archives_that_were_unpacked_before_are_not_fetched_again(

@@ -1,13 +1,15 @@
 """Reading and resizing photographs."""
 
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from brnf.data import images
-from brnf.data.images import image_size, read_image, resize_image, resize_long_side
+from brnf.data.images import image_header, image_size, read_image, resize_image, resize_long_side
 from brnf.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
@@ -19,24 +21,104 @@ def test_rgb_is_returned_as_it_is(tmp_path: Path) -> None:
     assert image_size(tmp_path / "a.png") == (6, 9)
 
 
+XMP = (
+    "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf="
+    "'http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description xmlns:tiff="
+    "'http://ns.adobe.com/tiff/1.0/' tiff:Orientation=\"{}\"/></rdf:RDF></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.jpg", "xmp.tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_turns_pixels_and_size_alike(tmp_path: Path, orientation: int) -> None:
-    path = tmp_path / "a.png"
+def test_exif_orientation_turns_pixels_and_size_alike(
+    tmp_path: Path, orientation: int, name: str, square: bool
+) -> None:
+    pixels = PIXELS[:, :6] if square else PIXELS
+    turned = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }[orientation]
+    path = tmp_path / name
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(PIXELS).save(path, exif=exif)
-    turned = {
-        1: PIXELS,
-        2: PIXELS[:, ::-1],
-        3: PIXELS[::-1, ::-1],
-        4: PIXELS[::-1],
-        5: PIXELS.transpose(1, 0, 2),
-        6: np.rot90(PIXELS, -1),
-        7: np.rot90(PIXELS, 2).transpose(1, 0, 2),
-        8: np.rot90(PIXELS),
-    }[orientation]
-    assert (read_image(path) == turned).all()
-    assert image_size(path) == turned.shape[:2]
+    options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+    if name == "xmp.tif":
+        options["tiffinfo"] = {700: XMP.format(orientation).encode()}
+    else:
+        options["exif"] = exif
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
+    assert name == "a.jpg" or (read_image(path) == turned).all()
+    assert image_size(path) == read_image(path).shape[:2] == turned.shape[:2]
+    header = image_header(path)
+    assert header.orientation == orientation
+    assert header.changes_size == (orientation > 4 and not square)
+
+
+RAMP = np.tile(np.linspace(0, 1, 60), (4, 1))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_gray_of_16_bits_is_brought_to_8_by_those_it_uses(
+    tmp_path: Path, bits: int, name: str
+) -> None:
+    values = np.round(RAMP * (2**bits - 1)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / name)
+    assert image_header(tmp_path / name).deep
+    found = read_image(tmp_path / name)
+    assert found.min() == 0 and found.max() == 255
+    assert np.abs(found[..., 0] - RAMP * 255).max() <= 1
+
+
+@pytest.mark.parametrize("largest", [1, 255])
+def test_floating_point_goes_to_1_or_255(tmp_path: Path, largest: int) -> None:
+    Image.fromarray((RAMP * largest).astype(np.float32)).save(tmp_path / "a.tif")
+    assert (read_image(tmp_path / "a.tif")[..., 0] == np.round(RAMP * 255)).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RAMP * 2000,
+        RAMP - 0.5,
+        np.full((4, 5), np.nan),
+        (RAMP * 100_000).astype(np.int32),
+        (RAMP * 100 - 50).astype(np.int32),
+    ],
+)
+def test_a_range_that_is_not_clear_is_one_line(tmp_path: Path, values: np.ndarray) -> None:
+    kind = np.float32 if values.dtype == np.float64 else np.int32
+    Image.fromarray(values.astype(kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: its values go from [^\n]+; save it with 8 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colours_of_12_bits_in_16_are_one_line_and_no_black_picture(
+    tmp_path: Path, name: str
+) -> None:
+    values = np.repeat(RAMP[..., None], 3, 2)
+    cv2.imwrite(str(tmp_path / name), np.round(values * 65535).astype(np.uint16))
+    assert np.abs(read_image(tmp_path / name) - values * 255).max() <= 1
+    for bits in (12, 14):
+        cv2.imwrite(str(tmp_path / name), np.round(values * (2**bits - 1)).astype(np.uint16))
+        with pytest.raises(UserError, match=r"its values go from 0 to [0-9]+, [^\n]+; save it"):
+            read_image(tmp_path / name)
+
+
+def test_of_an_animation_the_first_picture_counts(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (40, 200)]
+    for name in ("a.gif", "a.tif", "a.webp"):
+        options: dict[str, Any] = {"lossless": True} if name == "a.webp" else {}
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], **options)
+        assert (read_image(tmp_path / name) == 40).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "RGBA", "I;16"])

@@ -1,6 +1,7 @@
 """COCO in the image index, and bad images that are left out of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from brnf.errors import UserError
 from brnf.stages.index_images import Inputs, Options, Outputs, run
 
 QUIET = Runtime(workers=0, progress="none")
+LABELLED = IndexedImages(kind="coco", negatives=False)
 
 
 def build(root: Path, folder: Path, options: Options) -> Path:
@@ -30,7 +32,7 @@ def test_the_index_of_coco(coco_tree: Path, tmp_path: Path) -> None:
     folder = build(
         coco_tree,
         tmp_path / "index",
-        Options(IndexedImages(kind="coco", crowds="background"), shards=2),
+        Options(replace(LABELLED, crowds="background"), shards=2),
     )
     index = Index.of_split(folder, "train")
     assert index.classes == ("person", "traffic light", "toothbrush")
@@ -56,7 +58,7 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(
 
     Labels, too, stay the same as long as the same classes can be seen.
     """
-    build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
+    build(coco_tree, tmp_path / "index", Options(LABELLED))
     before = {path: path.read_bytes() for path in (tmp_path / "index").rglob("*.csv")}
     assert all(
         mask.mask is None and mask.digest
@@ -67,7 +69,7 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(
     content["annotations"][0]["segmentation"] = [[0, 0, 5, 1, 5, 4]]
     path.write_text(json.dumps(content))
     assert data_state(tmp_path / "index") != FIRST
-    build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
+    build(coco_tree, tmp_path / "index", Options(LABELLED))
     assert {
         path.relative_to(tmp_path / "index").as_posix()
         for path in before
@@ -78,14 +80,24 @@ def test_masks_are_known_by_the_annotations_they_are_drawn_from(
 @pytest.mark.parametrize(
     ("options", "labels"),
     [
-        (Options(IndexedImages(kind="coco")), {"a": (1, 3), "b": (2, 3), "c": (1,)}),
         (
-            Options(IndexedImages(kind="coco", overlap="later_on_top")),
+            Options(LABELLED),
+            {"a": (1, 3), "b": (2, 3), "c": (1,)},
+        ),
+        (
+            Options(replace(LABELLED, overlap="later_on_top")),
             {"a": (1, 3), "b": (3,), "c": (1,)},
         ),
-        (Options(IndexedImages(kind="coco", crowds="ignore")), {"a": (1, 3), "b": (2, 3)}),
         (
-            Options(IndexedImages(kind="coco", overlap="later_on_top", labels_from="annotations")),
+            Options(replace(LABELLED, crowds="ignore")),
+            {"a": (1, 3), "b": (2, 3)},
+        ),
+        (
+            Options(
+                IndexedImages(
+                    kind="coco", negatives=False, overlap="later_on_top", labels_from="annotations"
+                )
+            ),
             {"a": (1, 3), "b": (2, 3), "c": (1,)},
         ),
     ],
@@ -109,11 +121,11 @@ def test_a_damaged_outline_is_one_line(coco_tree: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("[24, 24]", "[24, 25]"))
     problem = r"instances_val2014\.json: e: annotation 2 is damaged \([^\n]+\); restore the file$"
     with pytest.raises(UserError, match=problem):
-        build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
+        build(coco_tree, tmp_path / "index", Options(LABELLED))
     build(
         coco_tree,
         tmp_path / "index",
-        Options(IndexedImages(kind="coco", labels_from="annotations")),
+        Options(replace(LABELLED, labels_from="annotations")),
     )
 
 
@@ -124,18 +136,18 @@ def test_a_photograph_of_another_size_than_its_annotations_is_bad(
     with pytest.raises(
         UserError, match=r"a\.jpg: is 6x8 pixels, its annotations are of 8x6; [^\n]+$"
     ):
-        build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco")))
+        build(coco_tree, tmp_path / "index", Options(LABELLED))
 
 
 def test_a_subset_of_coco_leaves_out_other_images(coco_tree: Path, tmp_path: Path) -> None:
-    options = Options(IndexedImages(kind="coco", classes=("person",), crowds="background"))
+    options = Options(replace(LABELLED, classes=("person",), crowds="background"))
     folder = build(coco_tree, tmp_path / "index", options)
     assert images(folder, "train") == ["a"]
     assert "| left out: none of the classes | 1 | 0 |" in (folder / "summary.md").read_text()
 
 
 def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path: Path) -> None:
-    options = Options(IndexedImages(kind="coco", skip_bad=True, crowds="background"))
+    options = Options(replace(LABELLED, skip_bad=True, crowds="background"))
     whole = (coco_tree / "train2014" / "b.jpg").read_bytes()
     (coco_tree / "train2014" / "b.jpg").write_bytes(whole[:100])
     folder = build(coco_tree, tmp_path / "index", options)
@@ -159,7 +171,9 @@ def test_bad_images_are_left_out_and_listed_by_option(coco_tree: Path, tmp_path:
 def test_a_missing_image_that_comes_back_is_noticed(coco_tree: Path, tmp_path: Path) -> None:
     (coco_tree / "train2014" / "b.jpg").rename(tmp_path / "away.jpg")
     folder = build(
-        coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco", skip_bad=True))
+        coco_tree,
+        tmp_path / "index",
+        Options(replace(LABELLED, skip_bad=True)),
     )
     assert images(folder, "train") == ["a", "c"] and data_state(folder) == FIRST
     (tmp_path / "away.jpg").rename(coco_tree / "train2014" / "b.jpg")
@@ -169,7 +183,11 @@ def test_a_missing_image_that_comes_back_is_noticed(coco_tree: Path, tmp_path: P
 def test_a_split_of_bad_images_stops_all_the_same(coco_tree: Path, tmp_path: Path) -> None:
     (coco_tree / "val2014" / "e.jpg").unlink()
     with pytest.raises(UserError, match=r"e\.jpg: image is missing; [^\n]+$"):
-        build(coco_tree, tmp_path / "index", Options(IndexedImages(kind="coco", skip_bad=True)))
+        build(
+            coco_tree,
+            tmp_path / "index",
+            Options(replace(LABELLED, skip_bad=True)),
+        )
 
 
 def test_a_hundredth_of_coco_is_indexed_whole(tmp_path: Path) -> None:
@@ -177,7 +195,7 @@ def test_a_hundredth_of_coco_is_indexed_whole(tmp_path: Path) -> None:
     folder = build(
         tmp_path / "coco",
         tmp_path / "index",
-        Options(IndexedImages(kind="coco", verify=False), ("train",), shards=4),
+        Options(replace(LABELLED, verify=False), ("train",), shards=4),
     )
     index = Index.of_split(folder, "train")
     assert len(index.images) == 821 and len(index.classes) == 80

@@ -1,5 +1,6 @@
 """The stage that lists the images."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -13,12 +14,13 @@ from PIL import Image
 
 from brnf.config.sections.data import IndexedImages, Scenes
 from brnf.data import contents as contents_module
-from brnf.data.contents import FIRST, Contents, data_state
+from brnf.data import probing
+from brnf.data.contents import FIRST, data_state
+from brnf.data.file_table import KnownFiles, read_table
 from brnf.data.index import Index, read_masks, shard_of
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
-from brnf.stages import index_images
 from brnf.stages.index_images import Inputs, Options, Outputs, run
 from brnf.stages.render_scenes import Options as SceneOptions
 from brnf.stages.render_scenes import Outputs as SceneOutputs
@@ -100,13 +102,15 @@ def test_only_the_lists_change_that_hold_what_changed(voc_tree: Path, tmp_path: 
     data = voc_tree / "VOCdevkit" / "VOC2012"
     first = contents(build(voc_tree, tmp_path / "index", ANIMALS))
     assert changed(voc_tree, tmp_path / "index", first) == set()
-    write_palette_png(data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8))
-    assert changed(voc_tree, tmp_path / "index", first) == {"masks/val.csv"}
+    write_palette_png(data / "SegmentationClass" / "b1.png", np.full((10, 12), 12, np.uint8))
+    # The summary counts the pixels of masks.
+    assert changed(voc_tree, tmp_path / "index", first) == {"masks/val.csv", "summary.md"}
     (data / "SegmentationClass" / "a1.png").unlink()  # now its SBD mask
     assert changed(voc_tree, tmp_path / "index", first) == {
         "masks/val.csv",
         "masks/train.csv",
         "masks/train_aug.csv",
+        "summary.md",
     }
     before = contents(tmp_path / "index")
     Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(data / "JPEGImages" / "c1.jpg")
@@ -163,11 +167,12 @@ def test_the_state_of_the_data_follows_contents_and_not_times(
     states = [FIRST]
     for change in (
         lambda: write_palette_png(
-            data / "SegmentationClass" / "b1.png", np.full((10, 12), 1, np.uint8)
+            data / "SegmentationClass" / "b1.png", np.full((10, 12), 12, np.uint8)
         ),
         lambda: Image.fromarray(np.ones((6, 7, 3), np.uint8)).save(data / "JPEGImages" / "c1.jpg"),
         lambda: (data / "Annotations" / "a1.xml").write_text(
-            "<annotation><object><name>cat</name></object></annotation>"
+            "<annotation><object><name>cat</name></object><object><name>dog</name></object>"
+            "</annotation>"
         ),
         lambda: (data / "ImageSets" / "Segmentation" / "train.txt").write_text("a1\n"),
         lambda: (data / "SegmentationClassAug" / "a1.png").unlink(),
@@ -188,7 +193,7 @@ def test_what_was_decoded_once_is_decoded_again_only_when_it_changes(
     voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    monkeypatch.setattr(index_images, "read_image", lambda path: decoded.append(path.stem))
+    monkeypatch.setattr(probing, "read_image", lambda path: decoded.append(path.stem))
     build(
         voc_tree,
         tmp_path / "index",
@@ -197,9 +202,91 @@ def test_what_was_decoded_once_is_decoded_again_only_when_it_changes(
     assert decoded == []
     build(voc_tree, tmp_path / "index", ANIMALS)
     assert decoded == ["a1", "b1", "c1"]
-    touch(voc_tree / "VOCdevkit/VOC2012/JPEGImages/b1.jpg")
+    changed = voc_tree / "VOCdevkit/VOC2012/JPEGImages/b1.jpg"
+    touch(changed)
+    build(voc_tree, tmp_path / "index", ANIMALS)
+    assert decoded == ["a1", "b1", "c1"]
+    changed.write_bytes(changed.read_bytes() + b"more")
     build(voc_tree, tmp_path / "index", ANIMALS)
     assert decoded == ["a1", "b1", "c1", "b1"]
+
+
+def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of every file whose bytes are read for its digest."""
+    read: list[str] = []
+    digest = contents_module._digest
+
+    def noted(path: str | os.PathLike[str]) -> str:
+        read.append(Path(path).name)
+        return digest(path)
+
+    monkeypatch.setattr(contents_module, "_digest", noted)
+    return read
+
+
+def test_two_photographs_that_change_places_are_seen(
+    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and time of each name stay what they were."""
+    index, photographs = tmp_path / "index", voc_tree / "VOCdevkit/VOC2012/JPEGImages"
+    one, other = photographs / "a1.jpg", photographs / "b1.jpg"
+    for path, end in ((one, b"1"), (other, b"2")):
+        path.write_bytes(path.read_bytes() + end)
+        touch(path)
+    assert one.stat().st_size == other.stat().st_size
+    build(voc_tree, index, ANIMALS)
+    assert data_state(index) == FIRST
+    one.rename(photographs / "aside")
+    other.rename(one)
+    (photographs / "aside").rename(other)
+    assert data_state(index) != FIRST
+    shutil.rmtree(index)  # and where the index has to be made again, from the table beside it
+    one.write_bytes(one.read_bytes()[:-1] + b"3")
+    touch(one)
+    before = {seen.digest for _, seen in read_table(tmp_path / "index.files.csv")}
+    build(voc_tree, index, ANIMALS)
+    (image,) = [found for found in Index.of_split(index, "train").images if found.id == "a1"]
+    assert image.digest not in before
+
+
+def test_data_that_move_to_another_file_system_are_read_once(
+    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, elsewhere = tmp_path / "index", tmp_path / "moved"
+    build(voc_tree, index, ANIMALS)
+    voc_tree.rename(elsewhere)
+    shutil.copytree(elsewhere, voc_tree)  # of other inodes and times
+    read = read_files(monkeypatch)
+    assert data_state(index) == FIRST and "a1.jpg" in read
+    read.clear()
+    assert data_state(index) == FIRST and read == []
+
+
+def test_a_table_of_before_is_brought_up_to_date(
+    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    build(voc_tree, index, ANIMALS)
+    table = tmp_path / "index.files.csv"
+    with table.open(newline="") as file:
+        rows = [[row[0], *row[1:3], *row[5:7]] for row in csv.reader(file)]
+    with table.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    assert data_state(index) == FIRST
+    read = read_files(monkeypatch)
+    assert data_state(index) == FIRST and read == []
+
+
+def test_line_breaks_and_bytes_in_the_name_of_a_folder_above_changes_nothing(
+    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b'a\rb\nc,"d caf\xe9')
+    voc_tree.rename(odd)
+    (odd / "VOCdevkit/VOC2012/JPEGImages" / os.fsdecode(b"stray caf\xe9.txt")).touch()
+    build(odd, tmp_path / "index", ANIMALS)
+    read = read_files(monkeypatch)
+    assert data_state(tmp_path / "index") == FIRST and read == []
+    assert all(image.path.is_file() for image in Index.of_split(tmp_path / "index", "train").images)
 
 
 def test_a_damaged_table_of_contents_is_as_good_as_none(voc_tree: Path, tmp_path: Path) -> None:
@@ -208,13 +295,11 @@ def test_a_damaged_table_of_contents_is_as_good_as_none(voc_tree: Path, tmp_path
         "",
         "path\n",
         "path,size,modified,digest,decoded\nx,1\n",
-        "path,size,modified,digest,decoded\nx,a,1,y,True\n",
+        "path,size,modified,changed,inode,digest,decoded,header\nx,a,1,1,1,y,True,\n",
     ):
         (tmp_path / "index.files.csv").write_text(text)
-        assert (
-            Contents.beside(tmp_path / "index").seen == {}
-            and data_state(tmp_path / "index") != FIRST
-        )
+        assert KnownFiles(tmp_path / "index.files.csv").get("x") is None
+        assert data_state(tmp_path / "index") != FIRST
 
 
 @pytest.mark.parametrize(
@@ -258,7 +343,7 @@ def test_a_table_with_a_turned_photograph(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((4, 9, 3), np.uint8)).save(tmp_path / "one.jpg", exif=exif)
-    write_palette_png(tmp_path / "mask.png", np.zeros((9, 4), np.uint8))
+    write_palette_png(tmp_path / "mask.png", np.ones((9, 4), np.uint8))
     (tmp_path / "own.csv").write_text("image,labels,mask\none.jpg,cat,mask.png\n")
     run(
         Inputs(table=tmp_path / "own.csv"),
@@ -305,9 +390,10 @@ def test_damaged_files_stop_the_stage_with_one_line_and_no_output(
             tmp_path / "out" / "index",
             replace(ANIMALS, dataset=replace(ANIMALS.dataset, verify=verify)),
         )
-    assert not list((tmp_path / "out").glob("[!.]*")) and not list(
-        (tmp_path / "out").glob("*.part")
-    )
+    # What was read until then is kept for the next run.
+    kept = {"index.files.checkpoint.csv", "index.masks.csv"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} <= kept
+    assert not list((tmp_path / "out").glob("*.part"))
 
 
 def test_several_bad_images_are_counted_and_the_first_is_named(
@@ -315,7 +401,7 @@ def test_several_bad_images_are_counted_and_the_first_is_named(
 ) -> None:
     for name in ("a1", "b1"):
         (voc_tree / "VOCdevkit/VOC2012/JPEGImages" / f"{name}.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"a1\.jpg: [^\n]*\(2 bad images in all\)$"):
+    with pytest.raises(UserError, match=r"a1\.jpg: [^\n]*\(2 bad images in all: a1, b1\)$"):
         build(voc_tree, tmp_path / "index", ANIMALS)
 
 

@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog", "cow")
 
 def entry(name: str, labels: str | None, *splits: str) -> Entry:
     found = None if labels is None else frozenset(labels.split())
-    return Entry(name, Path(f"{name}.jpg"), found, splits, None, None)
+    return Entry(name, f"{name}.jpg", found, splits, None, None)
 
 
 def listing(*entries: Entry, splits: tuple[str, ...] = ("train",)) -> Listing:
@@ -51,8 +51,16 @@ def test_the_choice_is_fixed_sorted_and_never_more_than_there_is() -> None:
     assert limited(whole, 50) == whole and limited(whole, 99) == whole
 
 
-def test_images_of_no_known_class_come_last() -> None:
-    whole = listing(entry("a", "", "train"), entry("b", None, "train"), entry("c", "dog", "train"))
+def test_negative_images_take_turns_like_a_class() -> None:
+    images = [entry(f"{i}", "dog" if i % 9 else "", "train") for i in range(45)]
+    chosen = limited(listing(*images), 4).entries
+    assert Counter(bool(one.labels) for one in chosen) == {True: 2, False: 2}
+
+
+def test_images_of_unknown_labels_come_last() -> None:
+    whole = listing(
+        entry("a", None, "train"), entry("b", None, "train"), entry("c", "dog", "train")
+    )
     assert ids(limited(whole, 1), "train") == {"c"}
     assert len(limited(whole, 2).entries) == 2
 

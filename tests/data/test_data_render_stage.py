@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import yaml
 from PIL import Image
 
 from brnf.config.sections.data import Scenes
 from brnf.data.masks import colour_map
-from brnf.data.voc import read_object_names
+from brnf.data.voc_annotations import read_object_names
 from brnf.engine.runtime import Runtime
+from brnf.errors import UserError
 from brnf.stages.render_scenes import Options, Outputs, run
 
+CONFIG = Path(__file__).parents[2] / "config"
 QUIET = Runtime(workers=0, progress="none")
 
 
@@ -59,6 +63,15 @@ def test_the_layout_is_that_of_voc(tmp_path: Path) -> None:
             assert image.size == (64, 64) and image.mode == "RGB"
 
 
+def test_a_folder_of_photographs_stays(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"photos: holds a\.jpg and was not written by this"):
+        write(tmp_path / "photos")
+    assert contents(tmp_path) == {"photos/a.jpg": b"mine"}
+    assert write(tmp_path / "scenes", seed=0) and write(tmp_path / "scenes", seed=1)
+
+
 def test_validation_scenes_have_their_own_bias(tmp_path: Path) -> None:
     root = write(tmp_path / "scenes", rho=1.0, nu=0.0, val_rho=0.0, val_nu=0.0, train=6, val=4)
 
@@ -71,3 +84,18 @@ def test_validation_scenes_have_their_own_bias(tmp_path: Path) -> None:
         )
         assert set(np.unique(contexts)) - {0} == set(np.unique(objects)) - {0}
     assert not any(read("ContextClass", f"val_{number:05d}").any() for number in range(4))
+
+
+@pytest.mark.parametrize("name", ["demo", "tiny"])
+def test_the_inseparable_companion_is_so_on_both_splits(tmp_path: Path, name: str) -> None:
+    settings = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
+    scenes = settings["companions"][f"{name}-inseparable"]["scenes"]
+    root = write(tmp_path, **{**scenes, "train": 6, "val": 12})
+    ids = [path.stem for path in (root / "ContextClass").glob("*.png")]
+    assert len(ids) == 18
+    for image in ids:
+        objects, contexts = (
+            set(np.unique(np.array(Image.open(root / folder / f"{image}.png")))) - {0, 255}
+            for folder in ("SegmentationClass", "ContextClass")
+        )
+        assert contexts <= objects, image

@@ -29,10 +29,10 @@ from brnf.stages import train_base, train_brnf, train_flow, train_segmentation
 from brnf.workflow.params import command_line
 from tests.engine.test_engine_checkpoint import (
     BACKBONE,
+    CACHED,
     CAM,
     CROPS,
     FROZEN_BACKBONE,
-    KEPT,
     changed,
     write_data,
 )
@@ -66,10 +66,10 @@ OPTIONS: dict[str, Any] = {
     "base": BASE,
     "sfc": replace(BASE, method="sfc"),
     "brnf": BRNF,
-    "brnf on kept features": replace(
+    "brnf on cached features": replace(
         BRNF,
         backbone=FROZEN_BACKBONE,
-        brnf=BrnfTraining(**BATCHES | SLOW | KEPT, **LEAST, labels_from="seed"),
+        brnf=BrnfTraining(**BATCHES | SLOW | CACHED, **LEAST, labels_from="seed"),
     ),
     "flow": train_flow.Options(
         flow=Flow(blocks=2, hidden=8, steps=30, batch_rows=41, held_out=0.2, balanced=True)
@@ -80,7 +80,7 @@ OPTIONS: dict[str, Any] = {
             backbone="mobilenetv3_small_050",
             weights="none",
             rates=(1,),
-            head="sum",
+            head="aspp_sum",
             frozen_batch_norm=True,
             iterations=8,
             batch_size=4,
@@ -93,9 +93,9 @@ OPTIONS: dict[str, Any] = {
 
 BROKEN_OFF: dict[str, dict[str, Any]] = {
     "flow": {},
-    "segmentation": {"segmentation.head": "aspp", "segmentation.balanced_loss": False},
+    "segmentation": {"segmentation.head": "aspp_concat", "segmentation.balanced_loss": False},
 }
-"""Trainings that are ended in their midst; the head aspp draws random numbers in every step."""
+"""Trainings that are ended in their midst; aspp_concat draws random numbers in every step."""
 
 HELD = """
 import runpy, sys
@@ -199,8 +199,11 @@ def words_of(case: str, data: Path, folder: Path, processes: int, **changes: Any
     }[type(options)]
     output = "--flow" if case == "flow" else "--network"
     words = [*inputs, output, folder / "result.pt", "--history", folder / "history.csv"]
-    kept = {"kept": folder.with_name(f"kept by {processes}")} if "kept" in case else {}
-    runtime = command_line({"device": "cpu", "progress": "lines", "checkpoint_seconds": 0, **kept})
+    cache = folder.with_name(f"cached by {processes}")
+    shared = {"feature_cache": cache} if "cached" in case else {}
+    runtime = command_line(
+        {"device": "cpu", "progress": "lines", "checkpoint_seconds": 0, **shared}
+    )
     chosen = command_line(dict(by_dotted_name(asdict(options))))
     return [type(options).__module__, *map(str, words), *shlex.split(chosen), *shlex.split(runtime)]
 
@@ -235,7 +238,7 @@ def train(case: str, data: Path, folder: Path, processes: int, **changes: Any) -
     assert list(temporary.iterdir()) == [], (
         "torchrun leaves a folder of logs unless it is told not to"
     )
-    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "result.pt"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["history.csv", "result.pt"]
     return done.stderr + done.stdout
 
 
@@ -335,8 +338,9 @@ def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
+        "device: cpu, fp32, 1 thread, 2 processes together",
         "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size "
-        "or devices"
+        "or devices",
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -349,7 +353,8 @@ def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(
     words = [sys.executable, "-m", "brnf.workflow.torchrun", "2", "script", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr.splitlines()) == (2, [f"error: {told}"])
+    said = [line for line in done.stderr.splitlines() if not line.startswith("device: ")]
+    assert (done.returncode, said) == (2, [f"error: {told}"])
 
 
 @pytest.mark.parametrize("case", list(BROKEN_OFF))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from brnf.engine.history import read_history, write_history
+from brnf.engine.history import partial_history, read_history, write_history
 from brnf.errors import DamagedProduct, UserError
 
 
@@ -55,3 +55,11 @@ def test_damaged_histories_are_named_and_stay(tmp_path: Path, text: str, message
 def test_a_missing_history_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"history\.csv: no such file; run its training first$"):
         read_history(tmp_path / "history.csv")
+
+
+def test_the_history_so_far_goes_when_the_whole_one_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_history(partial_history(path), [{"loss": 1.0}])
+    assert [file.name for file in tmp_path.iterdir()] == ["history.partial.csv"]
+    write_history(path, [{"loss": 1.0}, {"loss": 0.5}])
+    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]

@@ -20,6 +20,7 @@ from brnf.evaluate.comparison import (
 )
 from brnf.evaluate.finished import measured_experiments
 from brnf.stages import tabulate_comparison
+from brnf.store.stamps import Stamp, content_of, digest_of, write_stamp
 
 QUIET = Runtime(device="cpu", threads=1, workers=0, progress="none")
 
@@ -40,7 +41,7 @@ def experiment(
     folder = results / name
     record: dict[str, Any] = {
         "models": list(models),
-        "seeds": sorted({seed for _, seed in scores} or {0}),
+        "random_seeds": sorted({seed for _, seed in scores} or {0}),
     }
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(
@@ -186,14 +187,44 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"segmentation-val\.json: damaged") as caught:
             read_runs([folder])
         assert "\n" not in str(caught.value)
-    (folder / "config.yaml").write_text("seeds: [0]\n")
+    (folder / "config.yaml").write_text("random_seeds: [0]\n")
     with pytest.raises(UserError, match=r"config\.yaml: missing or damaged"):
         read_runs([folder])
 
 
+def reported(folder: Path) -> None:
+    """Write the table and the report of an experiment, with what their stamps would hold."""
+    table, report = folder / "tables" / "results.csv", folder / "report.html"
+    evaluations = list(folder.glob("*/seed*/evaluation/*.json"))
+    for product, read in ((table, evaluations), (report, [folder / "config.yaml", table])):
+        product.parent.mkdir(exist_ok=True)
+        product.write_text("whatever")
+        inputs = {str(path): digest_of(path) for path in read}
+        write_stamp(product, Stamp("stage", {}, "code", inputs, content=content_of(product)))
+
+
+def test_results_of_other_settings_are_left_out_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cut run has written its config.yaml and still the evaluations of the run before it."""
+    folder = experiment(tmp_path, "sfc", {("base", 0): 0.5})
+    assert measured_experiments(tmp_path) == {}, "nobody knows which settings these are of"
+    reported(folder)
+    assert list(measured_experiments(tmp_path)) == [str(folder)]
+    record = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(record.replace("sipe", "sfc"))
+    assert measured_experiments(tmp_path) == {}
+    (folder / "config.yaml").write_text(record)
+    (evaluation,) = folder.rglob("segmentation-val.json")
+    evaluation.write_text(evaluation.read_text().replace("0.5", "0.6"))
+    assert measured_experiments(tmp_path) == {}
+    said = capsys.readouterr().err.splitlines()
+    assert said == [said[0]] and f"comparison: {folder} is left out: " in said[0]
+
+
 def test_the_stage_writes_both_tables_and_a_page(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    experiment(results, "voc12", {("brnf", 0): 0.7})
+    reported(experiment(results, "voc12", {("brnf", 0): 0.7}))
     experiment(results, "unmeasured", {})
     found = measured_experiments(results)
     assert list(found) == [str(results / "voc12")]
@@ -217,6 +248,7 @@ def test_the_stage_writes_both_tables_and_a_page(tmp_path: Path) -> None:
     )
     file = results / "voc12" / "brnf" / "seed0" / "evaluation" / "segmentation-val.json"
     file.write_text(file.read_text().replace("0.7", "0.8"))
+    reported(results / "voc12")
     assert measured_experiments(results) != found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from brnf.config.sections.evaluation import Scores
 from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
@@ -14,7 +15,7 @@ from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate import show
-from brnf.evaluate.tables import SEED_COLUMNS, markdown
+from brnf.evaluate.tables import SEED_COLUMNS, class_columns, markdown
 from brnf.stages import compare_models, evaluate, tabulate
 from brnf.store.maps import write_maps
 
@@ -64,7 +65,7 @@ def make_maps(
     product: str = "classifier",
 ) -> Path:
     """Write maps; the background is 1 - max, or a constant."""
-    with write_maps(path) as writer:
+    with write_maps(path, 20) as writer:
         for image in images:
             foreground = TRAIN[None] if image == "a" else np.stack([np.zeros_like(BOAT), BOAT])
             own = (
@@ -125,7 +126,7 @@ def test_maps_are_read_with_their_own_background(tmp_path: Path) -> None:
 
 def test_smaller_maps_are_enlarged(tmp_path: Path) -> None:
     index = make_index(tmp_path)
-    with write_maps(tmp_path / "small.h5") as writer:
+    with write_maps(tmp_path / "small.h5", 20) as writer:
         for image in TRUTH:
             foreground = np.array([[[1.0, 0.0], [0.0, 0.0]]], np.float32)
             writer.write(
@@ -148,15 +149,65 @@ def test_masks_and_their_probabilities(tmp_path: Path) -> None:
         )
     masks = (tmp_path / "0", tmp_path / "1")
     one = evaluated(tmp_path, {"index": index, "masks": masks})
-    assert one["unlabelled_pixels"] == 5
+    assert one["unlabelled_pixels"] == 5 and one["pixels"] == 31
     assert one["confusion"] == [[22, 0, 0], [0, 0, 0], [0, 0, 4]]
-    assert one["iou"][1] is None
+    assert one["no_class_pixels"] == [0, 5, 0] and one["no_class"] == 5 / 31
+    assert one["iou"] == [1.0, 0.0, 1.0], "pixels that are left out are errors"
+    assert one["coverage"] == 26 / 31
     assert one["sweep"] is None
     assert one["at_recall"] is None
     maps = make_maps(tmp_path / "probability.h5", product="probability")
     two = evaluated(tmp_path, {"index": index, "masks": masks, "probabilities": (maps,)})
     assert two["confusion"] == one["confusion"]
     assert two["at_recall"]["recall"] == pytest.approx(7 / 9)
+
+
+@pytest.mark.parametrize("value", [3, 99, 254])
+def test_predicted_values_of_no_class_are_errors(tmp_path: Path, value: int) -> None:
+    index = make_index(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for image, truth in TRUTH.items():
+        predicted = np.where(truth == 2, value, truth % 255).astype(np.uint8)
+        Image.fromarray(predicted).save(tmp_path / "masks" / f"{image}.png")
+    one = evaluated(tmp_path, {"index": index, "masks": (tmp_path / "masks",)})
+    assert one["iou"] == [1.0, 1.0, 0.0] and one["coverage"] == 1.0
+    assert one["no_class"] == 4 / 31 and one["no_class_pixels"] == [0, 0, 4]
+
+
+@pytest.mark.parametrize("value", [255, 7])
+def test_predictions_without_any_class_are_blamed(tmp_path: Path, value: int) -> None:
+    index = make_index(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for image in TRUTH:
+        write_palette_png(tmp_path / "masks" / f"{image}.png", np.full((4, 4), value, np.uint8))
+    with pytest.raises(UserError, match=r"masks: these predictions hold no class at all"):
+        evaluated(tmp_path, {"index": index, "masks": (tmp_path / "masks",)})
+
+
+def test_an_image_in_two_folders_is_refused(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_palette_png(tmp_path / folder / "a.png", TRUTH["a"])
+    write_palette_png(tmp_path / "one" / "b.png", TRUTH["b"])
+    both = {"index": index, "masks": (tmp_path / "one", tmp_path / "two")}
+    with pytest.raises(UserError, match=r"two/a\.png: \S+one/a\.png is a mask of the same image; "):
+        evaluated(tmp_path, both)
+    with pytest.raises(UserError, match="is a mask of the same image"):
+        evaluated(
+            tmp_path, {"index": index, "maps": (), "masks": (), **both, "truth": both["masks"]}
+        )
+    same = (tmp_path / "one", tmp_path / "one")
+    assert evaluated(tmp_path, {"index": index, "masks": same})["miou"] == 1.0
+
+
+def test_maps_of_another_index_are_refused(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    with write_maps(tmp_path / "maps.h5", 20) as writer:
+        for image in TRUTH:
+            writer.write(image, np.array([3]), {"classifier": np.full((2, 4, 4), 0.5, np.float32)})
+    with pytest.raises(UserError, match="a: its maps are of class 3, and there are 2; "):
+        evaluated(tmp_path, {"index": index, "maps": (tmp_path / "maps.h5",)})
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -187,6 +238,7 @@ def write_evaluation(
     miou: float,
     fire: float | None,
     scores: bool = True,
+    **more: Any,
 ) -> Path:
     sweep = {
         "thresholds": [0.3],
@@ -220,6 +272,7 @@ def write_evaluation(
                 },
                 "sweep": sweep if scores else None,
                 "at_recall": reading if scores else None,
+                **more,
             }
         )
     )
@@ -258,11 +311,14 @@ def test_tables_average_seeds_and_keep_their_order(
         "product",
         "split",
         "protocol",
+        "seeds",
         "miou",
         "bias",
+        "recall",
         "background",
         "train",
     ]
+    assert results.seeds.tolist() == [1, 2, 1]
     rows = [("base", "cam_classifier"), ("brnf", "cam_classifier"), ("brnf", "segmentation")]
     assert list(results[["model", "product"]].itertuples(index=False, name=None)) == rows
     assert results.miou.tolist() == [33.3333, 35.0, 50.0]
@@ -270,7 +326,8 @@ def test_tables_average_seeds_and_keep_their_order(
     assert results.train.isna().all()
     assert tables["by_seed.csv"].seed.tolist() == [0, 0, 1, 0]
     seeds = tables["seeds.csv"]
-    assert list(seeds.columns[4:11]) == [
+    assert list(seeds.columns[4:12]) == [
+        "seeds",
         "own",
         "best",
         "threshold",
@@ -279,7 +336,7 @@ def test_tables_average_seeds_and_keep_their_order(
         "threshold70",
         "recall",
     ]
-    assert list(seeds.columns[11:]) == ["own_std", "best_std", "fire70_std", "miou70_std"]
+    assert list(seeds.columns[12:]) == ["own_std", "best_std", "fire70_std", "miou70_std"]
     brnf = seeds[seeds.model == "brnf"].iloc[0]
     assert len(seeds) == 2
     assert (brnf.own, brnf.best, brnf.threshold, brnf.fire70, brnf.miou70, brnf.recall) == (
@@ -292,11 +349,96 @@ def test_tables_average_seeds_and_keep_their_order(
     )
     assert brnf.own_std == pytest.approx(10 / np.sqrt(2), abs=1e-4)
     text = (tmp_path / "demo" / "tables" / "results.md").read_text().splitlines()
-    assert text[2] == "| base | cam_classifier | train | scenes | 33.3 | 60.0 | 33.3 |  |"
+    assert (
+        text[2] == "| base | cam_classifier | train | scenes | 1 | 33.3 | 60.0 | 70.0 | 33.3 |  |"
+    )
+    assert "rows rest on different seeds" in text[-1] and "not on 0: brnf cam_class" in text[-1]
     assert show.main([str(tmp_path / "demo")]) == 0
     printed = capsys.readouterr().out
-    assert "brnf   segmentation    train  scenes    50.0" in printed
+    assert "brnf   segmentation    train  scenes        1  50.0" in printed
     assert "tables/results.csv" in printed
+
+
+def test_what_a_number_was_measured_on_stands_beside_it(tmp_path: Path) -> None:
+    def one(product: str, seed: int, fire: float | None, **more: Any) -> Path:
+        path = tmp_path / f"{product}{seed}"
+        return write_evaluation(path, "base", product, seed, 0.5, fire, **more)
+
+    def table(*files: Path) -> tuple[pd.DataFrame, str]:
+        results = tabulated(tmp_path, list(files))["results.csv"]
+        return results, (tmp_path / "demo" / "tables" / "results.md").read_text()
+
+    cam = one("cam_classifier", 0, 0.2, labels="given")
+    results, text = table(cam, one("segmentation", 0, None, labels="none", no_class=0.25))
+    assert results.labels.tolist() == ["given", "none"]
+    assert results.no_class.tolist() == [0, 25] and "coverage" not in results
+    assert results.recall.fillna(-1).tolist() == [70, -1], "no bias, no recall of it"
+    assert text.splitlines()[0].startswith("| model | product | split | protocol | labels | miou |")
+    results, text = table(cam, one("pseudo_labels", 0, None, labels="given", coverage=0.9))
+    assert results.coverage.tolist() == [100, 90]
+    assert "| labels |" not in text and text.endswith("\nlabels of every row: given\n")
+    # What one seed lacks is not the mean of the others.
+    results, text = table(cam, one("cam_classifier", 1, None, labels="given"))
+    assert results.seeds.tolist() == [2] and results.bias.isna().all()
+    assert "| bias |" not in text
+    assert "not every seed has a value: bias of base cam_classifier train" in text
+    assert "seeds of every row: 2" in text
+
+
+NAMES = (
+    *("product", "seed", "seeds", "model", "split", "protocol", "bias", "miou", "background"),
+    *("recall", "labels", "coverage", "no_class", "own", "best", "threshold", "fire70", "xi"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, "tauros", "disk", "model.1", "class seed", "a|b", '"x,y"']
+)
+def test_classes_called_like_columns_stand_apart(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = ["background", name, "other"]
+    files = [
+        write_evaluation(
+            *(tmp_path / f"{seed}", "brnf", "cam_classifier", seed, 0.8, 0.1),
+            classes=classes,
+            iou=[0.9, 0.52345, 1.0],
+        )
+        for seed in (0, 1)
+    ]
+    tables = tabulated(tmp_path, files)
+    column = f"class {name}" if name in NAMES else name
+    for table in (tables["results.csv"], tables["by_seed.csv"]):
+        row = table.iloc[0]
+        assert list(table.columns[-3:]) == ["background", column, "other"]
+        assert row[["background", column, "other"]].tolist() == [90.0, 52.345, 100.0]
+        assert (row.model, row["product"], row.split, row.miou, row.bias) == (
+            *("brnf", "cam_classifier", "train", 80.0, 10.0),
+        )
+    assert tables["results.csv"].seeds.tolist() == [2]
+    assert show.main([str(tmp_path / "demo")]) == 0
+    head, _, line = capsys.readouterr().out.splitlines()[1:4]
+    assert head.split()[-1] == "other" and line.endswith("  100.0") and "  52.3  " in line
+
+
+def test_class_columns_are_never_one() -> None:
+    assert class_columns(["seed", "class seed"]) == ["background", "class class seed", "class seed"]
+    assert class_columns(["class seed", "seed"])[1:] == ["class seed", "class class seed"]
+    assert class_columns(["miou", "dog"]) == ["background", "class miou", "dog"]
+
+
+def test_a_seed_given_twice_counts_once(tmp_path: Path) -> None:
+    files = [
+        write_evaluation(tmp_path / f"{seed}", "base", "cam_classifier", seed, miou, 0.1)
+        for seed, miou in ((0, 0.3), (1, 0.6))
+    ]
+    copy = tmp_path / "copy"
+    copy.write_bytes(files[0].read_bytes())
+    results = tabulated(tmp_path, [*files, files[0], copy])["results.csv"]
+    assert results.miou.tolist() == [45.0] and results.seeds.tolist() == [2]
+    write_evaluation(copy, "base", "cam_classifier", 0, 0.4, 0.1)
+    with pytest.raises(UserError, match=r"copy: is of the same model, [^\n]+/0, with other"):
+        tabulated(tmp_path, [*files, copy])
 
 
 def test_products_without_scores_leave_the_table_of_seeds_empty(tmp_path: Path) -> None:

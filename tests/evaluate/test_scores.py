@@ -10,7 +10,7 @@ from brnf.evaluate.confusion import mean_iou
 from brnf.evaluate.scores import ScoreHistogram
 
 CLASSES = 3
-SWEEP = tuple(i / 100 for i in range(5, 61, 5))
+STEPS = tuple(i / 100 for i in range(5, 61, 5))
 Image = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -42,6 +42,16 @@ def seed_at(labels: np.ndarray, values: np.ndarray, threshold: float) -> np.ndar
     return np.where(values.max(0).astype(np.float64) >= threshold, labels[values.argmax(0)], 0)
 
 
+def hits_and_union(confusion: np.ndarray) -> np.ndarray:
+    hits = np.diagonal(confusion)
+    return np.array([hits, confusion.sum(0) + confusion.sum(1) - hits])
+
+
+def miou_at(histogram: ScoreHistogram, threshold: float) -> float:
+    hits, union = histogram.hits_and_union(threshold)
+    return float(np.mean(hits[union > 0] / union[union > 0]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.booleans())
 def test_every_threshold_equals_brute_force(seed: int, grid: bool) -> None:
@@ -51,12 +61,13 @@ def test_every_threshold_equals_brute_force(seed: int, grid: bool) -> None:
     known = truth != 255
     objects = known & (truth > 0)
     recall = histogram.recall()
-    for threshold in (*SWEEP, 0.001, 0.999, 1.0):
+    for threshold in (*STEPS, 0.001, 0.999, 1.0):
         prediction = np.concatenate(
             [seed_at(labels, values, threshold).ravel() for _, labels, values, _ in images]
         )
         expected = confusion_matrix(truth[known], prediction[known], labels=range(CLASSES + 1))
-        np.testing.assert_array_equal(histogram.confusion_at(threshold), expected)
+        found = np.array(histogram.hits_and_union(threshold))
+        np.testing.assert_array_equal(found, hits_and_union(expected))
         assert recall[round(threshold * 1000)] == pytest.approx(
             (prediction == truth)[objects].mean()
         )
@@ -81,28 +92,70 @@ def test_reading_is_the_highest_threshold_with_that_recall(seed: int, target: fl
     assert recall[at] == reading.recall
     assert reading.recall >= target or (reading.recall == recall[1:].max())
     assert at == 1000 or recall[at + 1] < min(target, recall[1])
-    assert reading.miou == pytest.approx(float(mean_iou(histogram.confusion_at(reading.threshold))))
+    assert reading.miou == pytest.approx(miou_at(histogram, reading.threshold))
 
 
-def test_sweep_equals_brute_force() -> None:
-    images = random_images(4, grid=False)
-    sweep = histogram_of(images).sweep(SWEEP)
+def miou_of(images: list[Image], thresholds: list[float]) -> float:
+    """Return the mean IoU of scikit-learn's confusion matrix, each image with its threshold."""
     truth = np.concatenate([image[0].ravel() for image in images])
+    prediction = np.concatenate(
+        [
+            seed_at(labels, values, threshold).ravel()
+            for (_, labels, values, _), threshold in zip(images, thresholds, strict=True)
+        ]
+    )
     known = truth != 255
-    expected = []
-    for threshold in SWEEP:
-        prediction = np.concatenate(
-            [seed_at(labels, values, threshold).ravel() for _, labels, values, _ in images]
-        )
-        expected.append(
-            float(
-                mean_iou(
-                    confusion_matrix(truth[known], prediction[known], labels=range(CLASSES + 1))
-                )
-            )
-        )
-    np.testing.assert_allclose(sweep.miou, expected)
-    assert sweep.best == (max(sweep.miou), SWEEP[int(np.argmax(expected))])
+    return float(
+        mean_iou(confusion_matrix(truth[known], prediction[known], labels=range(CLASSES + 1)))
+    )
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_the_best_of_a_sweep_is_the_best_and_chosen_on_the_other_half(grid: bool) -> None:
+    images = random_images(4, grid)
+    if not grid:  # a map whose scores all lie below the first thousandths, but for rounding
+        images = [
+            (truth, labels, values / 20, context) for truth, labels, values, context in images
+        ]
+    histogram = ScoreHistogram(CLASSES)
+    for half, (truth, labels, values, _) in zip((0, 1, 0), images, strict=True):
+        histogram.add(truth, labels, values, half=half)
+    sweep = histogram.sweep()
+    steps = [step / 1000 for step in range(1, 1001)]
+    everywhere = [miou_of(images, [step] * 3) for step in steps]
+    assert sweep.same_images_miou == pytest.approx(max(everywhere))
+    assert sweep.best_threshold == steps[int(np.argmax(everywhere))]
+    np.testing.assert_allclose(
+        sweep.miou, [everywhere[round(step * 1000) - 1] for step in sweep.thresholds]
+    )
+    halves = [images[::2], images[1::2]]
+    first, second = (
+        steps[int(np.argmax([miou_of(half, [step] * len(half)) for step in steps]))]
+        for half in halves
+    )
+    assert sweep.best_miou == pytest.approx(miou_of(images, [second, first, second]))
+    assert sweep.best_miou <= sweep.same_images_miou
+    scores = np.concatenate([image[2].max(0)[image[0] != 255] for image in images])
+    low, high = np.quantile(scores[scores > 0], [0.05, 0.95])
+    assert sweep.thresholds[0] == pytest.approx(low, abs=0.06)
+    assert sweep.thresholds[-1] == pytest.approx(high, abs=0.06)
+
+
+def test_one_half_alone_is_read_at_its_own_best() -> None:
+    histogram = histogram_of(random_images(4, grid=True))
+    sweep = histogram.sweep()
+    assert (
+        sweep.best_miou
+        == sweep.same_images_miou
+        == pytest.approx(miou_at(histogram, sweep.best_threshold))
+    )
+
+
+def test_a_map_without_scores_has_one_threshold() -> None:
+    histogram = ScoreHistogram(2)
+    histogram.add(TRAIN, np.array([1]), np.zeros((1, 4, 4), np.float32))
+    sweep = histogram.sweep()
+    assert sweep.thresholds == (0.001,) and sweep.miou == (sweep.best_miou,)
 
 
 # Rails (context of class 1) lie under a train (class 1) of ten pixels; a second image shows rails
@@ -167,9 +220,9 @@ def test_without_objects_there_is_no_reading() -> None:
         np.zeros((2, 2), np.uint8), np.zeros(0, np.uint8), np.zeros((0, 2, 2), np.float32)
     )
     assert histogram.at_recall(0.7) is None
-    assert histogram.confusion_at(0.05).tolist() == [[4, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert np.array(histogram.hits_and_union(0.05)).tolist() == [[4, 0, 0], [4, 0, 0]]
 
 
 def test_threshold_off_the_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
-        ScoreHistogram(2).confusion_at(0.12345)
+        ScoreHistogram(2).hits_and_union(0.12345)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from brnf.config.sections.flow import FlowArchitecture
-from brnf.flow.coupling import steps_of, transform
+from brnf.flow.coupling import invert, steps_of, transform
 from brnf.flow.density import FlowDensity
 from brnf.flow.realnvp import build_real_nvp
 
@@ -84,3 +84,12 @@ def test_a_copied_or_loaded_flow_goes_by_its_own_parameters() -> None:
     torch.testing.assert_close(copied.log_prob(rows(4).float()), expected)
     torch.testing.assert_close(flow.log_prob(rows(4).float()), other.log_prob(rows(4).float()))
     assert not torch.allclose(flow.log_prob(rows(4).float()), expected)
+
+
+@pytest.mark.parametrize("coupling", ["one_sided", "glow"])
+@pytest.mark.parametrize("count", [1, 9])
+def test_the_inverse_in_few_calls_is_freias(coupling: str, count: int) -> None:
+    built, z = network(coupling), rows(count)
+    with torch.no_grad():
+        expected, _ = built(z, rev=True)
+    torch.testing.assert_close(invert(steps_of(built), z), expected)  # type: ignore[arg-type]

@@ -19,7 +19,9 @@ from brnf.errors import UserError
 from brnf.flow.density import Density, FlowDensity, RunningMoments
 from brnf.flow.mixture import LatentMixture, log_marginal
 from brnf.flow.realnvp import build_real_nvp
-from brnf.flow.saved import load_density, save_density
+from brnf.flow.saved import KIND, load_density, save_density
+from brnf.store.networks import read_network
+from brnf.store.tensors import write_tensors
 
 ARCHITECTURES = [("one_sided", 5, 0), ("one_sided", 8, 3), ("glow", 2, 0), ("glow", 4, 7)]
 
@@ -140,21 +142,21 @@ def test_density_integrates_to_one() -> None:
 def test_density_equals_a_transformed_distribution() -> None:
     # Without couplings only the standardisation and the mixture remain.
     flow = FlowDensity(4, 3, FlowArchitecture(blocks=0)).double()
-    mean, deviation = (
+    mean, std = (
         torch.tensor([5.0, -3, 0, 1]).double(),
         torch.tensor([0.1, 2, 30, 0.5]).double(),
     )
-    flow.fit_standardisation(mean, deviation)
+    flow.fit_standardisation(mean, std)
     # FrEIA's empty sequence returns log-determinant 0.
-    features = mean + deviation * torch.randn(6, 4, dtype=torch.float64)
+    features = mean + std * torch.randn(6, 4, dtype=torch.float64)
     for k in range(3):
         base = distributions.Independent(
             distributions.Normal(flow.mixture.means[k], torch.ones(4).double()), 1
         )
         expected = distributions.TransformedDistribution(
-            base, distributions.AffineTransform(mean, deviation, event_dim=1)
+            base, distributions.AffineTransform(mean, std, event_dim=1)
         )
-        found = flow.mixture.log_prob(flow.standardise(features))[:, k] - deviation.log().sum()
+        found = flow.mixture.log_prob(flow.standardise(features))[:, k] - std.log().sum()
         torch.testing.assert_close(found, expected.log_prob(features))
 
 
@@ -167,7 +169,7 @@ def test_units_of_the_density_follow_the_features() -> None:
         flow = FlowDensity(4, 2, FlowArchitecture(blocks=2, hidden=8))
         moments = RunningMoments(4)
         moments.update(features * scale)
-        flow.fit_standardisation(moments.mean, moments.deviation())
+        flow.fit_standardisation(moments.mean, moments.std())
         flows.append(flow.log_prob(features * scale))
     torch.testing.assert_close(flows[1], flows[0] - 4 * math.log(10), rtol=1e-5, atol=1e-4)
 
@@ -234,7 +236,7 @@ def test_means_far_from_the_origin_keep_their_digits(ordered: Callable[[Tensor],
 
 def test_samples_have_the_latent_moments() -> None:
     flow = strong_flow("glow", 2, 5).float()
-    drawn = flow.sample(2, 4000, 0.5, torch.Generator().manual_seed(0))
+    drawn = flow.sample(torch.full((4000,), 2), 0.5, torch.Generator().manual_seed(0))
     z = flow.latent(drawn)[0]
     torch.testing.assert_close(z.mean(0), flow.mixture.means[2], atol=0.05, rtol=0)
     torch.testing.assert_close(z.std(0), torch.full((6,), 0.5), atol=0.03, rtol=0)
@@ -312,7 +314,7 @@ def test_running_moments_equal_those_of_all_rows(
         moments.update(torch.from_numpy(batch))
     whole = np.concatenate(rows)
     np.testing.assert_allclose(moments.mean.numpy(), whole.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(moments.deviation().numpy(), whole.std(0), rtol=1e-6)
+    np.testing.assert_allclose(moments.std().numpy(), whole.std(0), rtol=1e-6)
 
 
 def test_running_moments_forget_behind_their_window() -> None:
@@ -321,18 +323,18 @@ def test_running_moments_forget_behind_their_window() -> None:
     for _ in range(20):
         moments.update(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))
     assert float(moments.mean.abs().max()) < 0.5
-    assert float(moments.deviation().max()) < 2
+    assert float(moments.std().max()) < 2
 
 
 def test_a_dead_channel_is_not_blown_up() -> None:
     moments = RunningMoments(3)
     moments.update(torch.cat([torch.randn(100, 2), torch.zeros(100, 1)], 1))
-    assert float(moments.deviation()[2]) == pytest.approx(
+    assert float(moments.std()[2]) == pytest.approx(
         0.01 * float(moments.squares.div(100).mean().sqrt())
     )
     moments = RunningMoments(2)
     moments.update(torch.ones(10, 2))
-    assert moments.deviation().tolist() == [1, 1]
+    assert moments.std().tolist() == [1, 1]
 
 
 def test_file_round_trip_and_equal_bytes(tmp_path: Path) -> None:
@@ -347,6 +349,21 @@ def test_file_round_trip_and_equal_bytes(tmp_path: Path) -> None:
     features = torch.randn(9, 4)
     assert torch.equal(loaded.log_prob(features), flows[0].log_prob(features))
     assert calibration is None
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path, options = tmp_path / "flow.pt", FlowArchitecture(blocks=1, hidden=8, noise_unit="std")
+    flow = FlowDensity(4, 3, options, seed=4)
+    flow.fit_standardisation(torch.ones(4), torch.full((4,), 2.0))
+    save_density(path, flow)
+    content = read_network(path, KIND)
+    content["options"]["options"]["noise_unit"] = "deviation"
+    content["state"]["deviation"] = content["state"].pop("std")
+    write_tensors(path, content)
+    loaded, _ = load_density(path)
+    features = torch.randn(9, 4)
+    assert torch.equal(loaded.log_prob(features), flow.log_prob(features))
+    assert loaded.options == options
 
 
 def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def rows_of_classes(count: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(features[order]).float(), torch.from_numpy(targets[order])
 
 
-@pytest.mark.parametrize("unit", ["feature", "deviation"])
+@pytest.mark.parametrize("unit", ["feature", "std"])
 @pytest.mark.parametrize("kind", ["gaussian_diagonal", "gaussian_full"])
 def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
     features, targets = rows_of_classes()
@@ -54,7 +54,7 @@ def test_gaussians_against_scipy(kind: str, unit: NoiseUnit) -> None:
         np.testing.assert_allclose(found[:, k], expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("unit", ["feature", "deviation"])
+@pytest.mark.parametrize("unit", ["feature", "std"])
 def test_mixtures_against_scikit_learn(unit: NoiseUnit) -> None:
     features, targets = rows_of_classes()
     options = Baseline(ridge=0.01, noise_unit=unit, components=3)

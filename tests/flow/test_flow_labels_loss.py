@@ -11,7 +11,7 @@ from brnf.config.sections.flow import FlowArchitecture
 from brnf.flow.density import TILE, FlowDensity
 from brnf.flow.labels import three_way_labels
 from brnf.flow.loss import add_gradient, mixture_loss
-from brnf.flow.posterior import fit_temperature, tempered_posterior
+from brnf.flow.posterior import fit_temperature, search_temperature, tempered_posterior
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
@@ -93,7 +93,20 @@ def test_temperature_depends_on_the_allowed_set() -> None:
     assert fit_temperature(log_prob, torch.ones_like(two), 0.8) < 0.2
 
 
-def test_gradient_by_tiles_equals_that_of_the_whole_batch() -> None:
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.5, 0.99))
+def test_the_search_without_waiting_finds_the_same(seed: int, rows: int, target: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_prob = 30 * torch.randn(rows, 5, generator=generator)
+    allowed = torch.rand(rows, 5, generator=generator) < 0.5
+    allowed[:, 0] = True  # rows of one class alone are among them: no temperature moves those
+    expected = fit_temperature(log_prob, allowed, target)
+    # At its bound of 1e5 the search stops 1e-6 below what halving ends at.
+    assert float(search_temperature(log_prob, allowed, target)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("tile_rows", [None, 1000, 10_000])
+def test_gradient_by_tiles_equals_that_of_the_whole_batch(tile_rows: int | None) -> None:
     flow = FlowDensity(4, 3, FlowArchitecture(blocks=2, hidden=8)).double()
     generator = torch.Generator().manual_seed(0)
     features, noise = torch.randn(2, 2 * TILE + 5, 4, dtype=torch.float64, generator=generator)
@@ -102,6 +115,6 @@ def test_gradient_by_tiles_equals_that_of_the_whole_batch() -> None:
     whole = mixture_loss(flow.class_log_prob(features, noise), targets)
     expected = torch.autograd.grad(whole, parameters)
     with torch.no_grad():
-        loss = add_gradient(flow, features, noise, targets)
+        loss = add_gradient(flow, features, noise, targets, tile_rows)
     torch.testing.assert_close(loss.double(), whole.detach(), rtol=1e-6, atol=0)
     torch.testing.assert_close([parameter.grad for parameter in parameters], list(expected))

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from brnf.config.sections.flow import Denoising, Flow, Tau
+from brnf.engine.controller import MINIATURE
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.flow.saved import load_density
@@ -47,7 +48,7 @@ def make_shards(folder: Path, shards: int, images: int = 24) -> list[tuple[Path,
         pixels, maps = folder / f"pixels_{shards}_{shard}.h5", folder / f"maps_{shards}_{shard}.h5"
         with (
             write_pixels(pixels, DIMENSION, CLASSES) as pixel_writer,
-            write_maps(maps) as map_writer,
+            write_maps(maps, 20) as map_writer,
         ):
             for name, label, score, feature in scenes[shard::shards]:
                 present = np.array([True, label == 1, label == 2])
@@ -219,8 +220,27 @@ def test_command_line_ends_a_mistake_with_status_2(
         command, capture_output=True, text=True, cwd=Path(denoise_seeds.__file__).parents[2]
     )
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'gone.pt'}: no such file; run train_flow first\n"
+    device, *told = done.stderr.splitlines()
+    assert device.startswith("device: ")
+    assert told == [f"error: {tmp_path / 'gone.pt'}: no such file; run train_flow first"]
     assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("border", [0.0, 1.0])
+@pytest.mark.parametrize("density", ["flow", "gmm"])
+def test_a_miniature_goes_on_with_labels_of_one_kind(
+    fitted: tuple[Path, list[tuple[Path, Path]], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    density: Literal["flow", "gmm"],
+    border: float,
+) -> None:
+    """A network that has hardly learned gives all pixels scores near 0, or all near 1."""
+    monkeypatch.setenv(MINIATURE, "1")
+    options = replace(SMALL, steps=2, density=density, tau=Tau(low=border, high=border))
+    train(tmp_path, [pixels for pixels, _ in fitted[1]], options)
+    denoise(tmp_path, fitted[1][0], tmp_path / "flow.pt")
+    assert (tmp_path / "out.h5").exists()
 
 
 def test_mistakes_end_in_one_line(

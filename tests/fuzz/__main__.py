@@ -2,8 +2,10 @@
 tests.fuzz``.
 
 Each must end in a clean result or a ``UserError`` of one line, within a time limit, without partial
-output. The last line is ``N passed, M failed``; the seed and the number that a failure names make
-the same file again: ``--case KIND:NUMBER``.
+output. The kinds ``meant ...`` are valid files with another meaning than their reader may take them
+for: these must end in the right value, a warning or one line. The last line is ``N passed, M
+failed``; the seed and the number that a failure names make the same file again: ``--case
+KIND:NUMBER``.
 """
 
 import argparse
@@ -59,7 +61,7 @@ def main() -> int:
     for tally in tallies.values():
         for failure in tally.failures:
             print(failure)
-    print(f"{'kind':16}{'files':>8}{'clean':>8}{'errors':>8}{'failures':>10}")
+    print(f"{'kind':16}{'files':>8}{'clean':>8}{'warned':>8}{'errors':>8}{'failures':>10}")
     for name, tally in tallies.items():
         print(
             f"{name:16}{tally.outcomes.total():8}"
@@ -76,7 +78,7 @@ def main() -> int:
     return failed > 0
 
 
-WIDTHS = {"clean": 8, "error": 8, "failure": 10}
+WIDTHS = {"clean": 8, "warned": 8, "error": 8, "failure": 10}
 
 if __name__ == "__main__":
     sys.exit(main())

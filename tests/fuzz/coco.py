@@ -81,9 +81,8 @@ def read(path: Path, number: int) -> None:
             index_images.Inputs(root=root), index_images.Outputs(out / "index"), options, QUIET
         )
     finally:
-        (out / "index.files.csv").unlink(
-            missing_ok=True
-        )  # what was seen of the files outlives an index on purpose
+        for seen in ("files", "masks"):  # what was seen of them outlives an index on purpose
+            (out / f"index.{seen}.csv").unlink(missing_ok=True)
     (out / "index").rename(
         path.parent / "index"
     )  # complete: what is left in `out` from here on is of the masks

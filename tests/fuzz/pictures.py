@@ -75,7 +75,7 @@ def read_ground_truth(path: Path, number: int) -> None:
         index_own(
             path.parent,
             {"photo.jpg": JPEG},
-            f"image,labels,mask\nphoto.jpg,cat,{path.name}\n".encode(),
+            f"image,labels,mask\nphoto.jpg,cat;dog,{path.name}\n".encode(),
         )
         return
     mask = read_mask(path, VALUES, size=(HEIGHT, WIDTH) if number % 2 else None)

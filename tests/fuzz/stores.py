@@ -39,7 +39,7 @@ OLDEST = ("earliest", "v108")
 def write_valid_maps(path: Path) -> bytes:
     """Write maps of three images and return the file."""
     random = np.random.default_rng(0)
-    with write_maps(path) as writer:
+    with write_maps(path, 20) as writer:
         for number, classes in enumerate(([1], [1, 2], [2])):
             values = {
                 name: random.random((len(classes) + 1, 6, 8)).astype(np.float32)
@@ -326,7 +326,7 @@ def store_kinds(folder: Path) -> list[Kind]:
         weights="none",
         output_stride=16,
         rates=(1, 2),
-        head="sum",
+        head="aspp_sum",
     )
     save_deeplab(folder / "deeplab.pt", build_deeplab(options, 3), ["cat", "dog"])
     files = {

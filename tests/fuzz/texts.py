@@ -13,7 +13,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from brnf.config.experiment import read_experiments
 from brnf.data.entries import is_safe_id
 from brnf.data.index import Index
-from brnf.data.voc import read_object_names
+from brnf.data.voc_annotations import read_object_names
 from brnf.engine.history import read_history
 from brnf.errors import UserError
 from brnf.evaluate.show import show
@@ -76,6 +76,7 @@ SWEEP: dict[str, Any] = {
         {"rule": "quantile", "xi": 0.9, "miou": 0.5},
         {"rule": "posterior", "xi": 0.8, "miou": 0.45},
     ],
+    "cross_validated": {"quantile": 0.49, "posterior": 0.45},
     "labelled": 10,
     "seed_accuracy": 0.7,
     "density_accuracy": None,

@@ -1,5 +1,6 @@
 """What an experiment will put on the disk, and the refusal when that is too small."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from brnf.config.sections.cam import BackboneOptions
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.planning import disk
-from brnf.planning.disk import Share, check_disk, check_run, needed_bytes, planned_shares
+from brnf.planning.disk import check_run, needed_bytes, product_table
 from brnf.planning.jobs import Job
-from brnf.planning.sizes import SIZES, SMALL, SplitSize, bytes_made, split_size
+from brnf.planning.sizes import RESNET50, SplitSize, bytes_made, split_size
 from brnf.store.pixels import PixelRows, write_pixels
 
 NOWHERE = Path("no-such-folder")
@@ -27,6 +28,16 @@ NOWHERE = Path("no-such-folder")
 def experiment(**changes: Any) -> Experiment:
     """Return the schema's defaults with changes; nothing is validated."""
     return Experiment(complete(merged({"name": "x", "dataset": {}}, changes), load_schema()))
+
+
+def made(
+    rule: str,
+    chosen: Experiment,
+    model: str,
+    size: SplitSize,
+    channels: Sequence[int] = RESNET50,
+) -> float:
+    return bytes_made(chosen, model, size, channels).get(rule, 0.0)
 
 
 def write_index(results: Path, sizes: list[tuple[int, int, int]], shards: int) -> None:
@@ -51,9 +62,7 @@ def test_without_an_index_the_stores_are_as_large_as_method_md_plans(
     chosen = experiment(dataset={"kind": kind})
     size = split_size(chosen, split, NOWHERE)
     assert size.rows == pytest.approx(rows, rel=0.01)
-    assert bytes_made("store_pixels", chosen, "base", size) / 1e9 == pytest.approx(
-        gigabytes, rel=0.02
-    )
+    assert made("store_pixels", chosen, "base", size) / 1e9 == pytest.approx(gigabytes, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,7 @@ def test_sizes_of_an_index_are_counted_image_by_image(tmp_path: Path) -> None:
     sizes = [(375, 500, 1), (500, 333, 3), (100, 100, 0)]
     write_index(tmp_path, sizes, 4)
     chosen = experiment(cam={"image_long_side": 320, "map_stride": 3})
-    size = split_size(chosen, "train_aug", tmp_path / "x" / "index")
+    size = split_size(chosen, "train_aug", tmp_path)
     assert (size.images, size.classes) == (3, 3)
     assert size.pixels == 375 * 500 + 500 * 333 + 100 * 100
     assert size.map_values == 2 * 125 * 167 + 4 * 167 * 111 + 34 * 34
@@ -98,7 +107,7 @@ def test_scenes_and_tables_tell_their_number_themselves(tmp_path: Path) -> None:
         (3, 3 * 16),
     ]
     (tmp_path / "a.csv").write_text(
-        "image,labels,split\na.jpg,cat,train\nb.jpg,cat,val\nc.jpg,dog,\n"
+        "Image,labels,split\na.jpg,cat,Train\nb.jpg,cat,val\nc.jpg,dog,\n", encoding="utf-16"
     )
     table = experiment(dataset={"kind": "table", "table": str(tmp_path / "a.csv")})
     assert [split_size(table, split, NOWHERE).images for split in ("train", "val")] == [2, 2]
@@ -118,7 +127,7 @@ def test_a_real_pixel_store_is_as_large_as_said(tmp_path: Path) -> None:
     chosen = experiment(cam={"side_widths": [8, 8, 8, 8]})
     size = SplitSize(2, 2, 1, 0, 0, rows)
     assert (tmp_path / "a.h5").stat().st_size == pytest.approx(
-        bytes_made("store_pixels", chosen, "base", size), rel=0.05
+        made("store_pixels", chosen, "base", size), rel=0.05
     )
 
 
@@ -134,21 +143,21 @@ def test_the_cache_of_a_training_holds_the_stages_of_every_image_and_its_mirror(
     size = SplitSize(10, 6, 1, 0, 0, 0)
     channels = backbone_channels("tf_efficientnet_lite0")
     assert channels == network.channels
-    assert bytes_made("train_base", chosen, "base", size, channels) == 2 * 10 * kept
-    assert bytes_made("train_base", experiment(base={"cache": False}), "base", size, channels) == 0
+    assert made("train_base", chosen, "base", size, channels) == 2 * 10 * kept
+    assert made("train_base", experiment(base={"cache": False}), "base", size, channels) == 0
 
 
 def test_maps_shrink_with_the_square_of_their_stride_and_probabilities_cost_all_classes() -> None:
     size = split_size(experiment(), "val", NOWHERE)
     chosen = {stride: experiment(cam={"map_stride": stride}) for stride in (1, 4)}
     fine, coarse = (
-        bytes_made("compute_cams", one, "base", split_size(one, "val", NOWHERE))
+        made("compute_cams", one, "base", split_size(one, "val", NOWHERE))
         for one in chosen.values()
     )
     assert fine == pytest.approx(16 * coarse)
-    assert bytes_made("denoise_seeds", experiment(), "base", size) == fine / 2
-    masks = bytes_made("predict_segmentation", experiment(), "base", size)
-    kept = bytes_made(
+    assert made("denoise_seeds", experiment(), "base", size) == fine / 2
+    masks = made("predict_segmentation", experiment(), "base", size)
+    kept = made(
         "predict_segmentation",
         experiment(segmentation={"test": {"save_probabilities": True}}),
         "base",
@@ -157,60 +166,63 @@ def test_maps_shrink_with_the_square_of_their_stride_and_probabilities_cost_all_
     assert kept - masks == pytest.approx(21 * size.pixels * 2 * 0.45)
 
 
-def of_shard(rule: str, shard: int, output: str = "not-there", model: str = "base") -> Job:
-    wildcards = {"name": "x", "model": model, "seed": "1", "split": "train_aug"}
-    return Job(rule, {**wildcards, "shard": str(shard)}, (output,))
+def job(rule: str, output: str = "", name: str = "x", **wildcards: str) -> Job:
+    return Job(rule, {"name": name, **wildcards}, (output,) if output else ())
 
 
-def test_planned_jobs_are_counted_by_their_shards(tmp_path: Path) -> None:
+def test_jobs_count_by_their_shards_and_only_what_is_missing(tmp_path: Path) -> None:
     write_index(tmp_path, [(64, 64, 1)] * 30, 4)
     there = tmp_path / "there.h5"
     there.touch()
-    of_model = {"name": "x", "model": "base", "seed": "1"}
-    jobs = [
-        of_shard("compute_cams", 0, model="base@xi-0.8"),
-        of_shard("compute_cams", 1, str(there)),
-        Job("tabulate", {"name": "x"}),
-        Job("train_base", of_model),
-        Job("draw_masks", {"name": "x", "split": "val", "shard": "0"}),
-        Job("export_predictions", of_model),
-        Job("render_scenes", {"name": "x"}),
-    ]
     chosen = experiment(shards=5, dataset={"test": "test"})
-    assert planned_shares({"x": chosen}, jobs, tmp_path)["x"] == [
-        Share("compute_cams", "base@xi-0.8", "1", "train_aug", 0.25),
-        Share("train_base", "base", "1", "train_aug", 1.0),
-        Share("draw_masks", "", "", "val", 0.2),
-        Share("export_predictions", "base", "1", "test", 1.0),
-        Share("render_scenes", "", "", "train", 1.0),
-        Share("render_scenes", "", "", "val", 1.0),
+    of_model = {"model": "base", "seed": "1"}
+    shard = {**of_model, "split": "train_aug", "shard": "0"}
+    jobs = [
+        job("compute_cams", **shard),
+        job("compute_cams", str(there), **shard),
+        job("denoise_seeds", "not-there", **{**shard, "model": "base@xi-0.8"}),
+        job("tabulate"),
+        job("draw_masks", split="val", shard="0"),
+        job("export_predictions", **of_model),
     ]
+    table = product_table({"x": chosen}, jobs, tmp_path)
+    train, val, test = (
+        split_size(chosen, split, tmp_path) for split in ("train_aug", "val", "test")
+    )
+    cams, denoised, masks, exported = (
+        made("compute_cams", chosen, "base", train) / 4,
+        made("denoise_seeds", chosen, "base", train) / 4,
+        made("draw_masks", chosen, "", val) / 5,
+        made("export_predictions", chosen, "base", test),
+    )
+    assert table.bytes.tolist() == pytest.approx([cams, cams, denoised, masks, exported])
+    assert needed_bytes(table) == pytest.approx(cams + denoised + masks + exported)
 
 
 @pytest.mark.parametrize("method", ["sipe", "sfc", "clip_es", "import"])
 @pytest.mark.parametrize("refine", ["crf", "random_walk"])
 @pytest.mark.parametrize("kind", ["voc", "coco", "scenes"])
-def test_every_rule_that_is_not_small_has_bytes(method: str, refine: str, kind: str) -> None:
+def test_every_rule_with_a_product_has_bytes(method: str, refine: str, kind: str) -> None:
     chosen = experiment(
-        dataset={"kind": kind, "train": "train", "seeds": "train"},
+        dataset={"kind": kind, "train": "train", "eval_split": "train"},
         base={"method": method, "cache": True},
         brnf={"cache": True},
         pseudo_labels={"refine": refine},
     )
     size = split_size(chosen, "train", NOWHERE)
-    for rule in SIZES:
+    for rule in bytes_made(chosen, "base", size):
         model = "brnf" if rule == "train_brnf" else "base"
-        assert bytes_made(rule, chosen, model, size) > 1e3 * size.images, rule
+        assert made(rule, chosen, model, size) > 1e3 * size.images, rule
     maps = ("import_maps", "compute_clip_maps", "compute_cams")
-    assert len({bytes_made(rule, chosen, "base", size) for rule in maps}) == 1
-    assert all(bytes_made(rule, chosen, "base", size) == 0 for rule in SMALL)
+    assert len({made(rule, chosen, "base", size) for rule in maps}) == 1
+    assert made("train_flow", chosen, "base", size) == 0
 
 
 def test_probabilities_of_the_walk_count_like_those_of_the_crf() -> None:
     size = split_size(experiment(), "val", NOWHERE)
     kept = experiment(pseudo_labels={"save_probabilities": True})
     for rule in ("make_pseudo_labels", "walk_pseudo_labels"):
-        more = bytes_made(rule, kept, "base", size) - bytes_made(rule, experiment(), "base", size)
+        more = made(rule, kept, "base", size) - made(rule, experiment(), "base", size)
         assert more == pytest.approx((1 + size.labels) * size.pixels * 2 * 0.45)
 
 
@@ -224,118 +236,88 @@ def test_behind_an_index_snakemake_is_asked_only_where_room_is_short(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = []
+    store = {"model": "base", "seed": "0", "split": "train_aug"}  # has 16.6 GB
+    stores = [job("store_pixels", shard=str(number), **store) for number in range(8)]
 
-    def whole(experiments: Any, shards: Any) -> list[Job]:
-        asked.append(shards("x", "val"))
-        return [of_shard("store_pixels", number) for number in range(8)]
+    def whole(experiments: Any, results: Path) -> list[Job]:
+        asked.append(results)
+        return stores
 
     monkeypatch.setattr(disk, "whole_jobs", whole)
-    experiments, index = {"x": experiment()}, Job("index_images", {"name": "x"}, ("index",))
+    experiments, index = {"x": experiment()}, job("index_images", "index")
     check_run(experiments, [index], True, tmp_path, free=1e12)
     assert not asked
-    check_run(experiments, [index], True, tmp_path, free=18e9)  # a store has 16.6 GB
-    assert asked == [8]
-    with pytest.raises(UserError, match="about 18 GB"):
+    check_run(experiments, [index], True, tmp_path, free=18e9)
+    assert asked == [tmp_path]
+    with pytest.raises(UserError, match=r"about 17\.6 GB"):
         check_run(experiments, [index], True, tmp_path, free=15e9)
-    with pytest.raises(UserError, match="about 18 GB"):
-        check_run(experiments, whole(experiments, lambda name, split: 8), False, tmp_path, 15e9)
+    with pytest.raises(UserError, match=r"about 17\.6 GB"):
+        check_run(experiments, stores, False, tmp_path, free=15e9)
     asked.clear()
     check_run(experiments, [index], False, tmp_path, free=1)
     assert not asked
 
 
 def test_without_keep_features_the_largest_store_of_each_seed_counts() -> None:
-    size = {
-        "a": split_size(experiment(), "val", NOWHERE),
-        "b": split_size(experiment(), "train", NOWHERE),
-    }
-    shares = [
-        Share("store_pixels", model, seed, split, 1.0)
+    jobs = [
+        job("store_pixels", model=model, seed=seed, split=split)
         for model in ("base", "brnf")
         for seed in "01"
-        for split in "ab"
+        for split in ("val", "train")
     ]
-    shares.append(Share("store_pixels", "brnf", "1", "a", 1.0))
-    one, two = (bytes_made("store_pixels", experiment(), "base", size[split]) for split in "ab")
-    assert needed_bytes(experiment(), shares, size) == pytest.approx(5 * one + 4 * two)
-    assert needed_bytes(experiment(keep_features=False), shares, size) == pytest.approx(
-        (one + two) + (2 * one + two)
+    jobs.append(job("store_pixels", model="brnf", seed="1", split="val"))
+    one, two = (
+        made("store_pixels", experiment(), "base", split_size(experiment(), split, NOWHERE))
+        for split in ("val", "train")
     )
+
+    def needed(**changes: Any) -> float:
+        return needed_bytes(product_table({"x": experiment(**changes)}, jobs, NOWHERE))
+
+    assert needed() == pytest.approx(5 * one + 4 * two)
+    assert needed(keep_features=False) == pytest.approx((one + two) + (2 * one + two))
 
 
 def test_trainings_that_share_what_they_cache_need_it_once() -> None:
     small = {"cache": True, "crop": 320, "batch_size": 8}
     chosen = experiment(base=small, brnf=small, variants={"other": {"crop": 512}})
-    size = {"train_aug": split_size(chosen, "train_aug", NOWHERE)}
-    shares = [Share("train_base", "base", seed, "train_aug", 1.0) for seed in "012"]
-    shares += [Share("train_brnf", model, "0", "train_aug", 1.0) for model in ("brnf", "other")]
-    shared, other = (
-        bytes_made("train_brnf", chosen, model, size["train_aug"]) for model in ("brnf", "other")
-    )
+    jobs = [job("train_base", model="base", seed=seed) for seed in "012"]
+    jobs += [job("train_brnf", model=model, seed="0") for model in ("brnf", "other")]
+    size = split_size(chosen, "train_aug", NOWHERE)
+    shared, other = (made("train_brnf", chosen, model, size) for model in ("brnf", "other"))
     assert 0 < shared < other
-    assert needed_bytes(chosen, shares, size) == pytest.approx(shared + other)
+    assert needed_bytes(product_table({"x": chosen}, jobs, NOWHERE)) == pytest.approx(
+        shared + other
+    )
 
 
-RULES = (
-    *("train_base", "train_brnf", "compute_cams", "store_pixels", "denoise_seeds"),
-    *("make_pseudo_labels", "predict_segmentation"),
-)
-
-
-def everything() -> list[Share]:
+def everything() -> list[Job]:
     """Return what base and brnf make of the training and the validation images."""
-    return [
-        Share(rule, model, "0", "val" if rule == "predict_segmentation" else "train_aug", 1.0)
-        for rule in RULES
-        for model in ("base", "brnf")
-    ]
-
-
-def refusal(free: float, **changes: Any) -> str:
-    chosen = experiment(**changes)
-    planned = {"x": (chosen, everything())}
-    with pytest.raises(UserError) as caught:
-        check_disk(planned, NOWHERE, free)
-    return str(caught.value)
+    maps = ("compute_cams", "store_pixels", "denoise_seeds", "make_pseudo_labels")
+    runs = [{"model": model, "seed": "0"} for model in ("base", "brnf")]
+    jobs = [job(rule, split="train_aug", **run) for rule in maps for run in runs]
+    return jobs + [job("predict_segmentation", split="val", **run) for run in runs]
 
 
 def test_a_disk_that_is_too_small_is_refused_with_what_to_set() -> None:
-    message = refusal(30e9)
-    assert (
-        "\n" not in message
-        and message.startswith("no-such-folder: this run still makes about ")
-        and "30 GB are free" in message
-    )
-    needed, *settings = (
-        float(word.split(" GB")[0])
-        for word in message.replace("(then ", "about ").split("about ")[1:]
-    )
-    assert needed > 2 * 16.6 + 30
-    assert (
-        "keep_features: false (then" in message
-        and "cam.map_stride: 4 (then" in message
-        and "save_probabilities" not in message
-    )
-    assert (
-        needed - settings[0] == pytest.approx(16.6 * 1.05, abs=2) and settings[1] < settings[0] - 25
-    )
-    assert "save_probabilities: false" in refusal(
-        1e9, segmentation={"test": {"save_probabilities": True}}
-    )
-    assert "keep_features" not in refusal(1e9, keep_features=False)
+    with pytest.raises(UserError) as caught:
+        check_run({"x": experiment()}, everything(), False, NOWHERE, 30e9)
+    message = str(caught.value)
+    assert message.startswith("no-such-folder: this run still makes about ")
+    assert "30.0 GB are free; set keep_features: false" in message and "\n" not in message
+    assert float(message.split("about ")[1].split(" GB")[0]) > 2 * 16.6 + 30
 
 
 def test_a_disk_that_is_large_enough_is_not() -> None:
-    chosen = experiment()
-    check_disk({"x": (chosen, everything())}, NOWHERE, 200e9)
-    check_disk({"x": (chosen, [])}, NOWHERE, 0)
-    check_disk({"x": (chosen, [])}, NOWHERE)
+    check_run({"x": experiment()}, everything(), False, NOWHERE, 200e9)
+    check_run({"x": experiment()}, [], False, NOWHERE, 0)
+    check_run({"x": experiment()}, [], False, NOWHERE)
 
 
 def test_a_narrow_backbone_is_asked_how_wide_it_is_before_a_refusal() -> None:
-    share = [Share("store_pixels", "base", "0", "train_aug", 1.0)]
-    narrow = experiment(backbone={"name": "tf_efficientnet_lite0"})
+    store = [job("store_pixels", model="base", seed="0", split="train_aug")]
+    narrow = {"x": experiment(backbone={"name": "tf_efficientnet_lite0"})}
     gigabytes = 10582 * 1024 * (2 * (24 + 40 + 112 + 256) + 13) * 1.05 / 1e9
-    check_disk({"x": (narrow, share)}, NOWHERE, 1.01e9 * gigabytes)
-    with pytest.raises(UserError, match=f"about {gigabytes:.2g} GB"):
-        check_disk({"x": (narrow, share)}, NOWHERE, 0.99e9 * gigabytes)
+    check_run(narrow, store, False, NOWHERE, 1.01e9 * gigabytes)
+    with pytest.raises(UserError, match=f"about {gigabytes:.1f} GB"):
+        check_run(narrow, store, False, NOWHERE, 0.99e9 * gigabytes)

@@ -62,9 +62,10 @@ def test_estimate_adds_what_is_known_and_names_what_is_not() -> None:
         "estimate: not known for 10 sweep_denoising: none of these has run here yet; the target "
         "`plan` measures what `all` needs",
     ]
-    first = estimate({"index_images": 1}, {}, cores=2)
-    assert (
-        first.splitlines()[0].startswith("estimate: not known for 1 index_images")
-        and "when that is there" in first
-    )
+    assert estimate({"index_images": 1, "draw": 3}, {}, cores=2).splitlines() == [
+        "estimate: 4 jobs, whose time is not known: none of their kind has run here yet; the "
+        "target `plan` measures what `all` needs"
+    ]
+    part = estimate({"train_flow": 1}, seconds, cores=2, whole=False).splitlines()
+    assert len(part) == 2 and part[1].endswith("is planned, and counted, when that is there")
     assert "2 h on 1 cores" in estimate({"train_flow": 60}, seconds, cores=1)

@@ -13,9 +13,17 @@ from PIL import Image
 
 from brnf.config.experiment import Experiment, merged, read_experiments
 from brnf.errors import UserError
-from brnf.planning.jobs import Job, configuration, read_jobs, snakemake, whole_jobs, workplace
-from brnf.planning.pace import TRAININGS
-from brnf.planning.sizes import SIZES, SMALL
+from brnf.planning import jobs as jobs_module
+from brnf.planning.jobs import (
+    Job,
+    configuration,
+    hidden_jobs,
+    read_jobs,
+    snakemake,
+    whole_jobs,
+    workplace,
+)
+from brnf.planning.sizes import SplitSize, bytes_made
 
 ROOT = Path(__file__).parents[2]
 TINY = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
@@ -42,23 +50,28 @@ rule all:
 """
 
 
-def rules_with_outputs() -> set[str]:
-    """Return the rules of the workflow that write something; some take it from another rule."""
-    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
-    found = set()
+def outputs_of_rules() -> dict[str, str]:
+    """Return the lines of the outputs of each rule that has some of its own or of another rule."""
+    workflow = ROOT / "workflow"
+    included = re.findall(r'^include: "(.+)"$', (workflow / "Snakefile").read_text(), re.MULTILINE)
+    text = "".join((workflow / name).read_text() for name in included)
+    found = {}
     for block in re.split(r"^(?=rule |checkpoint |use rule )", text, flags=re.MULTILINE)[1:]:
-        name = re.match(r"(?:rule|checkpoint) (\w+):|use rule \w+ as (\w+) with:", block)
+        name = re.match(r"(?:rule|checkpoint) (\w+):|use rule (\w+) as (\w+) with:", block)
         assert name
-        if re.search(r"^    output:", block, re.MULTILINE):
-            found.add(name[1] or name[2])
+        written = re.search(r"^    output:\n((?: {8}.*\n)+)", block, re.MULTILINE)
+        if written or name[2] in found:
+            found[name[1] or name[3]] = written[1] if written else found[name[2]]
     return found
 
 
-def test_every_rule_has_a_size_or_is_said_to_be_small() -> None:
-    rules = rules_with_outputs()
-    assert len(rules) > 30 and not set(SIZES) & SMALL
-    assert rules == set(SIZES) | SMALL
-    assert set(TRAININGS) <= rules
+def test_every_rule_that_writes_folders_or_arrays_has_a_size() -> None:
+    rules = outputs_of_rules()
+    assert len(rules) > 30
+    large = {rule for rule, written in rules.items() if re.search(r"directory\(|\.h5", written)}
+    sized = bytes_made(tiny()["tiny"], "base", SplitSize(1, 1, 1, 1, 1, 1)).keys()
+    assert large - {"index_images"} == sized - {"train_base", "train_brnf"}
+    assert sized <= rules.keys()
 
 
 def test_jobs_are_read_from_a_dry_run() -> None:
@@ -118,7 +131,7 @@ def test_a_path_upwards_becomes_absolute(here: Path) -> None:
 
 def test_every_base_and_refinement_is_planned_as_the_workflow_would(here: Path) -> None:
     (here / "maps").mkdir()
-    one: dict[str, Any] = {"models": ["base"], "seeds": [0, 1]}
+    one: dict[str, Any] = {"models": ["base"], "random_seeds": [0, 1]}
     experiments = tiny(
         base={"method": "import", "import": {"folder": "maps"}},
         companions={
@@ -127,7 +140,13 @@ def test_every_base_and_refinement_is_planned_as_the_workflow_would(here: Path) 
             "walked": {**one, "pseudo_labels": {"refine": "random_walk"}},
         },
     )
-    jobs = whole_jobs(experiments, lambda name, split: {"train": 2, "val": 3}[split])
+    for name in experiments:
+        for split, count in (("train", 2), ("val", 3)):
+            shards = here / "results" / name / "index" / "shards" / split
+            shards.mkdir(parents=True)
+            for number in range(count):
+                (shards / f"{number}.csv").touch()
+    jobs = whole_jobs(experiments, Path("results"))
     found = {name: Counter[str]() for name in experiments}
     for job in jobs:
         found[job.wildcards.get("name", "tiny")][job.rule] += 1
@@ -144,15 +163,59 @@ def test_every_base_and_refinement_is_planned_as_the_workflow_would(here: Path) 
         counts["index_images"] == counts["render_scenes"] == counts["write_config"] == 1
         for counts in found.values()
     )
-    assert {job.rule for job in jobs} <= rules_with_outputs()
+    assert {job.rule for job in jobs} <= outputs_of_rules().keys()
     assert all(job.benchmark and job.log for job in jobs if job.rule != "write_config")
+
+
+def test_what_a_missing_index_hides_is_planned_once_and_only_where_it_is_missing(
+    here: Path,
+) -> None:
+    experiments = tiny(companions=TINY["companions"])
+    hidden = hidden_jobs(experiments, Path("results"))
+    made_before = {"render_scenes", "index_images"}
+    whole = whole_jobs(experiments, Path("results"))
+    assert {job.identity for job in hidden} == {
+        job.identity for job in whole if job.rule not in made_before
+    }
+    shards = here / "results" / "tiny" / "index" / "shards" / "train"
+    shards.mkdir(parents=True)
+    (shards / "0.csv").touch()
+    companion = hidden_jobs(experiments, Path("results"))
+    assert companion and {job.wildcards["name"] for job in companion} == {"tiny-inseparable"}
+
+
+def test_where_every_index_is_there_nothing_is_planned_for_the_estimate(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = tiny()
+    for name in experiments:
+        (here / "results" / name / "index").mkdir(parents=True)
+    monkeypatch.setattr(jobs_module, "snakemake", None)
+    assert hidden_jobs(experiments, Path("results")) == []
+
+
+def test_without_masks_no_measurement_is_planned(here: Path) -> None:
+    found = {}
+    for column, cell in (("", ""), (",mask", ",m.png")):
+        (here / "own.csv").write_text(f"image,labels{column}\na.png,cat{cell}\n")
+        experiments = tiny(
+            dataset={"kind": "table", "table": "own.csv", "train": "train", "eval_split": "train"},
+            companions=None,
+            models=["base"],
+            protocol="auto",
+        )
+        jobs = whole_jobs(experiments, Path("results"))
+        found[column] = Counter(job.rule for job in jobs)
+    assert not {"evaluate", "tabulate"} & found[""].keys() and found[""]["draw"] == 3
+    assert found[""]["predict_segmentation"] == 2
+    assert found[",mask"]["evaluate"] == 6 and found[",mask"]["tabulate"] == 1
 
 
 def test_a_failing_job_explains_itself_in_its_own_line(here: Path) -> None:
     Image.new("RGB", (40, 40)).save(here / "a.png")
     (here / "b.png").write_bytes((here / "a.png").read_bytes()[:60])
     (here / "own.csv").write_text("image,labels,split\na.png,cat,train\nb.png,cat,train\n")
-    dataset = {"kind": "table", "table": "own.csv", "train": "train", "seeds": "train"}
+    dataset = {"kind": "table", "table": "own.csv", "train": "train", "eval_split": "train"}
     experiments = tiny(dataset={**dataset, "val": "train"}, protocol="auto")
     lines: list[str] = []
     with (

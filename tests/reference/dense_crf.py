@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.pydensecrf_side import by_pydensecrf
+from benchmarks.reference_pydensecrf import by_pydensecrf
 from brnf.config.sections.segmentation import Crf
 from brnf.data.scenes import draw_scene
 

@@ -44,7 +44,7 @@ def reference_network(affinity: bool = False, detach_sides: bool = True) -> CamN
         for name, value in network.state_dict().items():
             value.copy_(reference_value(peer_name(name), tuple(value.shape)))
     network.backbone.mean.zero_()
-    network.backbone.deviation.fill_(1)
+    network.backbone.std.fill_(1)
     return network
 
 

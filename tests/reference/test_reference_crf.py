@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.pydensecrf_side import by_pydensecrf
+from benchmarks.reference_pydensecrf import by_pydensecrf
 from brnf.segment.batched_crf import dense_crf_batch
 from brnf.segment.crf import dense_crf
 from tests.reference.dense_crf import CASES, Case, recorded

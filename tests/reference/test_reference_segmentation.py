@@ -19,7 +19,7 @@ EXPECTED = load("deeplab")
 OPTIONS = DeepLabNetwork(
     backbone="resnet50",
     weights="none",
-    head="sum",
+    head="aspp_sum",
     layout="caffe",
     frozen_batch_norm=True,
     align_corners=False,
@@ -61,7 +61,7 @@ def largest_difference(found: Tensor, expected: np.ndarray) -> float:
 def network() -> DeepLab:
     network = build_deeplab(OPTIONS, 5)
     network.backbone.mean.zero_()  # the stored input is what the network sees
-    network.backbone.deviation.fill_(1)
+    network.backbone.std.fill_(1)
     fill(network, peer_name)
     return network.eval()
 

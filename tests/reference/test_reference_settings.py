@@ -222,11 +222,11 @@ def masks_as_pillow(_: Settings) -> bool:
     )
 
 
-FOUR_LOSSES = keys(loss_scales=[0.5, 0.75], balanced_loss=False, head="sum")
+FOUR_LOSSES = keys(loss_scales=[0.5, 0.75], balanced_loss=False, head="aspp_sum")
 PHRASES: dict[str, tuple[str, Callable[[Settings], bool]]] = {
-    "hsc_voc.network": ("deeplabv2", keys(head="aspp")),
+    "hsc_voc.network": ("deeplabv2", keys(head="aspp_concat")),
     "hsc_voc.test_crf": ("True", keys(test__crf__iterations=10)),
-    "hsc_voc.head_image_mean": ("True", keys(head="aspp")),
+    "hsc_voc.head_image_mean": ("True", keys(head="aspp_concat")),
     "hsc_voc.flip": ("0.5", keys(flip=True)),
     "hsc_voc.hsv_jitter": ("10 10 10", keys(hsv=10)),
     "hsc_voc.loss": (
@@ -273,7 +273,10 @@ PHRASES: dict[str, tuple[str, Callable[[Settings], bool]]] = {
     "hsc_voc.test_merge": ("mean of logits, then softmax", keys(test__merge="mean")),
     "hsc_voc.test_size": ("each scale enlarged to the image", keys(test__long_side=None)),
     "clip_es_coco.code": ("its step 3 trains with kazuto1011/deeplab-pytorch", FOUR_LOSSES),
-    "clip_es_coco.network": ("DeepLabV2_ResNet101_MSC", keys(backbone="resnet101", head="sum")),
+    "clip_es_coco.network": (
+        "DeepLabV2_ResNet101_MSC",
+        keys(backbone="resnet101", head="aspp_sum"),
+    ),
     "clip_es_coco.loss": (
         " ".join(
             (
@@ -309,7 +312,10 @@ PHRASES: dict[str, tuple[str, Callable[[Settings], bool]]] = {
         "stage 3: 2, stage 4: 4, first block included",
         dilated((2, 4), (2, 4)),
     ),
-    "clip_es_coco.head": ("sum of four 3x3 convolutions", keys(head="sum", rates=[6, 12, 18, 24])),
+    "clip_es_coco.head": (
+        "sum of four 3x3 convolutions",
+        keys(head="aspp_sum", rates=[6, 12, 18, 24]),
+    ),
     "clip_es_coco.head_start": ("normal 0.01, bias 0", starts_small),
     "clip_es_coco.low_confidence_rule": (
         "after the CRF, pixels whose largest probability is below it become 255",

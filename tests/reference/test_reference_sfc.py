@@ -74,8 +74,8 @@ def test_scores(scales: dict[str, Scale], scale: str) -> None:
 
 
 def test_maps_before_they_are_propagated(scales: dict[str, Scale]) -> None:
-    output, counts = scales[""].output, scales[""].maps.counts
-    close(classifier_maps(output.logits, LABELS) * counts, STORED["original_cam"], MAPS)
+    output, mask = scales[""].output, scales[""].maps.mask
+    close(classifier_maps(output.logits, LABELS) * mask, STORED["original_cam"], MAPS)
 
 
 @pytest.mark.parametrize("scale", ["", "half_"])

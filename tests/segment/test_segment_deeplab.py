@@ -12,15 +12,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.config.sections.segmentation import DeepLabNetwork
 from brnf.errors import UserError
-from brnf.segment.deeplab import DeepLab, build_deeplab, load_deeplab, save_deeplab
+from brnf.segment.deeplab import KIND, DeepLab, build_deeplab, load_deeplab, save_deeplab
 from brnf.segment.heads import AtrousHead
+from brnf.store.networks import read_network
+from brnf.store.tensors import write_tensors
 
 SMALL = DeepLabNetwork(
     backbone="mobilenetv3_small_050",
     weights="none",
     rates=(1, 2),
     frozen_batch_norm=True,
-    head="sum",
+    head="aspp_sum",
     head_width=8,
 )
 
@@ -92,12 +94,12 @@ def test_logits_come_at_an_eighth_of_the_image(network: DeepLab, size: tuple[int
 @pytest.mark.parametrize(
     ("trainable_stages", "frozen", "head"),
     [
-        (4, True, "sum"),
-        (4, False, "aspp"),
-        (2, True, "aspp"),
-        (2, False, "sum"),
-        (0, True, "aspp"),
-        (0, True, "sum"),
+        (4, True, "aspp_sum"),
+        (4, False, "aspp_concat"),
+        (2, True, "aspp_concat"),
+        (2, False, "aspp_sum"),
+        (0, True, "aspp_concat"),
+        (0, True, "aspp_sum"),
     ],
 )
 def test_groups_hold_every_learning_parameter_once_with_its_rate(
@@ -159,9 +161,25 @@ def test_a_saved_network_comes_back_the_same_and_in_equal_bytes(
         torch.testing.assert_close(again(image), network(image), rtol=0, atol=0)
 
 
-def test_the_head_aspp_is_saved_with_its_statistics(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("earlier", "head"), [("sum", "aspp_sum"), ("aspp", "aspp_concat")])
+def test_a_file_of_an_earlier_version_is_read(earlier: str, head: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = build_deeplab(replace(SMALL, head="aspp", head_width=8, norm_momentum=0.5), 3)
+    network = build_deeplab(replace(SMALL, head=head, head_width=8), 3).eval()
+    network.backbone.restore(replace(network.backbone.loaded, std=(1.0, 2.0, 3.0)))
+    save_deeplab(tmp_path / "a.pt", network, ["dog", "cat"])
+    content = read_network(tmp_path / "a.pt", KIND)
+    content["options"]["network"]["head"] = earlier
+    content["options"]["weights"]["deviation"] = content["options"]["weights"].pop("std")
+    write_tensors(tmp_path / "a.pt", content)
+    again = load_deeplab(tmp_path / "a.pt", torch.device("cpu"))
+    image = torch.randint(0, 256, (1, 3, 64, 64)).float()
+    with torch.no_grad():
+        assert again.options == network.options and torch.equal(again(image), network(image))
+
+
+def test_the_head_aspp_concat_is_saved_with_its_statistics(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_deeplab(replace(SMALL, head="aspp_concat", head_width=8, norm_momentum=0.5), 3)
     images = torch.randint(0, 256, (2, 3, 64, 64)).float()
     network.train()(images)
     save_deeplab(tmp_path / "a.pt", network.eval(), ["dog", "cat"])

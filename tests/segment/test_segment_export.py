@@ -38,7 +38,7 @@ def test_the_tree_holds_palette_masks_with_the_values_of_the_data_set(
     run(predicted, Outputs(tmp_path / "test_predictions"), Options("test"), QUIET)
     files = sorted(
         path.relative_to(tmp_path / "test_predictions").as_posix()
-        for path in (tmp_path / "test_predictions").rglob("*.*")
+        for path in (tmp_path / "test_predictions").rglob("*.png")
     )
     assert files == [
         f"results/VOC2012/Segmentation/comp6_test_cls/{name}.png"

@@ -133,3 +133,23 @@ def test_the_loss_is_the_sum_over_scales_with_pillows_nearest_labels(balanced: b
         shares = (1, 1) if balanced else counts
         expected += (shares[0] * background + shares[1] * foreground) / sum(shares)
     assert multi_scale_loss(logits, labels, balanced).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_very_many_classes_have_the_loss_and_gradient_of_few(balanced: bool) -> None:
+    few, labels = batch(classes=4, size=(3, 4))
+    # Further classes of logit minus infinity take no part, but another way and ignored value.
+    many = torch.cat([few, few.new_full((2, 300, 3, 4), -1e4)], 1)
+    wide = labels.where(labels != 255, 65535)
+    found = []
+    for logits, one in ((few.float(), labels), (many.float(), wide)):
+        logits.requires_grad_()
+        loss = segmentation_loss(logits, one, balanced)
+        loss.backward()
+        found.append((loss.item(), logits.grad))
+    (loss, gradient), (wide_loss, wide_gradient) = found
+    assert wide_loss == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(wide_gradient[:, :4], gradient)
+    assert not wide_gradient[:, 4:].any()
+    nothing = segmentation_loss(many, torch.full_like(wide, 65535), balanced)
+    assert nothing.item() == 0

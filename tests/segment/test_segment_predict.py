@@ -33,7 +33,7 @@ class SizeProbe(nn.Module):
 def network() -> DeepLab:
     torch.manual_seed(0)
     options = DeepLabNetwork(
-        backbone="mobilenetv3_small_050", weights="none", rates=(1, 2), head="sum"
+        backbone="mobilenetv3_small_050", weights="none", rates=(1, 2), head="aspp_sum"
     )
     return build_deeplab(options, 3).eval()
 

@@ -20,6 +20,7 @@ from brnf.data.index import ImageRecord, Index
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import make_pseudo_labels, predict_segmentation, train_segmentation
+from brnf.store.confidences import read_confidences
 from brnf.store.maps import MapReader, write_maps
 
 NO_CRF = Crf(iterations=0)
@@ -32,7 +33,7 @@ TRAINING = train_segmentation.Options(
         backbone="test_resnet",
         weights="none",
         rates=(1, 2),
-        head="sum",
+        head="aspp_sum",
         frozen_batch_norm=False,
         iterations=30,
         batch_size=4,
@@ -59,7 +60,7 @@ class Scenes:
         self.truth: dict[str, np.ndarray] = {}
         rng = np.random.default_rng(0)
         records = []
-        with write_maps(self.maps) as maps:
+        with write_maps(self.maps, 20) as maps:
             for number in range(4):
                 name, label = f"image{number}", 1 + number % 2
                 truth = np.zeros((56, 64), np.uint8)
@@ -75,7 +76,7 @@ class Scenes:
         Index(CLASSES, (1, 2), tuple(records)).write(self.index, "train")
 
     def accuracy(self, masks: Path) -> float:
-        assert sorted(path.stem for path in masks.iterdir()) == sorted(self.truth)
+        assert sorted(path.stem for path in masks.glob("*.png")) == sorted(self.truth)
         return float(
             np.mean([(read(masks, name) == truth).mean() for name, truth in self.truth.items()])
         )
@@ -111,7 +112,9 @@ class Scenes:
         options: predict_segmentation.Options,
         runtime: Runtime = QUIET,
     ) -> predict_segmentation.Outputs:
-        outputs = predict_segmentation.Outputs(self.folder / name, self.folder / f"{name}.h5")
+        outputs = predict_segmentation.Outputs(
+            self.folder / name, self.folder / f"{name}.h5", self.folder / f"{name}.csv"
+        )
         predict_segmentation.run(
             predict_segmentation.Inputs(self.index, network, self.images), outputs, options, runtime
         )
@@ -190,6 +193,23 @@ def test_saved_probabilities_are_those_of_the_masks(
         assert (found.labels() == read(outputs.masks, name)).mean() > 0.99
 
 
+def test_confidence_is_that_of_the_network_before_the_crf(
+    scenes: Scenes, trained: train_segmentation.Outputs
+) -> None:
+    found = {}
+    for iterations in (0, 3):
+        crf = PredictionCrf(iterations=iterations)
+        test = SegmentationTest(scales=(1.0,), flip=False, save_probabilities=True, crf=crf)
+        options = predict_segmentation.Options(test=test)
+        outputs = scenes.predict(f"sure{iterations}", trained.network, options)
+        found[iterations] = read_confidences([outputs.confidences])
+        if not iterations:
+            maps = MapReader([outputs.probabilities], "probability")
+            means = {name: maps[name].values.max(0).mean() for name in scenes.truth}
+            assert found[0] == pytest.approx(means, abs=1e-3)
+    assert found[3] == pytest.approx(found[0], abs=1e-3)
+
+
 def test_without_iterations_no_label_is_left_out(
     scenes: Scenes, trained: train_segmentation.Outputs
 ) -> None:
@@ -234,8 +254,8 @@ def test_processes_of_the_crf_give_equal_bytes(
         ),
     ]
     for one, other in pairs:
-        names = sorted(path.name for path in one.iterdir())
-        assert names and names == sorted(path.name for path in other.iterdir())
+        names = sorted(path.name for path in one.glob("[!.]*"))
+        assert names and names == sorted(path.name for path in other.glob("[!.]*"))
         assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 

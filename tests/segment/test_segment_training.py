@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brnf.config.sections.bounds import Precision
 from brnf.config.sections.segmentation import DeepLabNetwork, SegmentationOptimiser
+from brnf.data.masks import colour_map
 from brnf.engine.trainer import Row
 from brnf.errors import UserError
 from brnf.segment.deeplab import DeepLab, build_deeplab
@@ -44,7 +46,7 @@ TINY = DeepLabNetwork(
     weights="none",
     rates=(1, 2),
     frozen_batch_norm=True,
-    head="sum",
+    head="aspp_sum",
     head_width=8,
 )
 
@@ -54,10 +56,10 @@ def train(
     batch: tuple[Tensor, Tensor],
     options: SegmentationOptimiser,
     *,
-    amp: bool = False,
+    precision: Precision = "fp32",
 ) -> list[Row]:
     """Take all steps on the same batch."""
-    trainer = SegmentationTrainer(network, options, CPU, amp=amp)
+    trainer = SegmentationTrainer(network, options, CPU, precision=precision)
     return [trainer.step(batch) for _ in range(options.iterations)]
 
 
@@ -214,7 +216,7 @@ def buffers(network: DeepLab) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.named_buffers()}
 
 
-@pytest.mark.parametrize("head", ["sum", "aspp"])
+@pytest.mark.parametrize("head", ["aspp_sum", "aspp_concat"])
 def test_frozen_statistics_stay_to_the_bit_while_weights_learn(head: str) -> None:
     torch.manual_seed(0)
     changes: dict[str, Any] = {"head": head, "norm_momentum": 0.1}
@@ -236,8 +238,8 @@ def test_frozen_statistics_stay_to_the_bit_while_weights_learn(head: str) -> Non
             weights, (p for p in network.parameters() if p.requires_grad), strict=True
         )
     )
-    assert {name.split(".")[0] for name in moved} == (set() if head == "sum" else {"head"})
-    assert sum(name.endswith("running_mean") for name in moved) == (0 if head == "sum" else 4)
+    assert {name.split(".")[0] for name in moved} == (set() if head == "aspp_sum" else {"head"})
+    assert sum(name.endswith("running_mean") for name in moved) == (0 if head == "aspp_sum" else 4)
 
 
 def test_several_scales_add_the_gradients_of_all_and_of_the_maximum() -> None:
@@ -272,7 +274,7 @@ def nearest(labels: Tensor, side: int) -> Tensor:
 
 
 def test_one_image_a_batch_is_refused_by_the_head_that_normalises_a_mean_an_image() -> None:
-    network = build_deeplab(replace(TINY, head="aspp"), 3)
+    network = build_deeplab(replace(TINY, head="aspp_concat"), 3)
     for images, accumulate in ((1, 1), (2, 2)):
         with pytest.raises(UserError, match=r"segmentation\.batch_size") as caught:
             train(
@@ -283,13 +285,16 @@ def test_one_image_a_batch_is_refused_by_the_head_that_normalises_a_mean_an_imag
         assert "\n" not in str(caught.value)
 
 
-def test_bfloat16_follows_float32_and_leaves_float32_weights() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_less_exact_networks_follow_float32_and_leave_float32_weights(
+    precision: Precision,
+) -> None:
     batch = coloured_squares(4)
     networks = tiny_network(), tiny_network()
     options = SegmentationOptimiser(iterations=4, learning_rate=0.005)
     losses = [
-        [one["loss"] for one in train(network, batch, options, amp=amp)]
-        for network, amp in zip(networks, (False, True), strict=True)
+        [one["loss"] for one in train(network, batch, options, precision=one_of)]
+        for network, one_of in zip(networks, ("fp32", precision), strict=True)
     ]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
@@ -310,3 +315,29 @@ def coloured_squares(count: int) -> tuple[Tensor, Tensor]:
         images[number, colour, top : top + 40, left : left + 40] = 230
         labels[number, top : top + 40, left : left + 40] = colour + 1
     return images, labels
+
+
+def test_pictures_show_image_labels_and_prediction_and_change_nothing() -> None:
+    options = SegmentationOptimiser(iterations=2, learning_rate=0.01)
+    images, labels = torch.randint(0, 256, (2, 3, 32, 48)).byte(), torch.ones(2, 32, 48).byte()
+    labels[0, :4] = 255
+    learnt = replace(TINY, frozen_batch_norm=False)
+    trainers = []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        network = build_deeplab(learnt, 3)
+        trainer = SegmentationTrainer(network, options, CPU)
+        for _ in range(2):
+            shown = trainer.pictures((images, labels)) if watched else {}
+            trainer.step((images, labels))
+        trainers.append(trainer)
+    ((name, picture),) = shown.items()
+    assert name == "image, labels, prediction" and picture.shape == (32, 3 * 48, 3)
+    assert (picture[:, :48] == images[0].permute(1, 2, 0).numpy()).all()
+    assert (picture[4:, 48:96] == colour_map()[1]).all()
+    assert (picture[:4, 48:96] == colour_map()[255]).all()
+    known = {tuple(colour) for colour in colour_map()[:4].tolist()}
+    assert {tuple(colour) for colour in picture[:, 96:].reshape(-1, 3).tolist()} <= known
+    assert trainers[0].history == trainers[1].history
+    states = [trainer.network.state_dict() for trainer in trainers]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())

@@ -34,9 +34,11 @@ OTHERWISE = [
 
 
 def tables(run: Run) -> dict[str, bytes]:
+    """Read a run's tables, without their stamps: these hold times and a folder's own listing."""
     return {
         path.name: path.read_bytes()
         for path in (run.folder / "results" / "tiny" / "tables").iterdir()
+        if path.suffix != ".stamp"
     }
 
 

@@ -1,5 +1,8 @@
 """The stages of other sources of base seeds: what they read and write, and what they refuse."""
 
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from brnf.config.sections.cam import (
     MultiScaleMaps,
     StoredMaps,
 )
+from brnf.config.sections.data import IndexedImages
 from brnf.config.sections.segmentation import BoundaryLabels, BoundaryTraining, LabelChoice
 from brnf.data.index import ImageRecord, Index
 from brnf.data.masks import read_mask, write_palette_png
@@ -34,6 +38,7 @@ from brnf.stages import (
     compute_clip_maps,
     export_maps,
     import_maps,
+    index_images,
     make_boundary_labels,
     train_base,
     train_boundaries,
@@ -97,6 +102,31 @@ def test_maps_of_several_codes_stand_in_one_shard(data: Path) -> None:
         assert maps["two"].classes.tolist() == [1, 2] and maps["three"].values.shape == (1, *SIZE)
 
 
+def test_the_program_of_the_documents_makes_masks_of_another_model_the_base(tmp_path: Path) -> None:
+    """Classes that the image is not labelled with are left out, missing ones are empty."""
+    page = (Path(__file__).parents[2] / "docs" / "bases.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    masks = {"a": np.zeros(SIZE, np.uint8), "b": np.zeros(SIZE, np.uint8)}
+    masks["a"][:8, :9], masks["a"][20:, :9], masks["b"][4:, 5:] = 1, 2, 2
+    (tmp_path / "masks").mkdir()
+    for name, mask in masks.items():
+        Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / f"{name}.jpg")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "table.csv").write_text("image,labels\na.jpg,cat\nb.jpg,dog;cat\n")
+    words = [sys.executable, "-c", program, "table.csv", "masks", "foreign"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    index_images.run(
+        index_images.Inputs(table=tmp_path / "table.csv"),
+        index_images.Outputs(tmp_path / "index"),
+        index_images.Options(IndexedImages(kind="table"), ("train",), shards=1),
+        RUNTIME,
+    )
+    maps = MapReader([bring_in(tmp_path, map_stride=1)], "prototype")
+    np.testing.assert_array_equal(maps["a"].labels(), masks["a"] == 1)
+    np.testing.assert_array_equal(maps["b"].labels(), masks["b"])
+    assert maps["b"].classes.tolist() == [1, 2]
+
+
 def test_stored_maps_have_the_wanted_size(data: Path) -> None:
     save(data, "one", keys=[7], high_res=level(0.75))
     save(data, "two", keys=[7, 14], high_res=level(0.75, 0.5)[:, ::16, ::16])
@@ -156,7 +186,7 @@ def test_what_is_exported_and_imported_is_equal(data: Path) -> None:
     equal, too.
     """
     generator = np.random.default_rng(0)
-    with write_maps(data / "own.h5") as writer:
+    with write_maps(data / "own.h5", 20) as writer:
         for image, labels in sorted(LABELS.items()):
             maps = {
                 name: generator.random((1 + len(labels), *SIZE)) if labels else np.ones((1, *SIZE))
@@ -298,7 +328,7 @@ def test_pseudo_labels_walk_up_to_the_boundaries(data: Path) -> None:
     files = train_boundaries.Outputs(data / "boundaries.pt", data / "boundaries.csv")
     inputs = train_boundaries.Inputs(data / "index", (data / "labels",))
     train_boundaries.run(inputs, files, options, RUNTIME)
-    with write_maps(data / "maps.h5") as writer:
+    with write_maps(data / "maps.h5", 20) as writer:
         for name, labels in LABELS.items():
             values = np.zeros((1 + len(labels), *SIZE))
             values[0] = 0.1
@@ -325,7 +355,7 @@ def test_labels_of_boundaries_leave_unsure_pixels_out(data: Path) -> None:
     values = np.zeros((3, *SIZE), np.float32)
     values[1, :, :16], values[1, :, 16:32] = 1.0, 0.3
     values[0] = np.where(values[1] > 0.5, 0.0, 0.5)
-    with write_maps(data / "maps.h5") as writer:
+    with write_maps(data / "maps.h5", 20) as writer:
         for name, labels in LABELS.items():
             Image.fromarray(pixels).save(data / f"{name}.png")
             writer.write(name, np.array(labels, np.uint8), {"seeds": values[: 1 + len(labels)]})

@@ -13,7 +13,7 @@ import torch
 from brnf.errors import DamagedProduct, UserError
 from brnf.stages import render_scenes
 from brnf.stages._cli import BY_WORKFLOW, run_stage
-from brnf.workflow.exit_messages import SHELL_PREFIX
+from brnf.workflow.exit_messages import EXIT_MESSAGES, SHELL_PREFIX
 
 FAULT = "holds values that are not finite"
 
@@ -104,6 +104,30 @@ def test_a_mistake_of_the_user_moves_nothing(
     assert product.exists()
 
 
+@dataclass(frozen=True)
+class Outputs:
+    masks: Path
+
+
+def replacing(inputs: Inputs, outputs: Outputs) -> None:
+    pytest.fail("begun")
+
+
+@pytest.mark.parametrize("masks", ["data/product", ".", "data", "data/../data"])
+def test_an_output_that_would_replace_an_input_is_refused(
+    tmp_path: Path, masks: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = ["--product", "data/product", "--masks", masks]
+    monkeypatch.setattr(sys, "argv", ["stage", *words])
+    with pytest.raises(SystemExit) as ended:
+        run_stage(replacing)
+    assert ended.value.code == 2
+    said = f"error: {Path(masks)}: would replace the input data/product; name another output\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize("run", [crowded, larger])
 def test_a_lack_of_memory_is_one_line(
     tmp_path: Path, run: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -141,17 +165,18 @@ def test_a_stage_that_dies_is_told_of(tmp_path: Path, number: signal.Signals) ->
         f"{SHELL_PREFIX} {sys.executable} -c 'import os; os.kill(os.getpid(), {number:d})' "
         f"2> >(tee {log} >&2)"
     )
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    told = {**os.environ, **EXIT_MESSAGES}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=told)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: the stage ")]
     assert done.returncode == 128 + number and len(lines) == 1 and "; " in lines[0]
 
 
 @pytest.mark.parametrize("code", [0, 2, 130])
 def test_a_stage_that_ends_itself_is_not_talked_over(code: int) -> None:
-    done = subprocess.run(
-        ["bash", "-c", f"{SHELL_PREFIX} exit {code}"], capture_output=True, text=True, check=False
-    )
+    command, told = f"{SHELL_PREFIX} exit {code}", {**os.environ, **EXIT_MESSAGES}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=told)
     assert (done.returncode, done.stderr) == (code, "")
+    assert "memory" not in command  # Snakemake shows the command of every job that fails
 
 
 def test_errors_survive_the_way_between_processes() -> None:

@@ -3,6 +3,7 @@ right by hand.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from PIL import Image
 
 from brnf.config.sections.flow import Denoising, Flow, ScalingFlow
-from brnf.data.index import ImageRecord, Index, MaskRecord, write_masks
+from brnf.data.index import ImageRecord, Index, MaskRecord, read_masks, write_masks
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
+from brnf.evaluate.confusion import halves, mean_iou
 from brnf.stages import (
     denoise_seeds,
     draw_studies,
@@ -43,7 +45,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     records = []
     masks = []
     paths = {name: folder / f"{name}.h5" for name in ("maps", "pixels")}
-    with write_maps(paths["maps"]) as maps, write_pixels(paths["pixels"], DIMENSION, 3) as pixels:
+    with (
+        write_maps(paths["maps"], 2) as maps,
+        write_pixels(paths["pixels"], DIMENSION, 3) as pixels,
+    ):
         for number in range(5):
             name, label = f"i{number}", number % 2 + 1
             truth = np.zeros((GRID, GRID), np.uint8)
@@ -131,6 +136,40 @@ def test_every_point_is_what_denoising_and_evaluation_give(
     assert point["miou"] != sweep["raw_miou"]
 
 
+def test_a_threshold_is_chosen_on_one_half_and_read_on_the_other(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """What each half alone gives at each threshold says which is chosen for the other half."""
+    xis, rule = (0.0, 0.5, 0.95), "quantile"
+    sweep = json.loads(swept(files, tmp_path, xis=xis, rules=(rule,)).read_text())
+    whole = Index.of_split(files["index"], "train")
+    half_of = halves(image.id for image in whole.images)
+    counts = np.zeros((2, len(xis), 3, 3), np.int64)
+    for at, xi in enumerate(xis):
+        maps, json_file = tmp_path / f"{xi}.h5", tmp_path / f"{xi}.json"
+        denoise_seeds.run(
+            denoise_seeds.Inputs(files["pixels"], files["maps"], files["flow"]),
+            denoise_seeds.Outputs(maps),
+            denoise_seeds.Options(bsdnf=Denoising(rule=rule, xi=xi)),
+            QUIET,
+        )
+        for half in (0, 1):
+            part = tmp_path / f"index{half}"
+            images = tuple(image for image in whole.images if half_of[image.id] == half)
+            replace(whole, images=images).write(part, "train")
+            write_masks(part, "train", list(read_masks(files["index"], "train").values()))
+            evaluate.run(
+                evaluate.Inputs(part, maps=(maps,)),
+                evaluate.Outputs(json_file),
+                evaluate.Options(split="train", product="seeds"),
+                QUIET,
+            )
+            counts[half, at] = json.loads(json_file.read_text())["confusion"]
+    first, second = mean_iou(counts).argmax(1)
+    expected = mean_iou(counts[0, second] + counts[1, first])
+    assert sweep["cross_validated"][rule] == pytest.approx(float(expected))
+
+
 def test_the_density_is_the_better_classifier_where_seeds_fire_beside_the_object(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -168,7 +207,8 @@ def write_sweep(
         "seed": seed,
     }
     measured = {"raw_miou": 0.5, "held_out": None, "density_accuracy": 0.8, "seed_accuracy": None}
-    path.write_text(json.dumps({**shared, **measured, "points": points}))
+    chosen = {"posterior": miou + 0.05, "ratio": miou}
+    path.write_text(json.dumps({**shared, **measured, "points": points, "cross_validated": chosen}))
     return path
 
 
@@ -204,7 +244,7 @@ def test_sensitivity_varies_one_thing_at_a_time_beside_the_paper(tmp_path: Path)
         tabulated(tmp_path, own, xi=0.33)
 
 
-def test_density_takes_the_best_threshold_of_the_mean_over_seeds(tmp_path: Path) -> None:
+def test_density_says_what_a_threshold_chosen_on_other_images_gives(tmp_path: Path) -> None:
     sweeps = [
         write_sweep(tmp_path / f"{density}{seed}", seed, 0.5 + seed / 10, density)
         for density in ("flow", "gmm")
@@ -214,11 +254,12 @@ def test_density_takes_the_best_threshold_of_the_mean_over_seeds(tmp_path: Path)
     assert list(
         table[["density", "rule", "xi", "seeds", "miou"]].itertuples(index=False, name=None)
     ) == [
-        ("flow", "posterior", 0.8, 2, 65.0),
+        ("flow", "posterior", 0.8, 2, 60.0),
         ("flow", "ratio", 0.9, 2, 55.0),
-        ("gmm", "posterior", 0.8, 2, 65.0),
+        ("gmm", "posterior", 0.8, 2, 60.0),
         ("gmm", "ratio", 0.9, 2, 55.0),
     ]
+    assert table.over_raw.tolist() == [10.0, 5.0, 10.0, 5.0]
     with pytest.raises(UserError, match="damaged measurements"):
         (tmp_path / "flow0").write_text("{}")
         tabulated(tmp_path, sweeps)

@@ -48,7 +48,7 @@ def test_what_it_raises_is_raised_here() -> None:
 def test_a_forked_process_reads_and_writes_though_its_parent_has_done_so(tmp_path: Path) -> None:
     def write_and_read(name: str) -> None:
         values = np.full((2, 3, 3), 0.5, np.float32)
-        with write_maps(tmp_path / name) as writer:
+        with write_maps(tmp_path / name, 20) as writer:
             writer.write("image", np.array([4]), {"prototype": values})
         assert np.array_equal(MapReader([tmp_path / name], "prototype")["image"].values, values)
 

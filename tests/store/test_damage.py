@@ -17,7 +17,7 @@ from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 @pytest.fixture
 def maps(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
-    with write_maps(tmp_path / "maps.h5") as writer:
+    with write_maps(tmp_path / "maps.h5", 20) as writer:
         for number in range(5):
             writer.write(
                 f"image{number}",

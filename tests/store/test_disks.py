@@ -69,7 +69,7 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 def maps(path: Path) -> None:
-    with write_maps(path) as writer:
+    with write_maps(path, 20) as writer:
         for number in range(60):
             writer.write(
                 f"image{number}",

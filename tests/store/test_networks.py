@@ -1,5 +1,6 @@
 """Saved networks come back as they were, and files that hold none end in one line."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def test_a_network_comes_back_the_same_and_in_equal_bytes(saved: Path) -> None:
     network.weight = nn.Parameter(wide[:, :3])  # a view: its storage holds more
     save_network(again, KIND, network, options, ["cat", "dog"])
     assert again.read_bytes() == saved.read_bytes()
+
+
+def test_a_file_that_unpacks_to_more_than_it_has_is_refused_unread(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch never compresses; 2 MB of zeros would take as long as 2 GB."""
+    bomb = saved.with_name("bomb.pt")
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member))
+        new.writestr("a/data/99", bytes(10**7))
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("read"))
+    with pytest.raises(UserError, match=r"bomb\.pt: damaged, or not a torch file of plain tensors"):
+        read_tensors(bomb, "give another file")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +100,8 @@ def test_missing_and_foreign_files_are_mistakes_and_stay_where_they_are(saved: P
     refuses(saved, circle, r"a\.pt: holds a line, not a circle; give the file of draw_circle$")
     line = "trained for the classes cat, dog, not those of the index; run draw_line again$"
     refuses(saved, KIND, line, "dog", "cat")
+    write_tensors(saved, read_tensors(saved, "") | {"kind": {"a": torch.zeros(1)}})
+    refuses(saved, KIND, r"a\.pt: holds a \{'a': tensor\(\[0\.\]\)\}, not a line")
 
 
 def test_rebuilding_names_the_file_and_the_first_line_of_the_reason() -> None:

@@ -2,6 +2,7 @@
 removed.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -114,5 +115,75 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
         "above",
         "above/out",
+        "above/out/.brnf",
         "above/out/new",
     ]
+
+
+def foreign(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "photo.jpg").write_text("mine")
+    return folder
+
+
+def test_what_others_made_is_not_replaced(tmp_path: Path) -> None:
+    out = foreign(tmp_path / "out")
+    said = r"out: holds photo\.jpg and was not written by this program, and stays; move it away"
+    with pytest.raises(UserError, match=said), atomic_directory(out):
+        pytest.fail("begun")
+    with pytest.raises(UserError, match=said), atomic_directory(tmp_path / "late" / "out"):
+        foreign(tmp_path / "late" / "out")  # while the block runs
+    with pytest.raises(UserError, match="link: holds photo"), atomic_directory(tmp_path / "link"):
+        (tmp_path / "link").symlink_to(out)
+    assert (out / "photo.jpg").read_text() == "mine"
+    assert (tmp_path / "late" / "out" / "photo.jpg").read_text() == "mine"
+    with pytest.raises(UserError, match="out: cannot be written"), atomic_file(out) as temporary:
+        temporary.write_text("new")
+    assert (out / "photo.jpg").read_text() == "mine"
+
+
+def test_an_empty_folder_and_a_link_to_an_own_one_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("real", "empty"):
+        with atomic_directory(tmp_path / name) as folder:
+            (folder / "old").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with atomic_directory(tmp_path / "link") as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "link" / "new").exists() and not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "old").exists() and (tmp_path / "empty" / "old").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_once_and_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(files, "_told", [])
+    for name in ("one.pt", "two.pt"):
+        with locked(tmp_path / name), atomic_file(tmp_path / name) as temporary:
+            temporary.write_text("done")
+            lock = files.lock_file(tmp_path / name)
+            assert not is_held(lock) and is_held(lock, unknown=True)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"{tmp_path}: its file system has no locks (" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pt", "two.pt"]
+    with (tmp_path / "one.pt").open() as handle, pytest.raises(files.NoLocksError):
+        files.try_lock(handle)
+
+
+def test_other_errors_of_locking_are_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(files.fcntl, "flock", fail)
+    with pytest.raises(OSError, match="broken"), locked(tmp_path / "one.pt"):
+        pytest.fail("locked")

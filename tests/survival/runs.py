@@ -26,9 +26,9 @@ CALL = (
 )
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 NO_OUTPUT = ("logs", "benchmarks")
-UNDECLARED = (".checkpoint.pt", ".part", ".files.csv")
-"""Ends of files beside outputs: states of trainings, half-written files, and what the index
-remembers of times.
+UNDECLARED = (".checkpoint.pt", ".part", ".files.csv", ".partial.csv")
+"""Ends of files beside outputs: states and histories of trainings, half-written files, what the
+index remembers of times.
 """
 PATIENCE = 600.0
 

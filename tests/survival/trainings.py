@@ -136,7 +136,7 @@ def survive_training(
     faults += [
         f"{stage} left {path.name}"
         for path in (folder / "broken").iterdir()
-        if path.name not in ("out.pt", "out.csv")
+        if path.name not in ("out.pt", "out.csv") and not path.name.endswith(".stamp")
     ]
     step = found[1] if found else "?"
     told = (

@@ -29,6 +29,27 @@ syntax trees, without comments and docstrings. Editing a module reruns the stage
 what follows. Comments, touched files and sources checked out anew beside kept results rerun
 nothing.
 
+**Stamps.** Snakemake keeps its records of parameters in `.snakemake`, beside the call and not
+beside the results. So every stage writes a stamp, `.<name>.stamp`, beside each product: its
+options, the fingerprint of the code that ran, digests of its inputs, of initial weights and of the
+product itself, versions of packages, machine and time. While the workflow is planned, each product
+is held against its stamp, and what it was made from against theirs. What was made by other options
+or code, from other, more or fewer files, by a stage that was interrupted, or was changed since, is
+made anew, with a line that says why: whatever the clock says, whether `.snakemake` is there, and
+whoever made it. Without `.snakemake` an index that is made again reruns all that follows from it,
+also where it comes out equal. Products are read again only where size or time are others. Results
+can be moved and copied with their hidden files; `brnf provenance <result>` tells what made one.
+
+| product | what happens |
+|---|---|
+| without a stamp, as version 0.1 left it | refused in one line; `--config unstamped=adopt` takes \
+all such for what the configuration would make, `unstamped=remake` makes them anew |
+| made with other versions of torch, timm, FrEIA, numpy, OpenCV, numba | told in one line; \
+`--config other_versions=remake` makes it anew |
+| deleted, its stamp left | made anew; pixel stores only when something reads them |
+| the history of a training, damaged or deleted | told in one line that says what to do: hours of \
+training are not repeated for a curve |
+
 **Data.** The index stage writes down the hash of every file of the data set, in
 `results/<name>/index.files.csv`. At each call files whose size or time changed are hashed again;
 where contents differ, the index is made again, and only the lists that changed rerun something. An
@@ -90,8 +111,10 @@ denoise_seeds base -> train_brnf brnf
 denoise_seeds brnf -> make_pseudo_labels brnf
 make_pseudo_labels MODEL -> train_segmentation MODEL; evaluate MODEL pseudo_labels
 make_pseudo_labels brnf -> draw examples
-train_segmentation MODEL -> predict_segmentation MODEL; draw curves
-predict_segmentation MODEL -> evaluate MODEL segmentation
+train_base base -> write_cam_model base
+train_brnf brnf -> write_cam_model brnf
+train_segmentation MODEL -> predict_segmentation MODEL; draw curves; write_segmentation_model MODEL
+predict_segmentation MODEL -> evaluate MODEL segmentation; draw predictions
 evaluate MODEL PRODUCT -> tabulate; draw scores; draw bias
 tabulate -> report
 draw FIGURE -> report
@@ -109,6 +132,8 @@ ORDER = [
     "make_pseudo_labels",
     "train_segmentation",
     "predict_segmentation",
+    "write_cam_model",
+    "write_segmentation_model",
     "evaluate",
     "tabulate",
     "draw",
@@ -129,6 +154,7 @@ SHARDED = (
 COMPANION = (
     "train_base base",
     "compute_cams base",
+    "write_cam_model base",
     "evaluate base cam_classifier",
     "tabulate",
     "draw scores",
@@ -140,22 +166,24 @@ COMPANION = (
 BOTH_TRAININGS = "train_base base; train_brnf brnf"
 FLOWS = "train_flow MODEL"
 EFFECTS: dict[str, str | None] = {
-    "device devices workers threads progress checkpoint_seconds keep_features": None,
+    "device devices workers threads progress checkpoint_seconds deterministic tensorboard "
+    "keep_features unstamped other_versions": None,
     "protocol": "evaluate MODEL PRODUCT",
-    "amp": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; "
-    "train_segmentation MODEL; predict_segmentation MODEL",
+    "precision": f"{BOTH_TRAININGS}; compute_cams MODEL; store_pixels MODEL; "
+    "train_segmentation MODEL; predict_segmentation MODEL; write_cam_model MODEL; "
+    "write_segmentation_model MODEL",
     "backbone.* cam.side_widths": BOTH_TRAININGS,
     "cam.background_over cam.background_weight cam.seed_rule": f"{BOTH_TRAININGS}; "
-    "compute_cams MODEL",
+    "compute_cams MODEL; write_cam_model MODEL",
     "cam.detach_sides": "",
-    "cam.image_long_side": "compute_cams MODEL; store_pixels MODEL",
-    "cam.scales cam.map_stride": "compute_cams MODEL",
+    "cam.image_long_side": "compute_cams MODEL; store_pixels MODEL; write_cam_model MODEL",
+    "cam.scales cam.map_stride": "compute_cams MODEL; write_cam_model MODEL",
     "base.epochs brnf.epochs": "",
     "flow.ridge flow.components": "",
     "segmentation.head_width segmentation.norm_momentum": "",
     "base.sfc.* base.clip_es.* base.import.* random_walk.*": "",
     "base.seed_map": "store_pixels base; denoise_seeds base; make_pseudo_labels base; "
-    "evaluate base seeds; draw examples",
+    "write_cam_model base; evaluate base seeds; draw examples",
     "base.*": "train_base base",
     "flow.density flow.steps flow.held_out flow.balanced": FLOWS,
     "flow.*": f"{FLOWS}; train_brnf brnf",
@@ -163,12 +191,13 @@ EFFECTS: dict[str, str | None] = {
     "bsdnf.final.*": "denoise_seeds brnf",
     "brnf.*": "train_brnf brnf",
     "pseudo_labels.seed_map": "store_pixels brnf; denoise_seeds brnf; evaluate brnf seeds; "
-    "draw examples",
-    "pseudo_labels.*": "make_pseudo_labels MODEL",
-    "segmentation.test.*": "predict_segmentation MODEL",
+    "write_cam_model brnf; draw examples",
+    "pseudo_labels.*": "make_pseudo_labels MODEL; write_cam_model MODEL",
+    "segmentation.test.*": "predict_segmentation MODEL; write_segmentation_model MODEL",
     "segmentation.*": "train_segmentation MODEL",
-    "evaluate.thresholds evaluate.recall": "evaluate MODEL PRODUCT",
-    "figures.*": "draw examples",
+    "evaluate.recall": "evaluate MODEL PRODUCT",
+    "figures.images": "draw examples",
+    "figures.*": "draw examples; draw predictions",
 }
 """Patterns of keys, the first that fits counts -> jobs that read them, beside the record
 ``config.yaml``; None: not even that.
@@ -285,7 +314,7 @@ def planned(output: str) -> Counter[str]:
 
 BY_HAND = {
     "name": "another experiment, in a folder of its own",
-    "seeds": "adds the jobs of the new seeds, and draws and tabulates again",
+    "random_seeds": "adds the jobs of the new seeds, and draws and tabulates again",
     "models": "adds the jobs of the new models, and draws and tabulates again",
     "products": "adds the jobs that new products need, and draws and tabulates again",
     "model_products": "as products",
@@ -301,11 +330,15 @@ BY_HAND = {
     "dataset.table": "the index; what follows only where rows or contents differ",
     "dataset.classes": "everything",
     "dataset.train": "everything",
-    "dataset.seeds": "adds the jobs that the split needs, and draws and tabulates again",
+    "dataset.eval_split": "adds the jobs that the split needs, and draws and tabulates again",
     "dataset.val": "adds the jobs that the split needs, and draws and tabulates again",
     "dataset.limit": "the index, and what follows where images come or go",
     "dataset.verify": "the index, and nothing after it",
     "dataset.skip_bad": "the index; what follows only where an image comes or goes",
+    "dataset.negatives": "the index; what follows only where an image comes or goes",
+    "dataset.val_share": "the index; where it makes the split, everything",
+    "dataset.val_seed": "the index; where it makes the split, everything",
+    "dataset.mask_contradictions": "the index, and nothing after it",
     "dataset.overlap": "COCO's masks and what is measured on them; "
     "the index where its labels are read off them",
     "dataset.crowds": "COCO's masks and what is measured on them; the index, "
@@ -356,7 +389,6 @@ CHOSEN: dict[str, Any] = {
     "segmentation.loss_scales": [0.5],
     "segmentation.test.scales": [1.0, 1.25],
     "segmentation.test.long_side": 96,
-    "evaluate.thresholds": [0.3],
     "figures.images": ["train_00001"],
 }
 """Other values of keys for which :func:`changed` knows none."""

@@ -3,6 +3,7 @@ test-invalidation``.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -23,18 +24,26 @@ TRAIN, VAL = [f"train{i}" for i in range(8)], [f"val{i}" for i in range(6)]
 COLOURS = np.array([(90, 90, 90), (220, 40, 30), (40, 60, 220)], np.uint8)
 
 REPORTED = {"tabulate": 1, "draw scores": 1, "report": 1}
-UNSEEN = {"evaluate base cam_classifier": 1, "evaluate base segmentation": 1, **REPORTED}
+UNSEEN = {
+    "evaluate base cam_classifier": 1,
+    "evaluate base segmentation": 1,
+    "draw predictions": 1,
+    **REPORTED,
+}
 ONE_SHARD = {"index_images": 1, "compute_cams base": 1, "predict_segmentation base": 1, **UNSEEN}
 TRAINED = {
     "train_base base": 1,
     "compute_cams base": 4,
     "make_pseudo_labels base": 2,
     "train_segmentation base": 1,
+    "write_cam_model base": 1,
+    "write_segmentation_model base": 1,
     "predict_segmentation base": 2,
     "evaluate base cam_classifier": 2,
     "evaluate base pseudo_labels": 1,
     "evaluate base segmentation": 1,
     "draw examples": 1,
+    "draw predictions": 1,
     "draw curves": 1,
     **REPORTED,
 }
@@ -88,7 +97,7 @@ class Table:
                 "kind": "table",
                 "table": f"{self.data.name}/table.csv",
                 "train": "train",
-                "seeds": "train",
+                "eval_split": "train",
                 "val": "val",
             },
         }
@@ -133,6 +142,15 @@ def touch_everything(table: Table) -> None:
         os.utime(path)
 
 
+def remove_index(table: Table) -> None:
+    shutil.rmtree(table.folder / "results" / "own" / "index")
+
+
+def remove_index_and_change(table: Table) -> None:
+    remove_index(table)
+    table.draw("train3", left=11)
+
+
 def move(table: Table) -> None:
     table.data = table.data.rename(table.folder / "elsewhere")
 
@@ -142,6 +160,12 @@ def move(table: Table) -> None:
     [
         pytest.param(lambda table: None, {}, id="nothing"),
         pytest.param(touch_everything, {}, id="all files touched"),
+        pytest.param(remove_index, {"index_images": 1}, id="the index removed"),
+        pytest.param(
+            remove_index_and_change,
+            {"index_images": 1, **TRAINED},
+            id="the index removed and a training image changed",
+        ),
         pytest.param(
             change_mask("val1"), {"index_images": 1, **UNSEEN}, id="a mask of an evaluation image"
         ),

@@ -85,7 +85,11 @@ def contents(results: Path) -> dict[str, str]:
         *results.glob("*/seed0/*/*.csv"),
         *results.glob("*/seed0/evaluation/*.json"),
     ]
-    found = {str(path.relative_to(results)): digest(path.read_bytes()) for path in whole}
+    found = {
+        str(path.relative_to(results)): digest(path.read_bytes())
+        for path in whole
+        if path.suffix != ".stamp"
+    }
     for model in ("base", "brnf"):
         found |= {f"{model} {name}": value for name, value in held(results / model / "seed0")}
     return found

@@ -66,7 +66,7 @@ def test_bad_data_are_one_line(
         "table": "images.csv",
         "classes": ["cat", "dog"],
         "train": "train",
-        "seeds": "train",
+        "eval_split": "train",
         "val": "val",
     }
     (tmp_path / "own.yaml").write_text(

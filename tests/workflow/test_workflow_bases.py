@@ -30,7 +30,13 @@ def jobs_of_base(workflow: Any, config: Config, base: str) -> dict[str, int]:
     }
 
 
-REST = {"train_base": 1, "store_pixels": 2, "train_flow": 1, "denoise_seeds": 2}
+REST = {
+    "train_base": 1,
+    "write_cam_model": 1,
+    "store_pixels": 2,
+    "train_flow": 1,
+    "denoise_seeds": 2,
+}
 """With import and clip_es, too, a network is trained: it gives the pixel features."""
 
 

@@ -1,12 +1,15 @@
 """COCO's ground truth, predictions of a test split and downloads in the workflow."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.io
 
 from tests.archive_server import running_server, tarred
 
@@ -69,9 +72,67 @@ def test_archives_are_fetched_on_request_only(workflow: Any, config: Config) -> 
             workflow.folder / "here" / "VOCdevkit" / "VOC2012" / "JPEGImages" / "a.jpg"
         ).read_bytes() == b"a"
         assert (
-            "put SegmentationClassAug into here/VOCdevkit/VOC2012" in said
+            "train_aug needs SBD: snakemake --cores 1 download_sbd" in said
             and len(server.asked) == 1
         )
+
+
+def sbd_archive() -> bytes:
+    """Return SBD's archive with one image, b, for its train and another one for its val."""
+    segmentation = io.BytesIO()
+    scipy.io.savemat(segmentation, {"GTcls": {"Segmentation": np.ones((3, 4), np.uint8)}})
+    members = {"cls/b.mat": segmentation.getvalue(), "train.txt": b"b\n", "val.txt": b"c\n"}
+    return tarred({f"benchmark_RELEASE/dataset/{name}": one for name, one in members.items()})
+
+
+def test_sbd_comes_after_voc(workflow: Any) -> None:
+    """VOC 2012 is fetched first where it is missing, and a second call fetches nothing."""
+    lists = "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    voc = {f"{lists}/train.txt": b"a\n", f"{lists}/val.txt": b"c\n"}
+    archives = {
+        "voc.tar": tarred({**voc, "VOCdevkit/VOC2012/JPEGImages/a.jpg": b"a"}),
+        "sbd.tar": sbd_archive(),
+    }
+    with running_server() as server:
+        server.files |= archives
+        one, other = (
+            {"address": server.address(name), "md5": hashlib.md5(content).hexdigest()}
+            for name, content in archives.items()
+        )
+        download = {"voc12": {"folder": "here", "archives": [one]}, "sbd": {"archives": [other]}}
+        words = ("--config", f"download={json.dumps(download)}", "--", "download_sbd")
+        workflow(*words)
+        assert len(server.asked) == 2
+        assert "Nothing to be done" in workflow(*words) and len(server.asked) == 2
+    train_aug = workflow.folder / "here" / lists / "train_aug.txt"
+    assert train_aug.read_text() == "a\nb\n"
+
+
+def test_sbd_is_fetched_into_voc(workflow: Any) -> None:
+    """What others put there is kept in one line, and nothing is fetched a second time."""
+    content = sbd_archive()
+    voc = workflow.folder / "here" / "VOC2012"
+    lists = voc / "ImageSets" / "Segmentation"
+    for folder in (voc / "JPEGImages", voc / "SegmentationClassAug", lists):
+        folder.mkdir(parents=True)
+    for name, image in {"train": "a", "val": "c"}.items():
+        (lists / f"{name}.txt").write_text(f"{image}\n")
+    foreign = voc / "SegmentationClassAug" / "other.png"
+    foreign.touch()
+    with running_server() as server:
+        server.files["sbd.tar"] = content
+        archive = json.dumps(
+            {"address": server.address("sbd.tar"), "md5": hashlib.md5(content).hexdigest()}
+        )
+        place = f"download={{voc12: {{folder: here}}, sbd: {{archives: [{archive}]}}}}"
+        words = ("--config", place, "--", "download_sbd")
+        said = workflow(*words, fails=True)
+        assert "holds other.png, which is none of SBD's masks" in said and "Traceback" not in said
+        foreign.unlink()
+        workflow(*words)
+        assert len(server.asked) == 1
+    assert (lists / "train_aug.txt").read_text() == "a\nb\n"
+    assert (voc / "SegmentationClassAug" / "b.png").is_file()
 
 
 def test_a_wrong_checksum_reaches_the_terminal_in_one_line(workflow: Any) -> None:

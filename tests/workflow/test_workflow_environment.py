@@ -20,7 +20,7 @@ SETTINGS = read_experiments(
         "workers": 3,
         "threads": 2,
         "progress": "lines",
-        "dataset": {"kind": "scenes", "train": "train", "seeds": "train"},
+        "dataset": {"kind": "scenes", "train": "train", "eval_split": "train"},
     }
 )["x"].settings
 
@@ -43,7 +43,8 @@ def test_settings_of_the_machine_reach_a_stage_as_the_shell_splits_them(tmp_path
         "BRNF_RUNTIME"
     ].split()  # an unquoted variable is split at blanks, its quotes stay
     assert words == shlex.split(environment["BRNF_RUNTIME"])
-    assert tyro.cli(Runtime, args=words) == Runtime(
+    config = (tyro.conf.FlagConversionOff,)  # as for every stage
+    assert tyro.cli(Runtime, args=words, config=config) == Runtime(
         device="cuda:1", threads=2, workers=3, progress="lines"
     )
 
@@ -58,3 +59,9 @@ def test_a_training_on_several_devices_is_several_processes(tmp_path: Path) -> N
     environment: dict[str, str] = {}
     set_environment(tmp_path, {**SETTINGS, "devices": 2}, environment)
     assert environment["BRNF_TRAIN"] == "python -m brnf.workflow.torchrun 2"
+
+
+def test_an_installed_package_leaves_the_path_of_modules_alone() -> None:
+    environment = {"PYTHONPATH": "/mine"}
+    set_environment(None, SETTINGS, environment)
+    assert environment["PYTHONPATH"] == "/mine"

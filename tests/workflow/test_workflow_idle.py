@@ -27,8 +27,10 @@ PAIRWISE = {
     ("stage", "field", "section", "more"),
     [
         ("make_pseudo_labels", "pseudo_labels", "pseudo_labels", {"unary"}),
+        ("write_cam_model", "pseudo_labels", "pseudo_labels", {"unary"}),
         ("make_boundary_labels", "random_walk", "random_walk", set()),
         ("predict_segmentation", "test", "segmentation.test", {"crf.minimum"}),
+        ("write_segmentation_model", "test", "segmentation.test", {"crf.minimum"}),
     ],
 )
 def test_a_crf_without_iterations_has_no_other_options(

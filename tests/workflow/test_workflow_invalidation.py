@@ -58,6 +58,8 @@ def test_a_key_changes_the_options_of_the_stages_in_the_table(key: str) -> None:
         options(merged(TINY, nested(key, changed(key, value, dict(PARTS[key]))))),
     )
     read = {tuple(job.split()[:2]) for job in direct(key) or () if job != "write_config"}
+    drawn = {("draw", "examples"), ("draw", "predictions")}  # one stage, with the same options
+    read = read - drawn | ({("draw", "examples")} if read & drawn else set())
     assert {stage for stage in before if before[stage] != after[stage]} == read
 
 

@@ -14,6 +14,9 @@ OF_ONE_PROFILE = {
     "keep-going"
 }  # a laptop stops at the first error, a cluster finishes what does not depend on it
 TOY = """
+if "found" in config:
+    workflow.register_resource("gpu", config["found"])  # as rules/common.smk
+
 rule all:
     input: expand("{number}", number=range(3))
 rule train:
@@ -47,12 +50,11 @@ def rules() -> dict[str, dict[str, str]]:
     another asks for the same, but for what it says itself.
     """
     found: dict[str, dict[str, str]] = {}
-    folder = ROOT / "workflow" / "rules"
-    shared = folder / "stage.smk"
-    for file in [shared, *sorted(set(folder.glob("*.smk")) - {shared})]:
+    snakefile = ROOT / "workflow" / "Snakefile"
+    for file in re.findall(r'^include: "(.+)"$', snakefile.read_text(), re.M):
         for head, name, body in re.findall(
             r"^((?:rule|checkpoint|use rule)) ([^\n]+)\n(.*?)(?=^\S|\Z)",
-            file.read_text(),
+            (snakefile.parent / file).read_text(),
             re.M | re.S,
         ):
             if head == "use rule":
@@ -99,7 +101,7 @@ def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
     for name, asked in rules().items():
         stage = asked["stage"]
         source = (ROOT / "brnf" / "stages" / f"{stage}.py").read_text() if stage else ""
-        computes = "runtime.torch_device()" in source or "training_device(runtime)" in source
+        computes = "runtime.torch_device(" in source or "training_device(runtime" in source
         runs_others = name == "plan"  # it runs all stages, on few images
         assert ("gpu" in asked) == (computes or runs_others), name
         assert {"mem_mb", "runtime"} <= set(asked), name
@@ -123,9 +125,17 @@ def test_the_documentation_tells_what_each_rule_asks_for() -> None:
     }
 
 
-@pytest.mark.parametrize(("words", "at_once"), [([], 1), (["--resources", "gpu=2"], 2)])
+@pytest.mark.parametrize(
+    ("profile", "words", "found", "at_once"),
+    [
+        ("gpu", [], "", 1),
+        ("gpu", ["--resources", "gpu=2"], "", 2),
+        ("default", [], "found=1", 1),
+        ("default", [], "found=2", 2),
+    ],
+)
 def test_no_more_trainings_run_at_once_than_there_are_gpus(
-    tmp_path: Path, words: list[str], at_once: int
+    tmp_path: Path, profile: str, words: list[str], found: str, at_once: int
 ) -> None:
     (tmp_path / "Snakefile").write_text(TOY)
     (tmp_path / "train.py").write_text(TRAIN)
@@ -136,10 +146,10 @@ def test_no_more_trainings_run_at_once_than_there_are_gpus(
         "--cores",
         "3",
         "--workflow-profile",
-        str(PROFILES / "gpu"),
+        str(PROFILES / profile),
         *words,
     ]
-    command += ["--config", f"python={sys.executable}", f"at_once={at_once}"]
+    command += ["--config", f"python={sys.executable}", f"at_once={at_once}", *found.split()]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     running = [int((tmp_path / str(number)).read_text()) for number in range(3)]
     assert max(running) == at_once, running

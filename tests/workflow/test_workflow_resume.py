@@ -117,6 +117,38 @@ def test_a_job_that_outlives_its_snakemake_is_seen_and_its_lock_is_not_inherited
     )
 
 
+STUBBORN = """
+import os, signal, sys, time
+from pathlib import Path
+from brnf.engine.controller import CONTROLLER, controllers_folder
+if sys.argv[2:] == ["deaf"]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if CONTROLLER not in os.environ:
+    os.environ[CONTROLLER] = str(controllers_folder(Path(sys.argv[1])) / "gone")
+    os.execv(sys.executable, sys.orig_argv)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", ["stopped", "deaf", "stopped deaf"])
+def test_a_job_that_was_stopped_or_does_not_listen_is_ended(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [sys.executable, "-c", STUBBORN, str(tmp_path), *kind.split()[-1:]]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as job:
+        try:
+            assert job.stdout is not None and job.stdout.readline() == "ready\n"
+            if "stopped" in kind:
+                os.kill(job.pid, signal.SIGSTOP)
+            resume.wait_for_jobs(tmp_path, "stop", patience=60 if kind == "stopped" else 1)
+            assert job.wait(60) == (-signal.SIGTERM if kind == "stopped" else -signal.SIGKILL)
+        finally:
+            job.kill()
+    told = "has not ended in 1 s, is killed" in capsys.readouterr().err
+    assert told == ("deaf" in kind)
+
+
 def test_a_writer_on_another_machine_is_seen_by_its_lock(tmp_path: Path) -> None:
     with locked(tmp_path / "results" / "x" / "flow.pt"):
         assert [str(job) for job in jobs(tmp_path)] == ["the writer of results/x/flow.pt"]
@@ -199,4 +231,18 @@ def test_a_killed_run_is_refused_while_it_lives_and_resumed_when_it_is_dead(tmp_
     assert done.returncode == 0 and (held / "go").exists(), told
     assert "no owner lives, the stale lock is removed" in told
     assert len(list((tmp_path / "results" / "tiny" / "data").rglob("*.jpg"))) >= 80
-    assert [path.name for path in (tmp_path / "results").rglob(".*")] == [".snakemake_timestamp"]
+    hidden = {path.name for path in (tmp_path / "results").rglob(".*")}
+    assert hidden == {".snakemake_timestamp", ".brnf", ".data.stamp"}, "no lock, no part"
+
+
+def test_make_resume_hands_on_all_configuration_files() -> None:
+    command = ["make", "--dry-run", "--directory", str(ROOT), "resume"]
+    done = subprocess.run(
+        [*command, "CONFIG=a.yaml b.yaml", "ARGS=--config random_seeds=[1]"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    called = done.stdout.replace("\\\n", " ").split("brnf.workflow.resume ")[1].splitlines()[0]
+    words = "--survivors wait -- --cores all --config random_seeds=[1] --configfile a.yaml b.yaml"
+    assert called.split() == words.split()

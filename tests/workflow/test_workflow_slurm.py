@@ -172,9 +172,10 @@ def test_jobs_of_this_folder_and_this_program_are_told_from_others(
         f"5|RUNNING|brnf_report|{tmp_path}/elsewhere|rule_report",
     ]
     played.answer("squeue", "\n".join(rows))
-    assert [job.number for job in slurm.queued_jobs(tmp_path)] == ["1", "2", "3"]
-    assert [job.number for job in slurm.at_work(tmp_path, ["tiny"])] == ["1", "3"]
-    assert [job.number for job in slurm.at_work(tmp_path, ["tin", "demo"])] == ["2", "3"]
+    jobs = slurm.queued_jobs(tmp_path)
+    assert [job.number for job in jobs] == ["1", "2", "3"]
+    assert [job.number for job in jobs if job.is_of(["tiny"])] == ["1", "3"]
+    assert [job.number for job in jobs if job.is_of(["tin", "demo"])] == ["2", "3"]
 
 
 def test_cancelling_returns_when_no_job_is_left(played: Played, tmp_path: Path) -> None:

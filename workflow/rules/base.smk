@@ -25,7 +25,7 @@ use rule stage as train_base with:
         **stage(
             "train_base",
             program="$BRNF_TRAIN",
-            kept=True,
+            feature_cache=True,
             split=split_of("train"),
             method=lambda wildcards: experiment(wildcards).trained_base,
         ),

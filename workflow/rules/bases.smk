@@ -28,12 +28,10 @@ use rule stage as import_maps with:
         **stage("import_maps"),
 
 
-use rule stage as compute_clip_maps with:
+use rule compute_cams as compute_clip_maps with:
     input:
         indexed(),
         images=shard_of_index,
-    output:
-        maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     log:
         f"{RUN}/logs/compute_clip_maps/{{split}}-{{shard}}.log",
     benchmark:
@@ -41,11 +39,6 @@ use rule stage as compute_clip_maps with:
     wildcard_constraints:
         name=experiments_with("base", "method", "clip_es"),
         model="base",
-    priority: CHAIN
-    resources:
-        gpu=1,
-        mem_mb=memory(8000),
-        runtime=480,
     params:
         **stage("compute_clip_maps"),
         words=lambda wildcards: words_file(
@@ -57,7 +50,7 @@ use rule stage as compute_clip_maps with:
 use rule stage as export_maps with:
     input:
         indexed(),
-        maps=all_shards(f"{RUN}/cams/{{split}}/{{shard}}.h5"),
+        maps=sharded(f"{RUN}/cams/{{split}}/{{shard}}.h5", "train", "eval_split", "val", "test"),
     output:
         folder=directory(f"{RUN}/exported"),
     log:

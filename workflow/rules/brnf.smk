@@ -26,7 +26,7 @@ use rule stage as train_brnf with:
         **stage(
             "train_brnf",
             program="$BRNF_TRAIN",
-            kept=True,
+            feature_cache=True,
             split=split_of("train"),
             seed_product=lambda wildcards: guide(wildcards)[1],
         ),

@@ -29,7 +29,7 @@ use rule stage as store_pixels with:
         network=f"{RUN}/network/network.pt",
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     output:
-        pixels=kept_features(f"{RUN}/pixels/{{split}}/{{shard}}.h5"),
+        pixels=lasting_features(f"{RUN}/pixels/{{split}}/{{shard}}.h5"),
     log:
         f"{RUN}/logs/store_pixels/{{split}}-{{shard}}.log",
     benchmark:

@@ -1,29 +1,46 @@
 # What all rules share - the checked configuration, the wildcards, the hooks of a run, and what goes
 # into `params` and `resources`.
 import gc
+import os
 import sys
 from collections import Counter
-from functools import cache
+from contextlib import suppress
+from functools import cache, wraps
 from shutil import rmtree, which
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+from snakemake.common.configfile import load_configfile
+from snakemake.logging import logger
+
+# The package stands beside the workflow in the repository; elsewhere Snakemake's Python has it.
+if (Path(workflow.basedir).parent / "brnf" / "__init__.py").is_file():
+    sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from brnf.config.words import words_file
 from brnf.data.contents import data_state
+from brnf.data.index import has_images, has_masks
+from brnf.data.voc import has_voc
 from brnf.errors import UserError
+from brnf.shipped import SNAKEFILE, SOURCE
 from brnf.weights import clip_identity, identity
 from brnf.config.experiment import read_experiments
-from brnf.engine.controller import announce, is_alone
+from brnf.engine.controller import MINIATURE, announce, is_alone
 from brnf.workflow.exit_messages import SHELL_PREFIX
+from brnf.store.files import keep_foreign
+from brnf.workflow.terminal import name_jobs
 from brnf.planning.disk import check_run
-from brnf.planning.jobs import Job
+from brnf.planning.jobs import Job, hidden_jobs
 from brnf.workflow.environment import set_environment
+from brnf.workflow.gpus import check_paper, gpu_jobs, gpu_line
 from brnf.planning.estimate import estimate, seconds_by_rule
 from brnf.evaluate.finished import measured_experiments
-from brnf.fingerprint import fingerprint
+from brnf.fingerprint import fingerprint, keep_fingerprints
 from brnf.workflow.params import command_line, input_names, option_names, stage_options
 from brnf.workflow.idle import without_idle
+from brnf.workflow.provenance import Expected, Provenance, Wildcards
+from brnf.store.file_lists import condensed
+from brnf.store.stamps import refresh
 from brnf.config.protocol import differences
+from brnf.config.recorded import replacement
 from brnf.workflow.slurm import begin, end
 from brnf.config.studies import (
     ABLATION,
@@ -31,29 +48,60 @@ from brnf.config.studies import (
     BASE_MODELS,
     BASELINES,
     POINT_PATTERN,
+    SUPERVISED,
     XIS,
     fit_settings,
     full_models,
     kind_of,
 )
+from brnf.workflow.measurements import ablation, evaluations, full_sensitivity, sweeps
 from brnf.workflow.targets import (
-    ablation,
     evaluated_files,
-    evaluations,
     export_tree,
     exported_predictions,
     figure_words,
     figures,
-    full_sensitivity,
     map_product,
+    models,
+    predicted_split,
     shards,
-    sweeps,
+    unmeasured_files,
 )
 
-try:
-    EXPERIMENTS = read_experiments(config)
-except UserError as error:
-    sys.exit(f"error: {error}")
+
+def in_one_line(function):
+    """Return a function by which a mistake of the user ends the workflow in one line."""
+
+    @wraps(function)
+    def checked(*words, **options):
+        try:
+            return function(*words, **options)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+
+    return checked
+
+
+def literal(text):
+    """Return a path or text in which Snakemake, which fills in wildcards, finds none."""
+    return str(text).replace("{", "{{").replace("}", "}}")
+
+
+# Snakemake calls these while it plans jobs, and would print a traceback.
+ablation, full_sensitivity, sweeps = map(in_one_line, (ablation, full_sensitivity, sweeps))
+evaluations, figures, unmeasured_files = map(in_one_line, (evaluations, figures, unmeasured_files))
+evaluated_files, figure_words, shards = map(in_one_line, (evaluated_files, figure_words, shards))
+clip_identity, data_state, identity = map(in_one_line, (clip_identity, data_state, identity))
+
+
+@cache
+def sources():
+    """Return what Snakemake merges the configuration from: the files, then `--config`."""
+    given = workflow.config_settings
+    return [*map(load_configfile, given.configfiles), given.config]
+
+
+EXPERIMENTS = in_one_line(read_experiments)(config, data=False, sources=sources)
 MAIN = next(iter(EXPERIMENTS.values()))
 
 # What is imported by now stays: while jobs are planned, Python need not look for garbage in it
@@ -62,8 +110,15 @@ gc.freeze()
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is
 # called from.
-set_environment(Path(sys.path[0]), MAIN.settings)
+in_one_line(set_environment)(SOURCE, MAIN.settings)
 shell.prefix(SHELL_PREFIX)
+
+# Jobs are named on the terminal by experiment, model and seed.
+name_jobs(
+    logger,
+    {part.name.lower() for part in workflow.output_settings.quiet or ()},
+    workflow.output_settings.dryrun,
+)
 
 # While this Snakemake lives, nobody else will take its lock for a stale one.
 if workflow.is_main_process:
@@ -75,7 +130,17 @@ CPUS = (
 )  # what a cluster reserves for a job with workers, that read images or refine labels
 DEVICES = MAIN.settings["devices"]  # of one training
 DOWNLOADS = MAIN.settings["download"]
-ENVIRONMENT = "../../envs/brnf.yaml"
+
+# On this machine no more GPU jobs run at once than there are GPUs, unless --resources or a profile
+# says how many; a cluster counts them itself.
+COUNTS_GPUS = (
+    workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources
+)
+GPU_JOBS = gpu_jobs(MAIN.settings["device"]) if COUNTS_GPUS else None
+if GPU_JOBS is not None:
+    workflow.register_resource("gpu", GPU_JOBS)
+
+ENVIRONMENT = literal(SNAKEFILE.parents[1] / "envs" / "brnf.yaml")
 BRNF_MODELS = sorted(
     {
         model
@@ -92,20 +157,38 @@ FIGURE_FLAGS = {"ablation": "examples"}  # figures that are drawn by the flag of
 
 wildcard_constraints:
     name="|".join(EXPERIMENTS),
-    model=f"({'|'.join([*BASE_MODELS, *BRNF_MODELS])}){POINT_PATTERN}",
+    model=f"({'|'.join([*BASE_MODELS, *BRNF_MODELS, SUPERVISED])}){POINT_PATTERN}",
     seed="[0-9]+",
     split="[A-Za-z0-9_]+",
     shard="[0-9]+",
     product="[a-z_]+",
-    figure="examples|scores|bias|curves|ablation",
+    figure="predictions|examples|scores|bias|curves|ablation",
     fit="|".join([r"own|tau-[\d.]+-[\d.]+", *BASELINES]),
 
 
 def say_estimate(workflow):
-    """Print how long the planned jobs will take; those without a benchmark file take no time."""
-    jobs = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if job.rule.benchmark)
+    """Print how long jobs will take, also those that the missing index of `all` hides; those
+    without a benchmark file take no time."""
+    planned = [
+        Job(job.rule.name, dict(job.wildcards.items()), benchmark="yes")
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.benchmark
+    ]
+    jobs = {job.identity: job for job in planned}
+    whole = not any(job.rule == "index_images" for job in planned)
+    if not whole and asks_for_all(workflow) and MINIATURE not in os.environ:
+        with suppress(UserError):  # the run itself will say what is wrong
+            hidden = hidden_jobs(EXPERIMENTS, Path("results"))
+            jobs |= {job.identity: job for job in hidden if job.benchmark}
+            whole = True
+    counts = Counter(job.rule for job in jobs.values())
     seconds = seconds_by_rule(Path("results"), MAIN.name)
-    print(estimate(jobs, seconds, jobs_at_once(workflow)), file=sys.stderr)
+    print(estimate(counts, seconds, jobs_at_once(workflow), whole), file=sys.stderr)
+
+
+def asks_for_all(workflow):
+    """Return whether a run makes everything."""
+    return any(rule.name == "all" for rule in workflow.dag.targetrules)
 
 
 def jobs_at_once(workflow):
@@ -113,43 +196,70 @@ def jobs_at_once(workflow):
     return workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
 
 
+@in_one_line
 def begin_run(workflow):
-    """End a run whose jobs would start beside those that a killed run left in a queue."""
-    try:
-        begin(
-            Path.cwd(),
-            EXPERIMENTS,
-            workflow.executor_plugin.name in ("slurm", "cluster-generic") and which("squeue"),
-        )
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    """End a run whose jobs would start beside those that a killed run left in a queue, or would
+    overwrite the companion of another experiment.
+    """
+    written = {getattr(job.wildcards, "name", "") for job in workflow.dag.needrun_jobs()}
+    for name in written & EXPERIMENTS.keys():
+        EXPERIMENTS[name].check_owner(Path("results"))
+    submits = workflow.executor_plugin.name in ("slurm", "cluster-generic")
+    begin(Path.cwd(), EXPERIMENTS, submits and which("squeue"))
 
 
 def end_run():
-    """Note that a run has ended by itself, well or not."""
+    """Note that a run has ended by itself, well or not, and what its products look like now."""
+    for job in workflow.dag.finished_jobs:
+        for product in job.output:
+            refresh(Path(product))
     end(Path.cwd(), EXPERIMENTS)
 
 
-def remove_kept():
+def remove_feature_caches():
     """Remove what trainings of a run shared, unless another run lives; it stays after errors."""
     for name in EXPERIMENTS if is_alone(Path.cwd()) else ():
-        rmtree(f"results/{name}/.kept", ignore_errors=True)
+        for folder in (".feature_cache", ".kept"):  # as an earlier version called it
+            rmtree(f"results/{name}/{folder}", ignore_errors=True)
 
 
+@in_one_line
+def look_for_gpus(workflow):
+    """Say how many GPUs were found, and end a run of the paper's setting on this machine that needs
+    one and has none; the target plan may measure it on a CPU.
+    """
+    if COUNTS_GPUS and (line := gpu_line(MAIN.settings["device"], GPU_JOBS)):
+        print(line, file=sys.stderr)
+    planned = [job for job in workflow.dag.needrun_jobs() if job.rule.name != "plan"]
+    hidden = asks_for_all(workflow) and any(job.rule.name == "index_images" for job in planned)
+    if workflow.local_exec and MINIATURE not in os.environ:
+        if hidden or any(job.resources.get("gpu") for job in planned):
+            for chosen in EXPERIMENTS.values():
+                check_paper(chosen.settings)
+
+
+@in_one_line
+def keep_foreign_folders(workflow):
+    """End a run that would replace a folder of somebody else: before its job, Snakemake removes
+    whatever stands in the place of an output."""
+    record = workflow.persistence
+    for job in workflow.dag.needrun_jobs():
+        for file in job.output:
+            if file.is_directory and not record.metadata(file):
+                keep_foreign(Path(file))
+
+
+@in_one_line
 def refuse_full_disk(workflow):
     """End a run whose products the disk cannot hold."""
     jobs = [
         Job(job.rule.name, dict(job.wildcards.items()), tuple(job.output))
         for job in workflow.dag.needrun_jobs()
     ]
-    everything = any(rule.name == "all" for rule in workflow.dag.targetrules)
-    try:
-        check_run(EXPERIMENTS, jobs, everything, Path("results"))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    check_run(EXPERIMENTS, jobs, asks_for_all(workflow), Path("results"))
 
 
-def kept_features(file):
+def lasting_features(file):
     """Return an output that stays, or is removed when nothing needs it any more."""
     return file if MAIN.settings["keep_features"] else temp(file)
 
@@ -229,7 +339,14 @@ def code(stage):
     return fingerprint(f"brnf.stages.{stage}")
 
 
-def stage(name, program="python -m", kept=False, inputs=None, **given):
+def in_short(named):
+    """Return named files with lists of numbered ones in short: a word has its largest length."""
+    return {
+        flag: paths if isinstance(paths, str) else condensed(paths) for flag, paths in named.items()
+    }
+
+
+def stage(name, program="python -m", feature_cache=False, inputs=None, **given):
     """Return what the shared rule needs in `params` to run a stage.
 
     Named input and output files are what the stage's arguments are called; `inputs` gives further
@@ -240,16 +357,19 @@ def stage(name, program="python -m", kept=False, inputs=None, **given):
 
     def files(wildcards, input, output):
         index = {"index": f"results/{wildcards.name}/index"} if takes_index else {}
-        shared = {"kept": f"results/{wildcards.name}/.kept"} if kept else {}
+        shared = {}
+        if feature_cache:
+            shared["feature_cache"] = f"results/{wildcards.name}/.feature_cache"
         others = inputs(wildcards) if inputs else {}
         return command_line(
-            {**index, **dict(input.items()), **others, **dict(output.items()), **shared}
+            {**index, **in_short(input), **others, **dict(output.items()), **shared}
         )
 
     return {
         "program": program,
         "stage": name,
         "files": files,
+        "read": lambda wildcards, input: "\t".join(condensed(input)),
         "options": options(name, **given),
         "code": code(name),
     }

@@ -26,7 +26,7 @@ checkpoint index_images:
         "results/{name}/benchmarks/index_images.tsv"
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: CPUS
     resources:
         cpus_per_task=CPUS,
         mem_mb=memory(4000),
@@ -36,16 +36,18 @@ checkpoint index_images:
         options=options(
             "index_images",
             splits=lambda wildcards: experiment(wildcards).splits(),
+            val=split_of("val"),
+            measured=lambda wildcards: experiment(wildcards).measured_splits(),
             state=lambda wildcards: state_of(wildcards.name),
         ),
         code=code("index_images"),
     shell:
-        "python -m brnf.stages.index_images {params.source}"
-        " --index {output.index} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "BRNF_INPUTS={input:q} python -m brnf.stages.index_images {params.source}"
+        " --index {output.index:q} {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"
 
 
-# Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, training never
-# does.
+# Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, and the model
+# supervised; no other training does.
 use rule stage as draw_masks with:
     input:
         indexed("masks/{split}.csv"),
@@ -61,3 +63,22 @@ use rule stage as draw_masks with:
         runtime=60,
     params:
         **stage("draw_masks", split=lambda wildcards: wildcards.split),
+
+
+# True masks as class indices, for the model supervised.
+use rule stage as collect_masks with:
+    input:
+        indexed("masks/{split}.csv"),
+        unpack(lambda wildcards: true_masks(wildcards, wildcards.split)),
+        images=shard_of_index,
+    output:
+        masks=directory("results/{name}/true_masks/{split}/{shard}"),
+    log:
+        "results/{name}/logs/collect_masks/{split}-{shard}.log",
+    benchmark:
+        "results/{name}/benchmarks/collect_masks/{split}-{shard}.tsv"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        **stage("collect_masks", split=lambda wildcards: wildcards.split),

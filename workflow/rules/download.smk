@@ -19,12 +19,11 @@ rule download_voc12:
         folder=lambda wildcards, output: str(Path(output.record).parent),
         archives=archives("voc12"),
         code=code("download_archives"),
-        note="SBD's masks have no official archive: put SegmentationClassAug into"
-        f" {DOWNLOADS['voc12']['folder']}/VOCdevkit/VOC2012, or train on the split train",
+        note="the split train_aug needs SBD: snakemake --cores 1 download_sbd",
     shell:
         "python -m brnf.stages.download_archives --folder {params.folder:q}"
         " --record {output.record:q} {params.archives}"
-        " $BRNF_RUNTIME 2> >(tee {log} >&2) && echo {params.note:q}"
+        " $BRNF_RUNTIME 2> >(tee {log:q} >&2) && echo {params.note:q}"
 
 
 use rule download_voc12 as download_voc12_test with:
@@ -39,6 +38,35 @@ use rule download_voc12 as download_voc12_test with:
         archives=archives("voc12_test"),
         code=code("download_archives"),
         note="set dataset.test to test, then ask for the target test_predictions",
+
+
+rule download_sbd:
+    input:
+        ancient(fetched_voc12),
+    output:
+        record=f"{DOWNLOADS['sbd']['folder']}/sbd.unpacked.json",
+        masks=f"{DOWNLOADS['sbd']['folder']}/sbd.masks.json",
+    log:
+        "results/logs/download_sbd.log",
+    benchmark:
+        "results/benchmarks/download_sbd.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=1440,
+    params:
+        folder=lambda wildcards, output: str(Path(output.record).parent),
+        voc=lambda wildcards: DOWNLOADS["voc12"]["folder"],
+        archives=archives("sbd"),
+        code=code("download_archives"),
+        converter=code("convert_sbd"),
+    shell:
+        "(python -m brnf.stages.download_archives --folder {params.folder:q}"
+        " --record {output.record:q} {params.archives} $BRNF_RUNTIME &&"
+        " python -m brnf.stages.convert_sbd --sbd {params.folder:q} --voc {params.voc:q}"
+        " --masks {output.masks:q} $BRNF_RUNTIME) 2> >(tee {log:q} >&2)"
 
 
 use rule download_voc12 as download_coco14 with:

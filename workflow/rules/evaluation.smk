@@ -24,15 +24,14 @@ use rule stage as evaluate with:
             ),
             product_name=lambda wildcards: wildcards.product,
             model=lambda wildcards: wildcards.model,
+            labels=lambda wildcards: "none" if wildcards.product == "segmentation" else "given",
         ),
 
 
 use rule stage as tabulate with:
     input:
         after_index,
-        evaluations=lambda wildcards: evaluations(
-            experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"
-        ),
+        evaluations=evaluated,
     output:
         results_csv="results/{name}/tables/results.csv",
         results_md="results/{name}/tables/results.md",
@@ -43,9 +42,6 @@ use rule stage as tabulate with:
         "results/{name}/logs/tabulate.log",
     benchmark:
         "results/{name}/benchmarks/tabulate.tsv"
-    resources:
-        mem_mb=memory(2000),
-        runtime=30,
     params:
         **stage("tabulate"),
 
@@ -71,7 +67,7 @@ use rule stage as draw with:
             "files": lambda wildcards, output: command_line(
                 {
                     "index": f"results/{wildcards.name}/index",
-                    **drawn(wildcards),
+                    **in_short(drawn(wildcards)),
                     FIGURE_FLAGS.get(wildcards.figure, wildcards.figure): output.figure,
                 }
             ),
@@ -106,6 +102,21 @@ use rule stage as tabulate_comparison with:
         measured=lambda wildcards: list(measured_experiments(Path("results")).values()),
 
 
+# Beside `all`: the runs in results/ and what differs between them, on the terminal.
+rule runs:
+    log:
+        f"results/{MAIN.name}/logs/runs.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=5,
+    shell:
+        "python -m brnf.use.cli runs results 2> >(tee {log:q} >&2)"
+
+
 # Beside `all`: what the experiment will take, from two miniatures of it. It has no declared output,
 # so it looks anew each time.
 rule plan:
@@ -124,15 +135,15 @@ rule plan:
     params:
         csv=f"results/{MAIN.name}/tables/plan.csv",
         markdown=f"results/{MAIN.name}/tables/plan.md",
-        options=command_line(
+        options=lambda wildcards: command_line(
             stage_options(
                 "plan", MAIN, "base", {"at_once": max(1, jobs_at_once(workflow) // THREADS)}
             )
         ),
         code=code("plan"),
     shell:
-        "python -m brnf.stages.plan --configs {input.configs} --csv {params.csv}"
-        " --markdown {params.markdown} {params.options} $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "python -m brnf.stages.plan --configs {input.configs:q} --csv {params.csv:q}"
+        " --markdown {params.markdown:q} {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"
 
 
 rule write_config:
@@ -150,19 +161,16 @@ rule write_config:
     params:
         text=lambda wildcards: experiment(wildcards).yaml(),
     shell:
-        "printf %s {params.text:q} > {output}.part 2> >(tee {log} >&2) && mv {output}.part {output}"
+        "printf %s {params.text:q} > {output:q}.part 2> >(tee {log:q} >&2)"
+        " && mv {output:q}.part {output:q}"
 
 
 use rule stage as report with:
     input:
-        after_index,
+        index_summaries,
         expand("results/{name}/config.yaml", name=EXPERIMENTS),
-        expand("results/{name}/tables/results.csv", name=EXPERIMENTS),
-        [
-            f"results/{chosen.name}/figures/{figure}.png"
-            for chosen in EXPERIMENTS.values()
-            for figure in figures(chosen)
-        ],
+        tables=tables,
+        figures=drawn_figures,
     output:
         report=f"results/{MAIN.name}/report.html",
     log:

@@ -2,17 +2,23 @@
 # `input`, and options that follow them.
 
 
-def index_folder(wildcards):
-    """Return the folder of the image index, once that is there.
+def index_of(name):
+    """Return the folder of an experiment's image index, once that is there.
 
     The index is a checkpoint: when it is made again, files that stay equal to the byte rerun
     nothing.
     """
-    return Path(checkpoints.index_images.get(name=wildcards.name).output.index)
+    return Path(checkpoints.index_images.get(name=name).output.index)
+
+
+def index_folder(wildcards):
+    """Return the folder of the image index of a job."""
+    return index_of(wildcards.name)
 
 
 def rendered(wildcards):
     """Return what must be rendered first; a data set that is there is known in other ways."""
+    in_one_line(experiment(wildcards).check_data)()
     scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
     return [f"results/{wildcards.name}/data"] if scenes else []
 
@@ -44,6 +50,13 @@ def after_index(wildcards):
     return []
 
 
+def index_summaries(wildcards):
+    """Return what is said about the data of every experiment, once their indices are there."""
+    return [
+        f"{checkpoints.index_images.get(name=name).output.index}/summary.md" for name in EXPERIMENTS
+    ]
+
+
 def indexed(*names):
     """Return a function for `input`: the classes and other index files that a stage reads."""
     return lambda wildcards: [
@@ -73,34 +86,29 @@ def flow_of(wildcards):
     )
 
 
-def sharded(pattern, key):
-    """Return a function for `input`: a file for every shard of a split, by its dataset key.
+def sharded(pattern, *keys):
+    """Return a function for `input`: a file for every shard of splits, by their dataset keys.
 
-    Besides the wildcards the pattern may hold {features}, the run of `features_of`.
+    Besides the wildcards the pattern may hold {features}, the run of `features_of`. The shards of a
+    split that the training split contains are those of that. The validation split may be missing.
     """
 
     def of(wildcards):
-        files = shards(
-            index_folder(wildcards), pattern, experiment(wildcards).settings["dataset"][key]
-        )
-        return [
-            file.format(features=features_of(wildcards), **dict(wildcards.items()))
-            for file in files
-        ]
-
-    return of
-
-
-def all_shards(pattern):
-    """Return a function for `input`: a file for every shard of every split that has maps."""
-
-    def of(wildcards):
         chosen = experiment(wildcards)
-        splits = dict.fromkeys(chosen.computed_split(split) for split in chosen.splits())
-        files = [
-            file for split in splits for file in shards(index_folder(wildcards), pattern, split)
+        dataset, words = chosen.settings["dataset"], dict(wildcards.items())
+        if "{features}" in pattern:
+            words["features"] = features_of(wildcards)
+        index = index_folder(wildcards)
+        splits = [
+            chosen.computed_split(dataset[key])
+            for key in keys
+            if dataset[key] and (key != "val" or has_images(index, dataset[key]))
         ]
-        return [file.format(**dict(wildcards.items())) for file in files]
+        return [
+            file.format(**words)
+            for split in dict.fromkeys(splits)
+            for file in shards(index, pattern, split)
+        ]
 
     return of
 
@@ -125,35 +133,92 @@ def true_masks(wildcards, split):
     }
 
 
-def true_masks_of_seeds(wildcards):
+def true_masks_of_eval_split(wildcards):
     """Return the same of the split on which seeds are evaluated."""
-    return true_masks(wildcards, split_of("seeds")(wildcards))
+    return true_masks(wildcards, split_of("eval_split")(wildcards))
+
+
+def evaluated(wildcards):
+    """Return the evaluations that the tables of an experiment gather."""
+    found = evaluations(
+        experiment(wildcards),
+        index_folder(wildcards),
+        f"{RUN}/evaluation/{{product}}-{{split}}.json",
+    )
+    if not found:
+        sys.exit(
+            f"error: results/{wildcards.name}/tables: no image that results are measured on has a "
+            "mask; add masks, or ask for `all`, which makes what needs none"
+        )
+    return found
+
+
+def tables(wildcards):
+    """Return the main table of every experiment in which something is measured."""
+    return [
+        f"results/{name}/tables/results.csv"
+        for name, chosen in EXPERIMENTS.items()
+        if evaluations(chosen, index_of(name), "")
+    ]
+
+
+def drawn_figures(wildcards):
+    """Return the figures of all experiments."""
+    return [
+        f"results/{name}/figures/{figure}.png"
+        for name, chosen in EXPERIMENTS.items()
+        for figure in figures(chosen, index_of(name))
+    ]
+
+
+def results_of(name):
+    """Return a function for `input`: what `all` makes of an experiment, beside the report.
+
+    Each experiment has a function of its own, so that none waits for the index of another.
+    """
+    chosen, table = EXPERIMENTS[name], f"results/{name}/tables/results.csv"
+
+    def of(wildcards):
+        index = index_of(name)
+        measured = [table] if evaluations(chosen, index, "") else []
+        return measured + models(chosen, RUN) + unmeasured_files(chosen, index, RUN)
+
+    return of
 
 
 def drawn(wildcards):
     """Return what a figure is drawn from, as flags and their words."""
     words = figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
-    return words | true_masks_of_seeds(wildcards) if "panels" in words else words
+    return words | true_masks(wildcards, pictured_split(wildcards)) if "panels" in words else words
 
 
 def drawing_options(wildcards):
     """Return a figure's options: the images shown, or the order of models and products."""
     found = stage_options(
-        "draw", experiment(wildcards), "base", {"split": split_of("seeds")(wildcards)}
+        "draw", experiment(wildcards), "base", {"split": pictured_split(wildcards)}
     )
+    if wildcards.figure not in ("predictions", "examples", "ablation"):
+        return command_line({name: found[name] for name in ("models", "products")})
+    named = found["split"] == split_of("eval_split")(wildcards)  # whose images figures.images are
     names = (
-        ("split", "figures.images", "figures.count")
-        if wildcards.figure in ("examples", "ablation")
-        else ("models", "products")
+        *("split", *(["figures.images"] if named else [])),
+        *("figures.count", "figures.palette"),
     )
     return command_line({name: found[name] for name in names})
 
 
+def pictured_split(wildcards):
+    """Return the split whose images a figure shows."""
+    if wildcards.figure == "predictions":
+        return predicted_split(experiment(wildcards), index_folder(wildcards))
+    return split_of("eval_split")(wildcards)
+
+
 def pictured(wildcards):
     """Return the lists of the split whose images a figure shows; none for numbers only."""
-    return (
-        indexed_split("seeds", "splits", "masks")(wildcards) if "panels" in drawn(wildcards) else []
-    )
+    split = pictured_split(wildcards)
+    lists = indexed(f"splits/{split}.csv", f"masks/{split}.csv")
+    return lists(wildcards) if "panels" in drawn(wildcards) else []
 
 
 def split_of(key):
@@ -186,6 +251,19 @@ def labelled(wildcards):
     return chosen.seeds_of(wildcards.model, denoised=chosen.denoises(wildcards.model))
 
 
+def segmenter_masks(wildcards):
+    """Return what a segmenter is trained on: pseudo-labels, or true masks."""
+    if wildcards.model != SUPERVISED:
+        return sharded(f"{RUN}/pseudo_labels/{{split}}/{{shard}}", "train")(wildcards)
+    split = split_of("train")(wildcards)
+    if not has_masks(index_folder(wildcards), split):
+        sys.exit(
+            f"error: configuration: models: '{SUPERVISED}' is trained on masks, and no image of "
+            f"split '{split}' has one; take it off, or add masks"
+        )
+    return sharded("results/{name}/true_masks/{split}/{shard}", "train")(wildcards)
+
+
 def final_round(wildcards):
     """Return the settings of the last denoising."""
     return experiment(wildcards).settings["bsdnf"]["final"]
@@ -211,35 +289,26 @@ def fit_file(wildcards, name):
     return f"{RUN}/{folder}/{name}".format(**dict(wildcards.items()))
 
 
-def seed_shards(folder):
-    """Return a function for `input`: the shards of the images that seeds are evaluated on."""
-
-    def of(wildcards):
-        chosen = experiment(wildcards)
-        split = chosen.computed_split(chosen.settings["dataset"]["seeds"])
-        files = shards(index_folder(wildcards), f"{RUN}/{folder}/{{split}}/{{shard}}.h5", split)
-        return [file.format(**dict(wildcards.items())) for file in files]
-
-    return of
-
-
 def first_store(wildcards):
     """Return the pixel store that BRNF's flow is trained on, of the first seed."""
-    chosen = experiment(wildcards)
-    run = RUN.format(name=chosen.name, model="brnf", seed=chosen.settings["seeds"][0])
-    return shards(
-        index_folder(wildcards),
-        f"{run}/pixels/{{split}}/{{shard}}.h5",
-        chosen.settings["dataset"]["train"],
-    )
+    run = f"results/{{name}}/brnf/seed{experiment(wildcards).settings['random_seeds'][0]}"
+    return sharded(f"{run}/pixels/{{split}}/{{shard}}.h5", "train")(wildcards)
 
 
 def archives(key):
-    """Return the options of a download: the archives of a data set."""
+    """Return a function for `params`: the archives of a data set."""
     listed = DOWNLOADS[key]["archives"]
-    return command_line(
+    return lambda wildcards: command_line(
         {
             "addresses": [entry["address"] for entry in listed],
             "md5s": [entry["md5"] for entry in listed],
         }
     )
+
+
+def fetched_voc12(wildcards):
+    """Return the record of VOC 2012, which SBD's masks go into, unless VOC is there from
+    elsewhere."""
+    folder = Path(DOWNLOADS["voc12"]["folder"])
+    record = folder / "voc12.unpacked.json"
+    return [] if has_voc(folder) and not record.exists() else [str(record)]

@@ -24,7 +24,7 @@ use rule stage as make_pseudo_labels with:
 use rule stage as train_segmentation with:
     input:
         indexed_split("train", "splits"),
-        masks=sharded(f"{RUN}/pseudo_labels/{{split}}/{{shard}}", "train"),
+        masks=segmenter_masks,
     output:
         network=f"{RUN}/segmentation/network.pt",
         history=f"{RUN}/segmentation/history.csv",
@@ -39,7 +39,12 @@ use rule stage as train_segmentation with:
         mem_mb=memory(16000 * DEVICES),
         runtime=2880,
     params:
-        **stage("train_segmentation", program="$BRNF_TRAIN", split=split_of("train")),
+        **stage(
+            "train_segmentation",
+            program="$BRNF_TRAIN",
+            split=split_of("train"),
+            all_masked=lambda wildcards: wildcards.model != SUPERVISED,
+        ),
         weights=weights("segmentation"),
 
 
@@ -51,6 +56,7 @@ use rule stage as predict_segmentation with:
     output:
         masks=directory(f"{RUN}/predictions/{{split}}/{{shard}}"),
         probabilities=f"{RUN}/predictions/{{split}}/{{shard}}.h5",
+        confidences=f"{RUN}/predictions/{{split}}/{{shard}}.csv",
     log:
         f"{RUN}/logs/predict_segmentation/{{split}}-{{shard}}.log",
     benchmark:
@@ -80,10 +86,10 @@ rule test_predictions:
     params:
         split=MAIN.settings["dataset"]["test"] or "",
     shell:
-        "(test -n '{params.split}' ||"
+        "(test -n ''{params.split:q} ||"
         " {{ echo 'error: configuration: dataset.test: is null;"
         " name the split without ground truth'; exit 2; }})"
-        " > >(tee {log} >&2)"
+        " > >(tee {log:q} >&2)"
 
 
 use rule stage as export_predictions with:

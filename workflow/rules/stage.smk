@@ -9,5 +9,5 @@ rule stage:
         mem_mb=memory(2000),
         runtime=30,
     shell:
-        "{params.program} brnf.stages.{params.stage} {params.files} {params.options}"
-        " $BRNF_RUNTIME 2> >(tee {log} >&2)"
+        "BRNF_INPUTS={params.read:q} {params.program} brnf.stages.{params.stage} {params.files}"
+        " {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"

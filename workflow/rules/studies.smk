@@ -11,7 +11,9 @@ use rule stage as compare_models with:
     input:
         after_index,
         evaluations=lambda wildcards: ablation(
-            experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"
+            experiment(wildcards),
+            index_folder(wildcards),
+            f"{RUN}/evaluation/{{product}}-{{split}}.json",
         ),
     output:
         csv="results/{name}/tables/ablation.csv",
@@ -20,9 +22,6 @@ use rule stage as compare_models with:
         "results/{name}/logs/compare_models.log",
     benchmark:
         "results/{name}/benchmarks/compare_models.tsv"
-    resources:
-        mem_mb=memory(2000),
-        runtime=30,
     params:
         **stage(
             "compare_models",
@@ -49,7 +48,9 @@ use rule compare_models as compare_points with:
     input:
         after_index,
         evaluations=lambda wildcards: full_sensitivity(
-            experiment(wildcards), f"{RUN}/evaluation/{{product}}-{{split}}.json"
+            experiment(wildcards),
+            index_folder(wildcards),
+            f"{RUN}/evaluation/{{product}}-{{split}}.json",
         ),
     output:
         csv="results/{name}/tables/sensitivity_full.csv",
@@ -95,10 +96,10 @@ use rule train_flow as fit_density with:
 
 use rule stage as sweep_denoising with:
     input:
-        indexed_split("seeds", "splits", "masks"),
-        unpack(true_masks_of_seeds),
-        pixels=seed_shards("pixels"),
-        maps=seed_shards("cams"),
+        indexed_split("eval_split", "splits", "masks"),
+        unpack(true_masks_of_eval_split),
+        pixels=sharded(f"{RUN}/pixels/{{split}}/{{shard}}.h5", "eval_split"),
+        maps=sharded(f"{RUN}/cams/{{split}}/{{shard}}.h5", "eval_split"),
         flow=lambda wildcards: fit_file(wildcards, "flow.pt"),
         history=lambda wildcards: fit_file(wildcards, "history.csv"),
     output:
@@ -114,7 +115,7 @@ use rule stage as sweep_denoising with:
     params:
         **stage(
             "sweep_denoising",
-            split=split_of("seeds"),
+            split=split_of("eval_split"),
             product=lambda wildcards: experiment(wildcards).seed_map(wildcards.model),
             model=lambda wildcards: wildcards.model,
             density=of_fit("flow.density"),
@@ -129,7 +130,10 @@ use rule stage as tabulate_sweeps with:
     input:
         after_index,
         sweeps=lambda wildcards: sweeps(
-            experiment(wildcards), wildcards.study, f"{RUN}/fits/{{fit}}/sweep.json"
+            experiment(wildcards),
+            index_folder(wildcards),
+            wildcards.study,
+            f"{RUN}/fits/{{fit}}/sweep.json",
         ),
     output:
         csv="results/{name}/tables/{study}.csv",
@@ -140,9 +144,6 @@ use rule stage as tabulate_sweeps with:
         "results/{name}/benchmarks/tabulate_sweeps/{study}.tsv"
     wildcard_constraints:
         study="sensitivity|density",
-    resources:
-        mem_mb=memory(2000),
-        runtime=30,
     params:
         **stage(
             "tabulate_sweeps",
@@ -169,12 +170,15 @@ use rule stage as draw_sensitivity with:
         **stage("draw_studies"),
 
 
-use rule stage as draw_density with:
+use rule draw_sensitivity as draw_density with:
     input:
         after_index,
         sweeps=lambda wildcards: [
-            f"results/{wildcards.name}/{model}/seed{experiment(wildcards).settings['seeds'][0]}/"
-            "fits/own/sweep.json"
+            f"{RUN}/fits/own/sweep.json".format(
+                name=wildcards.name,
+                model=model,
+                seed=experiment(wildcards).settings["random_seeds"][0],
+            )
             for model in ("base", "brnf")
         ],
     output:
@@ -184,11 +188,6 @@ use rule stage as draw_density with:
         "results/{name}/logs/draw_studies/density.log",
     benchmark:
         "results/{name}/benchmarks/draw_density.tsv"
-    resources:
-        mem_mb=memory(2000),
-        runtime=10,
-    params:
-        **stage("draw_studies"),
 
 
 # Measured in processes of its own, one after the other; on a busy machine the times mean little.
@@ -209,7 +208,7 @@ use rule stage as measure_scaling with:
         **stage("measure_scaling"),
 
 
-use rule stage as draw_scaling with:
+use rule draw_sensitivity as draw_scaling with:
     input:
         after_index,
         table="results/{name}/tables/scaling.csv",
@@ -219,8 +218,3 @@ use rule stage as draw_scaling with:
         "results/{name}/logs/draw_studies/scaling.log",
     benchmark:
         "results/{name}/benchmarks/draw_scaling.tsv"
-    resources:
-        mem_mb=memory(2000),
-        runtime=10,
-    params:
-        **stage("draw_studies"),

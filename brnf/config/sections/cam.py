@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from brnf.config.sections.bounds import (
     Count,
+    Folder,
     Momentum,
     NotNegative,
     Positive,
@@ -21,14 +22,14 @@ class BackboneNetwork:
     """A network that gives features."""
 
     name: str = "resnet50"
-    """A timm network with five feature levels."""
+    """A network of timm (docs/backbones.md): ResNet, ConvNeXt, Swin, ViT and others."""
     weights: str = "resnet50.tv_in1k"
     """timm's name with its tag, <network>.<tag> (timm downloads it; resnet50.tv_in1k is
     torchvision's first, which the code bases start from), efficientnet_lite0 (from the package
     index), a file, caffe:<file> for weights that see blue first, or none.
     """
     stride: Literal[8, 16, 32] = 16
-    """Pixels between two features of the last stage."""
+    """Pixels between two features of the last stage; a ViT's patches are brought to it."""
     dilated: bool = False
     """Replace lost strides by dilation; SIPE's ResNet does not."""
 
@@ -143,7 +144,7 @@ class Training:
     """Largest norm of the gradient."""
     fit_classifier: bool = False
     """Fit the classifier on the frozen backbone first, for small data."""
-    classifier_penalty: NotNegative = 0.0001
+    classifier_weight_decay: NotNegative = 0.0001
     """Weight decay of that fit."""
     cache: bool = False
     """Keep a frozen backbone's outputs while training; images are then only mirrored, never
@@ -193,7 +194,7 @@ class ClipEs(ClipRefinement):
 class Import:
     """Section base.import."""
 
-    folder: str | None = None
+    folder: Folder | None = None
     """Folder of <image id>.npy or .npz, one an image."""
 
 
@@ -241,8 +242,8 @@ class BrnfLoss:
     """Maps that label the online flow's pixels."""
     nce_temperature: Positive = 0.5
     """Of the contrastive loss."""
-    sample_width: NotNegative = 0.5
-    """Deviation of latent samples around their class mean."""
+    sample_std: NotNegative = 0.5
+    """Standard deviation of latent samples around their class mean."""
     samples_per_step: Count = 10
     """Flow samples drawn a step for each class of the batch."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from brnf.config.sections.bounds import Count, Distinct, Share, Whole
+from brnf.config.sections.bounds import Count, Distinct, Folder, Share, SplitName, Whole, Word
 
 Overlap = Literal["smallest_on_top", "later_on_top"]
 Crowds = Literal["object", "background", "ignore"]
@@ -44,17 +44,29 @@ class IndexedImages(CocoLabels):
     """VOC folders, COCO 2014 as downloaded, a CSV table of own images, or scenes that the
     workflow renders.
     """
-    classes: Distinct[Annotated[str, Meta(min_length=1)]] = ()
-    """The classes to use, in this order; empty means all of the data set."""
+    classes: Distinct[Word] = ()
+    """The classes to use, in this order, none with - in front; empty means all of the data set."""
     limit: Count | None = None
     """At most so many images of each split, always the same ones, whose classes come as evenly as
     they can; null takes all.
     """
+    negatives: bool = True
+    """Keep images without any label, which show none of the classes."""
     verify: bool = True
     """Decode every image once while the index is made."""
     skip_bad: bool = False
-    """Leave out images that cannot be read, or whose mask cannot, and list them in the index's
-    summary; otherwise they stop the run.
+    """Leave out images that cannot be read, whose mask cannot, or whose row or annotation has a
+    fault, and list them in the index's summary; otherwise they stop the run.
+    """
+    val_share: Annotated[float, Meta(gt=0, lt=1)] = 0.2
+    """Share of a table's images with a mask that become the split of dataset.val where the table
+    names none; at least one does, and none where no image has a mask.
+    """
+    val_seed: Whole = 0
+    """Of the hash of their ids by which they are chosen."""
+    mask_contradictions: Share = 0.2
+    """Share of the masks that may show other classes than their image's labels name; more end the
+    run.
     """
 
 
@@ -68,13 +80,15 @@ class Dataset(IndexedImages):
     """
     table: str | None = None
     """CSV file with the columns image, labels and optionally mask, split (kind table)."""
-    train: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "train_aug"
+    train: SplitName = "train_aug"
     """Split that everything is trained on."""
-    seeds: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "train"
+    eval_split: SplitName = "train"
     """Split on which maps, seeds and pseudo-labels are evaluated."""
-    val: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] = "val"
-    """Split on which the segmentation is evaluated."""
-    test: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]+$")] | None = None
+    val: SplitName = "val"
+    """Split on which the segmentation is evaluated; of a table that names none it is made of images
+    with a mask (val_share), and does without where there are none.
+    """
+    test: SplitName | None = None
     """Split without ground truth; the target test_predictions writes its masks as an evaluation
     server takes them.
     """
@@ -94,7 +108,7 @@ class Archive:
 class Archives:
     """What a download target fetches."""
 
-    folder: Annotated[str, Meta(min_length=1)] = "data"
+    folder: Folder = "data"
     """Where the archives are unpacked."""
     archives: Annotated[tuple[Archive, ...], Meta(min_length=1)]
     """Addresses and checksums; an archive that lies in the folder already is not fetched."""
@@ -116,6 +130,16 @@ VOC12_TEST = Archives(
             md5="9065beb292b6c291fad82b2725749fda",
         ),
     )
+)
+SBD = Archives(
+    folder="data/sbd",
+    archives=(
+        Archive(
+            address="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+            "semantic_contours/benchmark.tgz",
+            md5="82b4d87ceb2ed10f6038a1cba92111cb",
+        ),
+    ),
 )
 COCO14 = Archives(
     folder="data/coco14",
@@ -144,6 +168,8 @@ class Download:
     """PASCAL VOC 2012, for the target download_voc12."""
     voc12_test: Archives = VOC12_TEST
     """Its test images, for download_voc12_test."""
+    sbd: Archives = SBD
+    """SBD's segmentations of VOC's photographs, for download_sbd."""
     coco14: Archives = COCO14
     """MS COCO 2014, for download_coco14."""
 

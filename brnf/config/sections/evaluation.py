@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from brnf.config.sections.bounds import Count, Distinct, Probability, SomeDistinct
+from brnf.config.sections.bounds import Count, Distinct, Word
 
 MapProduct = Literal["cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", "pseudo_labels"]
 
@@ -14,21 +14,6 @@ MapProduct = Literal["cam_classifier", "cam_prototype", "seeds", "seeds_bsdnf", 
 class Scores:
     """What an evaluation measures."""
 
-    thresholds: SomeDistinct[Probability] = (
-        0.05,
-        0.1,
-        0.15,
-        0.2,
-        0.25,
-        0.3,
-        0.35,
-        0.4,
-        0.45,
-        0.5,
-        0.55,
-        0.6,
-    )
-    """Background thresholds of the sweep."""
     recall: Annotated[float, Meta(gt=0, le=1)] = 0.7
     """Object recall at which the bias is read."""
 
@@ -45,7 +30,11 @@ class Evaluate(Scores):
 class Figures:
     """Section figures."""
 
-    images: Distinct[str] = ()
+    images: Distinct[Word] = ()
     """Ids of the example images; empty chooses some."""
     count: Count = 6
     """Number of example images."""
+    palette: Literal["voc", "safe"] = "voc"
+    """Colours of classes in figures: VOC's, or some that colour-blind readers tell apart. Masks on
+    disk keep VOC's.
+    """

@@ -17,7 +17,7 @@ from brnf.config.sections.bounds import (
 
 Coupling = Literal["one_sided", "glow"]
 Decay = Literal["exponential", "cosine"]
-NoiseUnit = Literal["feature", "deviation"]
+NoiseUnit = Literal["feature", "std"]
 """In what a noise is measured: units of the raw features, or their standard deviations."""
 Population = Literal["predicted", "above_low", "above_high"]
 Upsample = Literal["bilinear", "nearest"]
@@ -104,9 +104,9 @@ class Rows:
 
     batch_rows: Count = 20480
     """Pixels of a step."""
-    deviation_floor: BelowOne = 0.01
-    """Least deviation of a dimension in the standardisation, a share of the root mean square over
-    all.
+    std_floor: BelowOne = 0.01
+    """Least standard deviation of a dimension in the standardisation, a share of the root mean
+    square over all.
     """
     tau: Tau = Tau()
     """Scores below and above which pixels have a label."""

@@ -161,7 +161,7 @@ class DeepLabNetwork:
     """The network."""
 
     backbone: str = "resnet101"
-    """A timm network with five feature levels."""
+    """A network of timm (docs/backbones.md): ResNet, ConvNeXt, Swin, ViT and others."""
     weights: str = "resnet101.tv_in1k"
     """As backbone.weights; COCO-initialised ones of DeepLabV2's authors as caffe:<file>."""
     output_stride: Literal[8, 16, 32] = 8
@@ -176,14 +176,14 @@ class DeepLabNetwork:
     """Keep the backbone's BatchNorm statistics (CLIP-ES) instead of following the batches
     (HSC); scale and shift never learn.
     """
-    head: Literal["sum", "aspp"] = "aspp"
+    head: Literal["aspp_sum", "aspp_concat"] = "aspp_concat"
     """Sum of atrous convolutions (CLIP-ES), or HSC's concatenation of them with the image's
     mean.
     """
     head_width: Count = 256
-    """Channels of a branch of the head aspp."""
+    """Channels of a branch of the head aspp_concat."""
     norm_momentum: Annotated[float, Meta(gt=0, le=1)] = 0.0003
-    """Share of a batch in the statistics of the head aspp; a short training needs more."""
+    """Share of a batch in the statistics of the head aspp_concat; a short training needs more."""
     rates: Annotated[tuple[Count, ...], Meta(min_length=1)] = (6, 12, 18, 24)
     """Of the atrous convolutions."""
     align_corners: bool = True

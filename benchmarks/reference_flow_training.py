@@ -1,4 +1,4 @@
-"""The research side of the flow's training, in the structure of DDFP, over pixels in one HDF5 file
+"""The reference of the flow's training, in the structure of DDFP, over pixels in one HDF5 file
 that has grown by images.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import GrowingStore
-from benchmarks.research_flow import ResearchFlow
-from benchmarks.sides import Runner, Stopwatch
+from benchmarks.reference_flow import ReferenceFlow
+from benchmarks.stopwatch import Runner, Stopwatch
 from brnf.config.sections.flow import Flow
 from brnf.engine.schedule import decay
 from brnf.errors import UserError
@@ -29,7 +29,7 @@ from brnf.stages import train_flow
 from brnf.stages.train_flow import JUDGED_ROWS
 from brnf.store.pixels import hold_out
 
-__all__ = ["research_flow_training"]
+__all__ = ["reference_flow_training"]
 
 BLOCK = 4096
 """Rows of a batch in the passes over all pixels."""
@@ -44,7 +44,7 @@ class _FlowTraining:
         options: of section flow.
         seed: of everything drawn at random.
         steps: of the training that are taken.
-        watch: of the side.
+        watch: of the reference.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class _FlowTraining:
         self.trained, self.held = np.flatnonzero(~held), np.flatnonzero(held)
         self.allowed = torch.from_numpy(np.array(store.present))
         self.density = FlowDensity(self.feature.shape[1], self.allowed.shape[1], options, seed)
-        self.flow = ResearchFlow(self.density)
+        self.flow = ReferenceFlow(self.density)
         self.history: list[tuple[int, float, float | None]] = []
 
     def rows(self, chosen: NDArray[np.integer]) -> Tensor:
@@ -73,11 +73,11 @@ class _FlowTraining:
 
     def fit_standardisation(self) -> None:
         """Measure mean and deviation in a pass over all rows."""
-        moments = RunningMoments(self.feature.shape[1], floor=self.options.deviation_floor)
+        moments = RunningMoments(self.feature.shape[1], floor=self.options.std_floor)
         for begin in range(0, len(self.feature), BLOCK):
             moments.update(torch.from_numpy(self.feature[begin : begin + BLOCK]))
-        self.density.fit_standardisation(moments.mean, moments.deviation())
-        self.flow.fit_standardisation(moments.mean, moments.deviation())
+        self.density.fit_standardisation(moments.mean, moments.std())
+        self.flow.fit_standardisation(moments.mean, moments.std())
 
     def batches(self) -> Iterator[NDArray[np.integer]]:
         """Yield the sorted rows of one step after the other, each row once an epoch."""
@@ -106,9 +106,7 @@ class _FlowTraining:
             len(judged), flow.dimension, generator=torch.Generator().manual_seed(self.seed)
         )
         scale = (
-            options.noise / self.density.deviation
-            if options.noise_unit == "feature"
-            else options.noise
+            options.noise / self.density.std if options.noise_unit == "feature" else options.noise
         )
         noise = scale * drawn
         best, state = math.inf, copy.deepcopy(flow.state_dict())
@@ -173,11 +171,11 @@ class _FlowTraining:
             return self.flow.log_prob(features)
 
 
-def research_flow_training(run: FinishedRun, watch: Stopwatch) -> Runner:
+def reference_flow_training(run: FinishedRun, watch: Stopwatch) -> Runner:
     stage: train_flow.Options = run.options(train_flow)
     options = stage.flow
     if options.density != "flow" or options.balanced or not options.learn_means:
-        raise UserError("the research side trains a flow with learnt means on rows as they come")
+        raise UserError("the reference trains a flow with learnt means on rows as they come")
 
     def work(folder: Path) -> None:
         with GrowingStore.open(run.folder / "growing.h5") as store:

@@ -1,4 +1,4 @@
-"""The research side of the trainings: the flow, the BRNF network with its online flow, the
+"""The reference of the trainings: the flow, the BRNF network with its online flow, the
 segmentation network.
 """
 
@@ -19,14 +19,13 @@ from benchmarks.finished_run import STEPS, FinishedRun
 from benchmarks.growing_store import SavedMaps
 from benchmarks.networks import in_planes
 from benchmarks.ours import CAM_TRAININGS, QUIET, loaded_before, timed_steps
-from benchmarks.research_flow import ResearchFlow
-from benchmarks.research_flow_training import research_flow_training
-from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
+from benchmarks.reference_flow import ReferenceFlow
+from benchmarks.reference_flow_training import reference_flow_training
+from benchmarks.reference_maps import intermediate_prototype_maps, intermediate_seeds
 from benchmarks.segmentation_training import plain_trainer
-from benchmarks.sides import Build, Runner, Stopwatch, replaced
+from benchmarks.stopwatch import Build, Runner, Stopwatch, replaced
 from brnf.backbones import build_backbone
 from brnf.cam import objective
-from brnf.cam import training as cam_training
 from brnf.cam.network import CamNetwork, CamOutput, load_cam_network
 from brnf.cam.objective import TrainingMaps
 from brnf.cam.prototypes import classifier_maps, present_classes
@@ -42,14 +41,14 @@ from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_m
 from brnf.segment.deeplab import build_deeplab
 from brnf.stages import train_brnf, train_segmentation
 
-__all__ = ["RESEARCH_TRAINING", "SEEING", "research_objective"]
+__all__ = ["REFERENCE_TRAINING", "SEEING", "reference_objective"]
 
 CLASS_MAPS = "prototypes, seeds, cosine maps"
 SEEING = "train_brnf, images seen each step"
 """The training as research code has it where this project keeps a frozen backbone's outputs."""
 
 
-class _ResearchOnlineFlow(OnlineFlow):
+class _ReferenceOnlineFlow(OnlineFlow):
     """The online flow with the research code's arithmetic: whole batches, differences of all
     classes, a plain Adam.
     """
@@ -65,14 +64,14 @@ class _ResearchOnlineFlow(OnlineFlow):
     ) -> None:
         super().__init__(dimension, classes, options, online, **others)
         self._watch = watch
-        self.flow: Any = ResearchFlow(self.flow)
+        self.flow: Any = ReferenceFlow(self.flow)
         optimiser = torch.optim.Adam(
             [parameter for parameter in self.flow.parameters() if parameter.requires_grad],
             lr=options.learning_rate,
             betas=(options.beta1, options.beta2),
             foreach=False,
         )
-        # The learning rate falls as on our side; what steps are the copies of the parameters.
+        # The learning rate falls as in ours; what steps are the copies of the parameters.
         self._descent = Descent(
             optimiser,
             self._descent.share,
@@ -98,7 +97,9 @@ class _ResearchOnlineFlow(OnlineFlow):
             super()._refit()
 
 
-def _whole_gradient(flow: ResearchFlow, features: Tensor, noise: Tensor, targets: Tensor) -> Tensor:
+def _whole_gradient(
+    flow: ReferenceFlow, features: Tensor, noise: Tensor, targets: Tensor
+) -> Tensor:
     """Compute the gradient of the loss over one whole batch and return the loss."""
     with torch.enable_grad():
         loss = flow.loss(features, targets, noise)
@@ -123,28 +124,28 @@ def _count_gradient(features: Tensor, cosine: Tensor, watch: Stopwatch) -> None:
 
 
 @contextmanager
-def research_objective(watch: Stopwatch) -> Iterator[None]:
+def reference_objective(watch: Stopwatch) -> Iterator[None]:
     """Let the objective of BRNF, within the block, make maps with SIPE's intermediates and the
     online flow as research code does.
     """
 
     def maps_of(output: CamOutput, labels: Tensor, valid: Tensor, rules: MapRules) -> TrainingMaps:
         if (rules.seed_rule, rules.background_weight, output.affinity) != ("structure", None, None):
-            raise UserError("the research side has SIPE's seeds")
+            raise UserError("the reference has SIPE's seeds")
         present = present_classes(labels)
-        counts = present[:, :, None, None] & valid
-        classifier = classifier_maps(output.logits, labels, rules.background_over) * counts
+        mask = present[:, :, None, None] & valid
+        classifier = classifier_maps(output.logits, labels, rules.background_over) * mask
         features = output.features.view_as(output.features)
         with watch.loop(CLASS_MAPS):
             seeds = intermediate_seeds(classifier.detach(), output.semantic, present)
             cosine = intermediate_prototype_maps(features, seeds * valid)
         _count_gradient(features, cosine, watch)
-        return TrainingMaps(classifier, cosine, counts)
+        return TrainingMaps(classifier, cosine, mask)
 
     def flow_of(
         dimension: int, classes: int, options: FlowInTraining, online: Online, **others: Any
     ) -> OnlineFlow:
-        return _ResearchOnlineFlow(dimension, classes, options, online, watch, **others)
+        return _ReferenceOnlineFlow(dimension, classes, options, online, watch, **others)
 
     with (
         replaced(objective, training_maps=maps_of),
@@ -163,10 +164,10 @@ def _train_network(
 
     Arguments:
         run: finished.
-        watch: of the side.
+        watch: of the reference.
         rule: ``train_base`` or ``train_brnf``.
-        cache: whether a frozen backbone's outputs are kept, of ``train_brnf``; None: as configured,
-            which is the same work as this project's.
+        cache: whether a frozen backbone's outputs are cached, of ``train_brnf``; None: as
+            configured, which is the same work as this project's.
     """
     stage, training = CAM_TRAININGS[rule]
     (inputs, options), steps = training(run), run.steps(rule)[0]
@@ -183,7 +184,7 @@ def _train_network(
                 return stages(images)
 
         network.__dict__["stages"] = (
-            timed  # asked for the outputs that are kept or that the classifier is fitted to
+            timed  # asked for the outputs that are cached or that the classifier is fitted to
         )
         return network
 
@@ -191,7 +192,7 @@ def _train_network(
         outputs = stage.Outputs(folder / "network.pt", folder / "history.csv")
         guide = SavedMaps(run.folder / "guide", run.guide[1])
         with (
-            research_objective(watch),
+            reference_objective(watch),
             replaced(common, use_fast_matmul=lambda: None),
             replaced(stage, new_cam_network=planes),
             replaced(
@@ -199,7 +200,7 @@ def _train_network(
                 MapReader=lambda *_: guide,
                 load_cam_network=lambda *words: in_planes(load_cam_network(*words)),
             ),
-            timed_steps(cam_training, watch, steps),
+            timed_steps(stage, watch, steps),
         ):
             stage.run(inputs, outputs, options, QUIET)
 
@@ -213,9 +214,9 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     steps = run.steps("train_segmentation")[0]
     how = options.segmentation
     loss = how.loss_scales or how.balanced_loss or how.accumulate > 1
-    if loss or options.amp or how.head != "sum":
-        what = "the plain cross entropy at one scale, one batch a step, float32, the head sum"
-        raise UserError(f"the research side has {what}")
+    if loss or options.precision != "fp32" or how.head != "aspp_sum":
+        what = "the plain cross entropy at one scale, one batch a step, float32, the head aspp_sum"
+        raise UserError(f"the reference has {what}")
     torch.manual_seed(options.seed)
     network = in_planes(build_deeplab(how, len(index.classes) + 1))
     red, green, blue = (round(value) for value in network.backbone.mean.flatten().tolist())
@@ -237,8 +238,8 @@ def _train_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     return work
 
 
-RESEARCH_TRAINING: dict[str, Build] = {
-    "train_flow": research_flow_training,
+REFERENCE_TRAINING: dict[str, Build] = {
+    "train_flow": reference_flow_training,
     "train_base": partial(_train_network, rule="train_base"),
     "train_brnf": partial(_train_network, rule="train_brnf"),
     SEEING: partial(_train_network, rule="train_brnf", cache=False),

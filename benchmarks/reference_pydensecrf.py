@@ -1,7 +1,7 @@
 """The dense CRF by pydensecrf2, which this project used before, where it happens to be installed.
 
-``python -m benchmarks.pydensecrf_side SIDE FILE`` refines the image of a file once and prints the
-peak of the process's memory in bytes; nothing but what that needs is imported.
+``python -m benchmarks.reference_pydensecrf IMPLEMENTATION FILE`` refines the image of a file once
+and prints the peak of the process's memory in bytes; nothing but what that needs is imported.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ __all__ = ["MISSING", "by_pydensecrf", "installed", "peak_of"]
 
 MISSING = "not measured: pydensecrf2 is not installed (pip install pydensecrf2; needs a compiler)"
 ROOT = Path(__file__).parents[1]
-SIDES = ("brnf", "pydensecrf")
+IMPLEMENTATIONS = ("brnf", "pydensecrf")
 
 
 def installed() -> bool:
@@ -62,26 +62,32 @@ def by_pydensecrf(
     return found.reshape(labels, height, width)
 
 
-def peak_of(side: str, image: NDArray[np.uint8], probability: NDArray[np.float32]) -> int:
+def peak_of(implementation: str, image: NDArray[np.uint8], probability: NDArray[np.float32]) -> int:
     """Return the peak memory, bytes, of a process of its own that refines an image.
 
     Arguments:
-        side: ``brnf`` or ``pydensecrf``.
+        implementation: ``brnf`` or ``pydensecrf``.
         image: [H, W, 3] uint8 RGB.
         probability: [L, H, W] float32.
     """
     with TemporaryDirectory() as folder:
         file = Path(folder, "image.npz")
         np.savez(file, image=image, probability=probability)
-        command = [sys.executable, "-m", "benchmarks.pydensecrf_side", side, str(file)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.reference_pydensecrf",
+            implementation,
+            str(file),
+        ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         return int(done.stdout)
 
 
-def _main(side: str, file: str) -> None:
+def _main(implementation: str, file: str) -> None:
     with np.load(file) as arrays:
         image, probability = arrays["image"], arrays["probability"]
-    refine = dict(zip(SIDES, (dense_crf, by_pydensecrf), strict=True))[side]
+    refine = dict(zip(IMPLEMENTATIONS, (dense_crf, by_pydensecrf), strict=True))[implementation]
     refine(image, probability, Crf())
     print(peak_memory())
 

@@ -1,4 +1,4 @@
-"""The research side of the stages over images: one image after the other, over all classes, into
+"""The reference of the stages over images: one image after the other, over all classes, into
 files of one image each.
 """
 
@@ -18,9 +18,9 @@ from benchmarks.finished_run import MAPS, MASKS, SEEN, UNSEEN, FinishedRun
 from benchmarks.growing_store import GrowingStore, read_saved, write_saved
 from benchmarks.networks import in_planes
 from benchmarks.ours import CPU, evaluations
-from benchmarks.research_flow import ResearchFlow
-from benchmarks.research_maps import intermediate_prototype_maps, intermediate_seeds
-from benchmarks.sides import Build, Runner, Stopwatch
+from benchmarks.reference_flow import ReferenceFlow
+from benchmarks.reference_maps import intermediate_prototype_maps, intermediate_seeds
+from benchmarks.stopwatch import Build, Runner, Stopwatch
 from brnf.cam.inference import scaled_image
 from brnf.cam.network import CamNetwork, load_cam_network
 from brnf.cam.prototypes import classifier_maps, divide_by_maximum, present_classes
@@ -48,7 +48,10 @@ from brnf.stages import (
 )
 from brnf.store.pixels import PixelRows
 
-__all__ = ["RESEARCH_IMAGES"]
+__all__ = ["REFERENCE_IMAGES"]
+
+THRESHOLDS = tuple(step / 20 for step in range(1, 13))
+"""Constant background thresholds that research code tries, .05 to .6."""
 
 
 def _pair(network: CamNetwork, view: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,8 +70,8 @@ def _compute_cams(run: FinishedRun, watch: Stopwatch) -> Runner:
     options = run.options(compute_cams)
     cam = options.cam
     rules = cam.seed_rule, cam.background_over, cam.background_weight
-    if (*rules, options.amp) != ("structure", "all", None, False):
-        raise UserError("the research side has SIPE's seeds and background, in float32")
+    if (*rules, options.precision) != ("structure", "all", None, "fp32"):
+        raise UserError("the reference has SIPE's seeds and background, in float32")
 
     def maps_of(
         image: Tensor, labels: Tensor, size: tuple[int, int]
@@ -144,7 +147,7 @@ def _store_pixels(run: FinishedRun, watch: Stopwatch) -> Runner:
 def _denoise_seeds(run: FinishedRun, watch: Stopwatch) -> Runner:
     density, calibration = load_density(run.product("flow/flow.pt"))
     assert isinstance(density, FlowDensity) and calibration is not None
-    flow = ResearchFlow(density).requires_grad_(False)
+    flow = ReferenceFlow(density).requires_grad_(False)
     images = run.images(SEEN).images
     product = run.experiment.seed_map(run.model)
     options = run.options(denoise_seeds, product=product).bsdnf
@@ -236,8 +239,8 @@ def _predict_segmentation(run: FinishedRun, watch: Stopwatch) -> Runner:
     network = in_planes(load_deeplab(run.product("segmentation/network.pt"), CPU))
     options = run.options(predict_segmentation)
     test = options.test
-    if test.merge != "mean" or options.amp:
-        raise UserError("the research side averages logits, in float32")
+    if test.merge != "mean" or options.precision != "fp32":
+        raise UserError("the reference averages logits, in float32")
 
     def work(folder: Path) -> None:
         for record in index.images:
@@ -301,7 +304,7 @@ def _evaluate(run: FinishedRun, watch: Stopwatch) -> Runner:
             saved = {image: read_saved(run.folder / "cams" / f"{image}.npy") for image in truth}
             sweep = [
                 mean_iou(confusion(truth, _over(saved, truth, maps.product, threshold)))
-                for threshold in (None, *maps.scores.thresholds)
+                for threshold in (None, *THRESHOLDS)
             ]
             (folder / "maps.json").write_text(json.dumps([float(value) for value in sweep]))
         with watch.phase(MASKS):
@@ -337,7 +340,7 @@ def _over(
     return found
 
 
-RESEARCH_IMAGES: dict[str, Build] = {
+REFERENCE_IMAGES: dict[str, Build] = {
     "compute_cams": _compute_cams,
     "store_pixels": _store_pixels,
     "denoise_seeds": _denoise_seeds,

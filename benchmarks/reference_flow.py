@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from brnf.flow.density import FlowDensity
 
-__all__ = ["ResearchFlow", "repeated_log_prob"]
+__all__ = ["ReferenceFlow", "repeated_log_prob"]
 
 
-class ResearchFlow(nn.Module):
+class ReferenceFlow(nn.Module):
     """The same density as a flow of this project, with a copy of its parameters."""
 
     def __init__(self, flow: FlowDensity) -> None:
@@ -42,24 +42,24 @@ class ResearchFlow(nn.Module):
             theirs.load_state_dict(own.state_dict())
         self.means = nn.Parameter(flow.mixture.means.detach().clone())
         self.options, self.dimension, self.classes = options, flow.dimension, flow.classes
-        self.mean, self.deviation = flow.mean.clone(), flow.deviation.clone()
+        self.mean, self.std = flow.mean.clone(), flow.std.clone()
         self.to(flow.mean.dtype)
 
-    def fit_standardisation(self, mean: Tensor, deviation: Tensor) -> None:
+    def fit_standardisation(self, mean: Tensor, std: Tensor) -> None:
         """Set the mean and the deviation [D] of the features."""
-        self.mean, self.deviation = mean.to(self.mean), deviation.to(self.deviation)
+        self.mean, self.std = mean.to(self.mean), std.to(self.std)
 
-    def in_deviations(self, noise: Tensor, unit: str) -> Tensor:
+    def in_std(self, noise: Tensor, unit: str) -> Tensor:
         """Return noise [N, D] of a unit as what is added to standardised features."""
-        return noise / self.deviation if unit == "feature" else noise
+        return noise / self.std if unit == "feature" else noise
 
     def latent(self, features: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return z [N, D] and the log-determinant [N] of a whole batch."""
-        standardised = (features - self.mean) / self.deviation
+        standardised = (features - self.mean) / self.std
         if noise is not None:
             standardised = standardised + noise
         z, log_determinant = self.network(standardised)
-        return z, log_determinant - self.deviation.log().sum()
+        return z, log_determinant - self.std.log().sum()
 
     def log_prob(self, features: Tensor) -> Tensor:
         """Return log p(v|k), [N, K] nats."""
@@ -68,13 +68,15 @@ class ResearchFlow(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, class_index: int, count: int, width: float, generator: torch.Generator | None = None
+        self, classes: Tensor, std: float, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw features [count, D] around a class's mean, ``width`` wide in the latent space."""
-        z = self.means[class_index] + width * torch.randn(
-            count, self.dimension, generator=generator
+        """Draw features [N, D] around the means of classes [N], with this standard deviation in the
+        latent space.
+        """
+        z = self.means[classes] + std * torch.randn(
+            len(classes), self.dimension, generator=generator
         )
-        features: Tensor = self.network(z, rev=True)[0] * self.deviation + self.mean
+        features: Tensor = self.network(z, rev=True)[0] * self.std + self.mean
         return features
 
     def loss(self, features: Tensor, targets: Tensor, noise: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Both sides of a stage, each in a process of its own: what is timed, in which phase and in which
-hot loop, and the peak of memory.
+"""Our code and the reference of a stage, each in a process of its own: what is timed, in which
+phase and in which hot loop, and the peak of memory.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from typing import Any
 from brnf.engine.memory import peak_memory
 from brnf.errors import UserError
 
-__all__ = ["GOALS", "REST", "Build", "Runner", "Side", "Spent", "Stopwatch", "replaced"]
+__all__ = ["GOALS", "REST", "Build", "Runner", "Spent", "Stopwatch", "TimedProcess", "replaced"]
 
 REST = "rest"
 """Phase of everything that belongs to no other."""
@@ -136,22 +136,22 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
             setattr(owner, name, value)
 
 
-class Side:
-    """One side of a stage in its process, which waits between its runs.
+class TimedProcess:
+    """Our code or the reference of a stage in its process, which waits between its runs.
 
     Arguments:
         build: of a module, so that the process finds it.
         run: the finished run.
 
     Raises:
-        UserError: the side does not have what the run is configured to do.
+        UserError: the code does not have what the run is configured to do.
         RuntimeError: the process failed; its traceback is in the message.
     """
 
     def __init__(self, build: Build, run: Any) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            ["benchmarks.ours", "benchmarks.research_images", "benchmarks.research_training"]
+            ["benchmarks.ours", "benchmarks.reference_images", "benchmarks.reference_training"]
         )
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, build, run), daemon=True)

@@ -1,0 +1,157 @@
+"""The lists of an image index, written image by image: a data set may have millions."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "IMAGE_COLUMNS",
+    "MASK_COLUMNS",
+    "ImageRecord",
+    "ListWriter",
+    "MaskRecord",
+    "MaskWriter",
+    "shard_of",
+]
+
+IMAGE_COLUMNS = ("id", "path", "width", "height", "labels", "digest")
+MASK_COLUMNS = ("id", "mask", "context", "digest")
+BUFFERED = 20_000
+"""Rows of shards that are kept until each shard's are appended to its list at once."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of the data set.
+
+    Attributes:
+        id: unique name, used for every file written about this image.
+        path: the photograph.
+        width: in pixels.
+        height: in pixels.
+        labels: class indices 1..C present in the image, ascending.
+        digest: of the photograph's bytes.
+    """
+
+    id: str
+    path: Path
+    width: int
+    height: int
+    labels: tuple[int, ...]
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """The ground truth of one image, known to evaluation only.
+
+    Attributes:
+        id: of the image.
+        mask: index PNG of the objects, or None.
+        context: index PNG of the context textures (rendered scenes only), or None.
+        digest: of both files' bytes.
+    """
+
+    id: str
+    mask: Path | None
+    context: Path | None
+    digest: str = ""
+
+
+def shard_of(image: str, shards: int) -> int:
+    """Return the shard of an image: a hash of its id, so that adding images moves no other."""
+    return int.from_bytes(hashlib.sha256(image.encode()).digest()[:8], "big") % shards
+
+
+class _Table:
+    """A table that grows row by row."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        if self._file.tell() == 0:
+            self._rows.writerow(columns)
+        self.add = self._rows.writerow
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ListWriter:
+    """Write the images of a split, whole and cut into shards.
+
+    Arguments:
+        folder: of the index; holds no list of this split yet.
+        split: name of the split.
+        root: paths below it are written relative to it.
+        shards: number of shards; see :func:`shard_of`.
+    """
+
+    def __init__(self, folder: Path, split: str, root: Path, shards: int) -> None:
+        self._whole = _Table(folder / "splits" / f"{split}.csv", IMAGE_COLUMNS)
+        self._folder, self._root, self._count = folder / "shards" / split, root, shards
+        self._shards: dict[int, list[Sequence[object]]] = {}
+        self._buffered = 0
+
+    def add(self, image: ImageRecord) -> None:
+        """Append an image; those of a split come in the order of their ids."""
+        row = (
+            image.id,
+            _below(image.path, self._root),
+            image.width,
+            image.height,
+            ";".join(map(str, image.labels)),
+            image.digest,
+        )
+        self._whole.add(row)
+        self._shards.setdefault(shard_of(image.id, self._count), []).append(row)
+        self._buffered += 1
+        if self._buffered == BUFFERED:
+            self._append()
+
+    def close(self) -> None:
+        """End the lists."""
+        self._append()
+        self._whole.close()
+
+    def _append(self) -> None:
+        for shard, rows in self._shards.items():
+            table = _Table(self._folder / f"{shard}.csv", IMAGE_COLUMNS)
+            for row in rows:
+                table.add(row)
+            table.close()
+        self._shards, self._buffered = {}, 0
+
+
+class MaskWriter:
+    """Write which masks belong to the images of a split, apart from what training may know.
+
+    Arguments:
+        folder: of the index; holds no such list of this split yet.
+        split: name of the split.
+        root: paths below it are written relative to it.
+    """
+
+    def __init__(self, folder: Path, split: str, root: Path) -> None:
+        self._table, self._root = _Table(folder / "masks" / f"{split}.csv", MASK_COLUMNS), root
+
+    def add(self, record: MaskRecord) -> None:
+        """Append the masks of an image."""
+        paths = (path and _below(path, self._root) for path in (record.mask, record.context))
+        self._table.add((record.id, *paths, record.digest))
+
+    def close(self) -> None:
+        """End the list."""
+        self._table.close()
+
+
+def _below(path: Path, root: Path) -> str:
+    """Return a path relative to ``root`` if it lies in it; ``root / path`` leads back."""
+    text, above = str(path), f"{root}{os.sep}"
+    if text.startswith(above):  # as nearly always, and ten times faster than comparing parts
+        return text[len(above) :]
+    return str(path.relative_to(root) if path.is_relative_to(root) else path.absolute())
