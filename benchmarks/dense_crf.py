@@ -22,9 +22,9 @@ from benchmarks.harness import Goal, Repeats, Row, at_least, compare
 from benchmarks.reference_pydensecrf import MISSING, by_pydensecrf, installed, peak_of
 from brnf.config.sections.segmentation import Crf
 from brnf.data.images import read_image
+from brnf.data.pipeline import Workers
 from brnf.data.scenes import draw_scene
 from brnf.segment.crf import dense_crf, likely_labels, over_all_labels
-from brnf.segment.processes import map_in_order
 
 __all__ = ["FULL", "TINY", "Size", "measure"]
 
@@ -180,7 +180,8 @@ def _compare_processes(size: Size, repeats: Repeats) -> Row:
 
     def run(workers: int) -> list[NDArray[np.float32]]:
         likely = ((image, likely_labels(probability)[1]) for image, probability in images)
-        return list(map_in_order(refine, likely, workers))
+        with Workers(workers) as processes:
+            return list(processes.map(refine, likely))
 
     np.testing.assert_array_equal(run(size.processes), run(0))
     return compare(

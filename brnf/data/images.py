@@ -27,6 +27,7 @@ __all__ = [
     "image_header",
     "image_size",
     "read_image",
+    "read_sized",
     "resize_image",
     "resize_long_side",
     "scaled_size",
@@ -64,6 +65,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         if deep:
             upright = _of_8_bits(path, upright)
         return np.array(_as_rgb(upright))
+
+
+def read_sized(path: Path, long_side: int | None) -> NDArray[np.uint8]:
+    """Read a picture as :func:`read_image`, and resize it to a long side if one is given."""
+    pixels = read_image(path)
+    return pixels if long_side is None else resize_long_side(pixels, long_side)
 
 
 @dataclass(frozen=True)

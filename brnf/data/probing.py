@@ -3,15 +3,8 @@
 A file that was decoded before and has not changed since is not opened again.
 """
 
-import gc
-import os
-import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,14 +16,13 @@ from brnf.data.file_table import Seen
 from brnf.data.images import Header, image_header, image_size, read_image
 from brnf.data.mask_counts import MaskCount, count_mask
 from brnf.data.masks import read_values
+from brnf.data.pipeline import Workers
 from brnf.errors import UserError
 
 __all__ = ["Known", "Probe", "header_of", "probe", "probed"]
 
 CHUNK = 32
 """Images that a process is handed at once: a tenth of a second of decoding."""
-WAITING = 2
-"""Chunks handed out for each process, so that none runs dry and memory stays bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,43 +75,18 @@ def probed(
     Raises:
         UserError: a process died.
     """
-    if workers == 0:
-        for entry in entries:
-            yield entry, probe(entry, known(entry), verify)
-        return
-    tasks = ((entry, known(entry)) for entry in entries)
-    waiting: deque[tuple[list[Task], list[Result] | Future[list[Result]]]] = deque()
-    with ProcessPoolExecutor(workers, initializer=_begin) as pool:
-        try:
-            while chunk := list(islice(tasks, CHUNK)):
-                ready = _ready(chunk, verify)
-                waiting.append((chunk, ready or pool.submit(_probe_all, chunk, verify)))
-                if len(waiting) > WAITING * workers:
-                    yield from _results(*waiting.popleft())
-            while waiting:
-                yield from _results(*waiting.popleft())
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that read images died; ask for more memory or lower the key workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    handed: deque[list[Task]] = deque()
 
+    def chunks() -> Iterator[tuple[list[Task], bool]]:
+        tasks = ((entry, known(entry)) for entry in entries)
+        while chunk := list(islice(tasks, CHUNK if workers else 1)):
+            handed.append(chunk)
+            yield chunk, verify
 
-def _begin() -> None:
-    """Prepare a process: signals from the terminal are its parent's, with whom it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()  # what it shares with its parent would be copied when searched for garbage
-
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with Workers(workers, "read images") as processes:
+        for found in processes.map(_probe_all, chunks(), _ready):
+            for (entry, _), result in zip(handed.popleft(), found, strict=True):
+                yield entry, result
 
 
 def _ready(chunk: Sequence[Task], verify: bool) -> list[Result] | None:
@@ -142,14 +109,6 @@ def _ready(chunk: Sequence[Task], verify: bool) -> list[Result] | None:
             return None  # what is wrong is told where it is found the first time
         found.append(Probe(tuple(one for one in files if one is not None), (None,) * len(masks)))
     return found
-
-
-def _results(
-    chunk: Sequence[Task], results: list[Result] | Future[list[Result]]
-) -> Iterator[tuple[Entry, Result]]:
-    found = results.result() if isinstance(results, Future) else results
-    for (entry, _), result in zip(chunk, found, strict=True):
-        yield entry, result
 
 
 def _probe_all(chunk: Sequence[Task], verify: bool) -> list[Result]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from brnf.config.sections.bounds import Precision
-from brnf.engine.cuda import describe_gpu, gpu_identities, unusable_reason
+from brnf.engine.cuda import describe_gpu, gpu_identities, unusable_reason, visible_gpus
 from brnf.engine.gpu import claim_gpu
 from brnf.engine.matmul import use_fast_matmul
 from brnf.engine.memory import keep_freed_memory
@@ -91,6 +91,19 @@ class Runtime:
         if told and FIRST:
             print(f"device: {self._described(device, precision)}", file=sys.stderr, flush=True)
         return device
+
+    def gpu(self) -> Any | None:
+        """Return the GPU that :meth:`torch_device` chooses, None where that is the CPU.
+
+        Where there is no GPU torch is not imported.
+
+        Raises:
+            UserError: as there.
+        """
+        if self.device == "cpu" or (self.device == "auto" and not visible_gpus()):
+            return None
+        device = self.torch_device()
+        return None if device.type == "cpu" else device
 
     def _described(self, device: Any, precision: Precision) -> str:
         """Return what a log says about where a stage computes."""

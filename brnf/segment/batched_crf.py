@@ -10,23 +10,26 @@ from torch import Tensor
 
 from brnf.config.sections.segmentation import Crf
 from brnf.errors import UserError
-from brnf.segment.crf import SMALLEST_PROBABILITY
+from brnf.segment.crf import NO_LABEL, SMALLEST_PROBABILITY
 from brnf.segment.lattice import TINY, Geometry, geometry
 
 __all__ = ["dense_crf_batch"]
 
 
 @torch.no_grad()
-def dense_crf_batch(images: Tensor, probability: Tensor, options: Crf) -> Tensor:
+def dense_crf_batch(
+    images: Tensor, probability: Tensor, options: Crf, counts: Tensor | None = None
+) -> Tensor:
     """Refine label probabilities as :func:`brnf.segment.crf.dense_crf` does, on any device.
 
     Arguments:
         images: [B, H, W, 3] uint8 RGB.
         probability: [B, L, H, W] float32, a distribution over the L labels at every pixel.
         options: the pairwise terms.
+        counts: [B] how many labels, from the first on, each image has; None: all.
 
     Returns:
-        [B, L, H, W] float32 marginals.
+        [B, L, H, W] float32 marginals, 0 for labels that an image does not have.
 
     Raises:
         UserError: the widths of the pairwise terms are too small for the images.
@@ -45,6 +48,9 @@ def dense_crf_batch(images: Tensor, probability: Tensor, options: Crf) -> Tensor
     smoothness = _Lattice.over(place / options.gaussian_sigma, 1)
     appearance = _Lattice.over(both, batch)
     unary = probability.float().clamp(SMALLEST_PROBABILITY, 1).log().permute(0, 2, 3, 1)
+    if counts is not None:
+        absent = torch.arange(labels, device=images.device) >= counts[:, None]
+        unary = unary.masked_fill(absent[:, None, None], float(NO_LABEL))
     unary = unary.reshape(-1, labels)
     marginals = unary.softmax(1)
     for _ in range(options.iterations):

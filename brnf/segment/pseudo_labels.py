@@ -11,7 +11,7 @@ from brnf.segment.crf import dense_crf
 from brnf.store.label_type import Labels, ignored_in
 from brnf.store.maps import winning_channels
 
-__all__ = ["label_image", "map_probability", "pseudo_label"]
+__all__ = ["label_image", "map_probability", "pseudo_label", "unrefined"]
 
 LABEL_CERTAINTY = 0.7
 """Probability of the winning label when only labels are given to the CRF, as in the IRN code base.
@@ -73,6 +73,20 @@ def label_image(
     return label
 
 
+def unrefined(
+    image: NDArray[np.uint8], values: NDArray[np.float32], options: CrfLabels
+) -> NDArray[np.float32]:
+    """Return the distribution of an image's labels from which the dense CRF starts.
+
+    Arguments: as :func:`pseudo_label`.
+
+    Returns:
+        [1 + k, H, W] float32 of :func:`map_probability`, at the size of the image.
+    """
+    values = resize_maps(values, (image.shape[0], image.shape[1]))
+    return map_probability(values, options.unary if options.crf.iterations else "scores")
+
+
 def pseudo_label(
     image: NDArray[np.uint8],
     values: NDArray[np.float32],
@@ -93,7 +107,5 @@ def pseudo_label(
     Returns:
         the label image [H, W] of :func:`label_image`, and its probabilities [1 + k, H, W] float32.
     """
-    values = resize_maps(values, (image.shape[0], image.shape[1]))
-    probability = map_probability(values, options.unary if options.crf.iterations else "scores")
-    probability = dense_crf(image, probability, options.crf)
+    probability = dense_crf(image, unrefined(image, values, options), options.crf)
     return label_image(probability, classes, options.confidence), probability

@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from brnf.cam.inference import map_products
 from brnf.cam.network import load_cam_network
 from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import CamMaps
-from brnf.data.index import Index
-from brnf.data.tensors import label_vector, load_image, map_size
-from brnf.engine.runtime import Progress, Runtime
+from brnf.data.index import ImageRecord, Index
+from brnf.data.tensors import label_vector, map_size
+from brnf.engine.map_shards import write_map_shard
+from brnf.engine.runtime import Runtime
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked
-from brnf.store.maps import write_maps
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,21 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
-    with locked(outputs.maps), write_maps(outputs.maps, len(index.classes)) as writer:
-        for record in Progress(index.images, "compute CAMs", runtime, unit="image"):
-            size = map_size(record, options.cam.map_stride)
-            image, labels = (
-                load_image(record, options.cam.image_long_side, device),
-                label_vector(record, index, device),
-            )
-            products = map_products(network, image, labels, size, options.cam, options.precision)
-            writer.write(record.id, record.labels, products)
+
+    def maps_of(record: ImageRecord, image: Tensor) -> dict[str, NDArray[np.float32]]:
+        size = map_size(record, options.cam.map_stride)
+        labels = label_vector(record, index, device)
+        return map_products(network, image, labels, size, options.cam, options.precision)
+
+    write_map_shard(
+        outputs.maps,
+        index,
+        maps_of,
+        long_side=options.cam.image_long_side,
+        device=device,
+        name="compute CAMs",
+        runtime=runtime,
+    )
 
 
 if __name__ == "__main__":

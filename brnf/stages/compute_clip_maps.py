@@ -5,18 +5,20 @@ section 3).
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from brnf.base.clip_es import clip_maps
 from brnf.base.clip_model import load_clip
 from brnf.config.sections.cam import ClipEs, StoredMaps
 from brnf.config.words import prompts, read_words, words_file
-from brnf.data.index import Index
-from brnf.data.tensors import load_image, map_size
-from brnf.engine.runtime import Progress, Runtime
+from brnf.data.index import ImageRecord, Index
+from brnf.data.tensors import map_size
+from brnf.engine.map_shards import write_map_shard
+from brnf.engine.runtime import Runtime
 from brnf.stages._cli import run_stage
-from brnf.store.files import locked
-from brnf.store.maps import write_maps
 
 
 @dataclass(frozen=True)
@@ -59,23 +61,24 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     classes = clip.directions(prompts(clip_es.prompt, index.classes, words))
     things = [thing for thing in words.background if thing not in index.classes]
     background = clip.directions(prompts(clip_es.prompt, things, words)) if things else classes[:0]
-    with locked(outputs.maps), write_maps(outputs.maps, len(index.classes)) as writer:
-        for record in Progress(index.images, "compute CLIP maps", runtime, unit="image"):
-            image = load_image(record, options.cam.image_long_side, device)
-            present = classes[
-                torch.tensor(
-                    [label - 1 for label in record.labels], dtype=torch.int64, device=device
-                )
-            ]
-            maps = clip_maps(
-                clip, image, present, background, map_size(record, options.cam.map_stride), clip_es
-            )
-            products = {"classifier": maps.classifier, "prototype": maps.prototype}
-            writer.write(
-                record.id,
-                record.labels,
-                {name: values.cpu().numpy() for name, values in products.items()},
-            )
+
+    def maps_of(record: ImageRecord, image: Tensor) -> dict[str, NDArray[np.float32]]:
+        labels = [label - 1 for label in record.labels]
+        present = classes[torch.tensor(labels, dtype=torch.int64, device=device)]
+        size = map_size(record, options.cam.map_stride)
+        maps = clip_maps(clip, image, present, background, size, clip_es)
+        products = {"classifier": maps.classifier, "prototype": maps.prototype}
+        return {name: values.cpu().numpy() for name, values in products.items()}
+
+    write_map_shard(
+        outputs.maps,
+        index,
+        maps_of,
+        long_side=options.cam.image_long_side,
+        device=device,
+        name="compute CLIP maps",
+        runtime=runtime,
+    )
 
 
 if __name__ == "__main__":

@@ -5,16 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from brnf.config.sections.segmentation import BoundaryLabels
-from brnf.data.images import read_image
+from brnf.data.image_maps import ImageWithMaps, images_with_maps, read_with_maps
 from brnf.data.index import Index
 from brnf.data.masks import write_mask
+from brnf.data.pipeline import Workers
 from brnf.engine.runtime import Progress, Runtime
 from brnf.segment.boundary_labels import boundary_labels
-from brnf.segment.processes import map_in_order
 from brnf.stages._cli import run_stage
 from brnf.store.files import atomic_directory, locked
-from brnf.store.label_type import ignored
-from brnf.store.maps import MapReader
+from brnf.store.label_type import Labels, ignored
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
 
@@ -52,18 +51,26 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Make the labels of a shard."""
     index = Index.of_list(inputs.index, inputs.images)
-    maps = MapReader([inputs.maps], options.product)
+    seen = images_with_maps(index, inputs.maps, options.product)
+    label = partial(_labelled, options=options.random_walk)
     unsure, pixels = 0, 0
-    with locked(outputs.masks), atomic_directory(outputs.masks) as folder:
-        found = ((record, maps[record.id]) for record in index.images)
-        seen = ((read_image(record.path), cam.values, cam.classes) for record, cam in found)
-        label = partial(boundary_labels, options=options.random_walk)
-        made = map_in_order(label, seen, runtime.workers)
+    with (
+        locked(outputs.masks),
+        atomic_directory(outputs.masks) as folder,
+        Workers(runtime.workers) as workers,
+        workers.writing(write_mask) as write,
+    ):
         shown = Progress(index.images, "make boundary labels", runtime, unit="image")
-        for record, labels in zip(shown, made, strict=True):
-            write_mask(folder / f"{record.id}.png", labels)
+        for record, labels in zip(shown, workers.map(label, seen), strict=True):
+            write(folder / f"{record.id}.png", labels)
             unsure, pixels = unsure + int(ignored(labels).sum()), pixels + labels.size
     print(f"make boundary labels: {unsure / max(pixels, 1):.1%} of the pixels are ignored")
+
+
+def _labelled(*place: *ImageWithMaps, options: BoundaryLabels) -> Labels:
+    """Return the labels [H, W] of one image."""
+    image, maps = read_with_maps(*place)
+    return boundary_labels(image, maps.values, maps.classes, options)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,18 @@ from brnf.cam.inference import pixel_features
 from brnf.cam.network import load_cam_network
 from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import ImageSize
+from brnf.data.image_maps import images_with_maps, read_with_maps
 from brnf.data.index import ImageRecord, Index
-from brnf.data.tensors import label_vector, load_image
+from brnf.data.pipeline import Workers
+from brnf.data.tensors import image_tensor, label_vector
 from brnf.engine.precision import computing
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
-from brnf.store.maps import CamMaps, MapReader
+from brnf.store.maps import CamMaps
 from brnf.store.pixels import PixelRows, write_pixels
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -63,22 +67,23 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     index = Index.of_list(inputs.index, inputs.images)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
-    maps = MapReader([inputs.maps], options.product)
+    shown = images_with_maps(index, inputs.maps, options.product, options.cam.image_long_side)
     classes = len(index.classes) + 1
     with (
         locked(outputs.pixels),
         write_pixels(outputs.pixels, network.dimension, classes) as writer,
+        Workers(runtime.workers) as workers,
+        workers.writing(lambda *image: writer.append(_rows(*image))) as write,
         torch.inference_mode(),
     ):
-        for record in Progress(index.images, "store pixels", runtime, unit="image"):
+        seen = workers.map(read_with_maps, shown)
+        images = Progress(index.images, "store pixels", runtime, unit="image")
+        for record, (pixels, maps) in zip(images, seen, strict=True):
             with computing(options.precision, device):
-                features = pixel_features(
-                    network, load_image(record, options.cam.image_long_side, device)
-                )
-            present = np.concatenate(
-                [[True], label_vector(record, index, device).cpu().numpy().astype(bool)]
-            )
-            writer.append(_rows(record, features.float().cpu().numpy(), maps[record.id], present))
+                features = pixel_features(network, image_tensor(pixels, None, device))
+            labels = label_vector(record, index, CPU).numpy().astype(bool)
+            present = np.concatenate([[True], labels])
+            write(record, features.float().cpu().numpy(), maps, present)
 
 
 def _rows(

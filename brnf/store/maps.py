@@ -4,21 +4,41 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from brnf.errors import DamagedProduct, UserError
-from brnf.store.hdf5 import Disk, apart, bounded, child, open_shard, write_shard
+from brnf.store.hdf5 import FORMAT, Disk, apart, bounded, child, open_shard, write_shard
 from brnf.store.label_type import Labels, as_labels, label_type
 
-__all__ = ["CamMaps", "MapReader", "MapWriter", "as_stored", "winning_channels", "write_maps"]
+__all__ = [
+    "CamMaps",
+    "MapReader",
+    "MapWriter",
+    "PackedMaps",
+    "UnpackedMaps",
+    "as_stored",
+    "pack_maps",
+    "winning_channels",
+    "write_maps",
+]
 
+# LZF is faster, but makes other bytes of the same numbers each time.
+FILTERS: dict[str, Any] = {
+    "compression": "gzip",
+    "compression_opts": 1,
+    "shuffle": True,
+    "fletcher32": True,
+}
 HALF_MAXIMUM = float(np.finfo(np.float16).max)
 STAGE = "its stage"
 
 Indices = NDArray[np.integer] | tuple[int, ...]
+UnpackedMaps = tuple[str, Indices, dict[str, NDArray[np.float32]]]
+"""An image's id, its classes, and its maps by the name of their product."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +79,61 @@ def as_stored(values: NDArray[np.floating]) -> NDArray[np.float16]:
     return values.astype(np.float16)
 
 
+@dataclass(frozen=True)
+class PackedMaps:
+    """The maps of one image as their file holds them, made by :func:`pack_maps`.
+
+    Attributes:
+        image: its id.
+        classes: [k] class indices 1..C of the channels after the first.
+        shapes: name of the product -> [1 + k, h, w].
+        chunks: name of the product -> mask of the filters that were left out, and the bytes.
+    """
+
+    image: str
+    classes: Indices
+    shapes: dict[str, tuple[int, ...]]
+    chunks: dict[str, tuple[int, bytes]]
+
+
+def pack_maps(
+    image: str, classes: Indices, products: dict[str, NDArray[np.floating]]
+) -> PackedMaps:
+    """Check and compress the maps of one image, which takes most of the time of writing them.
+
+    The library itself compresses, into a file in memory: its bytes are those that it would write.
+
+    Arguments: as :meth:`MapWriter.write`.
+
+    Raises:
+        UserError: a map is not finite or does not fit float16.
+    """
+    for product, values in products.items():
+        if values.ndim != 3 or values.shape[0] != len(classes) + 1:
+            raise ValueError(
+                f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes "
+                "and background"
+            )
+        if not np.isfinite(values).all() or np.abs(values).max() > HALF_MAXIMUM:
+            raise UserError(
+                f"{image}: its {product} map holds values that are not finite; the network has "
+                "diverged, lower its learning rate"
+            )
+    shapes = {product: values.shape for product, values in products.items()}
+    chunks = {product: apart(_packed, values) for product, values in products.items()}
+    return PackedMaps(image, classes, shapes, chunks)
+
+
+def _packed(values: NDArray[np.floating]) -> tuple[int, bytes]:
+    """Return what a chunk with these values is in a file, and its mask of filters."""
+    with h5py.File("packed", "w", driver="core", backing_store=False, libver=FORMAT) as file:
+        stored = as_stored(values)
+        dataset = file.create_dataset("maps", data=stored, chunks=values.shape, **FILTERS)
+        file.flush()
+        mask, content = dataset.id.read_direct_chunk((0, 0, 0))
+        return int(mask), bytes(content)
+
+
 class MapWriter:
     """Write maps image by image into an open HDF5 file."""
 
@@ -78,34 +153,24 @@ class MapWriter:
         Raises:
             UserError: a map is not finite or does not fit float16, or the disk is full.
         """
-        for product, values in products.items():
-            if values.ndim != 3 or values.shape[0] != len(classes) + 1:
-                raise ValueError(
-                    f"{image}/{product}: shape {values.shape} does not fit {len(classes)} classes "
-                    "and background"
-                )
-            if not np.isfinite(values).all() or np.abs(values).max() > HALF_MAXIMUM:
-                raise UserError(
-                    f"{image}: its {product} map holds values that are not finite; the network has "
-                    "diverged, lower its learning rate"
-                )
-        apart(self._write, image, classes, products)
+        self.write_packed(pack_maps(image, classes, products))
+
+    def write_packed(self, maps: PackedMaps) -> None:
+        """Write what :func:`pack_maps` made, perhaps in another process.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        apart(self._write, maps)
         self._disk.check()
 
-    def _write(
-        self, image: str, classes: Indices, products: dict[str, NDArray[np.floating]]
-    ) -> None:
-        group = self._file.create_group(image)
-        group.attrs["classes"] = as_labels(classes, self._classes)
-        # LZF is faster, but makes other bytes of the same numbers each time.
-        filters = {
-            "compression": "gzip",
-            "compression_opts": 1,
-            "shuffle": True,
-            "fletcher32": True,
-        }
-        for product, values in products.items():
-            group.create_dataset(product, data=as_stored(values), chunks=values.shape, **filters)
+    def _write(self, maps: PackedMaps) -> None:
+        group = self._file.create_group(maps.image)
+        group.attrs["classes"] = as_labels(maps.classes, self._classes)
+        for product, (mask, content) in maps.chunks.items():
+            shape = maps.shapes[product]
+            dataset = group.create_dataset(product, shape, np.float16, chunks=shape, **FILTERS)
+            dataset.id.write_direct_chunk((0, 0, 0), content, mask)
 
 
 @contextmanager

@@ -163,7 +163,7 @@ def test_the_first_mistake_by_order_is_told(
 DIE = """
 import os, signal
 from concurrent.futures import ProcessPoolExecutor
-from brnf.data.probing import _begin
+from brnf.data.pipeline import _begin
 
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, initializer=_begin)

@@ -101,7 +101,8 @@ def test_a_rule_asks_for_a_gpu_if_its_stage_computes_on_a_device() -> None:
     for name, asked in rules().items():
         stage = asked["stage"]
         source = (ROOT / "brnf" / "stages" / f"{stage}.py").read_text() if stage else ""
-        computes = "runtime.torch_device(" in source or "training_device(runtime" in source
+        ways = ("runtime.torch_device(", "training_device(runtime", "runtime.gpu(")
+        computes = any(way in source for way in ways)
         runs_others = name == "plan"  # it runs all stages, on few images
         assert ("gpu" in asked) == (computes or runs_others), name
         assert {"mem_mb", "runtime"} <= set(asked), name

@@ -16,6 +16,7 @@ use rule stage as compute_cams with:
     priority: CHAIN
     resources:
         gpu=1,
+        cpus_per_task=CPUS,
         mem_mb=memory(8000),
         runtime=480,
     params:
@@ -37,6 +38,7 @@ use rule stage as store_pixels with:
     priority: CHAIN
     resources:
         gpu=1,
+        cpus_per_task=CPUS,
         mem_mb=memory(8000),
         runtime=240,
     params:

@@ -14,8 +14,9 @@ use rule stage as make_pseudo_labels with:
     benchmark:
         f"{RUN}/benchmarks/make_pseudo_labels/{{split}}-{{shard}}.tsv"
     resources:
+        gpu=1,
         cpus_per_task=CPUS,
-        mem_mb=memory(4000),
+        mem_mb=memory(8000),
         runtime=480,
     params:
         **stage("make_pseudo_labels", product=lambda wildcards: labelled(wildcards)[1]),

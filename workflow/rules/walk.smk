@@ -5,13 +5,21 @@
 ruleorder: walk_pseudo_labels > make_pseudo_labels
 
 
-use rule make_pseudo_labels as make_boundary_labels with:
+use rule stage as make_boundary_labels with:
+    input:
+        indexed(),
+        images=shard_of_index,
+        maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
     output:
         masks=directory(f"{RUN}/boundaries/labels/{{split}}/{{shard}}"),
     log:
         f"{RUN}/logs/make_boundary_labels/{{split}}-{{shard}}.log",
     benchmark:
         f"{RUN}/benchmarks/make_boundary_labels/{{split}}-{{shard}}.tsv"
+    resources:
+        cpus_per_task=CPUS,
+        mem_mb=memory(4000),
+        runtime=480,
     params:
         **stage("make_boundary_labels", product=lambda wildcards: labelled(wildcards)[1]),
 
