@@ -33,8 +33,8 @@ class Runtime:
     threads: int = 1
     """CPU threads; results are equal to the byte only for equal counts."""
     workers: int = 2
-    """Processes that read and prepare images, or run the dense CRF; 0 does so in the stage's own
-    process.
+    """Processes that read, prepare and compress images, or run the dense CRF; 0 does so in the
+    stage's own process.
     """
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """A bar on a terminal, lines elsewhere."""

@@ -1,5 +1,6 @@
 """The dense CRF on a GPU for images of a shard: those of one size are refined together."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -34,7 +35,8 @@ def refine_in_batches(
     """Refine labels as :func:`brnf.segment.predict.refine_labels` does, in the order of the images.
 
     Arguments:
-        images: read at most 32 ahead, less where they are large.
+        images: at most 32 are read before they are refined, less where they are large; as many
+            that are refined wait to be taken.
         options: the pairwise terms.
         device: where to compute.
 
@@ -42,13 +44,20 @@ def refine_in_batches(
         UserError: the widths of the pairwise terms are too small for the images.
     """
     waiting: list[Unrefined] = []
+    # One comes out for each that is read, so that who takes them is not flooded: the device would
+    # wait until all of a batch are written.
+    ready: deque[tuple[Labels, NDArray[np.float32]]] = deque()
     size = 0
     for image in images:
         waiting.append(image)
         size += image[2].nbytes
+        if ready:
+            yield ready.popleft()
         if len(waiting) == IMAGES_AHEAD or size >= BYTES_AHEAD:
-            yield from _refined(waiting, options, device)
+            yield from ready
+            ready = deque(_refined(waiting, options, device))
             waiting, size = [], 0
+    yield from ready
     yield from _refined(waiting, options, device)
 
 

@@ -13,7 +13,7 @@ from brnf.cam.inference import pixel_features
 from brnf.cam.network import load_cam_network
 from brnf.config.sections.bounds import Precision
 from brnf.config.sections.cam import ImageSize
-from brnf.data.image_maps import images_with_maps, read_with_maps
+from brnf.data.image_maps import ImageWithMaps, images_with_maps, read_with_maps
 from brnf.data.index import ImageRecord, Index
 from brnf.data.pipeline import Workers
 from brnf.data.tensors import image_tensor, label_vector
@@ -21,7 +21,8 @@ from brnf.engine.precision import computing
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
 from brnf.store.files import locked
-from brnf.store.maps import CamMaps
+from brnf.store.label_type import Labels
+from brnf.store.maps import as_stored
 from brnf.store.pixels import PixelRows, write_pixels
 
 CPU = torch.device("cpu")
@@ -76,28 +77,40 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         workers.writing(lambda *image: writer.append(_rows(*image))) as write,
         torch.inference_mode(),
     ):
-        seen = workers.map(read_with_maps, shown)
+        seen = workers.map(read_stored, shown)
         images = Progress(index.images, "store pixels", runtime, unit="image")
-        for record, (pixels, maps) in zip(images, seen, strict=True):
+        for record, (pixels, *maps) in zip(images, seen, strict=True):
             with computing(options.precision, device):
                 features = pixel_features(network, image_tensor(pixels, None, device))
             labels = label_vector(record, index, CPU).numpy().astype(bool)
             present = np.concatenate([[True], labels])
-            write(record, features.float().cpu().numpy(), maps, present)
+            write(record, features.float().cpu().numpy(), *maps, present)
+
+
+def read_stored(*place: *ImageWithMaps) -> tuple[NDArray[np.uint8], Labels, NDArray[np.float16]]:
+    """Return an image [h, w, 3], the classes of its maps, and the maps as they are stored: half of
+    the bytes on their way from process to process.
+    """
+    pixels, maps = read_with_maps(*place)
+    return pixels, maps.classes, as_stored(maps.values)
 
 
 def _rows(
-    record: ImageRecord, features: NDArray[np.float32], maps: CamMaps, present: NDArray[np.bool_]
+    record: ImageRecord,
+    features: NDArray[np.float32],
+    classes: Labels,
+    stored: NDArray[np.float16],
+    present: NDArray[np.bool_],
 ) -> PixelRows:
     """Pair the features [D, h, w] of an image with its maps, reduced to the same grid by area."""
     height, width = features.shape[1:]
     channels = [
         cv2.resize(channel, (width, height), interpolation=cv2.INTER_AREA)
-        for channel in maps.values
+        for channel in stored.astype(np.float32)
     ]
     reduced = np.stack(channels).reshape(len(channels), -1)
-    if len(maps.classes):
-        score, label = reduced[1:].max(0), maps.classes[reduced[1:].argmax(0)]
+    if len(classes):
+        score, label = reduced[1:].max(0), classes[reduced[1:].argmax(0)]
     else:
         score, label = np.zeros(height * width, np.float32), np.zeros(height * width, np.intp)
     return PixelRows(

@@ -17,6 +17,7 @@ from brnf.config.sections.segmentation import (
     SegmentationTraining,
 )
 from brnf.data.index import ImageRecord, Index
+from brnf.data.pipeline import Workers
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.stages import make_pseudo_labels, predict_segmentation, train_segmentation
@@ -241,22 +242,48 @@ def test_equal_seeds_give_equal_bytes_for_any_number_of_workers(
     assert one.history.read_bytes() == two.history.read_bytes()
 
 
-def test_processes_of_the_crf_give_equal_bytes(
-    scenes: Scenes, masks: Path, trained: train_segmentation.Outputs
+@pytest.mark.parametrize("workers", [1, 3])
+def test_processes_give_equal_bytes(
+    scenes: Scenes, trained: train_segmentation.Outputs, workers: int
 ) -> None:
-    several = Runtime(device="cpu", threads=1, workers=2, progress="none")
-    once = predict_segmentation.Options(test=SegmentationTest(scales=(1.0,), flip=False))
-    pairs = [
-        (masks, scenes.pseudo_labels("several", make_pseudo_labels.Options(), several).masks),
-        (
-            scenes.predict("alone", trained.network, once).masks,
-            scenes.predict("together", trained.network, once, several).masks,
-        ),
-    ]
-    for one, other in pairs:
-        names = sorted(path.name for path in one.glob("[!.]*"))
-        assert names and names == sorted(path.name for path in other.glob("[!.]*"))
-        assert all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+    test = SegmentationTest(scales=(1.0,), flip=False, save_probabilities=True)
+    predicted = predict_segmentation.Options(test=test)
+    labelled = make_pseudo_labels.Options(pseudo_labels=CrfLabels(save_probabilities=True))
+    found = []
+    for runtime in (QUIET, replace(QUIET, workers=workers)):
+        name = f"of{runtime.workers}"
+        made = scenes.pseudo_labels(f"labels-{name}", labelled, runtime)
+        seen = scenes.predict(f"masks-{name}", trained.network, predicted, runtime)
+        files = [made.probabilities, seen.probabilities, seen.confidences]
+        for folder in (made.masks, seen.masks):
+            files += sorted(folder.glob("[!.]*"))
+        found.append([(path.suffix, path.read_bytes()) for path in files])
+    assert len(found[0]) == 3 + 2 * len(scenes.truth) and found[0] == found[1]
+
+
+def test_pseudo_labels_of_a_gpu_are_those_of_the_cpu(
+    scenes: Scenes, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runtime, "gpu", lambda _: torch.device("cpu"))
+    for workers in (0, 2):
+        batched = scenes.pseudo_labels(
+            f"batched{workers}", make_pseudo_labels.Options(), replace(QUIET, workers=workers)
+        ).masks
+        for name in scenes.truth:
+            assert (read(batched, name) != read(masks, name)).mean() < 0.001
+
+
+def test_no_process_refines_while_a_gpu_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    crf, asked = PredictionCrf(), []
+    monkeypatch.setattr(
+        predict_segmentation, "refine_in_batches", lambda *words: asked.append(words)
+    )
+    with Workers(2) as workers:
+        monkeypatch.setattr(workers, "map", lambda *_: pytest.fail("handed to processes"))
+        images, gpu = iter(()), torch.device("cuda")
+        predict_segmentation._refined(images, crf, gpu, workers)
+        assert asked == [(images, crf, gpu)]
+        assert list(predict_segmentation._refined(images, NO_CRF, gpu, workers)) == []  # type: ignore[arg-type]
 
 
 def test_bad_input_is_one_line_and_leaves_nothing_behind(

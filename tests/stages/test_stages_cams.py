@@ -3,6 +3,7 @@ that it is learnt.
 """
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,55 @@ def test_a_diverging_training_names_its_step(data: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"training step \d+: the loss is"):
         train_base.run(train_base.Inputs(data), outputs, options, RUNTIME)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_processes_change_no_byte(
+    data: Path, chain: dict[str, Path], tmp_path: Path, workers: int
+) -> None:
+    runtime, images = replace(RUNTIME, workers=workers), data / "shards" / "train" / "0.csv"
+    maps, pixels = tmp_path / "cams.h5", tmp_path / "pixels.h5"
+    compute_cams.run(
+        compute_cams.Inputs(data, chain["base.pt"], images),
+        compute_cams.Outputs(maps),
+        compute_cams.Options(CamMaps(scales=(0.5, 1.0))),
+        runtime,
+    )
+    store_pixels.run(
+        store_pixels.Inputs(data, chain["base.pt"], maps, images),
+        store_pixels.Outputs(pixels),
+        store_pixels.Options(product="classifier"),
+        runtime,
+    )
+    assert maps.read_bytes() == chain["cams.h5"].read_bytes()
+    assert pixels.read_bytes() == chain["pixels.h5"].read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_photograph_is_one_line_and_nothing_is_left(
+    data: Path, chain: dict[str, Path], tmp_path: Path, workers: int
+) -> None:
+    index = Index.of_split(data, "train")
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(index.images[3].path.read_bytes()[:300])
+    images = [replace(one, path=damaged) if one.id == "3" else one for one in index.images]
+    Index(index.classes, index.mask_values, tuple(images)).write(tmp_path / "index", "train")
+    place = tmp_path / "index", chain["base.pt"]
+    shard, runtime = place[0] / "shards" / "train" / "0.csv", replace(RUNTIME, workers=workers)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"^[^\n]+damaged\.png: [^\n]+$"):
+        compute_cams.run(
+            compute_cams.Inputs(*place, shard),
+            compute_cams.Outputs(tmp_path / "maps.h5"),
+            compute_cams.Options(CamMaps(scales=(1.0,))),
+            runtime,
+        )
+    with pytest.raises(UserError, match=r"^[^\n]+damaged\.png: [^\n]+$"):
+        store_pixels.run(
+            store_pixels.Inputs(*place, chain["cams.h5"], shard),
+            store_pixels.Outputs(tmp_path / "pixels.h5"),
+            store_pixels.Options(product="classifier"),
+            runtime,
+        )
+    left = [one for one in tmp_path.iterdir() if not one.name.endswith(".lock")]
+    assert sorted(left) == before

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from brnf.errors import UserError
-from brnf.store.maps import CamMaps, MapReader, winning_channels, write_maps
+from brnf.store.hdf5 import write_shard
+from brnf.store.maps import CamMaps, MapReader, pack_maps, winning_channels, write_maps
 
 VALUES = arrays.arrays(
     np.float32,
@@ -42,3 +43,42 @@ def test_an_image_in_two_shards_is_refused(tmp_path: Path) -> None:
     assert MapReader([first, first], "prototype").images == ["a", "b"]
     with pytest.raises(UserError, match=r"1\.h5: \S+0\.h5 holds maps of the same image b; [^\n]+$"):
         MapReader([first, second], "prototype")
+
+
+def test_packed_maps_make_the_file_that_hdf5_makes_of_the_values(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with (
+        write_maps(tmp_path / "maps.h5", 20) as writer,
+        write_shard(tmp_path / "plain.h5") as (
+            file,
+            _,
+        ),
+    ):
+        for number in range(40):
+            classes = np.arange(1, 1 + number % 3)
+            size = (len(classes) + 1, *random.integers(1, 90, 2))
+            values = random.random(size).round(number % 4).astype(np.float32)
+            writer.write(f"image{number}", classes, {"one": values, "two": values[:, ::-1]})
+            group = file.create_group(f"image{number}")
+            group.attrs["classes"] = classes.astype(np.uint8)
+            for name, maps in (("one", values), ("two", values[:, ::-1])):
+                group.create_dataset(
+                    name,
+                    data=maps.astype(np.float16),
+                    chunks=maps.shape,
+                    compression="gzip",
+                    compression_opts=1,
+                    shuffle=True,
+                    fletcher32=True,
+                )
+    assert (tmp_path / "maps.h5").read_bytes() == (tmp_path / "plain.h5").read_bytes()
+    assert len(MapReader([tmp_path / "maps.h5"], "two").images) == 40
+
+
+def test_maps_that_are_not_finite_are_refused_before_they_are_packed() -> None:
+    values = np.zeros((2, 3, 3), np.float32)
+    values[1, 2, 2] = np.nan
+    with pytest.raises(UserError, match=r"^photo: its seeds map holds values that are not finite"):
+        pack_maps("photo", (1,), {"seeds": values})
+    with pytest.raises(ValueError, match="does not fit 2 classes"):
+        pack_maps("photo", (1, 2), {"seeds": values})

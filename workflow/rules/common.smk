@@ -127,7 +127,7 @@ if workflow.is_main_process:
 THREADS = MAIN.settings["threads"]
 CPUS = (
     THREADS + MAIN.settings["workers"]
-)  # what a cluster reserves for a job with workers, that read images or refine labels
+)  # what a cluster reserves for a job with workers, that read and compress images or refine labels
 DEVICES = MAIN.settings["devices"]  # of one training
 DOWNLOADS = MAIN.settings["download"]
 

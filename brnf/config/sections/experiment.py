@@ -37,8 +37,8 @@ class Machine:
     counts; changing it reruns nothing.
     """
     workers: Whole = 2
-    """Processes of a job that read and prepare images, or run the dense CRF (0 where Snakemake
-    already runs a job a core); changing it reruns nothing.
+    """Processes of a job that read, prepare and compress images, or run the dense CRF (0 where
+    Snakemake already runs a job a core); changing it reruns nothing.
     """
     progress: Literal["auto", "bar", "lines", "none"] = "auto"
     """How long work is shown; changing it reruns nothing."""
