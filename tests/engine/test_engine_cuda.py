@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brnf.engine import cuda
+from brnf.engine import cuda, runtime
 from brnf.engine.cuda import unusable_reason, visible_gpus
 
 OLD_DRIVER = (
@@ -92,3 +92,29 @@ def test_a_log_names_device_capability_driver_and_cuda(
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     described = cuda.describe_gpu(torch.device("cuda:0"))
     assert described == "NVIDIA H200, capability 9.0, driver 580.82.07, CUDA 13.0"
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "chosen", "asked"),
+    [
+        ("cpu", 1, "cuda:0", False),
+        ("auto", 0, "cuda:0", False),
+        ("auto", 1, "cuda:0", True),
+        ("auto", 1, "cpu", True),  # its driver is too old
+        ("cuda:1", 0, "cuda:1", True),
+    ],
+)
+def test_a_gpu_is_claimed_only_where_one_may_be(
+    device: str, count: int, chosen: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = []
+
+    def claim(self: runtime.Runtime) -> torch.device:
+        claims.append(self.device)
+        return torch.device(chosen)
+
+    monkeypatch.setattr(runtime, "visible_gpus", lambda: count)
+    monkeypatch.setattr(runtime.Runtime, "torch_device", claim)
+    found = runtime.Runtime(device=device).gpu()
+    assert claims == [device] * asked
+    assert found == (torch.device(chosen) if asked and chosen != "cpu" else None)
