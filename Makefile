@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint resume bench chain scale scale-images scale-store test-processors \
-	test-fuzz test-attacks test-classes test-invalidation test-survival test-cluster \
+	test-fuzz test-attacks test-classes test-invalidation test-survival test-cluster test-gpu \
 	invalidation-table install wheels check-install stale clean
 
 BIN := .venv/bin
@@ -36,6 +36,10 @@ test-processors: $(INSTALLED) ## count numeric tests under other instructions, t
 
 test-fuzz: $(INSTALLED) ## read 21,000 spoilt or misleading files, count how that ends (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --jobs 2
+
+# ARGS="--device cpu" tries the script itself; ARGS="--only twice" runs one of its checks.
+test-gpu: $(INSTALLED) ## show that one GPU does what it should (8 minutes at most; none: one line)
+	$(BIN)/python -m tests.gpu $(ARGS)
 
 test-attacks: $(INSTALLED) ## damage every kind of product in every way, see each made anew
 	$(BIN)/python -m pytest --verbosity 1 tests/workflow/attack_*.py

@@ -23,7 +23,7 @@ from brnf.cam.prototypes import (
 )
 from brnf.config.sections.cam import BackboneOptions, MultiScaleMaps
 
-__all__ = ["FULL", "TINY", "Size", "measure"]
+__all__ = ["FULL", "TINY", "Size", "maps_apart", "measure"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
             return multi_scale_maps(network, image, labels, (size.height, size.width), rules)
 
     def reference() -> ImageMaps:
-        return _apart(planes, image, labels, size)
+        return maps_apart(planes, image, labels, size)
 
     _assert_close(ours(), reference(), 1e-3)
     shape = (
@@ -107,7 +107,7 @@ def measure(size: Size, repeats: Repeats) -> list[Row]:
     return rows
 
 
-def _apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> ImageMaps:
+def maps_apart(network: CamNetwork, image: Tensor, labels: Tensor, size: Size) -> ImageMaps:
     """Make the maps from planes [N, C, H, W] in float32, an image and its mirror one after the
     other.
 

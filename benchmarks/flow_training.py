@@ -13,7 +13,7 @@ from brnf.flow.density import TILE, FlowDensity
 from brnf.flow.loss import mixture_loss
 from brnf.flow.training import FlowTrainer
 
-__all__ = ["FULL", "TINY", "Size", "measure"]
+__all__ = ["FULL", "TINY", "Size", "measure", "reference_step"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     features = torch.randn(count, size.dimension, generator=generator).half()
     targets = torch.randint(-1, size.classes, (count,), generator=generator)
     _assert_equal_gradients(flow, features[:TILE].double(), targets[:TILE])
-    reference = _reference_step(ReferenceFlow(flow), features, targets, flow.options.noise)
+    reference = reference_step(ReferenceFlow(flow), features, targets, flow.options.noise)
     trainer = FlowTrainer(flow, FlowTraining(), None)
     return compare(
         "flow training step",
@@ -55,7 +55,7 @@ def _compare(size: Size, count: int, repeats: Repeats) -> Row:
     )
 
 
-def _reference_step(
+def reference_step(
     flow: ReferenceFlow, features: Tensor, targets: Tensor, noise: float
 ) -> Callable[[], None]:
     """Return a step with a plain Adam."""

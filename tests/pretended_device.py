@@ -21,7 +21,7 @@ from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["DEVICE", "Counted", "counted"]
+__all__ = ["ASKS_FOR_A_VALUE", "DEVICE", "Counted", "counted", "launches"]
 
 DEVICE = torch.device("meta")
 PACKAGE = str(Path(__file__).parents[1] / "brnf")
@@ -75,24 +75,30 @@ class Counted:
         return "\n".join(lines)
 
 
+class _AnyGenerator(torch.Generator):
+    """A generator that the pretended device has, too: one of the CPU."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> "_AnyGenerator":
+        there = torch.device(device) == DEVICE
+        kind = "cpu" if there else device
+        return super().__new__(cls, kind)  # type: ignore[call-arg]
+
+
 @contextmanager
 def counted() -> Iterator[Counted]:
     """Count within the block, for which ``meta`` passes for a device that torch optimises for."""
     found = Counted()
     kinds = [*_foreach_utils._get_foreach_kernels_supported_devices(), DEVICE.type]
-    autocast, generator = torch.autocast, torch.Generator
+    autocast = torch.autocast
 
     def any_autocast(device_type: str, *arguments: Any, **named: Any) -> Any:
         if device_type != DEVICE.type:
             return autocast(device_type, *arguments, **named)
         return nullcontext()
 
-    def any_generator(device: torch.device | str = "cpu") -> torch.Generator:
-        return generator("cpu" if torch.device(device) == DEVICE else device)
-
     with (
         mock.patch.object(torch, "autocast", any_autocast),
-        mock.patch.object(torch, "Generator", any_generator),
+        mock.patch.object(torch, "Generator", _AnyGenerator),
         mock.patch.object(_foreach_utils, "_get_foreach_kernels_supported_devices", lambda: kinds),
         mock.patch.object(optimizer, "_get_foreach_kernels_supported_devices", lambda: kinds),
         mock.patch.object(optimizer, "_get_fused_kernels_supported_devices", lambda: kinds),
@@ -105,7 +111,7 @@ class _Counting(TorchDispatchMode):
     """Count every operation that has a tensor of the device, and answer for it."""
 
     def __init__(self, found: Counted) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found = found
 
     def __torch_dispatch__(
@@ -117,6 +123,10 @@ class _Counting(TorchDispatchMode):
         goes_to = named.get("device")
         if not there and (goes_to is None or torch.device(goes_to) != DEVICE):
             return function(*arguments, **named)
+        with self:  # in inference mode torch leaves it to others to take such operations apart
+            parts = function.decompose(*arguments, **named)
+        if parts is not NotImplemented:
+            return parts
         name = function.__name__.split(".")[0]
         place = _place()
         if "generator" in named:
@@ -131,7 +141,7 @@ class _Counting(TorchDispatchMode):
         asked = name in ASKS_FOR_A_SHAPE or _indexed_by_mask(name, arguments)
         if asked:
             self.found.waits[f"{place} {name}"] += 1
-        self.found.kernels[place] += _launches(function, name, arguments)
+        self.found.kernels[place] += launches(function, name, arguments)
         return (
             _of_some_shape(function, name, arguments, named)
             if asked
@@ -175,7 +185,7 @@ def _place() -> str:
     return "elsewhere"
 
 
-def _launches(function: Any, name: str, arguments: Any) -> int:
+def launches(function: Any, name: str, arguments: Any) -> int:
     """Return how many kernels an operation is."""
     returns = function._schema.returns
     is_view = any(
@@ -190,7 +200,7 @@ def _launches(function: Any, name: str, arguments: Any) -> int:
     depth = len(lists) if name[-1] == "_" or name.startswith("_fused_") else len(lists) + 1
     tensors = TENSORS_OF_A_LAUNCH[min(depth, len(TENSORS_OF_A_LAUNCH)) - 1]
     blocks = sum(-(-value.numel() // NUMBERS_OF_A_BLOCK) for value in lists[0])
-    return max(-(-len(lists[0]) // tensors), -(-blocks // BLOCKS_OF_A_LAUNCH))
+    return int(max(-(-len(lists[0]) // tensors), -(-blocks // BLOCKS_OF_A_LAUNCH)))
 
 
 def _indexed_by_mask(name: str, arguments: Any) -> bool:

@@ -41,6 +41,9 @@ NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "STATUS_ALLOC_FAILED",  # of cuBLAS and cuDNN
     "Cannot allocate memory",
     "Unable to allocate",
 )

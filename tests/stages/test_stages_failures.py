@@ -136,6 +136,26 @@ def test_a_lack_of_memory_is_one_line(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB",
+        "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_full_gpu_is_one_line_whichever_library_meets_it(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(inputs: Inputs) -> None:
+        raise RuntimeError(words)
+
+    told = ends(full, tmp_path, monkeypatch, capsys)
+    assert told.startswith("out of memory; lower batch_size")
+
+
+@pytest.mark.parametrize(
     ("key", "value", "problem"),
     [("rho", "1.5", "at most 1"), ("rho", "nan", "a finite number"), ("size", "8", "at least 32")],
 )
