@@ -141,6 +141,7 @@ class Trainer(ABC, Generic[Batch]):
         self.network, self.descent, self.steps = network.train(), descent, steps
         self.device = next(network.parameters()).device
         self.history: list[Row] = []
+        self._seed = torch.initial_seed()
 
     @abstractmethod
     def add_gradient(self, batch: Batch) -> Measured:
@@ -167,6 +168,7 @@ class Trainer(ABC, Generic[Batch]):
             UserError: loss or gradient is not finite, or the last step breaks the weights.
         """
         done = len(self.history)
+        distributed.seed_step(self._seed, done)
         self.descent.begin(done)
         row = self.descent.finish(done, self.add_gradient(batch))
         if done + 1 == self.steps:

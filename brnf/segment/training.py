@@ -21,7 +21,10 @@ from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
 from brnf.store.label_type import ignored_value
 
-__all__ = ["SegmentationTrainer", "rate_share"]
+__all__ = ["LEAST_IMAGES", "SegmentationTrainer", "rate_share"]
+
+LEAST_IMAGES = 2
+"""Of a process that trains the head aspp_concat, whose BatchNorm sees one mean an image."""
 
 
 def rate_share(options: SegmentationOptimiser, done: int) -> float:
@@ -107,7 +110,7 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
     def _batches(self, batch: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a step on the device."""
         size = len(batch[0]) // self.options.accumulate
-        if size < 2 and self.network.options.head == "aspp_concat":
+        if size < LEAST_IMAGES and self.network.options.head == "aspp_concat":
             fault = "the head aspp_concat needs batches of 2 images or more"
             raise UserError(f"train_segmentation: {fault}; raise segmentation.batch_size")
         for images, labels in zip(batch[0].split(size), batch[1].split(size), strict=True):

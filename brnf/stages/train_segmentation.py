@@ -20,7 +20,7 @@ from brnf.engine.runtime import Runtime
 from brnf.engine.trainer import take_steps
 from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, build_deeplab, save_deeplab
-from brnf.segment.training import SegmentationTrainer
+from brnf.segment.training import LEAST_IMAGES, SegmentationTrainer
 from brnf.stages._cli import run_stage
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -66,8 +66,9 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train DeepLabV2 on pseudo-labels, or on true masks."""
-    device = training_device(runtime, options.precision)
     how = options.segmentation
+    least = LEAST_IMAGES if how.head == "aspp_concat" else 1
+    device = training_device(runtime, options.precision, how.batch_size // least)
     with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
         images = pair_with_masks(index.images, inputs.masks, options.all_masked)
