@@ -3,7 +3,10 @@ batch, and all take the same step.
 
 The gradient of a step is the mean over the processes, whose shares may differ by one image. So a
 loss divides what it sums by :func:`mean_count`, or is a mean over its images that
-:func:`batch_mean` weights.
+:func:`batch_mean` weights. Networks exchange gradients while the backward pass is on its way
+(:func:`overlapping`, torch's DistributedDataParallel). Flows do so after it
+(:func:`average_gradients`): they learn from tiles of rows, one backward pass each, and a process
+without a row has none, for which DistributedDataParallel would wait for ever.
 
 In a process of its own everything here returns what it is given.
 """
@@ -13,7 +16,9 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from brnf.engine.torchrun_numbers import RUN, torchrun_number
 from brnf.errors import UserError
@@ -35,11 +41,13 @@ __all__ = [
     "join",
     "mean",
     "mean_count",
+    "overlapping",
     "part",
     "processes",
     "seed_step",
     "share",
     "wait",
+    "without_exchange",
 ]
 
 ENDED_WITH_PARENT = 1
@@ -166,6 +174,48 @@ def all_gather(rows: Tensor) -> Tensor:
     found = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(found, padded)
     return torch.cat([values[: int(length)] for values, length in zip(found, lengths, strict=True)])
+
+
+class _Loss(nn.Module):
+    """A loss as the forward pass of a module, with the parameters of a network."""
+
+    def __init__(self, network: nn.Module, loss: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+        # Where unused parameters are looked for, torch would warn of finding none.
+        self.unused = nn.Parameter(torch.zeros((), device=next(network.parameters()).device))
+
+    def forward(self, *batch: Any) -> Any:
+        return self._loss(*batch)
+
+
+def overlapping(network: nn.Module, loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loss in whose backward pass the gradients become their mean over the processes, the
+    last layer's while those before it are still computed.
+
+    A parameter on which the loss of no process depends keeps the gradient None.
+
+    Arguments:
+        network: whose parameters learn.
+        loss: from a batch to the loss, with other tensors beside it or not; all processes call it
+            equally often.
+    """
+    if processes() == 1:
+        return loss
+    # Where unused parameters are looked for, torch does not arrange its buckets anew after the
+    # first step: a training that goes on adds up in the same order as one that was not stopped.
+    with warnings.catch_warnings():  # torch 2.4 does not know the argument's new name
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        return DistributedDataParallel(
+            _Loss(network, loss), broadcast_buffers=False, find_unused_parameters=True
+        )
+
+
+def without_exchange(loss: Callable[..., Any], more: bool) -> AbstractContextManager[None]:
+    """Return a context in which a loss of :func:`overlapping` leaves the gradients as they are
+    when ``more`` of the same step follow, to which they are added.
+    """
+    return loss.no_sync() if more and isinstance(loss, DistributedDataParallel) else nullcontext()
 
 
 def seed_step(seed: int, step: int) -> None:

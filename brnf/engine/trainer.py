@@ -51,6 +51,8 @@ class Descent:
         name: of a step in messages.
         scales: whether the loss is scaled up before its gradient is taken, and down again, as
             float16 needs; a step whose gradient overflows is left out, and lowers the scale.
+        averages: whether the gradient is still to be averaged over the processes; that of
+            :func:`brnf.engine.distributed.overlapping` is already.
     """
 
     LEAST_SCALE = 1.0
@@ -65,8 +67,10 @@ class Descent:
         clip_norm: float = math.inf,
         name: str = "training step",
         scales: bool = False,
+        averages: bool = True,
     ) -> None:
         self.optimiser, self.share = optimiser, share
+        self._averages = averages
         self._advice, self._clip_norm, self._name = advice, clip_norm, name
         self._rates = [group["lr"] for group in optimiser.param_groups]
         self._parameters = [value for group in optimiser.param_groups for value in group["params"]]
@@ -96,7 +100,8 @@ class Descent:
         Raises:
             UserError: loss or gradient is not finite; the parameters are as they were.
         """
-        distributed.average_gradients(self._parameters)
+        if self._averages:
+            distributed.average_gradients(self._parameters)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         row = fetch({**measured, GRADIENT_NORM: norm})

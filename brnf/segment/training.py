@@ -62,9 +62,11 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
             partial(rate_share, options),
             "lower segmentation.learning_rate",
             scales=needs_scaling(precision),
+            averages=False,
         )
         super().__init__(network, descent, options.iterations)
         self._precision = precision
+        self._batch_loss = distributed.overlapping(network, self._loss)
 
     def add_gradient(self, batch: tuple[Tensor, Tensor]) -> Measured:
         """Return the loss and the learning rate of the backbone's weights.
@@ -81,10 +83,12 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
             UserError: a batch of one image meets the head aspp_concat.
         """
         value = torch.zeros((), dtype=torch.float64, device=self.device)
-        for images, labels in self._batches(batch):
-            loss = self._loss(images, labels) / self.options.accumulate
-            value += distributed.mean(loss.detach())
-            self.descent.scaled(loss).backward()
+        batches = self.options.accumulate
+        for number, (images, labels) in enumerate(self._batches(batch), 1):
+            with distributed.without_exchange(self._batch_loss, number < batches):
+                loss = self._batch_loss(images, labels) / batches
+                value += distributed.mean(loss.detach())
+                self.descent.scaled(loss).backward()
         rate = self.options.learning_rate * rate_share(self.options, len(self.history))
         return {"loss": value, "learning_rate": rate}
 
