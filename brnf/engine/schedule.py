@@ -4,7 +4,7 @@ import math
 
 from brnf.config.sections.flow import Decay
 
-__all__ = ["decay", "polynomial", "total_steps"]
+__all__ = ["decay", "fewest_steps", "polynomial", "total_steps"]
 
 
 def polynomial(
@@ -50,3 +50,17 @@ def total_steps(images: int, batch_size: int, epochs: int, steps: int | None) ->
     """Return the steps of an epoch and of the whole training; ``steps`` overrules ``epochs``."""
     per_epoch = max(1, images // batch_size)
     return per_epoch, steps if steps is not None else epochs * per_epoch
+
+
+def fewest_steps(images: int, batch_size: int, steps: int, epochs: int | None) -> int:
+    """Return ``steps``, or those of so many epochs over the images where these are fewer.
+
+    Arguments:
+        images: of the split.
+        batch_size: images of a step.
+        steps: at most.
+        epochs: at most; None leaves the steps as they are.
+    """
+    if epochs is None:
+        return steps
+    return min(steps, math.ceil(epochs * images / batch_size))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from brnf.config.experiment import Experiment
@@ -14,7 +15,15 @@ from brnf.errors import UserError
 from brnf.planning.jobs import Job, whole_jobs
 from brnf.planning.sizes import RESNET50, SplitSize, bytes_made, sizes_of, splits_of
 
-__all__ = ["GIGABYTE", "check_run", "gigabytes", "needed_bytes", "product_table"]
+__all__ = [
+    "GIGABYTE",
+    "check_run",
+    "gigabytes",
+    "needed_bytes",
+    "product_table",
+    "stored_shares",
+    "written_bytes",
+]
 
 GIGABYTE = 1e9
 TRAININGS = ("train_base", "train_brnf")
@@ -39,8 +48,8 @@ def product_table(
         channels: from the name of a backbone to those of its stages.
 
     Returns:
-        Columns rule, bytes, there (the outputs are), and pool and user: of those that use a pool of
-        the disk one after the other, the largest counts.
+        Columns kind (of the job), rule, bytes, there (the outputs are), and pool and user: of those
+        that use a pool of the disk one after the other, the largest counts.
     """
     size_of = sizes_of(experiments, results)
 
@@ -57,8 +66,52 @@ def product_table(
             share = 1 / size_of(name, split).shards if "shard" in job.wildcards else 1.0
             size = share * made(name, model, split).get(job.rule, 0.0)
             pool, user = _pool(job, experiment, split)
-            rows.append((job.rule, size, there, f"{name} {pool}", user))
-    return pd.DataFrame(rows, columns=["rule", "bytes", "there", "pool", "user"])
+            rows.append((job.kind, job.rule, size, there, f"{name} {pool}", user))
+    return pd.DataFrame(rows, columns=["kind", "rule", "bytes", "there", "pool", "user"])
+
+
+def written_bytes(
+    experiments: Mapping[str, Experiment],
+    jobs: Sequence[Job],
+    folder: Path,
+    channels: Channels = lambda name: RESNET50,
+) -> pd.DataFrame:
+    """Return by kind of job the bytes that were written, and those that were expected.
+
+    Arguments:
+        experiments: by name.
+        jobs: that have run; what a training keeps until it ends is gone, and left out.
+        folder: in which they ran.
+        channels: see :func:`product_table`.
+    """
+    lasting = [job for job in jobs if job.rule not in TRAININGS]
+    table = product_table(experiments, lasting, folder / "results", channels)
+    written = pd.Series(0.0, index=table.kind.unique())
+    for job in lasting:
+        if job.kind in written.index:
+            written[job.kind] += sum(_bytes_of(folder / output) for output in job.outputs)
+    return pd.DataFrame({"written": written, "expected": table.groupby("kind").bytes.sum()})
+
+
+def stored_shares(small: pd.DataFrame, large: pd.DataFrame) -> pd.Series:
+    """Return by kind of job the share of the expected bytes that its products take.
+
+    What compression leaves of maps and masks depends on the photographs. What a file takes whatever
+    it holds is left out. Kinds are missing of which nothing was expected, or whose products went.
+
+    Arguments:
+        small: see :func:`written_bytes`.
+        large: the same with more images.
+    """
+    more = large - small
+    grown = (more.written / more.expected).where((more.expected > 0) & (more.written > 0))
+    shares = grown.fillna(large.written / large.expected)
+    return shares[np.isfinite(shares) & (shares > 0)]
+
+
+def _bytes_of(place: Path) -> int:
+    files = [place] if place.is_file() else place.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _pool(job: Job, experiment: Experiment, split: str) -> tuple[str, str]:

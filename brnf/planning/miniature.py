@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from itertools import count as numbers
 
 import pandas as pd
 
+from brnf.backbones.network import backbone_channels
 from brnf.config.experiment import RUNTIME_KEYS, Experiment, merged
 from brnf.engine.runtime import Runtime
+from brnf.planning.disk import written_bytes
 from brnf.planning.jobs import HEAD, configuration, read_jobs, snakemake, workplace
 from brnf.planning.pace import measured
 
@@ -57,8 +60,10 @@ def miniature(experiment: Experiment, count: int) -> Experiment:
 
 def run_miniature(
     experiments: Mapping[str, Experiment], count: int, devices: int, runtime: Runtime
-) -> pd.DataFrame:
-    """Run a miniature and return what its jobs took; see :func:`brnf.planning.pace.measured`.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run a miniature and return what its jobs took, and what they wrote.
+
+    See :func:`brnf.planning.pace.measured` and :func:`brnf.planning.disk.written_bytes`.
 
     Arguments:
         experiments: the whole ones by name, the main one first.
@@ -79,4 +84,6 @@ def run_miniature(
     with workplace(experiments) as folder:
         words = ("--quiet", "host")
         output = snakemake(folder, {**configuration(minis), **machine}, *words, watch=watch)
-        return measured(folder, minis, read_jobs(output))
+        jobs = read_jobs(output)
+        products = written_bytes(minis, jobs, folder, cache(backbone_channels))
+        return measured(folder, minis, jobs), products

@@ -16,7 +16,7 @@ import pandas as pd
 
 from brnf.config.experiment import Experiment
 from brnf.engine.memory import peak_told
-from brnf.engine.schedule import total_steps
+from brnf.engine.schedule import fewest_steps, total_steps
 from brnf.errors import UserError
 from brnf.planning.jobs import Job
 from brnf.planning.sizes import SplitSize, sizes_of, splits_of
@@ -68,7 +68,9 @@ def _steps(job: Job, experiment: Experiment, sizes: Sequence[SplitSize]) -> tupl
             return settings["flow"]["steps"], min(settings["flow"]["batch_rows"], sizes[0].rows)
         case "train_segmentation":
             training = settings["segmentation"]
-            return training["iterations"], training["batch_size"] * training["accumulate"]
+            batch = training["batch_size"] * training["accumulate"]
+            limits = training["iterations"], training["epochs"]
+            return fewest_steps(sizes[0].images, batch, *limits), batch
     return 0, 0
 
 

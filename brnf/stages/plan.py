@@ -17,7 +17,13 @@ from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
 from brnf.evaluate.making import duration
 from brnf.evaluate.tables import markdown, write_table
-from brnf.planning.disk import GIGABYTE, gigabytes, needed_bytes, product_table
+from brnf.planning.disk import (
+    GIGABYTE,
+    gigabytes,
+    needed_bytes,
+    product_table,
+    stored_shares,
+)
 from brnf.planning.jobs import whole_jobs
 from brnf.planning.miniature import run_miniature
 from brnf.planning.pace import extrapolated, wall_time, work_table
@@ -78,8 +84,11 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         few, more = options.images or _counts(experiments, options, runtime)
         measure = partial(run_miniature, experiments, devices=options.devices, runtime=runtime)
         work = work_table(experiments, jobs, results)
-        costs = extrapolated(measure(few), measure(more), work)
+        (small, small_products), (large, large_products) = measure(few), measure(more)
+        costs = extrapolated(small, large, work)
         products = product_table(experiments, jobs, results, cache(backbone_channels))
+        stored = stored_shares(small_products, large_products)
+        products["bytes"] *= products.kind.map(stored).fillna(1.0)
         table = _table(costs, products)
         seconds = costs.seconds.tolist()
         wall = wall_time([job for job in jobs if job.benchmark], seconds, options.at_once)

@@ -1,6 +1,6 @@
 """From pseudo-labels to the segmentation network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from brnf.engine.checkpoint import (
 )
 from brnf.engine.history import write_history
 from brnf.engine.runtime import Runtime
+from brnf.engine.schedule import fewest_steps
 from brnf.engine.trainer import take_steps
 from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, build_deeplab, save_deeplab
@@ -66,12 +67,13 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train DeepLabV2 on pseudo-labels, or on true masks."""
-    how = options.segmentation
-    least = LEAST_IMAGES if how.head == "aspp_concat" else 1
-    device = training_device(runtime, options.precision, how.batch_size // least)
+    least = LEAST_IMAGES if options.segmentation.head == "aspp_concat" else 1
+    most = options.segmentation.batch_size // least
+    device = training_device(runtime, options.precision, most)
     with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
         images = pair_with_masks(index.images, inputs.masks, options.all_masked)
+        how = _within_epochs(options.segmentation, len(index.images))
         torch.manual_seed(options.seed)
         network = build_deeplab(how, len(index.classes) + 1)
         draws = SegmentationDraws(
@@ -114,6 +116,12 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             write_history(outputs.history, trainer.history)
             save_deeplab(outputs.network, network, index.classes)
         checkpoint.finish(trainer)
+
+
+def _within_epochs(how: SegmentationTraining, images: int) -> SegmentationTraining:
+    """Return the options with no more iterations than ``epochs`` over the images take."""
+    batch = how.batch_size * how.accumulate
+    return replace(how, iterations=fewest_steps(images, batch, how.iterations, how.epochs))
 
 
 def _mean_colour(network: DeepLab) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brnf.engine.schedule import decay, polynomial, total_steps
+from brnf.engine.schedule import decay, fewest_steps, polynomial, total_steps
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -72,3 +72,9 @@ def test_steps_of_a_training() -> None:
     assert total_steps(100, 16, 5, 7) == (6, 7)
     assert total_steps(3, 16, 5, None) == (1, 5)
     assert total_steps(3, 16, 5, 0) == (1, 0)
+
+
+def test_epochs_shorten_a_training_of_few_images_only() -> None:
+    assert fewest_steps(480, 8, 150, None) == fewest_steps(480, 8, 150, 100) == 150
+    assert fewest_steps(6, 8, 150, 100) == 75
+    assert fewest_steps(1, 8, 150, 1) == 1, "a training takes a step at least"

@@ -17,9 +17,10 @@ from brnf.config.sections.cam import BackboneOptions
 from brnf.data.index import ImageRecord, Index
 from brnf.errors import UserError
 from brnf.planning import disk
-from brnf.planning.disk import check_run, needed_bytes, product_table
+from brnf.planning.disk import check_run, needed_bytes, product_table, stored_shares, written_bytes
 from brnf.planning.jobs import Job
 from brnf.planning.sizes import RESNET50, SplitSize, bytes_made, split_size
+from brnf.store.maps import write_maps
 from brnf.store.pixels import PixelRows, write_pixels
 
 NOWHERE = Path("no-such-folder")
@@ -197,6 +198,41 @@ def test_jobs_count_by_their_shards_and_only_what_is_missing(tmp_path: Path) -> 
     )
     assert table.bytes.tolist() == pytest.approx([cams, cams, denoised, masks, exported])
     assert needed_bytes(table) == pytest.approx(cams + denoised + masks + exported)
+
+
+def maps_of(folder: Path, images: int) -> tuple[Experiment, list[Job]]:
+    """Write maps of images with one label, as smooth as those of photographs or a little less."""
+    write_index(folder / "results", [(64, 64, 1)] * images, 1)
+    path = folder / "cams.h5"
+    rows, columns = np.mgrid[:64, :64] / 64
+    with write_maps(path, 3) as maps:
+        for number in range(images):
+            wave = np.sin((3 + number % 5) * rows + columns)[None].astype(np.float32)
+            both = np.concatenate([wave, 1 - wave])
+            maps.write(f"i{number}", (1,), {"prototype": both, "classifier": both[::-1]})
+    wildcards = {"model": "base", "seed": "0", "split": "train_aug", "shard": "0"}
+    return experiment(), [job("compute_cams", "cams.h5", **wildcards), job("train_flow", "flow.pt")]
+
+
+def test_what_two_small_runs_wrote_tells_of_a_large_one_within_a_tenth(tmp_path: Path) -> None:
+    written = []
+    for images in (4, 12, 50):
+        folder = tmp_path / str(images)
+        chosen, jobs = maps_of(folder, images)
+        written.append(written_bytes({"x": chosen}, jobs, folder))
+    small, large, whole = written
+    assert large.index.tolist() == ["compute_cams x base train_aug"]
+    shares = stored_shares(small, large)
+    expected = whole.expected * shares
+    assert expected.iloc[0] == pytest.approx(whole.written.iloc[0], rel=0.1)
+    assert shares.iloc[0] != pytest.approx(1, rel=0.1), "the usual share is another"
+
+
+def test_products_that_went_keep_the_bytes_expected_of_them(tmp_path: Path) -> None:
+    chosen, jobs = maps_of(tmp_path, 4)
+    (tmp_path / "cams.h5").unlink()
+    gone = written_bytes({"x": chosen}, jobs, tmp_path)
+    assert gone.written.tolist() == [0] and stored_shares(gone, gone).empty
 
 
 @pytest.mark.parametrize("method", ["sipe", "sfc", "clip_es", "import"])

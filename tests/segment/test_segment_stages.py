@@ -138,6 +138,15 @@ def masks(scenes: Scenes) -> Path:
     return scenes.pseudo_labels("masks", make_pseudo_labels.Options()).masks
 
 
+def test_epochs_end_a_training_of_few_images_as_fewer_iterations_do(
+    scenes: Scenes, masks: Path
+) -> None:
+    bounded = scenes.train("bounded", masks, trained_with(epochs=3))
+    short = scenes.train("short", masks, trained_with(iterations=3))
+    assert bounded.history.read_bytes() == short.history.read_bytes()
+    assert bounded.history.read_text().count("\n") == 1 + 3, "4 images are one step"
+
+
 @pytest.fixture(scope="module")
 def trained(scenes: Scenes, masks: Path) -> train_segmentation.Outputs:
     return scenes.train("network", masks, TRAINING)

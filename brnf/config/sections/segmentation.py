@@ -197,6 +197,8 @@ class SegmentationOptimiser:
 
     iterations: Count = 20000
     """Training steps."""
+    epochs: Count | None = None
+    """Fewer iterations where they would pass over the images more often than this; null: never."""
     accumulate: Count = 1
     """Batches of a step, whose gradients are averaged; CLIP-ES trains with 2."""
     learning_rate: Positive = 0.001
