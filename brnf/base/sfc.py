@@ -16,9 +16,10 @@ from torch import Tensor
 
 from brnf.cam.batch import Batch
 from brnf.cam.network import CamOutput
-from brnf.cam.objective import training_maps
+from brnf.cam.objective import classification_loss, training_maps
 from brnf.cam.prototypes import divide_by_maximum
 from brnf.config.sections.cam import MapRules, Sfc
+from brnf.engine import distributed
 
 __all__ = [
     "ImageBank",
@@ -152,11 +153,13 @@ class SfcObjective:
         )
         shrunk = F.interpolate(large.classifier[:, 1:], grid, mode="bilinear", align_corners=True)
         difference = (large.classifier - divide_by_maximum(large.cosine)).abs()
-        scores = [F.multilabel_soft_margin_loss(output.scores, labels) for output in (whole, half)]
+        consistency = torch.cat([difference[:, :1], self._weights * difference[:, 1:]], 1).mean()
+        scales = (self._weights * (shrunk - small.classifier[:, 1:]).abs()).mean()
+        scores = [classification_loss(output, labels) for output in (whole, half)]
+        images = len(labels)
         return {
             "classification": (scores[0] + scores[1]) / 2,
             "consistency": self._options.lambda_prototype
-            * torch.cat([difference[:, :1], self._weights * difference[:, 1:]], 1).mean(),
-            "scales": self._options.lambda_scale
-            * (self._weights * (shrunk - small.classifier[:, 1:]).abs()).mean(),
+            * distributed.batch_mean(consistency, images),
+            "scales": self._options.lambda_scale * distributed.batch_mean(scales, images),
         }

@@ -78,7 +78,7 @@ class Batch:
         """Return the images that this process sees of those that train together.
 
         Raises:
-            UserError: the batch cannot be shared.
+            UserError: there are more processes than images.
         """
         chosen = distributed.share(len(self.labels))
         pixels = (

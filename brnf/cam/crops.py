@@ -140,7 +140,7 @@ class TrainingSource:
                 its share of them.
 
         Raises:
-            UserError: the batches cannot be shared.
+            UserError: there are more processes than images in a batch.
         """
         order = _Order(
             len(self._images.records),

@@ -36,6 +36,7 @@ __all__ = [
     "BrnfObjective",
     "TrainingMaps",
     "base_loss",
+    "classification_loss",
     "masked_difference",
     "training_maps",
 ]
@@ -107,10 +108,17 @@ def base_loss(
     Arguments: as :func:`training_maps`.
     """
     maps = training_maps(output, labels, valid, rules)
+    difference = (maps.classifier - divide_by_maximum(maps.cosine)).abs()
     return {
-        "classification": F.multilabel_soft_margin_loss(output.scores, labels),
-        "consistency": (maps.classifier - divide_by_maximum(maps.cosine)).abs().mean(),
+        "classification": classification_loss(output, labels),
+        "consistency": distributed.batch_mean(difference.mean(), len(labels)),
     }
+
+
+def classification_loss(output: CamOutput, labels: Tensor) -> Tensor:
+    """Return the multi-label soft margin loss of the scores, against labels [N, C] in {0, 1}."""
+    loss = F.multilabel_soft_margin_loss(output.scores, labels)
+    return distributed.batch_mean(loss, len(labels))
 
 
 class BrnfObjective:
@@ -159,7 +167,7 @@ class BrnfObjective:
         """
         places = places or Places.of(labels, valid)
         maps = training_maps(output, labels, valid, self.rules)
-        terms = {"classification": F.multilabel_soft_margin_loss(output.scores, labels)}
+        terms = {"classification": classification_loss(output, labels)}
         if self.options.guidance:
             guidance = masked_difference(maps.prototype, seeds, maps.mask)
             terms["guidance"] = self.options.lambda_gui * guidance

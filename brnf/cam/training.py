@@ -65,9 +65,11 @@ class CamTrainer(Trainer[Batch]):
             "lower the learning rates",
             clip_norm=options.clip_norm,
             scales=needs_scaling(precision),
+            averages=False,
         )
         super().__init__(network, descent, steps)
         self._loss, self._beside, self._precision = loss, beside, precision
+        self._step_loss = distributed.overlapping(network, self._sum_and_terms)
 
     def add_gradient(self, batch: Batch) -> Measured:
         """Return the loss, the sum of its terms, and the terms.
@@ -75,7 +77,12 @@ class CamTrainer(Trainer[Batch]):
         Arguments:
             batch: of several processes that train together each has its share.
         """
-        batch = batch.to(self.device)
+        total, terms = self._step_loss(batch.to(self.device))
+        values = distributed.mean(torch.stack([total, *terms.values()]).detach())
+        self.descent.scaled(total).backward()
+        return dict(zip(("loss", *terms), values.unbind(), strict=True))
+
+    def _sum_and_terms(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with computing(self._precision, self.device):
             output = (
                 self.network(batch.pixels)
@@ -83,10 +90,7 @@ class CamTrainer(Trainer[Batch]):
                 else self.network.heads(batch.pixels)
             )
         terms = self._loss(output.in_float32(), batch, len(self.history))
-        total = torch.stack([term for term in terms.values() if term.requires_grad]).sum()
-        values = distributed.mean(torch.stack([total, *terms.values()]).detach())
-        self.descent.scaled(total).backward()
-        return dict(zip(("loss", *terms), values.unbind(), strict=True))
+        return torch.stack([term for term in terms.values() if term.requires_grad]).sum(), terms
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Pictures:

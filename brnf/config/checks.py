@@ -37,7 +37,7 @@ def contradictions(settings: Settings) -> Iterator[Fault]:
         _networks(settings),
         _weights(settings),
         _head(settings),
-        _shares(settings),
+        _devices(settings),
         _ranges(settings),
     )
 
@@ -135,32 +135,20 @@ def _weights(settings: Settings) -> Iterator[Fault]:
 
 
 def _head(settings: Settings) -> Iterator[Fault]:
-    size, devices = settings["segmentation"]["batch_size"], settings["devices"]
-    if settings["segmentation"]["head"] == "aspp_concat" and size // devices < 2:
-        each = " for each device" if devices > 1 else ""
+    size = settings["segmentation"]["batch_size"]
+    if settings["segmentation"]["head"] == "aspp_concat" and size < 2:
         yield (
             "segmentation.batch_size",
-            f"is {size}, must be at least 2{each} for the head aspp_concat, whose BatchNorm sees "
-            "one mean an image",
+            f"is {size}, must be at least 2 for the head aspp_concat, whose BatchNorm sees one "
+            "mean an image",
         )
 
 
-def _shares(settings: Settings) -> Iterator[Fault]:
-    """Yield batches that several devices cannot share evenly."""
-    devices, base = settings["devices"], settings["base"]
+def _devices(settings: Settings) -> Iterator[Fault]:
+    devices = settings["devices"]
     if devices > 1 and settings["device"] not in ("auto", "cpu"):
         said = f"must be auto or cpu where a training has {devices} devices"
         yield "device", f"is '{settings['device']}', {said}"
-    divisible = f"be divisible by devices ({devices})"
-    sections = {"base": base, "brnf": settings["brnf"], "segmentation": settings["segmentation"]}
-    for name, changes in settings["variants"].items():
-        sections[f"variants.{name}"] = {**settings["brnf"], **changes}
-    for path, section in sections.items():
-        size, drawn, joined = section["batch_size"], 0, ""
-        if path == "base" and base["method"] == "sfc":
-            drawn, joined = base["sfc"]["drawn"], "with base.sfc.drawn "
-        if (size + drawn) % devices:
-            yield f"{path}.batch_size", f"is {size}, must {joined}{divisible}"
 
 
 def _ranges(settings: Settings, path: str = "") -> Iterator[Fault]:

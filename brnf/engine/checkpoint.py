@@ -59,10 +59,19 @@ class Resumable(Stateful, Protocol):
         ...
 
 
-def training_device(runtime: Runtime, precision: Precision = "fp32") -> torch.device:
-    """Return the device of a training, which joins the others of those that `torchrun` started."""
+def training_device(
+    runtime: Runtime, precision: Precision = "fp32", most: int | None = None
+) -> torch.device:
+    """Return the device of a training, which joins the others of those that `torchrun` started.
+
+    Arguments:
+        runtime: settings of the machine.
+        precision: in which networks compute.
+        most: processes among which a batch can be shared, None for any number; one too many ends
+            here.
+    """
     device: torch.device = runtime.torch_device(precision=precision)
-    distributed.join(device)
+    distributed.join(device, most)
     return device
 
 

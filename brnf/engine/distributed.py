@@ -1,5 +1,12 @@
-"""One training in several processes, which `torchrun` starts: each computes its part of every
+"""One training in several processes, which `torchrun` starts: each computes its share of every
 batch, and all take the same step.
+
+The gradient of a step is the mean over the processes, whose shares may differ by one image. So a
+loss divides what it sums by :func:`mean_count`, or is a mean over its images that
+:func:`batch_mean` weights. Networks exchange gradients while the backward pass is on its way
+(:func:`overlapping`, torch's DistributedDataParallel). Flows do so after it
+(:func:`average_gradients`): they learn from tiles of rows, one backward pass each, and a process
+without a row has none, for which DistributedDataParallel would wait for ever.
 
 In a process of its own everything here returns what it is given.
 """
@@ -9,30 +16,38 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from brnf.engine.torchrun_numbers import RUN
+from brnf.engine.torchrun_numbers import RUN, torchrun_number
 from brnf.errors import UserError
 
 __all__ = [
     "all_gather",
     "any_rank",
     "average_gradients",
+    "batch_mean",
     "broadcast",
     "is_first",
     "join",
     "mean",
     "mean_count",
+    "overlapping",
     "part",
     "processes",
+    "seed_step",
     "share",
     "wait",
+    "without_exchange",
 ]
 
 ENDED_WITH_PARENT = 1
@@ -43,21 +58,31 @@ slow.
 """
 
 
-def join(device: torch.device) -> None:
+def join(device: torch.device, most: int | None = None) -> None:
     """Join the processes that `torchrun` started with this one; do nothing when it started none.
 
     Arguments:
         device: of this process, no other one's.
+        most: processes that find something to do, None for all; the others end here, as if they
+            had done it.
     """
     if RUN not in os.environ or dist.is_initialized():
         return
+    started, rank = torchrun_number("WORLD_SIZE", 1), torchrun_number("RANK", 0)
+    working = started if most is None else max(1, min(started, most))
+    if rank >= working:
+        raise SystemExit(0)
+    if rank == 0 and working < started:
+        line = f"{working} of {started} devices train: a batch has no images for more"
+        print(line, file=sys.stderr, flush=True)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(
             ENDED_WITH_PARENT, signal.SIGTERM
         )  # torchrun's processes would outlive a torchrun that was killed
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE, world_size=working, rank=rank)
 
 
 def processes() -> int:
@@ -85,16 +110,15 @@ def part(length: int) -> slice:
 
 
 def share(length: int) -> slice:
-    """Return which images of a batch this process sees: equal shares, so that a mean over the
-    shares is that over the batch.
+    """Return which images of a batch this process sees: at least one.
 
     Raises:
-        UserError: the batch cannot be shared.
+        UserError: there are fewer images than processes.
     """
-    if length % processes():
+    if length < processes():
         raise UserError(
-            f"a batch of {length} images has no equal shares for {processes()} devices; choose "
-            "another batch_size or devices"
+            f"a batch of {length} image{'s' * (length > 1)} is too small for {processes()} "
+            "devices; raise batch_size or lower devices"
         )
     return part(length)
 
@@ -119,6 +143,20 @@ def mean_count(mask: Tensor) -> Tensor:
     return mean(mask.sum()).clamp(min=1 / processes())
 
 
+def batch_mean(value: Tensor, images: int) -> Tensor:
+    """Return a mean over the images of a share, weighted by their number: the mean over the
+    processes is the mean over the batch, and likewise of the gradient.
+
+    Arguments:
+        value: in which every image of the share counts alike.
+        images: n, of the share: of N in P processes, the weight is n P / N.
+    """
+    if processes() == 1:
+        return value
+    own = value.new_full((), images)
+    return value * (own / mean(own))
+
+
 def all_gather(rows: Tensor) -> Tensor:
     """Return the rows of all processes in their order, without gradient.
 
@@ -136,6 +174,57 @@ def all_gather(rows: Tensor) -> Tensor:
     found = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(found, padded)
     return torch.cat([values[: int(length)] for values, length in zip(found, lengths, strict=True)])
+
+
+class _Loss(nn.Module):
+    """A loss as the forward pass of a module, with the parameters of a network."""
+
+    def __init__(self, network: nn.Module, loss: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+        # Where unused parameters are looked for, torch would warn of finding none.
+        self.unused = nn.Parameter(torch.zeros((), device=next(network.parameters()).device))
+
+    def forward(self, *batch: Any) -> Any:
+        return self._loss(*batch)
+
+
+def overlapping(network: nn.Module, loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loss in whose backward pass the gradients become their mean over the processes, the
+    last layer's while those before it are still computed.
+
+    A parameter on which the loss of no process depends keeps the gradient None.
+
+    Arguments:
+        network: whose parameters learn.
+        loss: from a batch to the loss, with other tensors beside it or not; all processes call it
+            equally often.
+    """
+    if processes() == 1:
+        return loss
+    # Where unused parameters are looked for, torch does not arrange its buckets anew after the
+    # first step: a training that goes on adds up in the same order as one that was not stopped.
+    with warnings.catch_warnings():  # torch 2.4 does not know the argument's new name
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        return DistributedDataParallel(
+            _Loss(network, loss), broadcast_buffers=False, find_unused_parameters=True
+        )
+
+
+def without_exchange(loss: Callable[..., Any], more: bool) -> AbstractContextManager[None]:
+    """Return a context in which a loss of :func:`overlapping` leaves the gradients as they are
+    when ``more`` of the same step follow, to which they are added.
+    """
+    return loss.no_sync() if more and isinstance(loss, DistributedDataParallel) else nullcontext()
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's generators for a step, other ones in each process: shares of different sizes
+    use up different amounts of random numbers, and a checkpoint holds the first process's state.
+    """
+    if processes() > 1:
+        words = np.random.SeedSequence([seed, step, dist.get_rank()]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

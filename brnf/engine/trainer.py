@@ -51,6 +51,8 @@ class Descent:
         name: of a step in messages.
         scales: whether the loss is scaled up before its gradient is taken, and down again, as
             float16 needs; a step whose gradient overflows is left out, and lowers the scale.
+        averages: whether the gradient is still to be averaged over the processes; that of
+            :func:`brnf.engine.distributed.overlapping` is already.
     """
 
     LEAST_SCALE = 1.0
@@ -65,8 +67,10 @@ class Descent:
         clip_norm: float = math.inf,
         name: str = "training step",
         scales: bool = False,
+        averages: bool = True,
     ) -> None:
         self.optimiser, self.share = optimiser, share
+        self._averages = averages
         self._advice, self._clip_norm, self._name = advice, clip_norm, name
         self._rates = [group["lr"] for group in optimiser.param_groups]
         self._parameters = [value for group in optimiser.param_groups for value in group["params"]]
@@ -96,7 +100,8 @@ class Descent:
         Raises:
             UserError: loss or gradient is not finite; the parameters are as they were.
         """
-        distributed.average_gradients(self._parameters)
+        if self._averages:
+            distributed.average_gradients(self._parameters)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         row = fetch({**measured, GRADIENT_NORM: norm})
@@ -141,6 +146,7 @@ class Trainer(ABC, Generic[Batch]):
         self.network, self.descent, self.steps = network.train(), descent, steps
         self.device = next(network.parameters()).device
         self.history: list[Row] = []
+        self._seed = torch.initial_seed()
 
     @abstractmethod
     def add_gradient(self, batch: Batch) -> Measured:
@@ -167,6 +173,7 @@ class Trainer(ABC, Generic[Batch]):
             UserError: loss or gradient is not finite, or the last step breaks the weights.
         """
         done = len(self.history)
+        distributed.seed_step(self._seed, done)
         self.descent.begin(done)
         row = self.descent.finish(done, self.add_gradient(batch))
         if done + 1 == self.steps:

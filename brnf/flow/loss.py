@@ -37,7 +37,7 @@ def add_gradient(
     the batch.
 
     Of several processes that train together each computes a part of the rows: the mean of their
-    gradients is that of the whole.
+    gradients is that of the whole. One without a row computes nothing.
 
     Arguments:
         density: whose parameters learn; they have no gradient yet.
@@ -54,7 +54,7 @@ def add_gradient(
     size = tile_rows or rows_at_once(targets.device)
     tiles = zip(*(values[part].split(size) for values in (features, noise, targets)), strict=True)
     with torch.enable_grad():
-        for tile, tile_noise, tile_codes in tiles:
+        for tile, tile_noise, tile_codes in tiles if part.stop > part.start else ():
             share = len(tile_codes) / rows
             loss = share * mixture_loss(density.class_log_prob(tile, tile_noise), tile_codes)
             loss.backward()

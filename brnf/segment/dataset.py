@@ -181,7 +181,8 @@ def endless_batches(
         images [N, 3, S, S] uint8 and labels [N, S, S] uint8 or int32.
 
     Raises:
-        UserError: an image or a mask cannot be used, or the batches cannot be shared.
+        UserError: an image or a mask cannot be used, or a batch has fewer images than there
+            are processes.
     """
     share = distributed.share(batch_size)
     starts = range(done * accumulate * batch_size, len(draws), batch_size)

@@ -21,7 +21,10 @@ from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import multi_scale_logits, multi_scale_loss, segmentation_loss
 from brnf.store.label_type import ignored_value
 
-__all__ = ["SegmentationTrainer", "rate_share"]
+__all__ = ["LEAST_IMAGES", "SegmentationTrainer", "rate_share"]
+
+LEAST_IMAGES = 2
+"""Of a process that trains the head aspp_concat, whose BatchNorm sees one mean an image."""
 
 
 def rate_share(options: SegmentationOptimiser, done: int) -> float:
@@ -59,9 +62,11 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
             partial(rate_share, options),
             "lower segmentation.learning_rate",
             scales=needs_scaling(precision),
+            averages=False,
         )
         super().__init__(network, descent, options.iterations)
         self._precision = precision
+        self._batch_loss = distributed.overlapping(network, self._loss)
 
     def add_gradient(self, batch: tuple[Tensor, Tensor]) -> Measured:
         """Return the loss and the learning rate of the backbone's weights.
@@ -78,10 +83,12 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
             UserError: a batch of one image meets the head aspp_concat.
         """
         value = torch.zeros((), dtype=torch.float64, device=self.device)
-        for images, labels in self._batches(batch):
-            loss = self._loss(images, labels) / self.options.accumulate
-            value += distributed.mean(loss.detach())
-            self.descent.scaled(loss).backward()
+        batches = self.options.accumulate
+        for number, (images, labels) in enumerate(self._batches(batch), 1):
+            with distributed.without_exchange(self._batch_loss, number < batches):
+                loss = self._batch_loss(images, labels) / batches
+                value += distributed.mean(loss.detach())
+                self.descent.scaled(loss).backward()
         rate = self.options.learning_rate * rate_share(self.options, len(self.history))
         return {"loss": value, "learning_rate": rate}
 
@@ -107,7 +114,7 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
     def _batches(self, batch: tuple[Tensor, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a step on the device."""
         size = len(batch[0]) // self.options.accumulate
-        if size < 2 and self.network.options.head == "aspp_concat":
+        if size < LEAST_IMAGES and self.network.options.head == "aspp_concat":
             fault = "the head aspp_concat needs batches of 2 images or more"
             raise UserError(f"train_segmentation: {fault}; raise segmentation.batch_size")
         for images, labels in zip(batch[0].split(size), batch[1].split(size), strict=True):

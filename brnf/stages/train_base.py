@@ -79,9 +79,10 @@ Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the base CAM network."""
-    device = training_device(runtime, options.precision)
     index = Index.of_split(inputs.index, options.split)
-    sfc = options.method == "sfc"
+    sfc, base = options.method == "sfc", options.base
+    batch = min(base.batch_size, len(index.images)) + (base.sfc.drawn if sfc else 0)
+    device = training_device(runtime, options.precision, batch)
     if sfc and options.base.cache:
         raise UserError(
             "base.cache: sfc sees random crops at two scales, which cannot be cached; set it to "
@@ -90,7 +91,6 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     network = new_cam_network(
         options.backbone, options.cam, len(index.classes), device, options.seed, affinity=sfc
     )
-    base = options.base
     per_epoch, steps = total_steps(len(index.images), base.batch_size, base.epochs, base.steps)
     loss = (
         _sfc_loss(options, network, class_counts(index.images, len(index.classes)), per_epoch)

@@ -78,10 +78,11 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
-    device = training_device(runtime, options.precision)
     index = Index.of_split(inputs.index, options.split)
-    seeds = MapReader(inputs.seeds, options.seed_product)
     brnf, classes = options.brnf, len(index.classes)
+    most = min(brnf.batch_size, len(index.images))
+    device = training_device(runtime, options.precision, most)
+    seeds = MapReader(inputs.seeds, options.seed_product)
     network = new_cam_network(options.backbone, options.cam, classes, device, options.seed)
     if brnf.init == "base":
         network = load_cam_network(inputs.base, device, index.classes)

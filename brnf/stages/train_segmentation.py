@@ -21,7 +21,7 @@ from brnf.engine.schedule import fewest_steps
 from brnf.engine.trainer import take_steps
 from brnf.segment.dataset import SegmentationDraws, endless_batches, pair_with_masks
 from brnf.segment.deeplab import DeepLab, build_deeplab, save_deeplab
-from brnf.segment.training import SegmentationTrainer
+from brnf.segment.training import LEAST_IMAGES, SegmentationTrainer
 from brnf.stages._cli import run_stage
 
 __all__ = ["Inputs", "Options", "Outputs", "run"]
@@ -67,7 +67,9 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train DeepLabV2 on pseudo-labels, or on true masks."""
-    device = training_device(runtime, options.precision)
+    least = LEAST_IMAGES if options.segmentation.head == "aspp_concat" else 1
+    most = options.segmentation.batch_size // least
+    device = training_device(runtime, options.precision, most)
     with only_training(outputs.network):
         index = Index.of_split(inputs.index, options.split)
         images = pair_with_masks(index.images, inputs.masks, options.all_masked)

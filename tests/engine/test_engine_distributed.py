@@ -1,5 +1,5 @@
-"""Trainings in two processes: the loss curve of one process with the same batches, one network, one
-flow, one bank.
+"""Trainings in two and in three processes: the loss curve of one process with the same batches, one
+network, one flow, one bank.
 """
 
 import csv
@@ -25,6 +25,7 @@ from brnf.config.sections.cam import BaseTraining, BrnfTraining
 from brnf.config.sections.flow import Flow, FlowInTraining
 from brnf.config.sections.segmentation import SegmentationTraining
 from brnf.engine import distributed
+from brnf.errors import UserError
 from brnf.stages import train_base, train_brnf, train_flow, train_segmentation
 from brnf.workflow.params import command_line
 from tests.engine.test_engine_checkpoint import (
@@ -91,11 +92,50 @@ OPTIONS: dict[str, Any] = {
     ),
 }
 
-BROKEN_OFF: dict[str, dict[str, Any]] = {
-    "flow": {},
-    "segmentation": {"segmentation.head": "aspp_concat", "segmentation.balanced_loss": False},
+TEN: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"{case}, batches of ten": (case, {f"{section}.batch_size": 10, f"{section}.steps": 6})
+        for case, section in (("base", "base"), ("sfc", "base"), ("brnf", "brnf"))
+    },
+    "ccnf alone": (  # no loss depends on the side convolutions
+        "brnf",
+        {
+            "brnf.batch_size": 5,
+            "brnf.steps": 6,
+            "brnf.guidance": False,
+            "brnf.fscl": False,
+            "brnf.lambda_cal": 1.0,
+        },
+    ),
+    "segmentation, batches of ten": (
+        "segmentation",
+        {"segmentation.batch_size": 10, "segmentation.iterations": 6},
+    ),
+    "segmentation, two scales": (
+        "segmentation",
+        {
+            "segmentation.batch_size": 5,
+            "segmentation.iterations": 6,
+            "segmentation.balanced_loss": False,
+            "segmentation.loss_scales": (0.5,),
+        },
+    ),
+    "flow, few rows": ("flow", {"flow.batch_rows": 2, "flow.balanced": False}),
 }
-"""Trainings that are ended in their midst; aspp_concat draws random numbers in every step."""
+"""What three processes share unevenly: 3, 3 and 4 images; 4, 5 and 5 with SFC's four from its bank;
+1, 2 and 2; 0, 1 and 1 rows.
+"""
+
+CASES = {**{case: (case, {}) for case in OPTIONS}, **TEN}
+DROPPING = {"segmentation.head": "aspp_concat", "segmentation.balanced_loss": False}
+BROKEN_OFF: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "flow": ("flow", 2, {}),
+    "segmentation": ("segmentation", 2, DROPPING),
+    "segmentation by three": ("segmentation", 3, {**DROPPING, "segmentation.batch_size": 10}),
+}
+"""Trainings that are ended in their midst, with the number of their processes; aspp_concat draws
+random numbers in every step, for a larger share more of them.
+"""
 
 HELD = """
 import runpy, sys
@@ -259,21 +299,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all trainings in one process and in two, in two also what others break off.
+    """Run all trainings in one process and in two or three, there also what others break off.
 
     Returns:
         The folder in which ``CASE by PROCESSES`` and ``whole CASE`` hold their results.
     """
     folder = tmp_path_factory.mktemp("trainings")
+    more = write_data(folder / "data of twelve images", 0, images=12)
     (folder / "all_in_turn.py").write_text(ALL_IN_TURN)
-    for processes in (1, 2):
-        calls: dict[str, tuple[str, dict[str, Any]]] = {
-            f"{case} by {processes}": (case, {}) for case in OPTIONS
+    for processes, cases in ((1, list(CASES)), (2, list(OPTIONS)), (3, list(TEN))):
+        calls = {f"{case} by {processes}": CASES[case] for case in cases}
+        calls |= {
+            f"whole {name}": (case, changes)
+            for name, (case, together, changes) in BROKEN_OFF.items()
+            if together == processes
         }
-        if processes == 2:
-            calls |= {f"whole {case}": (case, changes) for case, changes in BROKEN_OFF.items()}
         lines = [
-            words_of(case, data, folder / name, processes, **changes)
+            words_of(
+                case,
+                more if name.removesuffix(f" by {processes}") in TEN else data,
+                folder / name,
+                processes,
+                **changes,
+            )
             for name, (case, changes) in calls.items()
         ]
         (folder / "lines.json").write_text(json.dumps(lines))
@@ -289,10 +337,12 @@ def results(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("case", list(OPTIONS))
-def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
+@pytest.mark.parametrize(
+    ("case", "processes"), [*((case, 2) for case in OPTIONS), *((case, 3) for case in TEN)]
+)
+def test_several_processes_train_as_one_does(case: str, processes: int, results: Path) -> None:
     (one, weights_of_one), (two, weights_of_two) = (
-        result(results / f"{case} by {processes}") for processes in (1, 2)
+        result(results / f"{case} by {number}") for number in (1, processes)
     )
     assert len(one) == len(two) > 5 and one[0].keys() == two[0].keys()
     for name in one[0]:
@@ -312,9 +362,12 @@ def test_two_processes_train_as_one_does(case: str, results: Path) -> None:
             and float(two[-1]["calibration"]) > 0
             and np.isfinite(float(two[-1]["flow_nll"]))
         )
-    said = "".join((results / f"{case} by 2 said {rank}").read_text() for rank in (0, 1))
+    said = "".join(
+        (results / f"{case} by {processes} said {rank}").read_text() for rank in range(processes)
+    )
     last = max(int(match) for match in re.findall(r"(\d+)/\d+ steps", said))
-    assert said.count(f"{last}/{last} steps") == 1, "only one of both speaks"
+    assert said.count(f"{last}/{last} steps") == 1, "only one of them speaks"
+    assert "Warning" not in said, "torch has something to say of how it is used"
 
 
 def test_a_lone_count_among_several_processes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,15 +387,40 @@ def test_a_lone_count_among_several_processes_is_one(monkeypatch: pytest.MonkeyP
 
 
 def test_a_mistake_of_all_is_told_once(data: Path, tmp_path: Path) -> None:
-    words = call("base", data, tmp_path, 2, **{"base.batch_size": 3})
+    words = call("base", data, tmp_path, 2, **{"base.crop": 33})
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "device: cpu, fp32, 1 thread, 2 processes together",
-        "error: a batch of 3 images has no equal shares for 2 devices; choose another batch_size "
-        "or devices",
+        "error: crop: 33 is no multiple of 16; take 32",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("case", "changes"),
+    [
+        ("base", {"base.batch_size": 2, "base.steps": 3}),
+        ("segmentation", {**DROPPING, "segmentation.batch_size": 5, "segmentation.iterations": 3}),
+    ],
+)
+def test_devices_for_which_a_batch_has_no_images_are_left_out(
+    case: str, changes: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    for folder in ("two", "three"):
+        (tmp_path / folder).mkdir()
+    said = train(case, data, tmp_path / "three", 3, **changes)
+    assert said.count("2 of 3 devices train: a batch has no images for more\n") == 1
+    assert "devices train" not in train(case, data, tmp_path / "two", 2, **changes)
+    for name in ("result.pt", "history.csv"):
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("two", "three"))
+        assert first == second, name
+
+
+def test_a_batch_has_an_image_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "processes", lambda: 3)
+    with pytest.raises(UserError, match="a batch of 2 images is too small for 3 devices; raise"):
+        distributed.share(2)
 
 
 @pytest.mark.parametrize(("script", "told"), [(ALONE, "only here"), (SLOW_TO_END, "all of them")])
@@ -357,14 +435,15 @@ def test_whoever_meets_a_mistake_it_is_told_once_and_ends_all(
     assert (done.returncode, said) == (2, [f"error: {told}"])
 
 
-@pytest.mark.parametrize("case", list(BROKEN_OFF))
+@pytest.mark.parametrize("name", list(BROKEN_OFF))
 def test_after_sigterm_they_go_on_to_the_same_bytes(
-    case: str, data: Path, results: Path, tmp_path: Path
+    name: str, data: Path, results: Path, tmp_path: Path
 ) -> None:
+    case, processes, changes = BROKEN_OFF[name]
     (tmp_path / "held.py").write_text(HELD)
-    words = words_of(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
+    words = words_of(case, data, tmp_path / "broken", processes, **changes)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    held = [*launcher(2), "held", *words]
+    held = [*launcher(processes), "held", *words]
     running = subprocess.Popen(held, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "broken" / "result.checkpoint.pt"
     while not checkpoint.exists() and running.poll() is None:
@@ -373,11 +452,11 @@ def test_after_sigterm_they_go_on_to_the_same_bytes(
     errors = running.communicate()[1]
     assert running.returncode == 143, errors
     assert checkpoint.exists() and "Traceback" not in errors
-    said = train(case, data, tmp_path / "broken", 2, **BROKEN_OFF[case])
+    said = train(case, data, tmp_path / "broken", processes, **changes)
     assert re.search(r"goes on after step [1-4]\n", said)
-    whole = results / f"whole {case}"
-    for name in ("result.pt", "history.csv"):
-        assert (tmp_path / "broken" / name).read_bytes() == (whole / name).read_bytes(), name
+    whole = results / f"whole {name}"
+    for file in ("result.pt", "history.csv"):
+        assert (tmp_path / "broken" / file).read_bytes() == (whole / file).read_bytes(), file
 
 
 def test_the_processes_end_with_a_launcher_that_was_killed(data: Path, tmp_path: Path) -> None:

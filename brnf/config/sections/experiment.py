@@ -89,7 +89,7 @@ class Experiment(Machine):
     devices: Count = 1
     """Processes of one training, each with a GPU of its own (or on the CPU), as torchrun starts
     them; they take the steps of one process up to rounding (docs/cluster.md), so changing it
-    reruns nothing.
+    reruns nothing. A batch with fewer images leaves some of them idle.
     """
     unstamped: Literal["refuse", "adopt", "remake"] = "refuse"
     """What happens to results without a stamp, which an earlier version left or somebody copied
