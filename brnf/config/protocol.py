@@ -56,6 +56,7 @@ NOT_COMPARED = (
     ),
 )
 """Patterns of keys on which no number of ``base`` and ``brnf`` depends; all others are compared."""
+MAP_STRIDE = ("cam", "map_stride")
 CLIP_WEIGHTS = "base.clip_es.weights"
 MISSING = object()
 
@@ -95,7 +96,8 @@ def compared_keys() -> Iterator[tuple[str, ...]]:
 def differences(settings: Mapping[str, Any]) -> list[Difference]:
     """Return every compared key whose value is not the paper's, in the schema's order.
 
-    A file of weights that was published as the tag of the paper's setting is no difference.
+    A file of weights that was published as the tag of the paper's setting is no difference, nor are
+    maps of more pixels than a file of ``config`` keeps.
 
     Arguments:
         settings: of an experiment; a key that is missing has the paper's value.
@@ -104,7 +106,9 @@ def differences(settings: Mapping[str, Any]) -> list[Difference]:
     found = []
     for path in compared_keys():
         here, there = _at(settings, path), _at(paper, path)
-        if here is not MISSING and here != there and not _is_file_of(path, here, there, paper):
+        if here is MISSING or here == there or _is_file_of(path, here, there, paper):
+            continue
+        if path != MAP_STRIDE or here > there:
             found.append(Difference(".".join(path), there, here))
     return found
 

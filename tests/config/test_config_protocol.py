@@ -115,6 +115,13 @@ def test_every_compared_key_makes_it_something_else(read: Read, name: str, key: 
         )
 
 
+def test_maps_of_more_pixels_than_coco14_keeps_are_the_papers_too(read: Read) -> None:
+    assert read("coco14.yaml").settings["cam"]["map_stride"] == 4
+    for stride, found in ((1, "paper"), (2, "paper"), (5, "bench")):
+        changed = read("coco14.yaml", cam={"map_stride": stride})
+        assert changed.settings["protocol"] == found
+
+
 @pytest.mark.parametrize("key", [key for key in PARTS if key not in (*COMPARED, "protocol")])
 def test_every_other_key_leaves_it_paper_and_reaches_no_number(read: Read, key: str) -> None:
     settings = read("voc12.yaml").settings
