@@ -232,8 +232,11 @@ def _of_some_shape(function: Any, name: str, arguments: Any, named: Any) -> Any:
     if name.startswith("index_put") or name == "_index_put_impl_":
         return source
     if name.startswith(("_unique", "unique")):
+        inverse = source.shape if name == "_unique2" else (source.numel(),)
+        shapes = ((source.numel(),), inverse, (source.numel(),))
+        kinds = (source.dtype, torch.int64, torch.int64)
         return tuple(
-            torch.empty(source.numel(), dtype=dtype, device=DEVICE)
-            for dtype in (source.dtype, torch.int64, torch.int64)
+            torch.empty(shape, dtype=kind, device=DEVICE)
+            for shape, kind in zip(shapes, kinds, strict=True)
         )
     raise NotImplementedError(f"{name} asks a device for a shape")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from brnf.engine import distributed
+from brnf.engine import distributed, map_shards
 from brnf.engine.cuda import unusable_reason
 from brnf.engine.runtime import Runtime
 from brnf.store.maps import MapWriter
@@ -88,6 +88,8 @@ def test_no_stage_mixes_devices_nor_lacks_a_way_to_equal_bytes(
             # Values are made up: no process was ended, and labels are not those of the image.
             mock.patch.object(distributed, "any_rank", lambda flag, device: flag),
             mock.patch.object(MapWriter, "write", lambda *_: None),
+            mock.patch.object(MapWriter, "write_packed", lambda *_: None),
+            mock.patch.object(map_shards, "pack_maps", lambda *_: None),
         ):
             chain.run(call, tmp_path, Runtime(device="meta", workers=0, progress="none"))
     finally:

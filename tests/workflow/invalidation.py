@@ -382,6 +382,7 @@ CHOSEN: dict[str, Any] = {
     "brnf.flow": {"blocks": 3},
     "flow.ridge": 0.01,
     "flow.temperature": 2.0,
+    "segmentation.epochs": 1,
     "segmentation.backbone": "mobilenetv3_small_050",
     "segmentation.weights": "none",
     "segmentation.rates": [2, 6],
