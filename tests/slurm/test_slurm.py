@@ -145,7 +145,7 @@ def test_slurm_is_asked_for_what_the_rules_need(either: Run) -> None:
     assert asked == {
         "render_scenes": {("4000M", "00:30:00", "cpu", "1", 0)},
         "train_base": {("16000M", "00:33:00", "gpu", "2", 1)},  # a thread and a worker
-        "compute_cams": {("8000M", "08:00:00", "cpu", "1", 2)},
+        "compute_cams": {("8000M", "08:00:00", "cpu", "2", 2)},  # likewise
         "evaluate": {("4000M", "04:00:00", "cpu", "1", 0)},
     }
 
@@ -155,15 +155,9 @@ def test_jobs_with_a_gpu_see_it_and_others_see_none(generic: Run) -> None:
         path.read_text().splitlines()[0].split()
         for path in (generic.folder / ".snakemake" / "slurm_jobs").glob("[0-9]*[0-9]")
     ]
-    seen = {
-        (
-            words[4].startswith(
-                ("rule_train", "rule_compute", "rule_store", "rule_denoise", "rule_predict")
-            ),
-            words[3],
-        )
-        for words in notes
-    }
+    rules = ("train", "compute", "store", "denoise", "predict", "make_pseudo_labels")
+    on_a_gpu = tuple(f"rule_{rule}" for rule in rules)
+    seen = {(words[4].startswith(on_a_gpu), words[3]) for words in notes}
     assert seen == {(True, "0"), (True, "1"), (True, "0,1"), (False, "none")}
 
 
