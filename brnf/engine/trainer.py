@@ -241,7 +241,7 @@ def take_steps(
                     checkpoint.write(trainer)
                 if ended:
                     raise SystemExit(128 + signal.SIGTERM)
-        except (RuntimeError, UserError) as error:
+        except (RuntimeError, OSError, EOFError, UserError) as error:
             if (
                 terminated.is_set()
             ):  # it was for all processes, and the loading ones are reported as lost
@@ -267,4 +267,6 @@ def _terminated() -> Iterator[threading.Event]:
     try:
         yield event
     finally:
+        if event.is_set():  # torch's handler would raise for each loading process that ends now
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, before)

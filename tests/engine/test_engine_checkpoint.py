@@ -4,7 +4,7 @@ anything is different.
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -390,6 +390,26 @@ def test_sigterm_ends_after_the_step_with_a_checkpoint_and_the_random_numbers_go
     trainer, checkpoint = Counter(), Checkpoint(tmp_path / "x.pt", "a", CPU, 300)
     assert checkpoint.restore(trainer) and len(trainer.history) == 4
     assert count(trainer, checkpoint) == whole
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionResetError, EOFError])
+def test_a_loading_process_that_ends_by_the_same_sigterm_is_no_fault(
+    error: type[Exception], tmp_path: Path
+) -> None:
+    def batches(done: int) -> Iterator[int]:
+        yield 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise error("lost")
+
+    children = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            checkpoint = Checkpoint(tmp_path / "x.pt", "a", CPU, 300)
+            take_steps("count", Counter(), batches, 10, checkpoint, SELDOM)
+        assert caught.value.code == 143
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, "torch would raise, too"
+    finally:
+        signal.signal(signal.SIGCHLD, children)
 
 
 def test_checkpoints_keep_their_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
