@@ -41,7 +41,7 @@ def facts(config: Mapping[str, Any], index: Path) -> dict[str, str]:
         "segmentation backbone": segmentation.get("backbone"),
         "segmentation weights": _weights(segmentation),
         "scales of the maps": (config.get("cam") or {}).get("scales"),
-        "segmentation iterations": segmentation.get("iterations"),
+        "segmentation iterations": _iterations(segmentation),
     }
     base = config.get("base") or {}
     if base.get("method") == "clip_es" and isinstance(clip := base.get("clip_es"), dict):
@@ -56,6 +56,14 @@ def facts(config: Mapping[str, Any], index: Path) -> dict[str, str]:
         for name, value in found.items()
         if value is not None
     }
+
+
+def _iterations(segmentation: Mapping[str, Any]) -> str | None:
+    """Say how long a segmenter was trained: its iterations, and the epochs that may end it."""
+    iterations, epochs = segmentation.get("iterations"), segmentation.get("epochs")
+    if iterations is None or epochs is None:
+        return None if iterations is None else str(iterations)
+    return f"{iterations}, or {epochs} epochs if these are fewer"
 
 
 def index_notes(folder: Path) -> list[str]:
