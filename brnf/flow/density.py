@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from brnf.config.sections.flow import FlowArchitecture, NoiseUnit, Rows
-from brnf.flow.coupling import invert, steps_of, transform
+from brnf.flow import coupling, fused
+from brnf.flow.coupling import invert, steps_of
 from brnf.flow.mixture import LatentMixture
 from brnf.flow.realnvp import build_real_nvp
 
@@ -205,7 +206,7 @@ class FlowDensity(StandardisedDensity):
     def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""
         with self._full_precision():
-            z, log_determinant = transform(self.steps, self.standardise(features))
+            z, log_determinant = self._transform(self.standardise(features))
             return z, log_determinant - self.std.log().sum()
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -217,8 +218,13 @@ class FlowDensity(StandardisedDensity):
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""
-        z, log_determinant = transform(self.steps, standardised)
+        z, log_determinant = self._transform(standardised)
         return self.mixture.log_prob(z) + log_determinant.unsqueeze(1)
+
+    def _transform(self, standardised: Tensor) -> tuple[Tensor, Tensor]:
+        on_cpu = standardised.device.type == "cpu"
+        transform = coupling.transform if on_cpu else fused.transform
+        return transform(self.steps, standardised)
 
     @torch.no_grad()
     def sample(
