@@ -61,14 +61,13 @@ class RunningMoments(nn.Module):
         floor: least standard deviation, as a share of its root mean square over the dimensions.
     """
 
-    count: Tensor
     mean: Tensor
     squares: Tensor
 
     def __init__(self, dimension: int, window: float = math.inf, floor: float = STD_FLOOR) -> None:
         super().__init__()
         self.window, self.floor = window, floor
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.count = 0.0  # on the host, which knows it: what follows from it is no work of a GPU
         self.register_buffer("mean", torch.zeros(dimension, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(dimension, dtype=torch.float64))
 
@@ -79,19 +78,27 @@ class RunningMoments(nn.Module):
             return
         batch = rows.to(torch.float64)
         batch_mean = batch.mean(0)
-        kept = self.count.clamp(max=self.window)
-        self.squares *= kept / self.count.clamp_min(1)
+        kept = min(self.count, self.window)
         total = kept + len(batch)
         shift = batch_mean - self.mean
-        self.mean += shift * (len(batch) / total)
+        self.mean += shift * (len(batch) * (1 / total))
+        self.squares *= kept / max(self.count, 1)
         self.squares += (batch - batch_mean).square().sum(0) + shift.square() * (
             kept * len(batch) / total
         )
-        self.count.copy_(total)
+        self.count = total
+
+    def get_extra_state(self) -> float:
+        """Return the number of rows, less those forgotten."""
+        return self.count
+
+    def set_extra_state(self, state: float) -> None:
+        """Take over what :meth:`get_extra_state` returned."""
+        self.count = state
 
     def std(self) -> Tensor:
         """Return the standard deviation [D], floored: a dead channel must not be blown up."""
-        variance = self.squares / self.count.clamp_min(1)
+        variance = self.squares / max(self.count, 1)
         floor = self.floor * variance.mean().sqrt()
         return torch.where(floor > 0, variance.sqrt().clamp_min(floor), torch.ones_like(variance))
 
