@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brnf.cam.unit import unit_vectors
 from brnf.engine import distributed
 
 __all__ = ["NONE", "ContrastBank", "info_nce", "paired_region_features", "region_features"]
@@ -31,7 +32,7 @@ def region_features(
     pixels = inside.sum(2)
     images, classes = torch.nonzero(pixels, as_tuple=True)
     sums = torch.einsum("rp,rdp->rd", inside[images, classes], features.flatten(2)[images])
-    return F.normalize(sums / pixels[images, classes, None], dim=1), classes
+    return unit_vectors(sums / pixels[images, classes, None], 1), classes
 
 
 def paired_region_features(
@@ -61,7 +62,7 @@ def paired_region_features(
     pixels = inside.sum(2)[images, classes]
     sums = (inside @ features.flatten(2).transpose(1, 2))[images, classes]
     means = sums / pixels.clamp(min=1).unsqueeze(1)
-    return F.normalize(means, dim=1), classes.masked_fill(pixels == 0, NONE)
+    return unit_vectors(means, 1), classes.masked_fill(pixels == 0, NONE)
 
 
 class ContrastBank(nn.Module):
