@@ -12,7 +12,6 @@ from torch import Tensor
 from brnf.cam.affinity import propagate
 from brnf.cam.batch import Places
 from brnf.cam.contrast import (
-    NONE,
     ContrastBank,
     info_nce,
     paired_region_features,
@@ -247,16 +246,16 @@ class BrnfObjective:
         """Store samples of the flow for each class that has a region."""
         assert self.bank is not None and self.flow is not None
         std, count = self.options.sample_std, self.options.samples_per_step
-        if not self.fixed_shapes:
-            for one in region_classes.unique():
-                classes = one.expand(count)
-                self.bank.add_samples(self.flow.sample(classes, std), classes)
-            return
-        kinds = torch.arange(len(self.bank.region_counts), device=region_classes.device)
-        has_region = (kinds[:, None] == region_classes).any(1, keepdim=True)
-        classes = kinds[:, None].expand(-1, count)
-        drawn = self.flow.sample(classes.flatten(), std)
-        self.bank.add_samples(drawn, classes.masked_fill(~has_region, NONE).flatten())
+        kinds = self.bank.kinds
+        has_region = (kinds[:, None] == region_classes).any(1)
+        if self.fixed_shapes:
+            drawn = self.flow.sample(kinds[:, None].expand(-1, count).flatten(), std)
+            drawn = drawn.unflatten(0, (-1, count))
+        else:
+            drawn = self.bank.samples.new_zeros(len(kinds), count, self.flow.flow.dimension)
+            for one in has_region.nonzero():
+                drawn[one] = self.flow.sample(one.expand(count), std)
+        self.bank.add_samples(drawn, has_region)
 
 
 def _rows(features: Tensor) -> Tensor:
