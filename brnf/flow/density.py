@@ -181,6 +181,8 @@ class StandardisedDensity(nn.Module):
             for tile in features.split(rows_at_once(self.mean.device))
             if len(tile)
         ]
+        if len(tiles) == 1:
+            return tiles[0]
         return torch.cat(tiles) if tiles else torch.zeros(0, self.classes, device=features.device)
 
 
@@ -250,4 +252,4 @@ class FlowDensity(StandardisedDensity):
         z = self.mixture.sample(classes, std, generator)
         if z.device.type == "cpu":
             return self.inverse(z)
-        return invert(self.steps, z) * self.std + self.mean
+        return torch.addcmul(self.mean, invert(self.steps, z), self.std)

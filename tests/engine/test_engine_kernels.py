@@ -60,7 +60,7 @@ def trainer_of(kind: str) -> CamTrainer:
     )
 
 
-@pytest.mark.parametrize(("kind", "kernels", "waits"), [("base", 700, 1), ("brnf", 1230, 2)])
+@pytest.mark.parametrize(("kind", "kernels", "waits"), [("base", 450, 1), ("brnf", 1000, 2)])
 def test_a_step_launches_and_waits_no_more(kind: str, kernels: int, waits: int) -> None:
     """The third step, of which 19 in 20 are like; the others fit the temperature, too."""
     with counted():
