@@ -2,12 +2,13 @@
 
 The stages run as they are on photographs of PASCAL VOC's size, but for two things. What the network
 computes is replaced by a sleep: the operations that torch counts, over the rate that an A100 is
-assumed to reach. And whatever processes, the main thread and the writer do with an image, its
-arrival from a reader among it, is done once, its processor time measured, and from then on a sleep
-of that length that returns what was returned then: eight processes, a main thread and a writer do
-not fit on a small machine. So the simulated machine has a core for each of them, and threads do not
-wait for Python's lock. Real are the queues between them, and the way of maps and probabilities from
-the main thread to processes and back.
+assumed to reach. Where a stage does not wait for the device, that goes on beside, and launching
+takes the main thread its time. And whatever processes, the main thread and the writer do with an
+image, its arrival from a reader among it, is done once, its processor time measured, and from then
+on a sleep of that length that returns what was returned then: eight processes, a main thread and a
+writer do not fit on a small machine. So the simulated machine has a core for each of them, and
+threads do not wait for Python's lock. Real are the queues between them, and the way of maps and
+probabilities from the main thread to processes and back.
 """
 
 import tempfile
