@@ -3,6 +3,7 @@ a classifier.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -200,7 +201,15 @@ class Sweep:
             point: np.stack([half.counts for half in both]) for point, both in self._points.items()
         }
         points = [
-            {"rule": rule, "xi": xi, "miou": float(mean_iou(both.sum(0)))}
+            {
+                "rule": rule,
+                "xi": xi,
+                "miou": float(mean_iou(both.sum(0))),
+                # To choose a setting of the density on one half and read it on the other.
+                "miou_of_halves": [
+                    None if math.isnan(one) else one for one in mean_iou(both).tolist()
+                ],
+            }
             for (rule, xi), both in counts.items()
         ]
         cross_validated = {

@@ -168,6 +168,8 @@ def test_a_threshold_is_chosen_on_one_half_and_read_on_the_other(
     first, second = mean_iou(counts).argmax(1)
     expected = mean_iou(counts[0, second] + counts[1, first])
     assert sweep["cross_validated"][rule] == pytest.approx(float(expected))
+    found = [point["miou_of_halves"] for point in sweep["points"]]
+    np.testing.assert_allclose(found, mean_iou(counts).T)
 
 
 def test_the_density_is_the_better_classifier_where_seeds_fire_beside_the_object(
