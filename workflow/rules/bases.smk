@@ -32,6 +32,7 @@ use rule compute_cams as compute_clip_maps with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
     log:
         f"{RUN}/logs/compute_clip_maps/{{split}}-{{shard}}.log",
     benchmark:

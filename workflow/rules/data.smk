@@ -46,6 +46,33 @@ checkpoint index_images:
         " --index {output.index:q} {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"
 
 
+# Images and masks by shard, where jobs see no shared disk: each fetches its own. Elsewhere nothing
+# asks for it.
+checkpoint pack_images:
+    input:
+        rendered,
+        index="results/{name}/index",
+    output:
+        packed=directory("results/{name}/packed"),
+    log:
+        "results/{name}/logs/pack_images.log",
+    benchmark:
+        "results/{name}/benchmarks/pack_images.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=240,
+    params:
+        read=lambda wildcards, input: "\t".join(input),
+        options=options("pack_images", splits=lambda wildcards: experiment(wildcards).splits()),
+        code=code("pack_images"),
+    shell:
+        "BRNF_INPUTS={params.read:q} python -m brnf.stages.pack_images --index {input.index:q}"
+        " --packed {output.packed:q} {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"
+
+
 # Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, and the model
 # supervised; no other training does.
 use rule stage as draw_masks with:
@@ -71,6 +98,7 @@ use rule stage as collect_masks with:
         indexed("masks/{split}.csv"),
         unpack(lambda wildcards: true_masks(wildcards, wildcards.split)),
         images=shard_of_index,
+        packed=packed_shard("masks"),
     output:
         masks=directory("results/{name}/true_masks/{split}/{shard}"),
     log:
