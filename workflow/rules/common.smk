@@ -15,6 +15,7 @@ from snakemake.logging import logger
 if (Path(workflow.basedir).parent / "brnf" / "__init__.py").is_file():
     sys.path.insert(0, str(Path(workflow.basedir).parent))
 
+from brnf.config.checks import is_address
 from brnf.config.words import words_file
 from brnf.data.contents import data_state
 from brnf.data.index import has_images, has_masks

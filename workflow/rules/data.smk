@@ -17,7 +17,7 @@ use rule stage as render_scenes with:
 
 checkpoint index_images:
     input:
-        rendered,
+        data_set,
     output:
         index=directory("results/{name}/index"),
     log:
@@ -50,7 +50,7 @@ checkpoint index_images:
 # asks for it.
 checkpoint pack_images:
     input:
-        rendered,
+        data_set,
         index="results/{name}/index",
     output:
         packed=directory("results/{name}/packed"),
@@ -78,6 +78,7 @@ checkpoint pack_images:
 use rule stage as draw_masks with:
     input:
         indexed("masks/{split}.csv"),
+        annotations,
         images=shard_of_index,
     output:
         masks=directory("results/{name}/masks/{split}/{shard}"),

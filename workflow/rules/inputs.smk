@@ -17,14 +17,16 @@ def index_folder(wildcards):
     return index_of(wildcards.name)
 
 
-def rendered(wildcards):
-    """Return what must be rendered first; a data set that is there is known in other ways."""
+def data_set(wildcards):
+    """Return what must be rendered or fetched first; a data set that is there is known in other
+    ways.
+    """
     in_one_line(experiment(wildcards).check_data)()
     scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
     if scenes:
         return [f"results/{wildcards.name}/data"]
-    place = place_of(experiment(wildcards).settings["dataset"])
-    return [storage(place)] if is_address(place) else []
+    place = address_of(wildcards)
+    return [storage(place)] if place else []
 
 
 def image_source(wildcards):
@@ -33,6 +35,10 @@ def image_source(wildcards):
     if dataset["kind"] == "scenes":
         return command_line({"root": here(f"results/{wildcards.name}/data")})
     key = "table" if dataset["kind"] == "table" else "root"
+    if place := address_of(wildcards):
+        return command_line(
+            {key: f"{storage(place)}{dataset[key].rstrip('/').removeprefix(place)}"}
+        )
     return command_line({key: dataset[key]})
 
 

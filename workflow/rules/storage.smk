@@ -34,16 +34,25 @@ def copy_of_index(name):
 COPIES = []
 
 
-def is_address(place):
-    """Return whether a data set lies where only a storage plugin finds it."""
-    return "://" in str(place or "")
+def address_of(wildcards):
+    """Return the address of a data set's folder, or None; a table's photographs lie beside it."""
+    dataset = experiment(wildcards).settings["dataset"]
+    key = "table" if dataset["kind"] == "table" else "root"
+    place = dataset[key] if dataset["kind"] != "scenes" else None
+    if not is_address(place):
+        return None
+    if not STORED:
+        sys.exit(
+            f"error: configuration: dataset.{key}: an address needs a storage for the results, too: "
+            "--default-storage-provider (docs/storage.md)"
+        )
+    return place.rpartition("/")[0] if key == "table" else place.rstrip("/")
 
 
-def place_of(dataset):
-    """Return the folder of a data set by section dataset; a table's photographs lie beside it."""
-    if dataset["kind"] != "table":
-        return dataset["root"]
-    return dataset["table"].rpartition("/")[0]
+def annotations(wildcards):
+    """Return for `input` what masks of COCO are drawn from, where that must be fetched."""
+    place = address_of(wildcards)
+    return [storage(f"{place}/annotations")] if place else []
 
 
 def packs_of(kind, split, shard=None):
