@@ -361,4 +361,4 @@ def fetched_voc12(wildcards):
     elsewhere."""
     folder = Path(DOWNLOADS["voc12"]["folder"])
     record = folder / "voc12.unpacked.json"
-    return [] if has_voc(folder) and not record.exists() else [str(record)]
+    return [] if has_voc(folder) and not record.exists() else [local(str(record))]

@@ -13,7 +13,7 @@ def stored(path):
 
 
 def here(path):
-    """Return where a stage finds a file or folder: where Snakemake puts its copy, if it is stored."""
+    """Return where a stage finds a file or folder: if it is stored, where Snakemake copies it."""
     return str(stored(path).local_path()) if STORED else path
 
 
@@ -43,10 +43,16 @@ def address_of(wildcards):
         return None
     if not STORED:
         sys.exit(
-            f"error: configuration: dataset.{key}: an address needs a storage for the results, too: "
+            f"error: configuration: dataset.{key}: an address needs a storage for results, too, by "
             "--default-storage-provider (docs/storage.md)"
         )
     return place.rpartition("/")[0] if key == "table" else place.rstrip("/")
+
+
+def imported_folder(wildcards):
+    """Return for `input` the folder of a user's maps, on this disk or made by this workflow."""
+    folder = experiment(wildcards).settings["base"]["import"]["folder"]
+    return local(folder) if STORED and not folder.startswith("results/") else folder
 
 
 def annotations(wildcards):
