@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from storage_runs import Bucket, Disk, snakemake
 
+from tests.data.conftest import coco_tree
+
+__all__ = ["coco_tree"]
+
 NewBucket = Callable[[str], Bucket]
 
 

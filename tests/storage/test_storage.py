@@ -124,6 +124,29 @@ def test_photographs_are_taken_from_an_address(
     assert "index_images" in jobs and "train_base" in jobs and jobs.count("compute_cams") == 2
 
 
+def test_masks_of_coco_are_drawn_from_an_address(
+    coco_tree: Path, tmp_path: Path, new_bucket: NewBucket
+) -> None:
+    bucket, source = new_bucket("masks"), new_bucket("coco")
+    for path in coco_tree.rglob("*"):
+        if path.is_file():
+            source.put(f"set/{path.relative_to(coco_tree)}", path.read_bytes())
+    models = ("companions=null", "models=[base, supervised]", "products=[segmentation]")
+    splits = "train: train, eval_split: train, val: val"
+
+    def made(folder: Path, root: str, *words: str) -> None:
+        data = f"dataset={{kind: coco, root: {root}, {splits}}}"
+        settings = ("--config", *models, "protocol=auto", "shards=1", data)
+        masks = ("results/tiny/true_masks/train/0", "results/tiny/masks/val/0")
+        snakemake(folder, "--cores", "1", *settings, *words, "--", *masks)
+
+    made(tmp_path / "disk", str(coco_tree))
+    made(tmp_path / "work", "s3://coco/set", *bucket.words, "--shared-fs-usage", "none")
+    expected = digests(Disk(tmp_path / "disk").files())
+    assert digests(bucket.files()) == expected
+    assert {f"results/tiny/masks/{name}.png" for name in ("train/0/a", "val/0/e")} <= set(expected)
+
+
 def test_an_address_without_a_storage_for_results_is_one_line(tmp_path: Path) -> None:
     said = snakemake(tmp_path, *of_table("s3://photographs/set/images.csv"), fails=True)
     assert "error: configuration: dataset.table: an address needs a storage" in said
