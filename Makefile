@@ -68,7 +68,7 @@ test-cluster: $(INSTALLED) ## run on a real SLURM, started for it (root; Debian:
 	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 \
 		--durations 0 --durations-min 5 tests/slurm
 
-# ARGS="-k photographs" is the shortest test of a whole run.
+# ARGS="-k coco" is the shortest one, "-k photographs" the shortest of a whole run.
 test-storage: $(INSTALLED) ## run without a shared disk, in files and S3 (minutes; Debian: rsync)
 	@command -v rsync >/dev/null || \
 		{ echo 'make test-storage: no rsync; Debian: apt-get install rsync'; exit 1; }
