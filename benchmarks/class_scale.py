@@ -110,9 +110,11 @@ def banks(size: Size, classes: int) -> None:
     bank = ContrastBank(classes, size.dimension, size.regions, size.samples)
     generator = torch.Generator().manual_seed(0)
     for number in range(classes):
-        for add, count in ((bank.add_regions, size.regions), (bank.add_samples, size.samples)):
-            vectors = torch.randn(count, size.dimension, generator=generator)
-            add(torch.nn.functional.normalize(vectors), torch.full((count,), number))
+        vectors = torch.randn(size.regions, size.dimension, generator=generator)
+        owner = torch.full((size.regions,), number)
+        bank.add_regions(torch.nn.functional.normalize(vectors), owner)
+    vectors = torch.randn(classes, size.samples, size.dimension, generator=generator)
+    bank.add_samples(vectors, torch.ones(classes, dtype=torch.bool))
     anchors = torch.randn(LABELLED * size.batch, size.dimension, generator=generator)
     anchors.requires_grad_()
     own = torch.randint(0, classes, (len(anchors),), generator=generator)

@@ -2,17 +2,19 @@
 
 The stages run as they are on photographs of PASCAL VOC's size, but for two things. What the network
 computes is replaced by a sleep: the operations that torch counts, over the rate that an A100 is
-assumed to reach. And whatever processes, the main thread and the writer do with an image, its
-arrival from a reader among it, is done once, its processor time measured, and from then on a sleep
-of that length that returns what was returned then: eight processes, a main thread and a writer do
-not fit on a small machine. So the simulated machine has a core for each of them, and threads do not
-wait for Python's lock. Real are the queues between them, and the way of maps and probabilities from
-the main thread to processes and back.
+assumed to reach. Where a stage does not wait for the device, that goes on beside, and launching
+takes the main thread its time. And whatever processes, the main thread and the writer do with an
+image, its arrival from a reader among it, is done once, its processor time measured, and from then
+on a sleep of that length that returns what was returned then: eight processes, a main thread and a
+writer do not fit on a small machine. So the simulated machine has a core for each of them, and
+threads do not wait for Python's lock. Real are the queues between them, and the way of maps and
+probabilities from the main thread to processes and back.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.counted_work import LAUNCH_SECONDS
 from benchmarks.harness import machine
 from benchmarks.pipeline_scene import (
     CLASSES,
@@ -62,6 +65,10 @@ __all__ = ["STAGES", "Size", "busy", "operations"]
 CPU = torch.device("cpu")
 LAUNCH, LAUNCHES = 5e-6, 1300
 """Seconds that a kernel takes at least, and kernels of a batch of the CRF."""
+NETWORK_LAUNCHES = 344
+"""Kernels of the network for an image and its mirror (`benchmarks.gpu_counts`), each of which takes
+the main thread as long as that assumes.
+"""
 
 
 @dataclass
@@ -75,12 +82,17 @@ class Device:
 
     slept: float = 0.0
     begun: float | None = field(default=None)
+    _queue: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
-    def work(self, seconds: float) -> None:
-        """Be busy."""
+    def begin(self, seconds: float) -> Future[None]:
+        """Be busy after all that was asked for before, while the caller goes on."""
         self.begun = self.begun or time.perf_counter()
         self.slept += seconds
-        time.sleep(seconds)
+        return self._queue.submit(time.sleep, seconds)
+
+    def work(self, seconds: float) -> None:
+        """Be busy while the caller waits."""
+        self.begin(seconds).result()
 
 
 class OneThread(Workers):
@@ -115,13 +127,21 @@ def _cams(scene: Scene, device: Device, runtime: Runtime) -> None:
 
 def _pixels(scene: Scene, device: Device, runtime: Runtime) -> None:
     grid = torch.rand(768, 24, 32)
+    busy: list[Future[None]] = []
 
     def features(network: Any, image: Tensor) -> Tensor:
-        device.work(scene.size.device)
+        busy.append(device.begin(scene.size.device))
+        if scene.size.processor is None:
+            time.sleep(LAUNCH_SECONDS * NETWORK_LAUNCHES)
         return grid
+
+    def begin_copy(values: Tensor) -> Callable[[], Tensor]:
+        done = busy.pop()
+        return lambda: done.result() or values
 
     with ExitStack() as stack:
         _patch(stack, store_pixels, load_cam_network=_network, pixel_features=features)
+        _patch(stack, store_pixels, begin_copy=begin_copy)
         _patch(stack, store_pixels, read_stored=slept_read_stored, _rows=lambda *_: None)
         _patch(stack, PixelWriter, append=work("append"))
         place = scene.folder, scene.folder / "maps.h5", scene.list

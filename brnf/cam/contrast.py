@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brnf.cam.unit import unit_vectors
 from brnf.engine import distributed
 
 __all__ = ["NONE", "ContrastBank", "info_nce", "paired_region_features", "region_features"]
@@ -31,7 +32,7 @@ def region_features(
     pixels = inside.sum(2)
     images, classes = torch.nonzero(pixels, as_tuple=True)
     sums = torch.einsum("rp,rdp->rd", inside[images, classes], features.flatten(2)[images])
-    return F.normalize(sums / pixels[images, classes, None], dim=1), classes
+    return unit_vectors(sums / pixels[images, classes, None], 1), classes
 
 
 def paired_region_features(
@@ -58,10 +59,9 @@ def paired_region_features(
         Unit vectors [R, D] and their classes [R]; of a region without a pixel zeros and ``NONE``.
     """
     inside = ((maps >= threshold) & chosen).flatten(2).float()
-    pixels = inside.sum(2)[images, classes]
     sums = (inside @ features.flatten(2).transpose(1, 2))[images, classes]
-    means = sums / pixels.clamp(min=1).unsqueeze(1)
-    return F.normalize(means, dim=1), classes.masked_fill(pixels == 0, NONE)
+    empty = inside.amax(2)[images, classes] == 0
+    return unit_vectors(sums, 1), classes.masked_fill(empty, NONE)
 
 
 class ContrastBank(nn.Module):
@@ -78,14 +78,17 @@ class ContrastBank(nn.Module):
         regions: [K * regions + 1, D], the rings of the classes one behind the other; the last row
             takes what is not kept, so that rows need not be picked out first.
         samples: [K * samples + 1, D], likewise.
-        region_counts: [K] int64, how many each class was given.
-        sample_counts: [K] int64, likewise.
+        counts: [2, K] int64, how many regions and how many samples each class was given.
+        kinds: [K] int64, all classes.
     """
 
     regions: Tensor
     samples: Tensor
-    region_counts: Tensor
-    sample_counts: Tensor
+    counts: Tensor
+    kinds: Tensor
+    _rings: Tensor
+    _slots: Tensor
+    _owners: Tensor
 
     def __init__(
         self, classes: int, dimension: int, regions: int = 500, samples: int = 100
@@ -93,20 +96,51 @@ class ContrastBank(nn.Module):
         super().__init__()
         self.register_buffer("regions", torch.zeros(classes * regions + 1, dimension))
         self.register_buffer("samples", torch.zeros(classes * samples + 1, dimension))
-        self.register_buffer("region_counts", torch.zeros(classes, dtype=torch.int64))
-        self.register_buffer("sample_counts", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(2, classes, dtype=torch.int64))
+        self._capacities = regions, samples
+        # Of each row of both, without the last: which ring it lies in, where in that, and whose.
+        sizes = torch.tensor(self._capacities).repeat_interleave(classes)
+        rings = torch.arange(2 * classes).repeat_interleave(sizes)
+        slots = torch.cat([torch.arange(size) for size in sizes.tolist()])
+        self.register_buffer("kinds", torch.arange(classes), persistent=False)
+        self.register_buffer("_rings", rings, persistent=False)
+        self.register_buffer("_slots", slots, persistent=False)
+        self.register_buffer("_owners", rings % classes, persistent=False)
 
     def add_regions(self, vectors: Tensor, classes: Tensor) -> None:
         """Store region features [R, D] of classes [R], or ``NONE``; the oldest of a full class
-        leave.
+        leave, and of more than fit the last ones stay.
         """
-        _push(self.regions, self.region_counts, vectors, classes)
+        capacity, counts = self._capacities[0], self.counts[0]
+        if not capacity or not len(vectors):
+            return
+        up_to_here = (classes[:, None] == self.kinds).cumsum(0)  # [R, K] how many of each class
+        given, owners = up_to_here[-1], classes.clamp(min=0)
+        # Number of a vector among those of its class that stay, from 1; less for those that do not.
+        first = (given - capacity).clamp_(min=0)
+        number = (up_to_here - first).gather(1, owners[:, None]).squeeze(1)
+        leaves = (classes == NONE) | (number < 1)
+        slots = owners * capacity + (counts[owners] + number - 1) % capacity
+        rows = slots.masked_fill(leaves, len(self.regions) - 1)
+        kept = vectors.detach().to(self.regions.dtype).masked_fill(leaves[:, None], 0)
+        self.regions.index_copy_(0, rows, kept)
+        counts += given - first
 
-    def add_samples(self, vectors: Tensor, classes: Tensor) -> None:
-        """Remember flow samples [R, D] as unit vectors: samples leave the sphere that the features
-        live on.
+    def add_samples(self, vectors: Tensor, chosen: Tensor) -> None:
+        """Remember flow samples as unit vectors: samples leave the sphere that the features live
+        on.
+
+        Arguments:
+            vectors: [K, S, D], those of each class.
+            chosen: [K] bool, of which classes they are remembered.
         """
-        _push(self.samples, self.sample_counts, F.normalize(vectors, dim=1), classes)
+        capacity, counts = self._capacities[1], self.counts[1]
+        kept = F.normalize(vectors[:, -capacity:], dim=2) if capacity else vectors[:, :0]
+        numbers = torch.arange(kept.shape[1], device=kept.device)
+        slots = self.kinds[:, None] * capacity + (counts[:, None] + numbers) % max(capacity, 1)
+        rows = slots.masked_fill(~chosen[:, None], len(self.samples) - 1)
+        self.samples.index_copy_(0, rows.flatten(), kept.flatten(0, 1).to(self.samples.dtype))
+        counts.add_(chosen, alpha=len(numbers))
 
     def contents(self, every_slot: bool = False) -> tuple[Tensor, Tensor]:
         """Return all remembered vectors [B, D] and their classes [B].
@@ -115,45 +149,13 @@ class ContrastBank(nn.Module):
             every_slot: whether those that are not filled yet come along, as zeros of class
                 ``NONE``: B is then always the same.
         """
-        vectors, classes = [], []
-        for store, counts in (
-            (self.regions, self.region_counts),
-            (self.samples, self.sample_counts),
-        ):
-            slots = torch.arange(_capacity(store, counts), device=store.device)
-            filled = (slots < counts[:, None]).flatten()
-            owners = torch.arange(len(counts), device=store.device)
-            owners = owners[:, None].expand(-1, len(slots)).flatten()
-            if every_slot:
-                vectors.append(store[:-1])
-                classes.append(owners.masked_fill(~filled, NONE))
-            else:
-                vectors.append(store[:-1][filled])
-                classes.append(owners[filled])
-        return torch.cat(vectors), torch.cat(classes)
-
-
-def _capacity(store: Tensor, counts: Tensor) -> int:
-    return (len(store) - 1) // len(counts)
-
-
-@torch.no_grad()
-def _push(store: Tensor, counts: Tensor, vectors: Tensor, classes: Tensor) -> None:
-    """Write each vector into its class's ring, in one go; of more than fit the last ones stay."""
-    capacity = _capacity(store, counts)
-    if not capacity or not len(vectors):
-        return
-    kinds = torch.arange(len(counts), device=store.device)
-    up_to_here = (classes[:, None] == kinds).cumsum(0)  # [R, K] how many of each class
-    given, owners = up_to_here[-1], classes.clamp(min=0)
-    # Number of a vector among those of its class that stay, negative for those that do not.
-    number = up_to_here.gather(1, owners[:, None]).squeeze(1) - 1
-    number -= (given - capacity).clamp(min=0)[owners]
-    stays = (classes != NONE) & (number >= 0)
-    slots = owners * capacity + (counts[owners] + number) % capacity
-    rows = torch.where(stays, slots, len(store) - 1)
-    store.index_copy_(0, rows, vectors.to(store.dtype).masked_fill(~stays[:, None], 0))
-    counts += given.clamp(max=capacity)
+        stores = self.regions[:-1], self.samples[:-1]
+        empty = self._slots >= self.counts.flatten()[self._rings]
+        if every_slot:
+            return torch.cat(stores), self._owners.masked_fill(empty, NONE)
+        filled = ~empty
+        parts = zip(stores, filled.split([len(store) for store in stores]), strict=True)
+        return torch.cat([store[part] for store, part in parts]), self._owners[filled]
 
 
 def info_nce(
@@ -179,12 +181,11 @@ def info_nce(
         A scalar, zero (with a gradient of zero) when no anchor has both.
     """
     similarity = anchors @ bank.T / temperature
-    filled, same = bank_classes != NONE, anchor_classes[:, None] == bank_classes
-    positive, negative = same & filled, ~same & filled
-    usable = (anchor_classes != NONE) & positive.any(1) & negative.any(1)
+    same = anchor_classes[:, None] == bank_classes
+    not_negative = same | (bank_classes == NONE)
+    usable = (anchor_classes != NONE) & same.any(1) & ~not_negative.all(1)
     # An anchor that does not count is compared with the whole bank, lest its sum be one of nothing.
-    positive = positive & usable[:, None]
-    left_out = usable[:, None] & ~negative
+    positive, left_out = same & usable[:, None], not_negative & usable[:, None]
     against = similarity.masked_fill(left_out, float("-inf")).logsumexp(1, keepdim=True)
     terms = F.softplus(against - similarity) * positive
     means = terms.sum(1) / positive.sum(1).clamp(min=1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brnf.backbones import Backbone, LoadedWeights, build_backbone
+from brnf.cam.unit import unit_vectors
 from brnf.config.sections.cam import BackboneOptions, CamTraining
 from brnf.store.networks import NetworkKind, load_network, save_network
 
@@ -117,7 +118,7 @@ class CamNetwork(nn.Module):
         seen = [stage.detach() for stage in stages] if self.detach_sides else stages
         # As SIPE: these blocks are aligned by the pixels' centres, the maps below by their corners.
         pairs = zip(self.sides, seen, strict=True)
-        units = (F.normalize(side(stage), dim=1) for side, stage in pairs)
+        units = (unit_vectors(side(stage), 1) for side, stage in pairs)
         blocks = [F.interpolate(unit, grid, mode="bilinear", align_corners=False) for unit in units]
         logits = self.classifier(stages[3])
         semantic = stages[3].detach()

@@ -12,7 +12,6 @@ from torch import Tensor
 from brnf.cam.affinity import propagate
 from brnf.cam.batch import Places
 from brnf.cam.contrast import (
-    NONE,
     ContrastBank,
     info_nce,
     paired_region_features,
@@ -38,6 +37,7 @@ __all__ = [
     "base_loss",
     "classification_loss",
     "masked_difference",
+    "soft_margin_loss",
     "training_maps",
 ]
 
@@ -62,6 +62,12 @@ class TrainingMaps:
     def prototype(self) -> Tensor:
         """Return P outside the padding, divided by its maximum there."""
         return divide_by_maximum(self.cosine * self.mask)
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """Return which classes each pixel's image has [N * h * w, K], the background included."""
+        present = self.mask.flatten(2).any(2)
+        return present[:, None].expand(-1, self.mask[0, 0].numel(), -1).flatten(0, 1)
 
 
 def training_maps(
@@ -90,12 +96,17 @@ def training_maps(
     return TrainingMaps(classifier, prototype_maps(output.features, centres), mask)
 
 
-def masked_difference(maps: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+def masked_difference(maps: Tensor, targets: Tensor, mask: Tensor, count: Tensor) -> Tensor:
     """Return the mean absolute difference inside a mask, so that its weight does not fall with the
     number of classes.
+
+    Arguments:
+        maps: [N, K, h, w].
+        targets: likewise.
+        mask: likewise, bool.
+        count: of the mask, :func:`brnf.engine.distributed.mean_count`.
     """
-    weights = mask.to(maps.dtype)
-    return ((maps - targets).abs() * weights).sum() / distributed.mean_count(weights)
+    return ((maps - targets).abs() * mask).sum() / count
 
 
 def base_loss(
@@ -117,8 +128,17 @@ def base_loss(
 
 def classification_loss(output: CamOutput, labels: Tensor) -> Tensor:
     """Return the multi-label soft margin loss of the scores, against labels [N, C] in {0, 1}."""
-    loss = F.multilabel_soft_margin_loss(output.scores, labels)
-    return distributed.batch_mean(loss, len(labels))
+    on_cpu = output.scores.device.type == "cpu"
+    loss_of = F.multilabel_soft_margin_loss if on_cpu else soft_margin_loss
+    return distributed.batch_mean(loss_of(output.scores, labels), len(labels))
+
+
+def soft_margin_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return torch's multi-label soft margin loss, which takes twice as many kernels.
+
+    ``-y log sigmoid(s) - (1 - y) log sigmoid(-s) = log(1 + e^s) - y s``, averaged.
+    """
+    return torch.addcmul(F.softplus(scores), labels, scores, value=-1).mean()
 
 
 class BrnfObjective:
@@ -167,9 +187,10 @@ class BrnfObjective:
         """
         places = places or Places.of(labels, valid)
         maps = training_maps(output, labels, valid, self.rules)
+        count = distributed.mean_count(maps.mask)
         terms = {"classification": classification_loss(output, labels)}
         if self.options.guidance:
-            guidance = masked_difference(maps.prototype, seeds, maps.mask)
+            guidance = masked_difference(maps.prototype, seeds, maps.mask, count)
             terms["guidance"] = self.options.lambda_gui * guidance
         if self.flow is not None:
             terms["flow_nll"] = output.logits.new_full(
@@ -177,7 +198,7 @@ class BrnfObjective:
             )
         if self.options.ccnf and use_flow:
             terms["calibration"] = self.options.lambda_cal * self._calibration(
-                output.features, maps
+                output.features, maps, count
             )
         if self.bank is not None:
             terms["contrast"] = self.options.lambda_nce * self._contrast(
@@ -210,17 +231,17 @@ class BrnfObjective:
         score, winner = (source * maps.mask)[:, 1:].max(1)
         targets = three_way_labels(score, winner + 1, tau.low, tau.high)
         return self.flow.update(
-            _rows(features)[inside], targets.flatten()[inside], _allowed(maps)[inside]
+            _rows(features)[inside], targets.flatten()[inside], maps.allowed[inside]
         )
 
-    def _calibration(self, features: Tensor, maps: TrainingMaps) -> Tensor:
+    def _calibration(self, features: Tensor, maps: TrainingMaps, count: Tensor) -> Tensor:
         """Return CCNF's ``mean|A - G|`` with G the flow's posterior over background and the image's
         labels.
         """
         assert self.flow is not None
-        posterior = self.flow.posterior(_rows(features), _allowed(maps))
+        posterior = self.flow.posterior(_rows(features), maps.allowed)
         grid = posterior.view(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2)
-        return masked_difference(maps.classifier, grid, maps.mask)
+        return masked_difference(maps.classifier, grid, maps.mask, count)
 
     def _contrast(
         self, features: Tensor, maps: TrainingMaps, places: Places, use_flow: bool
@@ -247,24 +268,18 @@ class BrnfObjective:
         """Store samples of the flow for each class that has a region."""
         assert self.bank is not None and self.flow is not None
         std, count = self.options.sample_std, self.options.samples_per_step
-        if not self.fixed_shapes:
-            for one in region_classes.unique():
-                classes = one.expand(count)
-                self.bank.add_samples(self.flow.sample(classes, std), classes)
-            return
-        kinds = torch.arange(len(self.bank.region_counts), device=region_classes.device)
-        has_region = (kinds[:, None] == region_classes).any(1, keepdim=True)
-        classes = kinds[:, None].expand(-1, count)
-        drawn = self.flow.sample(classes.flatten(), std)
-        self.bank.add_samples(drawn, classes.masked_fill(~has_region, NONE).flatten())
+        kinds = self.bank.kinds
+        has_region = (kinds[:, None] == region_classes).any(1)
+        if self.fixed_shapes:
+            drawn = self.flow.sample(kinds[:, None].expand(-1, count).flatten(), std)
+            drawn = drawn.unflatten(0, (-1, count))
+        else:
+            drawn = self.bank.samples.new_zeros(len(kinds), count, self.flow.flow.dimension)
+            for one in has_region.nonzero():
+                drawn[one] = self.flow.sample(one.expand(count), std)
+        self.bank.add_samples(drawn, has_region)
 
 
 def _rows(features: Tensor) -> Tensor:
     """Return pixel features [N, D, h, w] as detached rows [N * h * w, D], image by image."""
     return features.detach().permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _allowed(maps: TrainingMaps) -> Tensor:
-    """Return which classes each pixel's image has [N * h * w, K], the background included."""
-    present = maps.mask.flatten(2).any(2)
-    return present[:, None].expand(-1, maps.mask[0, 0].numel(), -1).flatten(0, 1)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brnf.cam.unit import unit_vectors
 from brnf.config.sections.cam import BackgroundOver, SeedRule
 
 __all__ = [
@@ -170,6 +171,6 @@ def prototype_maps(features: Tensor, centres: Tensor) -> Tensor:
     Returns:
         P: [N, K, h, w] in 0..1.
     """
-    cosine = F.normalize(centres, dim=2) @ F.normalize(features.flatten(2), dim=1)
+    cosine = unit_vectors(centres, 2) @ unit_vectors(features.flatten(2), 1)
     found: Tensor = cosine.relu().unflatten(2, features.shape[2:])
     return found

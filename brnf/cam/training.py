@@ -58,6 +58,7 @@ class CamTrainer(Trainer[Batch]):
             [group for group in groups if group["params"]],
             momentum=options.momentum,
             weight_decay=options.weight_decay,
+            fused=network.classifier.weight.device.type != "cpu",
         )
         descent = Descent(
             optimiser,

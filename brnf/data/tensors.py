@@ -17,10 +17,14 @@ def load_image(record: ImageRecord, long_side: int | None, device: torch.device)
 
 
 def image_tensor(pixels: NDArray[np.uint8], long_side: int | None, device: torch.device) -> Tensor:
-    """Return [H, W, 3] pixels in the form of :func:`load_image`."""
+    """Return [H, W, 3] pixels in the form of :func:`load_image`.
+
+    The host does not wait until a GPU has them, which first does what it was told before: CUDA
+    keeps them beside.
+    """
     if long_side is not None:
         pixels = resize_long_side(pixels, long_side)
-    return torch.from_numpy(pixels).permute(2, 0, 1).to(device)
+    return torch.from_numpy(pixels).permute(2, 0, 1).to(device, non_blocking=True)
 
 
 def map_size(record: ImageRecord, stride: int) -> tuple[int, int]:

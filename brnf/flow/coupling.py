@@ -6,6 +6,7 @@ second axis, [D, N], so that a half of the dimensions is one piece of memory and
 copies whole rows.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
 def invert(steps: Sequence[Step], z: Tensor) -> Tensor:
     """Return the points [N, D] that the network of the steps maps to z [N, D], without gradient.
 
-    FrEIA's own inverse is 15 calls a coupling; these are 9, which is what counts on a GPU.
+    FrEIA's own inverse is 15 calls a coupling; these are 8, which is what counts on a GPU.
 
     Arguments:
         steps: of :func:`steps_of`.
@@ -148,7 +149,8 @@ def invert(steps: Sequence[Step], z: Tensor) -> Tensor:
         weight1, bias1, weight2, bias2 = step.layers
         hidden = torch.addmm(bias1, weight1, state[step.passive]).relu_()
         u, shift = torch.addmm(bias2, weight2, hidden).chunk(2)
-        unscale = arc_tangent(u, out=u).mul_(-ATAN_FACTOR * step.clamp).exp_()
+        base = math.exp(-ATAN_FACTOR * step.clamp)  # its power is one call, exp of a product two
+        unscale = torch.pow(base, torch.atan(u, out=u), out=u)
         state[step.active].sub_(shift).mul_(unscale)
     return state.T
 

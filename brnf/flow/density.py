@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from brnf.config.sections.flow import FlowArchitecture, NoiseUnit, Rows
-from brnf.flow.coupling import invert, steps_of, transform
+from brnf.flow import coupling, fused
+from brnf.flow.coupling import invert, steps_of
 from brnf.flow.mixture import LatentMixture
 from brnf.flow.realnvp import build_real_nvp
 
@@ -60,14 +61,13 @@ class RunningMoments(nn.Module):
         floor: least standard deviation, as a share of its root mean square over the dimensions.
     """
 
-    count: Tensor
     mean: Tensor
     squares: Tensor
 
     def __init__(self, dimension: int, window: float = math.inf, floor: float = STD_FLOOR) -> None:
         super().__init__()
         self.window, self.floor = window, floor
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.count = 0.0  # on the host, which knows it: what follows from it is no work of a GPU
         self.register_buffer("mean", torch.zeros(dimension, dtype=torch.float64))
         self.register_buffer("squares", torch.zeros(dimension, dtype=torch.float64))
 
@@ -78,19 +78,27 @@ class RunningMoments(nn.Module):
             return
         batch = rows.to(torch.float64)
         batch_mean = batch.mean(0)
-        kept = self.count.clamp(max=self.window)
-        self.squares *= kept / self.count.clamp_min(1)
+        kept = min(self.count, self.window)
         total = kept + len(batch)
         shift = batch_mean - self.mean
-        self.mean += shift * (len(batch) / total)
+        self.mean += shift * (len(batch) * (1 / total))
+        self.squares *= kept / max(self.count, 1)
         self.squares += (batch - batch_mean).square().sum(0) + shift.square() * (
             kept * len(batch) / total
         )
-        self.count.copy_(total)
+        self.count = total
+
+    def get_extra_state(self) -> float:
+        """Return the number of rows, less those forgotten."""
+        return self.count
+
+    def set_extra_state(self, state: float) -> None:
+        """Take over what :meth:`get_extra_state` returned."""
+        self.count = state
 
     def std(self) -> Tensor:
         """Return the standard deviation [D], floored: a dead channel must not be blown up."""
-        variance = self.squares / self.count.clamp_min(1)
+        variance = self.squares / max(self.count, 1)
         floor = self.floor * variance.mean().sqrt()
         return torch.where(floor > 0, variance.sqrt().clamp_min(floor), torch.ones_like(variance))
 
@@ -173,6 +181,8 @@ class StandardisedDensity(nn.Module):
             for tile in features.split(rows_at_once(self.mean.device))
             if len(tile)
         ]
+        if len(tiles) == 1:
+            return tiles[0]
         return torch.cat(tiles) if tiles else torch.zeros(0, self.classes, device=features.device)
 
 
@@ -205,7 +215,7 @@ class FlowDensity(StandardisedDensity):
     def latent(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features [N, D] to (z [N, D], log |det dz/dv| [N]), standardisation included."""
         with self._full_precision():
-            z, log_determinant = transform(self.steps, self.standardise(features))
+            z, log_determinant = self._transform(self.standardise(features))
             return z, log_determinant - self.std.log().sum()
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -217,8 +227,13 @@ class FlowDensity(StandardisedDensity):
 
     def standardised_log_prob(self, standardised: Tensor) -> Tensor:
         """Return the log-density [N, K] of standardised features."""
-        z, log_determinant = transform(self.steps, standardised)
+        z, log_determinant = self._transform(standardised)
         return self.mixture.log_prob(z) + log_determinant.unsqueeze(1)
+
+    def _transform(self, standardised: Tensor) -> tuple[Tensor, Tensor]:
+        on_cpu = standardised.device.type == "cpu"
+        transform = coupling.transform if on_cpu else fused.transform
+        return transform(self.steps, standardised)
 
     @torch.no_grad()
     def sample(
@@ -237,4 +252,4 @@ class FlowDensity(StandardisedDensity):
         z = self.mixture.sample(classes, std, generator)
         if z.device.type == "cpu":
             return self.inverse(z)
-        return invert(self.steps, z) * self.std + self.mean
+        return torch.addcmul(self.mean, invert(self.steps, z), self.std)

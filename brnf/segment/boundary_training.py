@@ -39,6 +39,7 @@ class BoundaryTrainer(Trainer[tuple[Tensor, Tensor]]):
             lr=options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
+            fused=device.type != "cpu",
         )
         descent = Descent(
             optimiser, lambda step: polynomial(step, steps), "lower random_walk.learning_rate"

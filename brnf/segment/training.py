@@ -56,7 +56,12 @@ class SegmentationTrainer(Trainer[tuple[Tensor, Tensor]]):
         self.options = options
         network = network.to(device).to(memory_format=torch.channels_last)
         groups = network.parameter_groups(options.learning_rate, options.weight_decay)
-        optimiser = torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+        optimiser = torch.optim.SGD(
+            groups,
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            fused=device.type != "cpu",
+        )
         descent = Descent(
             optimiser,
             partial(rate_share, options),

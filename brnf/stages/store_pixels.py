@@ -1,13 +1,15 @@
 """Pixel features of a shard, each with the score of its map (`docs/method.md` section 4)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from brnf.cam.inference import pixel_features
 from brnf.cam.network import load_cam_network
@@ -17,6 +19,7 @@ from brnf.data.image_maps import ImageWithMaps, images_with_maps, read_with_maps
 from brnf.data.index import ImageRecord, Index
 from brnf.data.pipeline import Workers
 from brnf.data.tensors import image_tensor, label_vector
+from brnf.engine.fetching import begin_copy
 from brnf.engine.precision import computing
 from brnf.engine.runtime import Progress, Runtime
 from brnf.stages._cli import run_stage
@@ -76,7 +79,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         locked(outputs.pixels),
         write_pixels(outputs.pixels, network.dimension, classes) as writer,
         Workers(runtime.workers) as workers,
-        workers.writing(lambda *image: writer.append(_rows(*image))) as write,
+        workers.writing(lambda *image: writer.append(_rows_when_there(*image))) as write,
         torch.inference_mode(),
     ):
         seen = workers.map(read_stored, shown)
@@ -86,7 +89,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
                 features = pixel_features(network, image_tensor(pixels, None, device))
             labels = label_vector(record, index, CPU).numpy().astype(bool)
             present = np.concatenate([[True], labels])
-            write(record, features.float().cpu().numpy(), *maps, present)
+            write(record, begin_copy(features.float()), *maps, present)
 
 
 def read_stored(*place: *ImageWithMaps) -> tuple[NDArray[np.uint8], Labels, NDArray[np.float16]]:
@@ -95,6 +98,15 @@ def read_stored(*place: *ImageWithMaps) -> tuple[NDArray[np.uint8], Labels, NDAr
     """
     pixels, maps = read_with_maps(*place)
     return pixels, maps.classes, as_stored(maps.values)
+
+
+def _rows_when_there(
+    record: ImageRecord, features: Callable[[], Tensor], *others: Any
+) -> PixelRows:
+    """Return the rows of an image whose features [D, h, w] are on their way: here, in the thread
+    that writes, is time to wait for them.
+    """
+    return _rows(record, features().numpy(), *others)
 
 
 def _rows(

@@ -70,7 +70,8 @@ def test_bank_forgets_the_oldest_and_keeps_samples_on_the_sphere() -> None:
     bank = ContrastBank(classes=2, dimension=3, regions=2, samples=1)
     for axis in range(3):
         bank.add_regions(torch.eye(3)[axis : axis + 1], torch.tensor([1]))
-    bank.add_samples(torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([0]))
+    drawn = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 5.0, 0.0]], [[0.0, 0.0, 3.0]] * 2])
+    bank.add_samples(drawn, torch.tensor([True, False]))
     vectors, classes = bank.contents()
     assert sorted(classes.tolist()) == [0, 1, 1]
     torch.testing.assert_close(vectors[classes == 1].sum(0), torch.tensor([1.0, 1.0, 0.0]).flip(0))
@@ -92,6 +93,25 @@ def test_info_nce_leaves_out_what_holds_nothing() -> None:
     loss.backward()
     same.backward()
     torch.testing.assert_close(found.grad, expected.grad)
+
+
+@given(st.integers(0, 3), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=5))
+def test_bank_keeps_the_latest_samples_of_the_chosen_classes(
+    capacity: int, pushes: list[tuple[bool, bool]]
+) -> None:
+    bank = ContrastBank(2, 2, 0, capacity)
+    expected: list[deque[list[float]]] = [deque(maxlen=capacity) for _ in range(2)]
+    for number, chosen in enumerate(pushes):
+        angles = number + torch.arange(4.0).view(2, 2) / 10
+        vectors = torch.stack([angles.cos(), angles.sin()], 2)
+        bank.add_samples(3 * vectors, torch.tensor(chosen))
+        for kind in range(2):
+            if chosen[kind]:
+                expected[kind].extend(vectors[kind].tolist())
+    found, owners = bank.contents()
+    for kind in range(2):
+        of_kind = sorted(found[owners == kind].tolist())
+        torch.testing.assert_close(of_kind, sorted(expected[kind]), rtol=1e-5, atol=1e-6)
 
 
 @given(st.integers(0, 3), st.lists(st.lists(st.integers(NONE, 2), max_size=9), max_size=5))

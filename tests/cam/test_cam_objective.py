@@ -10,6 +10,7 @@ from brnf.cam.objective import (
     BrnfObjective,
     base_loss,
     masked_difference,
+    soft_margin_loss,
     training_maps,
 )
 from brnf.config.sections.cam import BrnfLoss, MapRules, Online
@@ -87,7 +88,22 @@ def test_masked_difference_by_hand() -> None:
         torch.tensor([[[[0.5, 0.0]], [[1.0, 0.0]]]]),
     )
     counts = torch.tensor([[[[True, False]], [[True, False]]]])
-    assert masked_difference(maps, targets, counts).item() == pytest.approx(0.75)
+    found = masked_difference(maps, targets, counts, counts.sum())
+    assert found.item() == pytest.approx(0.75)
+
+
+def test_the_soft_margin_loss_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found, expected = (
+        (30 * torch.randn(5, 4, generator=generator.manual_seed(0))).double().requires_grad_()
+        for _ in range(2)
+    )
+    labels = (torch.rand(5, 4, generator=generator) < 0.5).double()
+    loss, torchs = soft_margin_loss(found, labels), F.multilabel_soft_margin_loss(expected, labels)
+    torch.testing.assert_close(loss, torchs)
+    loss.backward()
+    torchs.backward()
+    torch.testing.assert_close(found.grad, expected.grad)
 
 
 def test_base_loss_averages_over_all_maps_and_the_padding() -> None:
@@ -130,7 +146,7 @@ def test_calibration_pulls_the_classifier_to_the_posterior_only() -> None:
     objective = make_objective(fscl=False, lambda_cal=1.0)
     objective.flow.temperature = 7.0
     maps = training_maps(output, LABELS, valid, MapRules())
-    loss = objective._calibration(output.features, maps)
+    loss = objective._calibration(output.features, maps, maps.mask.sum())
     present = torch.tensor([[True, True, False, False], [True, False, True, True]])
     rows, total, count = output.features.detach(), 0.0, 0
     for n in range(2):

@@ -12,6 +12,7 @@ from brnf.cam.network import CamNetwork
 from brnf.cam.objective import base_loss
 from brnf.cam.training import CamTrainer
 from brnf.config.sections.cam import BackboneOptions, CamTraining
+from brnf.segment.random_walk import affinity_loss
 from brnf.stages import train_brnf
 from tests.pretended_device import DEVICE, counted
 
@@ -60,7 +61,7 @@ def trainer_of(kind: str) -> CamTrainer:
     )
 
 
-@pytest.mark.parametrize(("kind", "kernels", "waits"), [("base", 700, 1), ("brnf", 1230, 2)])
+@pytest.mark.parametrize(("kind", "kernels", "waits"), [("base", 450, 1), ("brnf", 1000, 2)])
 def test_a_step_launches_and_waits_no_more(kind: str, kernels: int, waits: int) -> None:
     """The third step, of which 19 in 20 are like; the others fit the temperature, too."""
     with counted():
@@ -78,6 +79,15 @@ def test_fitting_the_temperature_waits_for_nothing() -> None:
         with counted() as found:
             trainer.step(batch(with_seeds=True))
     assert found.waits.total() <= 2, str(found)
+
+
+def test_the_loss_of_boundaries_does_little_for_each_offset() -> None:
+    """At IRN's size: 32 crops of 512 pixels on a grid of stride 4, pairs within 10 places."""
+    with counted() as found:
+        boundaries = torch.zeros(32, 128, 128, device=DEVICE, requires_grad=True)
+        labels = torch.zeros(32, 128, 128, dtype=torch.uint8, device=DEVICE)
+        affinity_loss(boundaries, labels, 10).backward()
+    assert found.kernels.total() <= 1450 and not found.waits, str(found)
 
 
 def test_the_device_sees_what_it_is_made_for() -> None:

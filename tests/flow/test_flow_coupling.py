@@ -1,5 +1,6 @@
 """The written-out way through the couplings against FrEIA's own and against numerical gradients."""
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -7,9 +8,14 @@ import torch
 from torch import Tensor
 
 from brnf.config.sections.flow import FlowArchitecture
+from brnf.flow import coupling as one_by_one
+from brnf.flow import fused
 from brnf.flow.coupling import invert, steps_of, transform
 from brnf.flow.density import FlowDensity
 from brnf.flow.realnvp import build_real_nvp
+
+Transform = Callable[..., tuple[Tensor, Tensor]]
+both_ways = pytest.mark.parametrize("transform", [one_by_one.transform, fused.transform])
 
 
 def network(coupling: str, blocks: int = 3, hidden: int = 5) -> torch.nn.Module:
@@ -32,7 +38,8 @@ def rows(count: int = 9) -> Tensor:
 @pytest.mark.parametrize("coupling", ["one_sided", "glow"])
 @pytest.mark.parametrize("count", [0, 1, 9])
 @pytest.mark.parametrize("hidden", [5, 9])
-def test_values_equal_freia(coupling: str, count: int, hidden: int) -> None:
+@both_ways
+def test_values_equal_freia(coupling: str, count: int, hidden: int, transform: Transform) -> None:
     built, points = network(coupling, hidden=hidden), rows(count)
     kept = points.clone()
     expected = built(points)
@@ -43,9 +50,11 @@ def test_values_equal_freia(coupling: str, count: int, hidden: int) -> None:
 
 
 @pytest.mark.parametrize("coupling", ["one_sided", "glow"])
-def test_gradients_equal_freia(coupling: str) -> None:
-    built, points = network(coupling), rows().requires_grad_()
-    weights = torch.randn(9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+@pytest.mark.parametrize("count", [0, 1, 9])
+@both_ways
+def test_gradients_equal_freia(coupling: str, count: int, transform: Transform) -> None:
+    built, points = network(coupling), rows(count).requires_grad_()
+    weights = torch.randn(count, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     learning = [points, *(parameter for parameter in built.parameters() if parameter.requires_grad)]
 
     def gradients(z: Tensor, log_determinant: Tensor) -> tuple[Tensor, ...]:
@@ -66,7 +75,15 @@ def test_gradient_equals_differences(coupling: str) -> None:
     )
 
 
-def test_frozen_parameters_still_pass_gradients_to_the_points() -> None:
+def test_the_fused_gradient_is_taken_once() -> None:
+    z, _ = fused.transform(steps_of(network("one_sided")), rows())
+    z.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="taken once"):
+        z.sum().backward()
+
+
+@both_ways
+def test_frozen_parameters_still_pass_gradients_to_the_points(transform: Transform) -> None:
     built, points = network("one_sided").requires_grad_(False), rows().requires_grad_()
     (found,) = torch.autograd.grad(transform(steps_of(built), points)[1].sum(), points)
     (expected,) = torch.autograd.grad(built(points)[1].sum(), points)

@@ -17,7 +17,7 @@ from torch import Tensor, distributions
 from brnf.config.sections.flow import FlowArchitecture
 from brnf.errors import UserError
 from brnf.flow.density import Density, FlowDensity, RunningMoments
-from brnf.flow.mixture import LatentMixture, log_marginal
+from brnf.flow.mixture import LatentMixture, _log_prob, _LogProb, log_marginal
 from brnf.flow.realnvp import build_real_nvp
 from brnf.flow.saved import KIND, load_density, save_density
 from brnf.store.networks import read_network
@@ -217,6 +217,20 @@ def test_mixture_gradients_against_the_plain_formula(ordered: Callable[[Tensor],
     found = torch.autograd.grad((weights * mixture.log_prob(z)).sum(), [z, mixture.means])
     plain = -0.5 * (z.unsqueeze(1) - mixture.means).square().sum(2)
     expected = torch.autograd.grad((weights * plain).sum(), [z, mixture.means])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("ordered", [Tensor.contiguous, channels_together])
+def test_the_written_out_gradient_of_the_mixture_is_autograds(
+    ordered: Callable[[Tensor], Tensor],
+) -> None:
+    means = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    z = ordered(torch.randn(6, 4, dtype=torch.float64)).requires_grad_()
+    weights = torch.randn(3, 6, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad((weights * way(means, z)).sum(), [means, z])
+        for way in (_LogProb.apply, _log_prob)
+    )
     torch.testing.assert_close(found, expected)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from brnf.config.sections.segmentation import Walk
+from brnf.segment import random_walk
 from brnf.segment.random_walk import affinity_loss, pair_affinities, pair_paths, walk_maps
 
 
@@ -85,6 +86,23 @@ def test_the_loss_is_the_mean_over_all_pairs() -> None:
     means = {name: np.mean(values) for name, values in kinds.items()}
     expected = (means["background"] + means["foreground"]) / 4 + means["different"] / 2
     assert affinity_loss(boundaries, labels, 3).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_gpus_way_of_the_loss_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    boundaries = torch.rand(2, 7, 9, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 255])[torch.randint(0, 4, (2, 7, 9), generator=generator)]
+    found, expected = boundaries.clone().requires_grad_(), boundaries.clone().requires_grad_()
+    loss = affinity_loss(expected, labels, 4)
+    loss.backward()
+    monkeypatch.setattr(random_walk, "_by_offset", lambda values: False)
+    other = affinity_loss(found, labels, 4)
+    other.backward()
+    torch.testing.assert_close(other, loss)
+    torch.testing.assert_close(found.grad, expected.grad)
+    assert found.grad is not None and found.grad.any()
+    small = torch.rand(1, 1, 1, requires_grad=True)
+    assert affinity_loss(small, torch.zeros(1, 1, 1), 4).item() == 0
 
 
 def test_boundaries_are_learnt_between_the_classes() -> None:

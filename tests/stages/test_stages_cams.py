@@ -3,13 +3,17 @@ that it is learnt.
 """
 
 import csv
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from brnf.config.sections.cam import (
     BackboneOptions,
@@ -208,6 +212,40 @@ def test_processes_change_no_byte(
         runtime,
     )
     assert maps.read_bytes() == chain["cams.h5"].read_bytes()
+    assert pixels.read_bytes() == chain["pixels.h5"].read_bytes()
+
+
+def test_a_device_is_told_of_the_next_image_before_the_last_has_arrived(
+    data: Path, chain: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features of an image but the last arrive when those of the next were asked for."""
+    count = len(Index.of_split(data, "train").images)
+    asked = [threading.Event() for _ in range(count)]
+    numbers, copies = iter(range(count)), iter(range(1, count + 1))
+    features_of = store_pixels.pixel_features
+
+    def features(*given: Any) -> Tensor:
+        asked[next(numbers)].set()
+        return features_of(*given)
+
+    def begin_copy(values: Tensor) -> Callable[[], Tensor]:
+        following = next(copies)
+
+        def wait() -> Tensor:
+            assert following == count or asked[following].wait(60)
+            return values
+
+        return wait
+
+    monkeypatch.setattr(store_pixels, "pixel_features", features)
+    monkeypatch.setattr(store_pixels, "begin_copy", begin_copy)
+    pixels, images = tmp_path / "pixels.h5", data / "shards" / "train" / "0.csv"
+    store_pixels.run(
+        store_pixels.Inputs(data, chain["base.pt"], chain["cams.h5"], images),
+        store_pixels.Outputs(pixels),
+        store_pixels.Options(product="classifier"),
+        replace(RUNTIME, workers=1),
+    )
     assert pixels.read_bytes() == chain["pixels.h5"].read_bytes()
 
 
