@@ -12,6 +12,7 @@ from storage_runs import Bucket, Disk, FileStorage, digests, planned, snakemake,
 
 CHANGED = ("--config", "bsdnf={final: {xi: 0.8}}")
 HERE = Path(__file__).parent
+REPORT = "results/tiny/report.html"
 SHORT = ("companions=null", "models=[base]", "products=[cam_classifier]", "protocol=auto")
 CLASSES = "[train, boat, sheep, fish, bee, house]"
 
@@ -22,6 +23,11 @@ def holds_the_same(stored: FileStorage | Bucket, disk: Disk, folder: Path, *word
     expected = digests(disk.files())
     assert len(expected) > 300 and digests(stored.files()) == expected
     assert not list((folder / "results").rglob("*")), "something went beside the storage"
+    report, there = (dict(one.files())[REPORT].decode() for one in (disk, stored))
+    (said,) = set(there.splitlines()) - set(report.splitlines())
+    assert said.startswith("<p>No stamp lies beside the results")
+    assert there.count("<img") == report.count("<img") > 0
+    assert there.count("<table") == report.count("<table") - 1  # that of the time of each stage
     assert planned(snakemake(folder, "--cores", "1", *stored.words, *words, "-n")) == {}
     dry = ("--cores", "1", "--dry-run", "--quiet", "rules")
     there = planned(snakemake(folder, *dry, *stored.words, *words, *CHANGED))
