@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint resume bench chain scale scale-images scale-store test-processors \
-	test-fuzz test-attacks test-classes test-invalidation test-survival test-cluster test-gpu \
-	invalidation-table install wheels check-install stale clean
+	test-fuzz test-attacks test-classes test-invalidation test-survival test-cluster test-storage \
+	test-gpu invalidation-table install wheels check-install stale clean
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -67,6 +67,16 @@ test-cluster: $(INSTALLED) ## run on a real SLURM, started for it (root; Debian:
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
 	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 \
 		--durations 0 --durations-min 5 tests/slurm
+
+# ARGS="-k coco" is the shortest one, "-k photographs" the shortest of a whole run.
+test-storage: $(INSTALLED) ## run without a shared disk, in files and S3 (minutes; Debian: rsync)
+	@command -v rsync >/dev/null || \
+		{ echo 'make test-storage: no rsync; Debian: apt-get install rsync'; exit 1; }
+	@$(BIN)/python -c 'import boto3, flask, flask_cors, moto, snakemake_storage_plugin_fs, \
+		snakemake_storage_plugin_s3, snakemake_executor_plugin_cluster_generic' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test-storage]'
+	$(BIN)/python -m pytest --numprocesses 0 --verbosity 1 -o timeout=3000 \
+		--durations 0 --durations-min 5 tests/storage $(ARGS)
 
 # CONFIG and ARGS are those of the call that was interrupted; JOBS=stop ends jobs that outlived it
 # instead of waiting for them.

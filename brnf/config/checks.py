@@ -10,7 +10,7 @@ from brnf.config.studies import ABLATION_MODELS, SUPERVISED, lengthened
 from brnf.config.words import words_file
 from brnf.weights import WEIGHTS_OF, missing_file, weights_fault
 
-__all__ = ["Fault", "contradictions", "missing_data"]
+__all__ = ["Fault", "contradictions", "is_address", "missing_data"]
 
 Fault = tuple[str, str]
 """A key, such as ``dataset.root``, and what is wrong with its value."""
@@ -42,11 +42,24 @@ def contradictions(settings: Settings) -> Iterator[Fault]:
     )
 
 
+def is_address(place: str | None) -> bool:
+    """Return whether a data set lies where a storage plugin of Snakemake finds it, and no path.
+
+    >>> is_address("s3://bucket/VOCdevkit"), is_address("data/VOCdevkit")
+    (True, False)
+    """
+    return place is not None and "://" in place
+
+
 def missing_data(dataset: Settings) -> Iterator[Fault]:
-    """Yield what is wrong with the place of a data set, from section dataset."""
+    """Yield what is wrong with the place of a data set, from section dataset; not where that is an
+    address.
+    """
     if dataset["kind"] not in SOURCES:
         return
     key, inside, wanted = SOURCES[dataset["kind"]]
+    if is_address(dataset[key]):
+        return
     place = None if dataset[key] is None else Path(dataset[key], inside)
     if place is None:
         yield f"dataset.{key}", f"missing; set it to {wanted}"

@@ -9,7 +9,7 @@ those stages and no other:
   without an image has no file.
 - ``masks/<split>.csv``: ground truth, for evaluation and figures only.
 - ``root.txt``: where the files lie. No rule depends on it: the others hold digests of the contents,
-  so a data set may move.
+  so a data set may move. What reads packs (:mod:`brnf.data.packs`) does without it.
 """
 
 import csv
@@ -28,6 +28,7 @@ from brnf.data.index_lists import (
     MaskWriter,
     shard_of,
 )
+from brnf.data.packs import Kind, unpacked
 from brnf.errors import DamagedProduct, UserError
 
 __all__ = [
@@ -42,6 +43,9 @@ __all__ = [
     "write_masks",
     "write_shared",
 ]
+
+TRUTH: tuple[Kind, Kind] = ("mask", "context")
+"""Columns of a list of masks that name files."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,13 @@ class Index:
         writer.close()
 
     @classmethod
-    def of_split(cls, folder: Path, split: str) -> "Index":
+    def of_split(cls, folder: Path, split: str, packed: tuple[Path, ...] = ()) -> "Index":
         """Read the images of a split.
+
+        Arguments:
+            folder: of the index.
+            split: its name.
+            packed: packs that hold its images; none where they lie in the data set's folder.
 
         Raises:
             UserError: the split is unknown, or a file is damaged.
@@ -101,20 +110,21 @@ class Index:
             known := sorted(other.stem for other in path.parent.glob("*.csv"))
         ):
             raise UserError(f"split '{split}' holds no image; the data set has: {', '.join(known)}")
-        return cls.of_list(folder, path)
+        return cls.of_list(folder, path, packed)
 
     @classmethod
-    def of_list(cls, folder: Path, images: Path) -> "Index":
+    def of_list(cls, folder: Path, images: Path, packed: tuple[Path, ...] = ()) -> "Index":
         """Read the images of one list.
 
         Arguments:
             folder: of the index.
             images: file of a split or of a shard in it.
+            packed: packs that hold its images; none where they lie in the data set's folder.
 
         Raises:
             UserError: a file is missing or damaged.
         """
-        root = _root(folder)
+        root = unpacked(packed) if packed else _root(folder)
         classes, mask_values = read_classes(folder)
         records = []
         try:
@@ -127,9 +137,8 @@ class Index:
                     or not set(labels) <= set(range(1, len(classes) + 1))
                 ):
                     raise ValueError(f"{row['id']}: no id, no size, or a label of no class")
-                records.append(
-                    ImageRecord(row["id"], root / row["path"], width, height, labels, row["digest"])
-                )
+                path = _place(root, "image", row["id"], row["path"], packed)
+                records.append(ImageRecord(row["id"], path, width, height, labels, row["digest"]))
         except ValueError as error:
             raise _damaged(folder, images, error) from error
         return cls(classes, mask_values, tuple(records), root)
@@ -177,16 +186,24 @@ def write_masks(folder: Path, split: str, masks: Iterable[MaskRecord], root: Pat
     writer.close()
 
 
-def read_masks(folder: Path, split: str) -> dict[str, MaskRecord]:
+def read_masks(folder: Path, split: str, packed: tuple[Path, ...] = ()) -> dict[str, MaskRecord]:
     """Return the masks of a split by image id.
+
+    Arguments:
+        folder: of the index.
+        split: its name.
+        packed: packs that hold its masks; none where they lie in the data set's folder.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    root = _root(folder)
+    root = unpacked(packed) if packed else _root(folder)
     found = {}
     for row in _read(folder, folder / "masks" / f"{split}.csv", MASK_COLUMNS):
-        mask, context = (root / row[name] if row[name] else None for name in ("mask", "context"))
+        mask, context = (
+            _place(root, kind, row["id"], row[kind], packed) if row[kind] else None
+            for kind in TRUTH
+        )
         found[row["id"]] = MaskRecord(row["id"], mask, context, row["digest"])
     return found
 
@@ -223,6 +240,11 @@ def _read(folder: Path, path: Path, columns: Sequence[str]) -> list[dict[str, st
     if not set(columns) <= found or any(row[name] is None for row in rows for name in columns):
         raise _damaged(folder, path, ValueError("columns or cells are missing"))
     return rows
+
+
+def _place(root: Path, kind: Kind, name: str, path: str, packed: Sequence[Path]) -> Path:
+    """Return where a file lies, whose path a list tells: in the data set, or unpacked."""
+    return root / kind / name if packed else root / path
 
 
 def _root(folder: Path) -> Path:

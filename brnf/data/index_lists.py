@@ -4,7 +4,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
@@ -27,6 +27,9 @@ BUFFERED = 20_000
 class ImageRecord:
     """One image of the data set.
 
+    Its text, which counts among what a training depends on, has the digest and not the path: a data
+    set may move.
+
     Attributes:
         id: unique name, used for every file written about this image.
         path: the photograph.
@@ -37,7 +40,7 @@ class ImageRecord:
     """
 
     id: str
-    path: Path
+    path: Path = field(repr=False)
     width: int
     height: int
     labels: tuple[int, ...]

@@ -37,6 +37,10 @@ READ = "BRNF_INPUTS"
 """Environment variable by which the workflow names all files that a job reads, a tab between them;
 a stage that is called by hand takes those of its arguments.
 """
+STAMPS = "BRNF_STAMPS"
+"""Environment variable by which the workflow says ``no`` where files are copies of what is stored:
+a stamp would stay beside a copy and tell of another one later.
+"""
 
 
 @contextmanager
@@ -53,6 +57,9 @@ def stamped(module: str, words: Sequence[str], given: Any) -> Iterator[None]:
     Raises:
         DamagedProduct: an input is no more what its own stage wrote.
     """
+    if os.environ.get(STAMPS) == "no":
+        yield
+        return
     read = list(_read_paths(getattr(given, "inputs", None)))
     _check_whole(read)
     begin = time.monotonic()

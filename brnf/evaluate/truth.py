@@ -24,14 +24,22 @@ class GroundTruth:
         split: whose masks are wanted.
         drawn: folders of masks ``<id>.png`` that the workflow drew because the data set has no
             files of them.
+        packed: packs that hold its masks; none where they lie in the data set's folder.
 
     Raises:
         UserError: the list of masks is missing or damaged.
     """
 
-    def __init__(self, index: Index, folder: Path, split: str, drawn: Iterable[Path] = ()) -> None:
+    def __init__(
+        self,
+        index: Index,
+        folder: Path,
+        split: str,
+        drawn: Iterable[Path] = (),
+        packed: tuple[Path, ...] = (),
+    ) -> None:
         self._values = index.mask_values
-        self._records = read_masks(folder, split)
+        self._records = read_masks(folder, split, packed)
         self._drawn = _masks_in(drawn)
 
     def objects(self, image: ImageRecord) -> Labels | None:

@@ -23,6 +23,8 @@ class Inputs:
     """Its list of a shard's images."""
     truth: tuple[Path, ...] = ()
     """Folders of drawn ground truth, where the data set has no mask files."""
+    packed: tuple[Path, ...] = ()
+    """Packs of their masks, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Write the true masks of a shard."""
     with locked(outputs.masks):
         index = Index.of_list(inputs.index, inputs.images)
-        truth = GroundTruth(index, inputs.index, options.split, inputs.truth)
+        truth = GroundTruth(index, inputs.index, options.split, inputs.truth, inputs.packed)
         with atomic_directory(outputs.masks) as folder:
             for image in Progress(index.images, "collect masks", runtime, unit="image"):
                 mask = truth.objects(image)

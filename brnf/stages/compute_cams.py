@@ -28,6 +28,8 @@ class Inputs:
     """Trained CAM network."""
     images: Path
     """The shard in the index."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compute multi-scale class activation maps."""
     device = runtime.torch_device(precision=options.precision)
-    index = Index.of_list(inputs.index, inputs.images)
+    index = Index.of_list(inputs.index, inputs.images, inputs.packed)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
 

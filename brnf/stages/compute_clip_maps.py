@@ -29,6 +29,8 @@ class Inputs:
     """Folder of the image index."""
     images: Path
     """The shard in the index."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Compute CLIP-ES's maps."""
     device = runtime.torch_device()
-    index = Index.of_list(inputs.index, inputs.images)
+    index = Index.of_list(inputs.index, inputs.images, inputs.packed)
     clip_es = options.clip_es
     words = read_words(words_file(clip_es.words))
     clip = load_clip(clip_es.model, clip_es.weights, device)

@@ -48,6 +48,8 @@ class Inputs:
     """Folders of drawn ground truth, where the data set has no mask files."""
     confidences: tuple[str, ...] = ()
     """How sure panels are of each image, ``title:path`` each: the CSV of predict_segmentation."""
+    packed: tuple[Path, ...] = ()
+    """Packs of its images and masks, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ class Panel:
 
 
 def _examples(inputs: Inputs, options: Options) -> Figure:
-    index = Index.of_split(inputs.index, options.split)
-    truth = GroundTruth(index, inputs.index, options.split, inputs.truth)
+    index = Index.of_split(inputs.index, options.split, inputs.packed)
+    truth = GroundTruth(index, inputs.index, options.split, inputs.truth, inputs.packed)
     groups: dict[tuple[str, str], list[Path]] = {}
     for word in inputs.panels:
         title, product, path = _three(word, "panels", "title:product:path")

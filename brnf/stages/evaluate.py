@@ -40,6 +40,8 @@ class Inputs:
     """
     truth: tuple[Path, ...] = ()
     """Folders of drawn ground truth, where the data set has no mask files."""
+    packed: tuple[Path, ...] = ()
+    """Packs of their masks, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Measure one product: confusion, IoU per class, threshold sweep and context bias."""
     _check(inputs, options)
     index = Index.of_split(inputs.index, options.split)
-    truth = GroundTruth(index, inputs.index, options.split, inputs.truth)
+    truth = GroundTruth(index, inputs.index, options.split, inputs.truth, inputs.packed)
     cv2.setNumThreads(runtime.threads)
     with locked(outputs.evaluation):
         measured = _measure(index, truth, inputs, options, runtime)

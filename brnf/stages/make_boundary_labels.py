@@ -28,6 +28,8 @@ class Inputs:
     """The shard in the index; every image in it gets a label image."""
     maps: Path
     """Maps of the same shard."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Make the labels of a shard."""
-    index = Index.of_list(inputs.index, inputs.images)
+    index = Index.of_list(inputs.index, inputs.images, inputs.packed)
     seen = images_with_maps(index, inputs.maps, options.product)
     label = partial(_labelled, options=options.random_walk)
     unsure, pixels = 0, 0

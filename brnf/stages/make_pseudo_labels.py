@@ -33,6 +33,8 @@ class Inputs:
     """The shard in the index; every image in it gets a pseudo-label."""
     maps: Path
     """Maps of the same shard."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     """Make the pseudo-labels of a shard: arg max with background behind a dense CRF."""
     chosen = options.pseudo_labels
     with locked(outputs.masks):
-        index = Index.of_list(inputs.index, inputs.images)
+        index = Index.of_list(inputs.index, inputs.images, inputs.packed)
         seen = images_with_maps(index, inputs.maps, options.product)
         gpu = runtime.gpu() if chosen.crf.iterations else None
 

@@ -43,6 +43,8 @@ class Inputs:
     """Trained segmentation network."""
     images: Path
     """The shard in the index."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     test = options.test
     with locked(outputs.masks):
         device = runtime.torch_device(precision=options.precision)
-        index = Index.of_list(inputs.index, inputs.images)
+        index = Index.of_list(inputs.index, inputs.images, inputs.packed)
         network = load_deeplab(inputs.network, device, index.classes)
         network.backbone.fold()
         every_class = np.arange(1, len(index.classes) + 1)

@@ -43,6 +43,8 @@ class Inputs:
     """Maps of the same images."""
     images: Path
     """The shard in the index."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Store pixel features and map scores."""
     device = runtime.torch_device(precision=options.precision)
-    index = Index.of_list(inputs.index, inputs.images)
+    index = Index.of_list(inputs.index, inputs.images, inputs.packed)
     network = load_cam_network(inputs.network, device, index.classes)
     network.backbone.fold()
     shown = images_with_maps(index, inputs.maps, options.product, options.cam.image_long_side)

@@ -52,6 +52,8 @@ class Inputs:
     """Its training: the smallest held-out loss is reported."""
     truth: tuple[Path, ...] = ()
     """Folders of drawn ground truth, where the data set has no mask files."""
+    packed: tuple[Path, ...] = ()
+    """Packs of their masks, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Measure the seeds after BSDNF by every rule and threshold."""
     index = Index.of_split(inputs.index, options.split)
-    truth = GroundTruth(index, inputs.index, options.split, inputs.truth)
+    truth = GroundTruth(index, inputs.index, options.split, inputs.truth, inputs.packed)
     cv2.setNumThreads(runtime.threads)
     denoiser = Denoiser(inputs.pixels, inputs.flow, runtime.torch_device())
     maps = MapReader(inputs.maps, options.product)

@@ -41,6 +41,8 @@ class Inputs:
 
     index: Path
     """Folder of the image index."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ Loss = Callable[[CamOutput, Batch, int], dict[str, Tensor]]
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the base CAM network."""
-    index = Index.of_split(inputs.index, options.split)
+    index = Index.of_split(inputs.index, options.split, inputs.packed)
     sfc, base = options.method == "sfc", options.base
     batch = min(base.batch_size, len(index.images)) + (base.sfc.drawn if sfc else 0)
     device = training_device(runtime, options.precision, batch)

@@ -31,6 +31,8 @@ class Inputs:
     """Folder of the image index."""
     masks: tuple[Path, ...]
     """Folders of pseudo-labels, ``<id>.png``; together they hold every image of the split."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the boundary network."""
     device = runtime.torch_device()
-    index = Index.of_split(inputs.index, options.split)
+    index = Index.of_split(inputs.index, options.split, inputs.packed)
     images = pair_with_masks(index.images, inputs.masks)
     torch.manual_seed(options.seed)
     backbone = BackboneOptions(**vars(options.backbone), trainable_stages=0)

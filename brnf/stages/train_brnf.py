@@ -42,6 +42,8 @@ class Inputs:
     """Trained base network; its weights are used with `--init base`."""
     seeds: tuple[Path, ...]
     """Base seed maps of the training split, refined by BSDNF or raw."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Options:
 
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Train the BRNF network."""
-    index = Index.of_split(inputs.index, options.split)
+    index = Index.of_split(inputs.index, options.split, inputs.packed)
     brnf, classes = options.brnf, len(index.classes)
     most = min(brnf.batch_size, len(index.images))
     device = training_device(runtime, options.precision, most)

@@ -35,6 +35,8 @@ class Inputs:
     """Folder of the image index."""
     masks: tuple[Path, ...]
     """Folders of pseudo-labels, ``<id>.png``, or of true masks."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
     most = options.segmentation.batch_size // least
     device = training_device(runtime, options.precision, most)
     with only_training(outputs.network):
-        index = Index.of_split(inputs.index, options.split)
+        index = Index.of_split(inputs.index, options.split, inputs.packed)
         images = pair_with_masks(index.images, inputs.masks, options.all_masked)
         how = _within_epochs(options.segmentation, len(index.images))
         torch.manual_seed(options.seed)

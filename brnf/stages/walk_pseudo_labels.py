@@ -38,6 +38,8 @@ class Inputs:
     """Shard of maps; every image in it gets a pseudo-label."""
     network: Path
     """Boundary network of train_boundaries."""
+    packed: tuple[Path, ...] = ()
+    """Packs of these images, where no disk is shared (`docs/storage.md`)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Options:
 def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) -> None:
     """Make the pseudo-labels of a shard by a random walk."""
     device = runtime.torch_device()
-    index = Index.of_list(inputs.index, inputs.images)
+    index = Index.of_list(inputs.index, inputs.images, inputs.packed)
     network = load_boundaries(inputs.network, device)
     maps = MapReader([inputs.maps], options.product)
     with (

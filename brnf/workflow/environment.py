@@ -20,6 +20,8 @@ def set_environment(
     source: Path | None,
     settings: Mapping[str, Any],
     environment: MutableMapping[str, str] = os.environ,
+    *,
+    stamps: bool = True,
 ) -> None:
     """Set what the shell lines rely on: what stands in no shell line and in no ``params`` reruns
     nothing when it changes.
@@ -38,6 +40,7 @@ def set_environment(
         source: folder that holds the package; None where the interpreter has it installed.
         settings: of the experiment.
         environment: to change.
+        stamps: whether products have stamps beside them; copies of what is stored have none.
 
     Raises:
         UserError: TensorBoard is wanted and not installed.
@@ -49,6 +52,7 @@ def set_environment(
         environment["BRNF_SOURCE"] = str(source)
     environment["PYTHONSAFEPATH"] = environment["PYTHONUTF8"] = "1"
     environment["BRNF_BY_WORKFLOW"] = "1"
+    environment["BRNF_STAMPS"] = "yes" if stamps else "no"
     environment.update(EXIT_MESSAGES)
     environment["BRNF_TRAIN"] = (
         "python -m"

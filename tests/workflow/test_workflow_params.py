@@ -28,6 +28,7 @@ GIVEN_BY_RULES = {
     "collect_masks": {"split"},
     "export_predictions": {"split", "tree"},
     "index_images": {"splits", "val", "measured", "state"},
+    "pack_images": {"splits"},
     "train_base": {"split", "method", "seed"},
     "store_pixels": {"product"},
     "train_flow": {"seed"},

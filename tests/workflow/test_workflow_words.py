@@ -179,7 +179,7 @@ def test_all_rules_hand_on_the_texts_of_a_configuration_as_they_are(
     said += spoken(merged(main, fetched), "download_voc12", "download_sbd", "download_coco14")
     workflow.pretend_index("x", {"train": 1, "val": 1, "test": 1}, scenes=False)
     studies = ("ablation", "sensitivity", "sensitivity_full", "density", "comparison", "plan")
-    said += spoken(merged(main, walk), "all", "test_predictions", *studies)
+    said += spoken(merged(main, walk), "all", "test_predictions", "results/x/packed", *studies)
     said += spoken(merged(main, imported), "all", "results/x/base/seed0/exported")
     said += spoken(merged(main, clip), "all")
     coco = {"models": ["base", "supervised"], "dataset": {"kind": "coco", "test": None}}

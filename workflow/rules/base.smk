@@ -5,6 +5,7 @@
 use rule stage as train_base with:
     input:
         indexed_split("train", "splits"),
+        packed=packs_of("images", split_of("train")),
     output:
         network=f"{RUN}/network/network.pt",
         history=f"{RUN}/network/history.csv",

@@ -10,7 +10,7 @@ use rule stage as import_maps with:
     input:
         indexed(),
         images=shard_of_index,
-        folder=lambda wildcards: experiment(wildcards).settings["base"]["import"]["folder"],
+        folder=imported_folder,
     output:
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     log:
@@ -32,6 +32,7 @@ use rule compute_cams as compute_clip_maps with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
     log:
         f"{RUN}/logs/compute_clip_maps/{{split}}-{{shard}}.log",
     benchmark:

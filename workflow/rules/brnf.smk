@@ -4,6 +4,7 @@
 use rule stage as train_brnf with:
     input:
         indexed_split("train", "splits"),
+        packed=packs_of("images", split_of("train")),
         base="results/{name}/base/seed{seed}/network/network.pt",
         seeds=guiding_maps,
     output:

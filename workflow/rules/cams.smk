@@ -6,6 +6,7 @@ use rule stage as compute_cams with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
         network=f"{RUN}/network/network.pt",
     output:
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
@@ -27,6 +28,7 @@ use rule stage as store_pixels with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
         network=f"{RUN}/network/network.pt",
         maps=f"{RUN}/cams/{{split}}/{{shard}}.h5",
     output:

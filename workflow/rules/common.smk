@@ -15,6 +15,7 @@ from snakemake.logging import logger
 if (Path(workflow.basedir).parent / "brnf" / "__init__.py").is_file():
     sys.path.insert(0, str(Path(workflow.basedir).parent))
 
+from brnf.config.checks import is_address
 from brnf.config.words import words_file
 from brnf.data.contents import data_state
 from brnf.data.index import has_images, has_masks
@@ -110,7 +111,11 @@ gc.freeze()
 
 # The stages run in the interpreter of Snakemake and in this very source, wherever the workflow is
 # called from.
-in_one_line(set_environment)(SOURCE, MAIN.settings)
+in_one_line(set_environment)(
+    SOURCE,
+    MAIN.settings,
+    stamps=workflow.storage_settings.default_storage_provider is None,
+)
 shell.prefix(SHELL_PREFIX)
 
 # Jobs are named on the terminal by experiment, model and seed.
@@ -242,6 +247,8 @@ def look_for_gpus(workflow):
 def keep_foreign_folders(workflow):
     """End a run that would replace a folder of somebody else: before its job, Snakemake removes
     whatever stands in the place of an output."""
+    if STORED:
+        return  # what stands there are copies
     record = workflow.persistence
     for job in workflow.dag.needrun_jobs():
         for file in job.output:
@@ -252,6 +259,8 @@ def keep_foreign_folders(workflow):
 @in_one_line
 def refuse_full_disk(workflow):
     """End a run whose products the disk cannot hold."""
+    if STORED:
+        return
     jobs = [
         Job(job.rule.name, dict(job.wildcards.items()), tuple(job.output))
         for job in workflow.dag.needrun_jobs()
@@ -340,9 +349,13 @@ def code(stage):
 
 
 def in_short(named):
-    """Return named files with lists of numbered ones in short: a word has its largest length."""
+    """Return named files with lists of numbered ones in short, and without packs where there are
+    none: a word has its largest length.
+    """
     return {
-        flag: paths if isinstance(paths, str) else condensed(paths) for flag, paths in named.items()
+        flag: paths if isinstance(paths, str) else condensed(paths)
+        for flag, paths in named.items()
+        if paths or flag != "packed"
     }
 
 
@@ -356,7 +369,7 @@ def stage(name, program="python -m", feature_cache=False, inputs=None, **given):
     takes_index = "index" in input_names(name)
 
     def files(wildcards, input, output):
-        index = {"index": f"results/{wildcards.name}/index"} if takes_index else {}
+        index = {"index": here(f"results/{wildcards.name}/index")} if takes_index else {}
         shared = {}
         if feature_cache:
             shared["feature_cache"] = f"results/{wildcards.name}/.feature_cache"

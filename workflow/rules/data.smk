@@ -17,7 +17,7 @@ use rule stage as render_scenes with:
 
 checkpoint index_images:
     input:
-        rendered,
+        data_set,
     output:
         index=directory("results/{name}/index"),
     log:
@@ -46,11 +46,39 @@ checkpoint index_images:
         " --index {output.index:q} {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"
 
 
+# Images and masks by shard, where jobs see no shared disk: each fetches its own. Elsewhere nothing
+# asks for it.
+checkpoint pack_images:
+    input:
+        data_set,
+        index="results/{name}/index",
+    output:
+        packed=directory("results/{name}/packed"),
+    log:
+        "results/{name}/logs/pack_images.log",
+    benchmark:
+        "results/{name}/benchmarks/pack_images.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=240,
+    params:
+        read=lambda wildcards, input: "\t".join(input),
+        options=options("pack_images", splits=lambda wildcards: experiment(wildcards).splits()),
+        code=code("pack_images"),
+    shell:
+        "BRNF_INPUTS={params.read:q} python -m brnf.stages.pack_images --index {input.index:q}"
+        " --packed {output.packed:q} {params.options} $BRNF_RUNTIME 2> >(tee {log:q} >&2)"
+
+
 # Ground truth of COCO, which has no files of it. Evaluation and figures ask for it, and the model
 # supervised; no other training does.
 use rule stage as draw_masks with:
     input:
         indexed("masks/{split}.csv"),
+        annotations,
         images=shard_of_index,
     output:
         masks=directory("results/{name}/masks/{split}/{shard}"),
@@ -71,6 +99,7 @@ use rule stage as collect_masks with:
         indexed("masks/{split}.csv"),
         unpack(lambda wildcards: true_masks(wildcards, wildcards.split)),
         images=shard_of_index,
+        packed=packed_shard("masks"),
     output:
         masks=directory("results/{name}/true_masks/{split}/{shard}"),
     log:

@@ -4,7 +4,7 @@
 
 rule download_voc12:
     output:
-        record=f"{DOWNLOADS['voc12']['folder']}/voc12.unpacked.json",
+        record=local(f"{DOWNLOADS['voc12']['folder']}/voc12.unpacked.json"),
     log:
         "results/logs/download_voc12.log",
     benchmark:
@@ -28,7 +28,7 @@ rule download_voc12:
 
 use rule download_voc12 as download_voc12_test with:
     output:
-        record=f"{DOWNLOADS['voc12_test']['folder']}/voc12_test.unpacked.json",
+        record=local(f"{DOWNLOADS['voc12_test']['folder']}/voc12_test.unpacked.json"),
     log:
         "results/logs/download_voc12_test.log",
     benchmark:
@@ -44,8 +44,8 @@ rule download_sbd:
     input:
         ancient(fetched_voc12),
     output:
-        record=f"{DOWNLOADS['sbd']['folder']}/sbd.unpacked.json",
-        masks=f"{DOWNLOADS['sbd']['folder']}/sbd.masks.json",
+        record=local(f"{DOWNLOADS['sbd']['folder']}/sbd.unpacked.json"),
+        masks=local(f"{DOWNLOADS['sbd']['folder']}/sbd.masks.json"),
     log:
         "results/logs/download_sbd.log",
     benchmark:
@@ -71,7 +71,7 @@ rule download_sbd:
 
 use rule download_voc12 as download_coco14 with:
     output:
-        record=f"{DOWNLOADS['coco14']['folder']}/coco14.unpacked.json",
+        record=local(f"{DOWNLOADS['coco14']['folder']}/coco14.unpacked.json"),
     log:
         "results/logs/download_coco14.log",
     benchmark:

@@ -5,6 +5,7 @@ use rule stage as evaluate with:
     input:
         indexed("splits/{split}.csv", "masks/{split}.csv"),
         unpack(measured),
+        packed=packs_of("masks", lambda wildcards: wildcards.split),
     output:
         evaluation=f"{RUN}/evaluation/{{product}}-{{split}}.json",
     log:
@@ -52,6 +53,7 @@ use rule stage as draw with:
         lambda wildcards: [
             word.split(":")[-1] for words in drawn(wildcards).values() for word in words
         ],
+        packed=packed_pictures,
     output:
         figure="results/{name}/figures/{figure}.png",
     log:
@@ -64,10 +66,11 @@ use rule stage as draw with:
     params:
         **stage("draw")
         | {
-            "files": lambda wildcards, output: command_line(
+            "files": lambda wildcards, input, output: command_line(
                 {
-                    "index": f"results/{wildcards.name}/index",
-                    **in_short(drawn(wildcards)),
+                    "index": here(f"results/{wildcards.name}/index"),
+                    **in_short(drawn_here(wildcards)),
+                    **in_short({"packed": input.packed}),
                     FIGURE_FLAGS.get(wildcards.figure, wildcards.figure): output.figure,
                 }
             ),
@@ -168,6 +171,7 @@ rule write_config:
 use rule stage as report with:
     input:
         index_summaries,
+        beside_tables,
         expand("results/{name}/config.yaml", name=EXPERIMENTS),
         tables=tables,
         figures=drawn_figures,
@@ -183,7 +187,9 @@ use rule stage as report with:
     params:
         **stage(
             "report",
-            inputs=lambda wildcards: {"experiments": expand("results/{name}", name=EXPERIMENTS)},
+            inputs=lambda wildcards: {
+                "experiments": [here(f"results/{name}") for name in EXPERIMENTS]
+            },
         ),
         differences=lambda wildcards: [
             str(differences(chosen.settings)) for chosen in EXPERIMENTS.values()

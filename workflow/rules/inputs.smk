@@ -8,7 +8,8 @@ def index_of(name):
     The index is a checkpoint: when it is made again, files that stay equal to the byte rerun
     nothing.
     """
-    return Path(checkpoints.index_images.get(name=name).output.index)
+    index = checkpoints.index_images.get(name=name).output.index
+    return copy_of_index(name) if STORED else Path(index)
 
 
 def index_folder(wildcards):
@@ -16,20 +17,29 @@ def index_folder(wildcards):
     return index_of(wildcards.name)
 
 
-def rendered(wildcards):
-    """Return what must be rendered first; a data set that is there is known in other ways."""
+def data_set(wildcards):
+    """Return what must be rendered or fetched first; a data set that is there is known in other
+    ways.
+    """
     in_one_line(experiment(wildcards).check_data)()
     scenes = experiment(wildcards).settings["dataset"]["kind"] == "scenes"
-    return [f"results/{wildcards.name}/data"] if scenes else []
+    if scenes:
+        return [f"results/{wildcards.name}/data"]
+    place = address_of(wildcards)
+    return [storage(place)] if place else []
 
 
 def image_source(wildcards):
     """Return where the data set is, for the command line."""
     dataset = experiment(wildcards).settings["dataset"]
-    root = f"results/{wildcards.name}/data" if dataset["kind"] == "scenes" else dataset["root"]
-    return command_line(
-        {"table": dataset["table"]} if dataset["kind"] == "table" else {"root": root}
-    )
+    if dataset["kind"] == "scenes":
+        return command_line({"root": here(f"results/{wildcards.name}/data")})
+    key = "table" if dataset["kind"] == "table" else "root"
+    if place := address_of(wildcards):
+        return command_line(
+            {key: f"{storage(place)}{dataset[key].rstrip('/').removeprefix(place)}"}
+        )
+    return command_line({key: dataset[key]})
 
 
 @cache
@@ -52,17 +62,22 @@ def after_index(wildcards):
 
 def index_summaries(wildcards):
     """Return what is said about the data of every experiment, once their indices are there."""
-    return [
-        f"{checkpoints.index_images.get(name=name).output.index}/summary.md" for name in EXPERIMENTS
-    ]
+    after_index(wildcards)
+    return [f"results/{name}/index/summary.md" for name in EXPERIMENTS]
 
 
 def indexed(*names):
     """Return a function for `input`: the classes and other index files that a stage reads."""
-    return lambda wildcards: [
-        f"{index_folder(wildcards)}/{name.format(**dict(wildcards.items()))}"
-        for name in ("classes.csv", *names)
-    ]
+
+    def of(wildcards):
+        index_folder(wildcards)
+        words = dict(wildcards.items())
+        return [
+            f"results/{wildcards.name}/index/{name.format(**words)}"
+            for name in ("classes.csv", *names, *(["root.txt"] if STORED else []))
+        ]
+
+    return of
 
 
 def indexed_split(key, *folders):
@@ -74,7 +89,8 @@ def indexed_split(key, *folders):
 
 def shard_of_index(wildcards):
     """Return the list of a shard in the image index."""
-    return f"{index_folder(wildcards)}/shards/{wildcards.split}/{wildcards.shard}.csv"
+    index_folder(wildcards)
+    return f"results/{wildcards.name}/index/shards/{wildcards.split}/{wildcards.shard}.csv"
 
 
 def flow_of(wildcards):
@@ -162,6 +178,23 @@ def tables(wildcards):
     ]
 
 
+def beside_tables(wildcards):
+    """Return what the report reads beside the main tables: tables, and which split has masks."""
+    found = [
+        str(Path(table).with_name(name))
+        for table in tables(wildcards)
+        for name in ("results.md", "by_seed.csv", "seeds.csv", "seeds.md")
+    ]
+    for name, chosen in EXPERIMENTS.items() if STORED else ():
+        index = index_of(name)
+        found += [
+            f"results/{name}/index/masks/{split}.csv"
+            for split in chosen.measured_splits()
+            if has_images(index, split)
+        ]
+    return found
+
+
 def drawn_figures(wildcards):
     """Return the figures of all experiments."""
     return [
@@ -190,6 +223,23 @@ def drawn(wildcards):
     """Return what a figure is drawn from, as flags and their words."""
     words = figure_words(experiment(wildcards), wildcards.figure, index_folder(wildcards), RUN)
     return words | true_masks(wildcards, pictured_split(wildcards)) if "panels" in words else words
+
+
+def drawn_here(wildcards):
+    """Return the same words with each file where the stage finds it."""
+    return {
+        flag: [":".join([*word.split(":")[:-1], here(word.split(":")[-1])]) for word in words]
+        for flag, words in drawn(wildcards).items()
+    }
+
+
+def packed_pictures(wildcards):
+    """Return packs of the images and masks that a figure shows."""
+    if not STORED or "panels" not in drawn(wildcards):
+        return []
+    return [
+        pack for kind in ("images", "masks") for pack in packs_of(kind, pictured_split)(wildcards)
+    ]
 
 
 def drawing_options(wildcards):
@@ -311,4 +361,4 @@ def fetched_voc12(wildcards):
     elsewhere."""
     folder = Path(DOWNLOADS["voc12"]["folder"])
     record = folder / "voc12.unpacked.json"
-    return [] if has_voc(folder) and not record.exists() else [str(record)]
+    return [] if has_voc(folder) and not record.exists() else [local(str(record))]

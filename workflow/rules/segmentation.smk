@@ -5,6 +5,7 @@ use rule stage as make_pseudo_labels with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
         maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
     output:
         masks=directory(f"{RUN}/pseudo_labels/{{split}}/{{shard}}"),
@@ -25,6 +26,7 @@ use rule stage as make_pseudo_labels with:
 use rule stage as train_segmentation with:
     input:
         indexed_split("train", "splits"),
+        packed=packs_of("images", split_of("train")),
         masks=segmenter_masks,
     output:
         network=f"{RUN}/segmentation/network.pt",
@@ -53,6 +55,7 @@ use rule stage as predict_segmentation with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
         network=f"{RUN}/segmentation/network.pt",
     output:
         masks=directory(f"{RUN}/predictions/{{split}}/{{shard}}"),

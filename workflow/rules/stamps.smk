@@ -92,7 +92,8 @@ def say_replacement(name, record):
         print(f"results/{name}: {said}; another name= keeps both", file=sys.stderr)
 
 
-if workflow.is_main_process:
+# In a storage nothing of it is to be seen from here: Snakemake's own records have to do.
+if workflow.is_main_process and not STORED:
     for one in PRODUCERS:
         one.set_input(held_against_stamps(one))
     workflow.get_rule("write_config").set_input(held_against_settings)

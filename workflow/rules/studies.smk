@@ -98,6 +98,7 @@ use rule stage as sweep_denoising with:
     input:
         indexed_split("eval_split", "splits", "masks"),
         unpack(true_masks_of_eval_split),
+        packed=packs_of("masks", split_of("eval_split")),
         pixels=sharded(f"{RUN}/pixels/{{split}}/{{shard}}.h5", "eval_split"),
         maps=sharded(f"{RUN}/cams/{{split}}/{{shard}}.h5", "eval_split"),
         flow=lambda wildcards: fit_file(wildcards, "flow.pt"),

@@ -9,6 +9,7 @@ use rule stage as make_boundary_labels with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
         maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
     output:
         masks=directory(f"{RUN}/boundaries/labels/{{split}}/{{shard}}"),
@@ -27,6 +28,7 @@ use rule stage as make_boundary_labels with:
 use rule stage as train_boundaries with:
     input:
         indexed_split("train", "splits"),
+        packed=packs_of("images", split_of("train")),
         masks=sharded(f"{RUN}/boundaries/labels/{{split}}/{{shard}}", "train"),
     output:
         network=f"{RUN}/boundaries/network.pt",
@@ -49,6 +51,7 @@ use rule stage as walk_pseudo_labels with:
     input:
         indexed(),
         images=shard_of_index,
+        packed=packed_shard(),
         maps=lambda wildcards: f"{RUN}/{labelled(wildcards)[0]}/{{split}}/{{shard}}.h5",
         network=f"{RUN}/boundaries/network.pt",
     output:

@@ -76,10 +76,12 @@ class Dataset(IndexedImages):
 
     root: str | None = None
     """Folder that holds VOC2012 or VOCdevkit/VOC2012 (kind voc), or annotations, train2014 and
-    val2014 (kind coco).
+    val2014 (kind coco); or its address in a storage, such as s3://bucket/folder (docs/storage.md).
     """
     table: str | None = None
-    """CSV file with the columns image, labels and optionally mask, split (kind table)."""
+    """CSV file with the columns image, labels and optionally mask, split (kind table), or its
+    address in a storage.
+    """
     train: SplitName = "train_aug"
     """Split that everything is trained on."""
     eval_split: SplitName = "train"
