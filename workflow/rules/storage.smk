@@ -46,7 +46,7 @@ def address_of(wildcards):
             f"error: configuration: dataset.{key}: an address needs a storage for results, too, by "
             "--default-storage-provider (docs/storage.md)"
         )
-    return place.rpartition("/")[0] if key == "table" else place.rstrip("/")
+    return os.path.dirname(place) if key == "table" else place.rstrip("/")
 
 
 def imported_folder(wildcards):
