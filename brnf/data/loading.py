@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from brnf.data.pipeline import one_opencv_thread
 from brnf.errors import UserError
 
 __all__ = ["BatchLoader", "one_ahead"]
@@ -90,7 +91,7 @@ class BatchLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            for batch in self._loader if self._loader.num_workers else one_ahead(self._loader):
+            for batch in self._batches():
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch
@@ -102,6 +103,12 @@ class BatchLoader(Generic[Batch]):
                 f"a loading process was lost ({reason}); run again, with fewer workers if memory "
                 "was short"
             ) from error
+
+    def _batches(self) -> Iterator[Batch]:
+        if not self._loader.num_workers:
+            return one_ahead(self._loader)
+        with one_opencv_thread():
+            return iter(self._loader)
 
 
 class _HandedOver(Dataset[Any]):

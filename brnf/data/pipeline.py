@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self, TypeVar
 
 import cv2
 
 from brnf.errors import UserError
 
-__all__ = ["WAITING", "Workers"]
+__all__ = ["WAITING", "Workers", "one_opencv_thread"]
 
 Result = TypeVar("Result")
 WAITING = 2
@@ -44,13 +44,16 @@ class Workers:
     def __init__(self, count: int, task: str = "prepared images") -> None:
         self.count, self._task = count, task
         self._pool = ProcessPoolExecutor(count, initializer=_begin) if count else None
+        self._closed = ExitStack()
 
     def __enter__(self) -> Self:
+        if self._pool is not None:
+            self._closed.enter_context(one_opencv_thread())  # the first item begins the processes
+            self._closed.callback(self._pool.shutdown, cancel_futures=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._closed.close()
 
     def map(
         self,
@@ -154,6 +157,20 @@ class Workers:
             _all_of(waiting)
 
 
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """End OpenCV's threads, for as long as processes may be forked.
+
+    A process that is forked while they live waits for ever as soon as it changes their number.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def _all_of(waiting: deque[Future[None]]) -> None:
     """Wait for all futures in their order."""
     while waiting:
@@ -164,7 +181,7 @@ def _begin() -> None:
     """Prepare a process: signals from the terminal are its parent's, with whom it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)  # there are as many processes as cores, and its threads do not fork
+    cv2.setNumThreads(1)  # there are as many processes as cores
     gc.freeze()  # what it shares with its parent would be copied when searched for garbage
 
     parent = os.getppid()

@@ -7,8 +7,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
@@ -58,6 +61,25 @@ def test_batches_come_in_order(workers: int) -> None:
     loader = BatchLoader(Numbers(nothing), list, workers, batch_size=6)
     assert len(loader) == 4
     assert [number for batch in loader for number in batch] == list(range(20))
+
+
+@pytest.mark.timeout(60)
+def test_processes_begin_while_opencv_has_threads() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.float32), (9, 9), 2)  # begins the threads
+        loader = BatchLoader(
+            Numbers(nothing), list, 2, worker_init_fn=partial(_set_threads, 1), batch_size=6
+        )
+        assert [number for batch in loader for number in batch] == list(range(20))
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _set_threads(count: int, _: int) -> None:
+    cv2.setNumThreads(count)
 
 
 def test_the_next_batch_is_made_while_one_is_used() -> None:

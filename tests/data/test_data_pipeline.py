@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 
@@ -33,6 +34,19 @@ def test_order_and_results_do_not_depend_on_the_number_of_processes(count: int) 
         found = workers.map(pow, [(number, 2) for number in range(20)])
         assert list(found) == [number**2 for number in range(20)]
         assert list(workers.map(sleep_first, [(number,) for number in range(9)])) == [*range(9)]
+
+
+@pytest.mark.timeout(60)
+def test_processes_begin_while_opencv_has_threads() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.float32), (9, 9), 2)  # begins the threads
+        with Workers(2) as workers:
+            assert list(workers.map(abs, [(-1,), (-2,)])) == [1, 2]
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 @pytest.mark.parametrize("count", [0, 2])
