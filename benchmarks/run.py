@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 import tyro
@@ -14,7 +15,7 @@ import tyro
 from benchmarks.harness import Repeats, Row, machine, table
 from brnf.engine.memory import keep_freed_memory
 
-LOOPS = (
+Loop = Literal[
     "flow_density",
     "flow_training",
     "mixture",
@@ -24,12 +25,13 @@ LOOPS = (
     "class_maps",
     "cam_inference",
     "segmentation_training",
-)
+]
+LOOPS: tuple[Loop, ...] = get_args(Loop)
 RESULTS = Path(__file__).parent / "results.md"
 
 
 def run(
-    loops: tuple[str, ...] = LOOPS,
+    loops: tuple[Loop, ...] = LOOPS,
     repeats: int = 7,
     seconds: float = 30,
     threads: int = 1,
