@@ -109,6 +109,9 @@ def _with_gradient(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor
 def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
     """Overwrite the state and two further pieces of memory in turn: fresh ones would have to come
     into the cache first.
+
+    The first bias moves behind the ReLU, ``relu(h + b1) = max(h, -b1) + b1``, and from there
+    through the second layer into its bias: one pass over the hidden units less.
     """
     log_determinant = state.new_zeros(state.shape[1])
     spare, outputs = torch.empty_like(state), torch.empty_like(state)
@@ -121,8 +124,9 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
         passive, active = state[step.passive], state[step.active]
         width = weight1.shape[0]
         room = spare[:width] if width <= spare.shape[0] else None
-        hidden = torch.addmm(bias1, weight1, passive, out=room).relu_()
-        u, shift = torch.addmm(bias2, weight2, hidden, out=outputs).chunk(2)
+        hidden = torch.mm(weight1, passive, out=room).clamp_min_(-bias1)
+        torch.mm(weight2, hidden, out=outputs).add_(torch.addmm(bias2, weight2, bias1))
+        u, shift = outputs.chunk(2)
         log_scale = arc_tangent(u, out=u).mul_(ATAN_FACTOR * step.clamp)
         log_determinant += log_scale.sum(0)
         torch.addcmul(shift, active, log_scale.exp_(), out=active)
@@ -194,8 +198,9 @@ class _CouplingFunction(torch.autograd.Function):
         active: slice,
         clamp: float,
     ) -> tuple[Tensor, Tensor]:
-        hidden = torch.addmm(bias1, weight1, state[passive]).relu_()
-        u, shift = torch.addmm(bias2, weight2, hidden).chunk(2)
+        # what is added in place is still in the cache; addmm would copy the bias into fresh memory
+        hidden = torch.mm(weight1, state[passive]).add_(bias1).relu_()
+        u, shift = torch.mm(weight2, hidden).add_(bias2).chunk(2)
         log_scale = arc_tangent(u).mul_(ATAN_FACTOR * clamp)
         log_determinant = log_scale.sum(0)
         scale = log_scale.exp_()
@@ -223,8 +228,9 @@ class _CouplingFunction(torch.autograd.Function):
             by_log_scale.mul_(ATAN_FACTOR * ctx.clamp), u.square().add_(1), out=by_outputs[: len(u)]
         )
         by_outputs[len(u) :] = by_result[ctx.active]
-        by_hidden = torch.ops.aten.threshold_backward(weight2.T @ by_outputs, hidden, 0)
-        torch.addmm(by_result[ctx.passive], weight1.T, by_hidden, out=by_state[ctx.passive])
+        by_hidden = weight2.T @ by_outputs
+        torch.ops.aten.threshold_backward(by_hidden, hidden, 0, grad_input=by_hidden)
+        torch.mm(weight1.T, by_hidden, out=by_state[ctx.passive]).add_(by_result[ctx.passive])
         by_layers = (
             by_hidden @ state[ctx.passive].T,
             by_hidden.sum(1, keepdim=True),
