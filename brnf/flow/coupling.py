@@ -111,10 +111,11 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
     into the cache first.
 
     The first bias moves behind the ReLU, ``relu(h + b1) = max(h, -b1) + b1``, and from there
-    through the second layer into its bias: one pass over the hidden units less.
+    through the second layer into its bias; t is added to the state by its own product. Each spares
+    a pass over memory.
     """
     log_determinant = state.new_zeros(state.shape[1])
-    spare, outputs = torch.empty_like(state), torch.empty_like(state)
+    spare, spare_half = torch.empty_like(state), torch.empty_like(state[len(state) // 2 :])
     for step in steps:
         if isinstance(step, PermuteRandom):
             torch.index_select(state, 0, step.perm, out=spare)
@@ -125,11 +126,12 @@ def _in_place(steps: Iterable[Step], state: Tensor) -> tuple[Tensor, Tensor]:
         width = weight1.shape[0]
         room = spare[:width] if width <= spare.shape[0] else None
         hidden = torch.mm(weight1, passive, out=room).clamp_min_(-bias1)
-        torch.mm(weight2, hidden, out=outputs).add_(torch.addmm(bias2, weight2, bias1))
-        u, shift = outputs.chunk(2)
+        weight_u, weight_t = weight2.chunk(2)
+        bias_u, bias_t = torch.addmm(bias2, weight2, bias1).chunk(2)
+        u = torch.mm(weight_u, hidden, out=spare_half[: len(active)]).add_(bias_u)
         log_scale = arc_tangent(u, out=u).mul_(ATAN_FACTOR * step.clamp)
         log_determinant += log_scale.sum(0)
-        torch.addcmul(shift, active, log_scale.exp_(), out=active)
+        torch.addcmul(bias_t, active, log_scale.exp_(), out=active).addmm_(weight_t, hidden)
     return state, log_determinant
 
 
@@ -200,13 +202,15 @@ class _CouplingFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         # what is added in place is still in the cache; addmm would copy the bias into fresh memory
         hidden = torch.mm(weight1, state[passive]).add_(bias1).relu_()
-        u, shift = torch.mm(weight2, hidden).add_(bias2).chunk(2)
+        (weight_u, weight_t), (bias_u, bias_t) = weight2.chunk(2), bias2.chunk(2)
+        u = torch.mm(weight_u, hidden).add_(bias_u)
         log_scale = arc_tangent(u).mul_(ATAN_FACTOR * clamp)
         log_determinant = log_scale.sum(0)
         scale = log_scale.exp_()
         result = torch.empty_like(state)
         result[passive] = state[passive]
-        torch.addcmul(shift, state[active], scale, out=result[active])
+        torch.addcmul(bias_t, state[active], scale, out=result[active])
+        result[active].addmm_(weight_t, hidden)
         ctx.save_for_backward(state, weight1, weight2, hidden, u, scale)
         ctx.passive, ctx.active, ctx.clamp = passive, active, clamp
         return result, log_determinant
@@ -221,21 +225,23 @@ class _CouplingFunction(torch.autograd.Function):
         by_state = torch.empty_like(state)
         by_active = torch.mul(by_result[ctx.active], scale, out=by_state[ctx.active])
         by_log_scale = torch.addcmul(by_log_determinant, by_active, state[ctx.active])
-        by_outputs = torch.empty(
-            len(weight2), state.shape[1], dtype=state.dtype, device=state.device
-        )  # of the subnet: u, then t
-        torch.div(
-            by_log_scale.mul_(ATAN_FACTOR * ctx.clamp), u.square().add_(1), out=by_outputs[: len(u)]
-        )
-        by_outputs[len(u) :] = by_result[ctx.active]
-        by_hidden = weight2.T @ by_outputs
+        half = len(u)
+        weight_u, weight_t = weight2.chunk(2)
+        by_t = by_result[ctx.active]
+        by_u = by_log_scale.mul_(ATAN_FACTOR * ctx.clamp).div_(u.square().add_(1))
+        by_hidden = (weight_t.T @ by_t).addmm_(weight_u.T, by_u)
         torch.ops.aten.threshold_backward(by_hidden, hidden, 0, grad_input=by_hidden)
         torch.mm(weight1.T, by_hidden, out=by_state[ctx.passive]).add_(by_result[ctx.passive])
+        by_weight2, by_bias2 = torch.empty_like(weight2), weight2.new_empty(2 * half, 1)
+        torch.mm(by_u, hidden.T, out=by_weight2[:half])
+        torch.mm(by_t, hidden.T, out=by_weight2[half:])
+        torch.sum(by_u, 1, keepdim=True, out=by_bias2[:half])
+        torch.sum(by_t, 1, keepdim=True, out=by_bias2[half:])
         by_layers = (
             by_hidden @ state[ctx.passive].T,
             by_hidden.sum(1, keepdim=True),
-            by_outputs @ hidden.T,
-            by_outputs.sum(1, keepdim=True),
+            by_weight2,
+            by_bias2,
         )
         return (by_state, *by_layers, None, None, None)
 
