@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from brnf.backbones.folding import folded
+from brnf.backbones.folding import FoldedNorms, folded
 from brnf.backbones.intermediates import Intermediates, build_pyramid, build_vit
 from brnf.backbones.levels import feature_levels, stages_of_modules
 from brnf.backbones.precision import keep_small_sums_in_float32
@@ -66,6 +66,8 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         keep_small_sums_in_float32(self.network)
+        self._folds = False
+        self._folded_norms: FoldedNorms | None = None
         self._freeze()
         self.train()
 
@@ -77,8 +79,17 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the four stages' outputs of normalised images [N, 3, H, W]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable_stages > 0):
-            return list(self.network(images)[-4:])
+        learns = torch.is_grad_enabled() and self.trainable_stages > 0
+        with torch.set_grad_enabled(learns):
+            return list(self._outputs(images, learns and self._folds)[-4:])
+
+    def _outputs(self, images: Tensor, folds: bool) -> list[Tensor]:
+        if folds and self._folded_norms is None:
+            self._folded_norms = FoldedNorms(self.network)
+        if folds and self._folded_norms is not None:
+            return self._folded_norms(self.network, images)
+        found: list[Tensor] = self.network(images)
+        return found
 
     def restore(self, loaded: LoadedWeights) -> None:
         """Take over what a saved network started from, with the colours that it wants."""
@@ -94,6 +105,13 @@ class Backbone(nn.Module):
         for module, learns in self._parts():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.requires_grad_(learns)
+
+    def fold_while_learning(self) -> None:
+        """Compute BatchNorms as parts of the convolutions wherever there is a gradient.
+
+        For those whose scale, shift and statistics all stay frozen.
+        """
+        self._folds = True
 
     def fold(self) -> None:
         """Multiply the BatchNorms into the convolutions; from then on the backbone is for inference

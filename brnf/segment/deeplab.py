@@ -138,6 +138,8 @@ def build_deeplab(options: DeepLabNetwork, classes: int, *, load: bool = True) -
     try:
         backbone = build_backbone(chosen, load=load)
         use_layout(backbone.network, options.layout)
+        if options.frozen_batch_norm:
+            backbone.fold_while_learning()
     except UserError as error:
         # The backbone names the keys of its own section.
         text = str(error).replace("backbone.name", "segmentation.backbone")

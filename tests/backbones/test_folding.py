@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from brnf.backbones import build_backbone
-from brnf.backbones.folding import folded
+from brnf.backbones.folding import FoldedNorms, folded
 from brnf.config.sections.cam import BackboneOptions
 
 
@@ -35,6 +35,30 @@ def test_outputs_stay_and_no_norm_is_left(name: str) -> None:
     assert not _norms(backbone)
     for output, exact in zip(found, expected[-4:], strict=True):
         assert (output - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_050"])
+def test_gradients_are_those_of_the_network(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_backbone(
+        BackboneOptions(name=name, weights="none", stride=16, trainable_stages=4)
+    ).network.double()
+    _randomise(network)
+    # a pass in float32 on other parameters came first
+    computed = FoldedNorms(build_backbone(BackboneOptions(name=name, weights="none")).network)
+    images = torch.randn(2, 3, 96, 80, dtype=torch.float64)
+    learning = [value for value in network.parameters() if value.requires_grad]
+    results = [
+        compute() for compute in (lambda: network(images), lambda: computed(network, images))
+    ]
+    weights = [torch.randn_like(output) for output in results[0]]
+    sums = [
+        sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True))
+        for outputs in results
+    ]
+    expected, found = (torch.autograd.grad(value, learning) for value in sums)
+    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_networks_own_parameters_stay() -> None:
