@@ -60,13 +60,14 @@ lint: $(INSTALLED) ## check style and types only
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
+# SHARDS="4 64 512" measures what a job costs at these numbers of shards (hours; 4 is the default).
 test-cluster: $(INSTALLED) ## run on a real SLURM, started for it (root; Debian: slurm-wlm, munge)
 	@tests/slurm/start.sh --check
 	@$(BIN)/python -c 'import snakemake_executor_plugin_cluster_generic' 2>/dev/null && \
 		$(BIN)/python -c 'import snakemake_executor_plugin_slurm' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
 	$(BIN)/python -m pytest --numprocesses 0 --capture no --verbosity 1 \
-		--durations 0 --durations-min 5 tests/slurm
+		--durations 0 --durations-min 5 tests/slurm $(ARGS)
 
 # ARGS="-k coco" is the shortest one, "-k photographs" the shortest of a whole run.
 test-storage: $(INSTALLED) ## run without a shared disk, in files and S3 (minutes; Debian: rsync)

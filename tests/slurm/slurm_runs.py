@@ -105,19 +105,14 @@ class Run:
             *words,
         ]
 
+    def command(self, *words: str, seconds: int = RUN_SECONDS) -> list[str]:
+        """Return the call of Snakemake, which ends after a while."""
+        limit = ["timeout", "-k", "5", str(seconds)]
+        return [*limit, sys.executable, "-m", "snakemake", *words, *self.words]
+
     def start(self, *words: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start Snakemake in a process group of its own."""
-        command = [
-            "timeout",
-            "-k",
-            "5",
-            str(RUN_SECONDS),
-            sys.executable,
-            "-m",
-            "snakemake",
-            *words,
-            *self.words,
-        ]
+        command = self.command(*words)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         with self.printed.open("w") as file:
             return subprocess.Popen(

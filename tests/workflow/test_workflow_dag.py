@@ -1,5 +1,6 @@
 """The jobs that the shipped configurations ask for, and errors that end the parse."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from brnf.data.contents import FIRST, looked_at
+from brnf.data.file_table import TableWriter
 from brnf.workflow.params import STAGES
 
 Config = Callable[[str], str]
@@ -46,6 +49,26 @@ def test_demo_is_what_runs_without_a_configuration(workflow: Any, config: Config
 def test_everything_waits_for_the_index(workflow: Any, config: Config) -> None:
     jobs = workflow.jobs("--configfile", config("tiny"))
     assert jobs["index_images"] == jobs["render_scenes"] == 2 and "train_base" not in jobs
+
+
+def test_a_job_on_a_cluster_does_not_look_at_the_data_set(workflow: Any, config: Config) -> None:
+    """Snakemake starts again in each, and the data set may have 100,000 files on a shared disk."""
+    workflow.pretend_index("tiny", {"train": 2, "val": 2})
+    index = workflow.folder / "results" / "tiny" / "index"
+    (index / "state.txt").write_text(f"{FIRST}\n")
+    image, table = workflow.folder / "image.jpg", index.with_name("index.files.csv")
+    image.write_bytes(b"image")
+    writer = TableWriter(table)
+    writer.add([(str(image), looked_at(str(image), None))])
+    writer.close()
+    os.utime(image, (0, 0))  # whoever looks enters the new time into the table
+    before = table.read_bytes()
+    words = ("--configfile", config("tiny"), "--config", "companions=null")
+    job = ("--target-jobs", "collect_masks:name=tiny,split=train,shard=0", "--mode", "remote")
+    call = (*job, "--allowed-rules", "collect_masks", "--force", "--dry-run", *words)
+    assert "collect_masks" in workflow(*call) and table.read_bytes() == before
+    workflow("--dry-run", *words)
+    assert table.read_bytes() != before
 
 
 def test_only_what_products_and_models_need_is_planned(workflow: Any, config: Config) -> None:

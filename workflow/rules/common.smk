@@ -210,6 +210,11 @@ def begin_run(workflow):
     for name in written & EXPERIMENTS.keys():
         EXPERIMENTS[name].check_owner(Path("results"))
     submits = workflow.executor_plugin.name in ("slurm", "cluster-generic")
+    if submits and workflow.group_settings.overwrite_groups:
+        raise UserError(
+            "--groups: after a checkpoint, such as the image index, Snakemake submits the jobs of "
+            "a group again and again; set a smaller `shards` for fewer jobs"
+        )
     begin(Path.cwd(), EXPERIMENTS, submits and which("squeue"))
 
 

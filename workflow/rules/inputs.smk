@@ -44,8 +44,17 @@ def image_source(wildcards):
 
 @cache
 def state_of(name):
-    """Return the state of an experiment's data, looked at once a call of the workflow."""
-    return data_state(Path(f"results/{name}/index"))
+    """Return the state of an experiment's data, looked at once a call of the workflow.
+
+    Snakemake asks in each job on a cluster, too, whatever its rule. There the state is what the
+    index was made from: many jobs must not look at all files of the data set at once.
+    """
+    index = Path(f"results/{name}/index")
+    own = workflow.dag_settings.allowed_rules or []  # rules of a job
+    if not workflow.is_main_process and "index_images" not in own:
+        with suppress(OSError):
+            return (index / "state.txt").read_text().strip()
+    return data_state(index)
 
 
 def after_index(wildcards):
