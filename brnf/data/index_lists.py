@@ -24,7 +24,7 @@ BUFFERED = 20_000
 """Rows of shards that are kept until each shard's are appended to its list at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of the data set.
 
@@ -48,7 +48,7 @@ class ImageRecord:
     digest: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskRecord:
     """The ground truth of one image, known to evaluation only.
 
