@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -128,7 +129,13 @@ def image_paces(experiment: Experiment) -> dict[str, Pace]:
 
 
 def training_paces(folder: Path, shards: int, gpus: int) -> dict[str, Pace]:
-    """Return the pace of each training on so many GPUs: each takes its share of a batch."""
+    """Return the pace of each training on so many GPUs: each takes its share of a batch.
+
+    Arguments:
+        folder: that stands for the data set.
+        shards: into which a split is cut.
+        gpus: of one machine.
+    """
     whole, found = imagenet(folder, shards), {}
     settings = whole.settings
     full = {
@@ -202,8 +209,9 @@ def planned(folder: Path, shards: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     table, rows = pd.DataFrame(index=list(dict.fromkeys(work.rule))), []
     table["jobs"] = work.groupby("rule").size()
     table["disk"] = rules.reindex(table.index, fill_value=0.0)
+    trainings_on = cache(partial(training_paces, folder, shards))
     for gpus in GPUS:
-        trainings = training_paces(folder, shards, gpus)
+        trainings = trainings_on(min(gpus, MOST_DEVICES))
         paces = dict(images)
         for rule, pace in trainings.items():
             image = images.get(rule, Pace()).image

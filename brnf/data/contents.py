@@ -99,6 +99,7 @@ class Contents:
                     kept.writelines(line for line in content if line.endswith(b"\n"))
             self._known = KnownFiles(self._table, self._cut)
             self._writer = TableWriter(self._growing)
+        self._waiting: list[tuple[str, Seen]] = []
         self._flushed = monotonic()
 
     def known(self, path: str) -> Seen | None:
@@ -107,18 +108,18 @@ class Contents:
 
     def add(self, files: Iterable[tuple[str, Seen]]) -> None:
         """Append what images and masks hold to the growing table; it reaches the system soon."""
-        flushes = (now := monotonic()) - self._flushed > FLUSHED
-        self._writer.add(files, flush=flushes)
-        if flushes:
-            self._flushed = now
+        self._waiting += files
+        if monotonic() - self._flushed > FLUSHED:
+            self.flush()
 
     def flush(self) -> None:
         """Hand what was appended to the system."""
-        self._writer.flush()
+        self._writer.add(self._waiting, flush=True)
+        self._waiting, self._flushed = [], monotonic()
 
     def added(self) -> Iterator[Seen]:
         """Yield again what was appended, in its order."""
-        self._writer.flush()
+        self.flush()
         return (seen for _, seen in read_table(self._growing))
 
     def look(self, path: str | Path) -> Seen:
@@ -142,6 +143,7 @@ class Contents:
 
     def finish(self) -> None:
         """Let the table that has grown take the place of the one beside the index."""
+        self.flush()
         self._writer.add(sorted(self._others.items()))
         self._writer.close(sync=True)
         self._growing.replace(self._table)

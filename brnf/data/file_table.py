@@ -70,10 +70,6 @@ class TableWriter:
         if flush:
             self._file.flush()
 
-    def flush(self) -> None:
-        """Hand all rows to the system."""
-        self._file.flush()
-
     def close(self, sync: bool = False) -> None:
         """End the table, and force it to the disk."""
         self._file.flush()

@@ -159,7 +159,10 @@ class MaskWriter:
 
     def append(self, name: str, mask: str | None, context: str | None, digest: str) -> None:
         """Append the masks of an image as :meth:`add`, without an object of them."""
-        mask, context = (path and _below(path, self._root) for path in (mask, context))
+        if mask is not None:
+            mask = _below(mask, self._root)
+        if context is not None:
+            context = _below(context, self._root)
         self._rows.append((name, mask, context, digest))
         if len(self._rows) == BUFFERED:
             self._write()

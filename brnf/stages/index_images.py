@@ -180,7 +180,9 @@ def _probed(
     name = "verify images" if dataset.verify else "measure images"
     total = len(listing.entries)
     for entry, result in Progress(found, name, runtime, unit="image", total=total):
-        error = result if isinstance(result, UserError) else _kept(entry, result, counts, dataset)
+        error = result if isinstance(result, UserError) else None
+        if isinstance(result, Probe) and result.counts:
+            error = _kept(entry, result, counts, dataset)
         if error is not None:
             problems.append(Fault(entry.id, error))
             contents.note(*entry.files)
