@@ -43,6 +43,8 @@ MOST_DEVICES = 8
 """Of a training, which runs on one machine."""
 START = 15.0
 """Seconds of a job beside its work, assumed: the queue, Python, torch, the network's weights."""
+DISK = 2e9
+"""Bytes a second that the disk takes from all jobs together, assumed."""
 EXCHANGE = 0.005
 """Seconds of a step for the exchange of gradients between GPUs, assumed."""
 HOST: Mapping[str, float] = {
@@ -51,7 +53,7 @@ HOST: Mapping[str, float] = {
     "make_pseudo_labels": 0.005,
     "predict_segmentation": 0.0034,
     "evaluate": 0.039,
-    "index_images": 0.0015,
+    "index_images": 0.001,
 }
 """Seconds of an image that no GPU shortens, with 8 processes that read and compress: docs/gpu.md
 (writing pixels and masks), docs/benchmarks.md (denoising and evaluating scenes), docs/scale.md
@@ -162,7 +164,11 @@ def training_paces(folder: Path, shards: int, gpus: int) -> dict[str, Pace]:
 
 
 def scheduled(
-    jobs: list[Job], work: pd.DataFrame, paces: Mapping[str, Pace], gpus: int
+    jobs: list[Job],
+    work: pd.DataFrame,
+    paces: Mapping[str, Pace],
+    gpus: int,
+    written: Mapping[str, float],
 ) -> tuple[pd.DataFrame, float]:
     """Return what each job takes on so many GPUs, and the seconds until the last one ends.
 
@@ -171,14 +177,15 @@ def scheduled(
         work: of each; see :func:`brnf.planning.pace.work_table`.
         paces: by rule.
         gpus: jobs at a time; a training takes as many as train together.
+        written: bytes of a job of each rule; those that run at once share the disk.
     """
     paced = work.rule.map(lambda rule: paces.get(rule, Pace()))
     steps = work.samples / work.batch.where(work.batch > 0, 1.0)
-    seconds = (
-        START
-        + work["images"] * paced.map(lambda pace: pace.image)
-        + steps * paced.map(lambda pace: pace.step)
-    )
+    computing = work["images"] * paced.map(lambda pace: pace.image)
+    computing += steps * paced.map(lambda pace: pace.step)
+    at_once = work.rule.map(work.rule.value_counts()).clip(upper=gpus)
+    writing = work.rule.map(lambda rule: written.get(rule, 0.0)) * at_once / DISK
+    seconds = START + computing.clip(lower=writing)
     devices = paced.map(lambda pace: min(pace.devices, gpus))
     wall = wall_time(jobs, seconds.tolist(), gpus, devices.tolist())
     return work.assign(seconds=seconds, devices=devices), wall
@@ -216,7 +223,7 @@ def planned(folder: Path, shards: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         for rule, pace in trainings.items():
             image = images.get(rule, Pace()).image
             paces[rule] = Pace(image, pace.step, pace.samples, pace.devices, pace.memory)
-        each, wall = scheduled(jobs, work, paces, gpus)
+        each, wall = scheduled(jobs, work, paces, gpus, dict(table["disk"] / table["jobs"]))
         table[f"hours, {gpus}"] = elapsed(each, gpus) / HOUR
         if gpus == 1:
             table["a job"] = each.groupby("rule").seconds.max()
