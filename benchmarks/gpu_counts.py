@@ -6,6 +6,7 @@ which notes operations, bytes and memory. How many steps and images there are is
 """
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +35,8 @@ from brnf.segment.predict import predict_logits
 from tests.pretended_device import DEVICE
 from tests.stage_options import options_of
 
-__all__ = ["IMAGES", "RULES", "count_image", "count_step", "main"]
+__all__ = ["CARDS", "IMAGES", "RULES", "count_density", "count_features", "count_image"]
+__all__ += ["count_maps", "count_prediction", "count_step", "main"]
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 CARDS = (
@@ -45,34 +47,49 @@ CARDS = (
 SECONDS_OF_AN_HOUR = 3600
 
 
-def count_maps(experiment: Experiment, work: Work) -> None:
-    """Count the multi-scale maps of an image, as if it showed every class."""
+Sides = tuple[int, int]
+SQUARE: Sides = (SIDE, SIDE)
+
+
+def count_maps(
+    experiment: Experiment, work: Work, sides: Sides = SQUARE, shown: int | None = None
+) -> None:
+    """Count the multi-scale maps of an image.
+
+    Arguments:
+        experiment: whose settings are taken.
+        work: what is counted.
+        sides: height and width of the image.
+        shown: how many classes it shows; None takes all.
+    """
     options = options_of("compute_cams", experiment, "base").cam
     network = new_network(experiment, DEVICE).eval()
     network.backbone.fold()
     work.restart()
-    image = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8).to(DEVICE)
-    labels = torch.ones(foreground_classes(experiment)).to(DEVICE)
-    map_products(network, image, labels, (SIDE, SIDE), options)
+    image = torch.zeros(3, *sides, dtype=torch.uint8).to(DEVICE)
+    labels = torch.zeros(foreground_classes(experiment))
+    labels[:shown] = 1
+    map_products(network, image, labels.to(DEVICE), sides, options)
 
 
-def count_features(experiment: Experiment, work: Work) -> None:
+def count_features(experiment: Experiment, work: Work, sides: Sides = SQUARE) -> None:
     """Count the features of an image."""
     network = new_network(experiment, DEVICE).eval()
     network.backbone.fold()
     work.restart()
     with torch.inference_mode():
-        pixel_features(network, torch.zeros(3, SIDE, SIDE, dtype=torch.uint8).to(DEVICE))
+        pixel_features(network, torch.zeros(3, *sides, dtype=torch.uint8).to(DEVICE))
 
 
-def count_density(experiment: Experiment, work: Work) -> None:
+def count_density(experiment: Experiment, work: Work, sides: Sides = SQUARE) -> None:
     """Count the log-densities of an image's rows."""
     flow = new_density(experiment, DEVICE)
     work.restart()
-    flow.log_prob(torch.zeros((SIDE // GRID_STRIDE) ** 2, flow.dimension, dtype=torch.float16))
+    rows = math.prod(-(-side // GRID_STRIDE) for side in sides)
+    flow.log_prob(torch.zeros(rows, flow.dimension, dtype=torch.float16))
 
 
-def count_prediction(experiment: Experiment, work: Work) -> None:
+def count_prediction(experiment: Experiment, work: Work, sides: Sides = SQUARE) -> None:
     """Count the logits of an image at all scales."""
     options = options_of("predict_segmentation", experiment, "base").test
     how = options_of("train_segmentation", experiment, "base").segmentation
@@ -80,7 +97,7 @@ def count_prediction(experiment: Experiment, work: Work) -> None:
         network = build_deeplab(how, 1 + foreground_classes(experiment), load=False).eval()
     network.backbone.fold()
     work.restart()
-    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image = np.zeros((*sides, 3), np.uint8)
     with torch.inference_mode():
         predict_logits(network, image, options, DEVICE).softmax(0)
 

@@ -60,12 +60,13 @@ def paper_experiment(name: str, root: Path, changes: Mapping[str, Any] | None = 
     (root / "annotations").mkdir(exist_ok=True)
     settings["dataset"]["root"] = str(root)
     settings["device"] = "cpu"  # of the planning, which would look for a GPU
-    return read_experiments(merged(settings, changes or {}))[name]
+    return next(iter(read_experiments(merged(settings, changes or {})).values()))
 
 
 def foreground_classes(experiment: Experiment) -> int:
     """Return C."""
-    return CLASSES[experiment.settings["dataset"]["kind"]]
+    dataset = experiment.settings["dataset"]
+    return len(dataset["classes"]) or CLASSES[dataset["kind"]]
 
 
 def batch_of(experiment: Experiment, model: str) -> Batch:
@@ -76,7 +77,7 @@ def batch_of(experiment: Experiment, model: str) -> Batch:
     images, crop = training["batch_size"], training["crop"]
     labels = torch.zeros(images, classes)
     for image in range(images):
-        shown = round(LABELS[experiment.settings["dataset"]["kind"]])
+        shown = round(LABELS.get(experiment.settings["dataset"]["kind"], 1))
         labels[image, [(image * shown + number) % classes for number in range(shown)]] = 1
     grid = crop // GRID_STRIDE
     valid = torch.ones(images, 1, grid, grid, dtype=torch.bool)
@@ -149,7 +150,8 @@ def segmentation_steps(experiment: Experiment, device: torch.device, precision: 
     images, side = options.batch_size * options.accumulate, options.crop
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
     classes = 1 + foreground_classes(experiment)
-    labels = torch.randint(0, classes, (images, side, side), dtype=torch.uint8)
+    kind = torch.uint8 if classes < 256 else torch.int32
+    labels = torch.randint(0, classes, (images, side, side), dtype=kind)
     return Steps(partial(trainer.step, (pixels, labels)), images)
 
 

@@ -10,24 +10,41 @@ import csv
 import errno
 import hashlib
 import os
+import pickle
+import stat
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from itertools import chain, islice
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from brnf.cache import file_state
-from brnf.data.file_table import MISSING, KnownFiles, Seen, TableWriter, read_table
+from brnf.data.file_table import (
+    MISSING,
+    KnownFiles,
+    Seen,
+    TableWriter,
+    parts,
+    read_part,
+    read_table,
+)
 from brnf.errors import UserError
 from brnf.store.files import atomic_file, reported
 
-__all__ = ["FIRST", "Contents", "data_state", "looked_at", "unchanged"]
+__all__ = ["FIRST", "Contents", "data_state", "differing_part", "looked_at", "unchanged"]
 
 FIRST = "first"
 """State of data that were never indexed."""
+BYTES_A_PROCESS = 10_000_000
+"""Of a table, from which on another process pays: about 60,000 files."""
+SMALL = 2**20
+"""Bytes of a file that is read at once."""
+FLUSHED = 0.1
+"""Seconds of work that a run may lose where it is killed."""
 PROBED, CHUNK, READERS = 200, 1000, 8
 AT_ONCE = 5e-5
 """Seconds a file; where looking takes no longer, one reader is faster than several, which would
@@ -50,16 +67,17 @@ def looked_at(path: str, known: Seen | None) -> Seen:
         UserError: it is missing or cannot be read.
     """
     try:
-        state = file_state(os.stat(path))
+        found = os.stat(path)
+        state = file_state(found)
         if known is not None and known.state == state:
             return known
-        digest = _digest(path)
+        digest = _digest(path, found)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); restore it or take it off the list"
         ) from error
     if known is not None and known.digest == digest:
-        return replace(known, state=state)
+        return known._replace(state=state)
     return Seen(state, digest)
 
 
@@ -81,17 +99,27 @@ class Contents:
                     kept.writelines(line for line in content if line.endswith(b"\n"))
             self._known = KnownFiles(self._table, self._cut)
             self._writer = TableWriter(self._growing)
+        self._waiting: list[tuple[str, Seen]] = []
+        self._flushed = monotonic()
 
     def known(self, path: str) -> Seen | None:
         """Return what is known of a file from earlier runs, also from one that was cut."""
         return self._known.get(path)
 
     def add(self, files: Iterable[tuple[str, Seen]]) -> None:
-        """Append what images and masks hold to the growing table."""
-        self._writer.add(files, flush=True)
+        """Append what images and masks hold to the growing table; it reaches the system soon."""
+        self._waiting += files
+        if monotonic() - self._flushed > FLUSHED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was appended to the system."""
+        self._writer.add(self._waiting, flush=True)
+        self._waiting, self._flushed = [], monotonic()
 
     def added(self) -> Iterator[Seen]:
         """Yield again what was appended, in its order."""
+        self.flush()
         return (seen for _, seen in read_table(self._growing))
 
     def look(self, path: str | Path) -> Seen:
@@ -115,6 +143,7 @@ class Contents:
 
     def finish(self) -> None:
         """Let the table that has grown take the place of the one beside the index."""
+        self.flush()
         self._writer.add(sorted(self._others.items()))
         self._writer.close(sync=True)
         self._growing.replace(self._table)
@@ -175,7 +204,7 @@ def _all_differing(table: Path) -> Iterator[Difference]:
     began = perf_counter()
     yield from _differing(islice(rows, PROBED))
     if perf_counter() - began < AT_ONCE * PROBED:
-        yield from _differing(rows)
+        yield from _differing_by_processes(table, rows)
         return
     waiting: deque[Future[list[Difference]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
@@ -186,30 +215,69 @@ def _all_differing(table: Path) -> Iterator[Difference]:
         yield from chain.from_iterable(future.result() for future in waiting)
 
 
+def _differing_by_processes(table: Path, rows: Iterable[tuple[str, Seen]]) -> Iterator[Difference]:
+    """Yield what differs of the other rows of a table, by a process for each core if it is large.
+
+    They are interpreters of their own: this one may have threads, beside which none can be forked.
+    """
+    count = min(len(os.sched_getaffinity(0)), READERS, table.stat().st_size // BYTES_A_PROCESS)
+    if count < 2:
+        yield from _differing(rows)
+        return
+    command = (sys.executable, "-c", OF_PART, str(Path(__file__).parents[2]), str(table))
+    places = parts(table, count)
+    with ExitStack() as running:
+        processes = [
+            running.enter_context(
+                subprocess.Popen([*command, *map(str, place)], stdout=subprocess.PIPE)
+            )
+            for place in places
+        ]
+        for process, place in zip(processes, places, strict=True):
+            found, _ = process.communicate()
+            if process.returncode:
+                yield from _differing(read_part(table, *place))
+            else:
+                yield from pickle.loads(found)
+
+
+def differing_part(table: str, begin: str, end: str) -> bytes:
+    """Return pickled what differs of the files of a part of a table."""
+    return pickle.dumps(list(_differing(read_part(Path(table), int(begin), int(end)))))
+
+
+OF_PART = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from brnf.data.contents import differing_part
+sys.stdout.buffer.write(differing_part(*sys.argv[2:]))
+"""
+
+
 def _differing(known: Iterable[tuple[str, Seen]]) -> Iterator[Difference]:
     """Yield what has another state, as it was and as it is now."""
     for path, seen in known:
         try:
-            state = file_state(os.stat(path))
+            found = os.stat(path)
+            state = file_state(found)
             if seen.state != state:
-                digest = _digest(path)
+                digest = _digest(path, found)
                 same = digest == seen.digest
-                now = replace(seen, state=state) if same else Seen(state, digest)
+                now = seen._replace(state=state) if same else Seen(state, digest)
                 yield path, seen, now
         except OSError:
             yield path, seen, MISSING
 
 
-def _digest(path: str | os.PathLike[str]) -> str:
+def _digest(path: str, found: os.stat_result) -> str:
     """Return 32 hexadecimal digits of a hash of a file's bytes, or of the names in a folder."""
-    if Path(path).is_dir():
-        names = sorted(entry.name for entry in Path(path).iterdir())
-        return hashlib.sha256(os.fsencode("\0".join(names))).hexdigest()[:32]
-    if not Path(path).is_file():
-        raise OSError(
-            errno.EINVAL, "no ordinary file", str(path)
-        )  # reading a pipe would wait for ever
+    if stat.S_ISDIR(found.st_mode):
+        return hashlib.sha256(os.fsencode("\0".join(sorted(os.listdir(path))))).hexdigest()[:32]
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no ordinary file", path)  # reading a pipe would wait for ever
     with open(path, "rb") as file:
+        if found.st_size < SMALL:  # most photographs: without a buffer of its own
+            return hashlib.sha256(file.read()).hexdigest()[:32]
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 

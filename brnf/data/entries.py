@@ -55,6 +55,8 @@ class Entry:
     @property
     def masks(self) -> tuple[str, ...]:
         """Return the masks that the image has."""
+        if self.mask is None and self.context is None:
+            return ()
         return tuple(path for path in (self.mask, self.context) if path is not None)
 
     @property
@@ -162,15 +164,17 @@ def select_classes(
     _check_names(chosen, listing)
     value_of = dict(zip(listing.classes, listing.mask_values, strict=True))
     entries, left_out, unlabelled = [], Counter[str](), Counter(listing.unlabelled)
+    wanted = frozenset(chosen)
     for entry in listing.entries:
-        labels = entry.labels if entry.labels is None else entry.labels & set(chosen)
+        whole = entry.labels is None or entry.labels <= wanted
+        labels = entry.labels if whole or entry.labels is None else entry.labels & wanted
         if entry.labels and not labels:
             left_out.update(entry.splits)
         elif labels is not None and not labels and not negatives:
             unlabelled.update(entry.splits)
         else:
-            same = labels == entry.labels  # most often; a copy would take its memory twice
-            entries.append(entry if same else replace(entry, labels=labels))
+            # Most often whole; a copy would take its memory twice.
+            entries.append(entry if whole else replace(entry, labels=labels))
     kept = {split for entry in entries if entry.labels != frozenset() for split in entry.splits}
     if empty := [split for split in listing.splits if split not in kept]:
         raise UserError(

@@ -24,6 +24,7 @@ __all__ = [
     "MOST_PIXELS",
     "Header",
     "Interpolation",
+    "checked_header",
     "image_header",
     "image_size",
     "read_image",
@@ -44,6 +45,8 @@ DEPTHS = (8, 10, 12, 14, 16)
 DARK = 63
 """Largest of the upper 8 bits where a picture uses 14 of 16 bits."""
 MOST_PIXELS = 100_000_000
+PLAIN = ("L", "RGB")
+"""Modes of 8 bits, which are turned into RGB as they are."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 """What photographs come in. PIL knows many more, some of which it hands to other programs."""
 
@@ -60,11 +63,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             ``MOST_PIXELS``, or has more than 8 bits and a range that is not clear.
     """
     with _opened(path) as image:
-        deep = _is_deep(image)
-        upright = ImageOps.exif_transpose(image)
-        if deep:
-            upright = _of_8_bits(path, upright)
-        return np.array(_as_rgb(upright))
+        return np.array(_decoded(path, image, _is_deep(image)))
 
 
 def read_sized(path: Path, long_side: int | None) -> NDArray[np.uint8]:
@@ -100,14 +99,40 @@ def image_header(path: Path) -> Header:
         UserError: the file is missing, no picture, or larger than ``MOST_PIXELS``.
     """
     with _opened(path) as image:
-        deep = _is_deep(image)
-        orientation = image.getexif().get(ORIENTATION, 1)
-        if image.format == "TIFF" and orientation != 1:
-            # PIL turns a TIFF when it opens or when it loads it, by its version and by the tag
-            width, height = ImageOps.exif_transpose(image).size
+        return _header(image)
+
+
+def checked_header(path: Path) -> Header:
+    """Decode a picture, and return what its header tells, opening the file once.
+
+    Raises:
+        UserError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        header, plain = _header(image), image.mode in PLAIN and image.format != "TIFF"
+        if plain and header.orientation == 1 and "transparency" not in image.info:
+            image.load()  # what is done to its pixels behind this cannot fail
         else:
-            width, height = image.size[::-1] if orientation in TURNED_SIDEWAYS else image.size
-        return Header((height, width), orientation if orientation in TURNED else 1, deep)
+            _decoded(path, image, header.deep)
+        return header
+
+
+def _header(image: Image.Image) -> Header:
+    """Return what the header of a picture tells that is not yet loaded."""
+    deep = _is_deep(image)
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if image.format == "TIFF" and orientation != 1:
+        # PIL turns a TIFF when it opens or when it loads it, by its version and by the tag
+        width, height = ImageOps.exif_transpose(image).size
+    else:
+        width, height = image.size[::-1] if orientation in TURNED_SIDEWAYS else image.size
+    return Header((height, width), orientation if orientation in TURNED else 1, deep)
+
+
+def _decoded(path: Path, image: Image.Image, deep: bool) -> Image.Image:
+    """Return a picture upright, in 8 bits of RGB."""
+    upright = ImageOps.exif_transpose(image)
+    return _as_rgb(_of_8_bits(path, upright) if deep else upright)
 
 
 def image_size(path: Path) -> tuple[int, int]:

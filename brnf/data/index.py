@@ -14,7 +14,7 @@ those stages and no other:
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,17 +128,14 @@ class Index:
         classes, mask_values = read_classes(folder)
         records = []
         try:
-            for row in _read(folder, images, IMAGE_COLUMNS):
-                labels = tuple(int(label) for label in row["labels"].split(";") if label)
-                width, height = int(row["width"]), int(row["height"])
-                if (
-                    not is_safe_id(row["id"])
-                    or min(width, height) < 1
-                    or not set(labels) <= set(range(1, len(classes) + 1))
-                ):
-                    raise ValueError(f"{row['id']}: no id, no size, or a label of no class")
-                path = _place(root, "image", row["id"], row["path"], packed)
-                records.append(ImageRecord(row["id"], path, width, height, labels, row["digest"]))
+            for name, path, across, down, shown, digest in _read(folder, images, IMAGE_COLUMNS):
+                labels = tuple(int(label) for label in shown.split(";") if label)
+                width, height = int(across), int(down)
+                named = all(1 <= label <= len(classes) for label in labels)
+                if not is_safe_id(name) or min(width, height) < 1 or not named:
+                    raise ValueError(f"{name}: no id, no size, or a label of no class")
+                place = _place(root, "image", name, path, packed)
+                records.append(ImageRecord(name, place, width, height, labels, digest))
         except ValueError as error:
             raise _damaged(folder, images, error) from error
         return cls(classes, mask_values, tuple(records), root)
@@ -151,9 +148,9 @@ def read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
         UserError: the file is missing or damaged.
     """
     path = folder / "classes.csv"
-    rows = _read(folder, path, ("name", "mask_value"))
+    rows = list(_read(folder, path, ("name", "mask_value")))
     try:
-        return tuple(row["name"] for row in rows), tuple(int(row["mask_value"]) for row in rows)
+        return tuple(name for name, _ in rows), tuple(int(value) for _, value in rows)
     except ValueError as error:
         raise _damaged(folder, path, error) from error
 
@@ -199,12 +196,12 @@ def read_masks(folder: Path, split: str, packed: tuple[Path, ...] = ()) -> dict[
     """
     root = unpacked(packed) if packed else _root(folder)
     found = {}
-    for row in _read(folder, folder / "masks" / f"{split}.csv", MASK_COLUMNS):
+    for name, *paths, digest in _read(folder, folder / "masks" / f"{split}.csv", MASK_COLUMNS):
         mask, context = (
-            _place(root, kind, row["id"], row[kind], packed) if row[kind] else None
-            for kind in TRUTH
+            _place(root, kind, name, path, packed) if path else None
+            for kind, path in zip(TRUTH, paths, strict=True)
         )
-        found[row["id"]] = MaskRecord(row["id"], mask, context, row["digest"])
+        found[name] = MaskRecord(name, mask, context, digest)
     return found
 
 
@@ -229,17 +226,22 @@ def has_masks(folder: Path, split: str) -> bool:
         raise _damaged(folder, path, error) from error
 
 
-def _read(folder: Path, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read the rows of a table that must have certain columns."""
+def _read(folder: Path, path: Path, columns: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the cells of certain columns, which a table must have, in their order."""
     try:
         with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows, found = list(reader), set(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            reader = csv.reader(file)
+            titles = next(reader, [])
+            places = [titles.index(name) for name in columns]
+            for row in reader:
+                if row:
+                    yield [row[place] for place in places]
+    except (ValueError, IndexError) as error:
+        if not isinstance(error, UnicodeDecodeError):
+            error = ValueError("columns or cells are missing")
         raise _damaged(folder, path, error) from error
-    if not set(columns) <= found or any(row[name] is None for row in rows for name in columns):
-        raise _damaged(folder, path, ValueError("columns or cells are missing"))
-    return rows
+    except (OSError, csv.Error) as error:
+        raise _damaged(folder, path, error) from error
 
 
 def _place(root: Path, kind: Kind, name: str, path: str, packed: Sequence[Path]) -> Path:

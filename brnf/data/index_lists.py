@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ __all__ = [
     "ListWriter",
     "MaskRecord",
     "MaskWriter",
+    "labels_text",
     "shard_of",
 ]
 
@@ -23,7 +24,7 @@ BUFFERED = 20_000
 """Rows of shards that are kept until each shard's are appended to its list at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image of the data set.
 
@@ -47,7 +48,7 @@ class ImageRecord:
     digest: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskRecord:
     """The ground truth of one image, known to evaluation only.
 
@@ -78,7 +79,7 @@ class _Table:
         self._rows = csv.writer(self._file, lineterminator="\n")
         if self._file.tell() == 0:
             self._rows.writerow(columns)
-        self.add = self._rows.writerow
+        self.extend = self._rows.writerows
 
     def close(self) -> None:
         self._file.close()
@@ -96,38 +97,43 @@ class ListWriter:
 
     def __init__(self, folder: Path, split: str, root: Path, shards: int) -> None:
         self._whole = _Table(folder / "splits" / f"{split}.csv", IMAGE_COLUMNS)
-        self._folder, self._root, self._count = folder / "shards" / split, root, shards
-        self._shards: dict[int, list[Sequence[object]]] = {}
-        self._buffered = 0
+        self._folder, self._root, self._count = folder / "shards" / split, str(root), shards
+        self._rows: list[tuple[str, str, int, int, str, str]] = []
 
     def add(self, image: ImageRecord) -> None:
         """Append an image; those of a split come in the order of their ids."""
-        row = (
-            image.id,
-            _below(image.path, self._root),
-            image.width,
-            image.height,
-            ";".join(map(str, image.labels)),
-            image.digest,
-        )
-        self._whole.add(row)
-        self._shards.setdefault(shard_of(image.id, self._count), []).append(row)
-        self._buffered += 1
-        if self._buffered == BUFFERED:
-            self._append()
+        size = (image.height, image.width)
+        self.append(image.id, str(image.path), size, labels_text(image.labels), image.digest)
+
+    def append(self, name: str, path: str, size: tuple[int, int], labels: str, digest: str) -> None:
+        """Append an image as :meth:`add`, without an object of it.
+
+        Arguments:
+            name: its id.
+            path: of the photograph.
+            size: height and width.
+            labels: see :func:`labels_text`.
+            digest: of the photograph's bytes.
+        """
+        self._rows.append((name, _below(path, self._root), size[1], size[0], labels, digest))
+        if len(self._rows) == BUFFERED:
+            self._write()
 
     def close(self) -> None:
         """End the lists."""
-        self._append()
+        self._write()
         self._whole.close()
 
-    def _append(self) -> None:
-        for shard, rows in self._shards.items():
+    def _write(self) -> None:
+        self._whole.extend(self._rows)
+        shards: dict[int, list[Sequence[object]]] = {}
+        for row in self._rows:
+            shards.setdefault(shard_of(row[0], self._count), []).append(row)
+        for shard, rows in shards.items():
             table = _Table(self._folder / f"{shard}.csv", IMAGE_COLUMNS)
-            for row in rows:
-                table.add(row)
+            table.extend(rows)
             table.close()
-        self._shards, self._buffered = {}, 0
+        self._rows = []
 
 
 class MaskWriter:
@@ -140,21 +146,46 @@ class MaskWriter:
     """
 
     def __init__(self, folder: Path, split: str, root: Path) -> None:
-        self._table, self._root = _Table(folder / "masks" / f"{split}.csv", MASK_COLUMNS), root
+        self._table = _Table(folder / "masks" / f"{split}.csv", MASK_COLUMNS)
+        self._root = str(root)
+        self._rows: list[tuple[str, str | None, str | None, str]] = []
 
     def add(self, record: MaskRecord) -> None:
         """Append the masks of an image."""
-        paths = (path and _below(path, self._root) for path in (record.mask, record.context))
-        self._table.add((record.id, *paths, record.digest))
+        mask, context = (
+            None if path is None else str(path) for path in (record.mask, record.context)
+        )
+        self.append(record.id, mask, context, record.digest)
+
+    def append(self, name: str, mask: str | None, context: str | None, digest: str) -> None:
+        """Append the masks of an image as :meth:`add`, without an object of them."""
+        if mask is not None:
+            mask = _below(mask, self._root)
+        if context is not None:
+            context = _below(context, self._root)
+        self._rows.append((name, mask, context, digest))
+        if len(self._rows) == BUFFERED:
+            self._write()
 
     def close(self) -> None:
         """End the list."""
+        self._write()
         self._table.close()
 
+    def _write(self) -> None:
+        self._table.extend(self._rows)
+        self._rows = []
 
-def _below(path: Path, root: Path) -> str:
+
+def labels_text(labels: Iterable[int]) -> str:
+    """Return class indices as a list holds them."""
+    return ";".join(map(str, labels))
+
+
+def _below(text: str, root: str) -> str:
     """Return a path relative to ``root`` if it lies in it; ``root / path`` leads back."""
-    text, above = str(path), f"{root}{os.sep}"
+    above = f"{root}{os.sep}"
     if text.startswith(above):  # as nearly always, and ten times faster than comparing parts
         return text[len(above) :]
+    path = Path(text)
     return str(path.relative_to(root) if path.is_relative_to(root) else path.absolute())

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from brnf.errors import UserError
 from brnf.store.label_type import MOST_CLASSES
@@ -65,7 +66,7 @@ def read_labels(cell: str, classes: Sequence[str] = ()) -> list[str]:
         for label in labels:
             _check_label(label)
         return list(dict.fromkeys(labels))
-    known = {tidy(name): name for name in classes}
+    known = _by_spelling(tuple(classes))
     if unknown := [label for label in labels if label not in known]:
         alike = [name for name in classes if spelling(name) == spelling(unknown[0])]
         hint = f", which has '{alike[0]}'" if alike else ""
@@ -73,6 +74,12 @@ def read_labels(cell: str, classes: Sequence[str] = ()) -> list[str]:
             f"label '{unknown[0]}' is not in dataset.classes{hint}; add it there or correct the row"
         )
     return list(dict.fromkeys(known[label] for label in labels))
+
+
+@lru_cache
+def _by_spelling(classes: tuple[str, ...]) -> dict[str, str]:
+    """Return the classes by what is compared with a label, once for all rows of a table."""
+    return {tidy(name): name for name in classes}
 
 
 def _check_label(label: str) -> None:

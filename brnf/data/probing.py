@@ -5,15 +5,15 @@ A file that was decoded before and has not changed since is not opened again.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from brnf.data.contents import looked_at, unchanged
 from brnf.data.entries import Entry
 from brnf.data.file_table import Seen
-from brnf.data.images import Header, image_header, image_size, read_image
+from brnf.data.images import Header, checked_header, image_header, image_size
 from brnf.data.mask_counts import MaskCount, count_mask
 from brnf.data.masks import read_values
 from brnf.data.pipeline import Workers
@@ -25,8 +25,7 @@ CHUNK = 32
 """Images that a process is handed at once: a tenth of a second of decoding."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What is known of an image before its files are opened.
 
     Attributes:
@@ -38,8 +37,7 @@ class Known:
     counted: tuple[bool, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """What the files of an image hold.
 
     Attributes:
@@ -93,6 +91,14 @@ def _ready(chunk: Sequence[Task], verify: bool) -> list[Result] | None:
     """Return what is known of a chunk in which nothing has changed, else None."""
     found: list[Result] = []
     for entry, known in chunk:
+        if not known.counted:
+            seen = unchanged(entry.image, known.files[0])
+            if seen is None or not seen.header or (verify and not seen.decoded):
+                return None
+            if entry.size not in (None, header_of(seen).size):
+                return None
+            found.append(Probe((seen,), ()))
+            continue
         files = tuple(map(unchanged, entry.files, known.files))
         photograph, *masks = files
         if (
@@ -138,19 +144,22 @@ def probe(entry: Entry, known: Known, verify: bool) -> Result:
 def _photograph(entry: Entry, known: Seen | None, verify: bool) -> tuple[Seen, Header]:
     """Look at a photograph."""
     path = Path(entry.image)
-    seen = unchanged(entry.image, known)
-    header = header_of(seen) if seen is not None and seen.header else image_header(path)
+    try:
+        seen = looked_at(entry.image, known)
+    except UserError:
+        image_header(path)  # which may have more to say
+        raise
+    if verify and not seen.decoded:
+        seen, header = seen._replace(decoded=True), checked_header(path)
+    else:
+        header = header_of(seen) if seen.header else image_header(path)
     if entry.size not in (None, header.size):
         height, width = header.size
         raise UserError(
             f"{path}: is {width}x{height} pixels, its annotations are of "
             f"{entry.size[1]}x{entry.size[0]}{_unturned(header, entry.size)}; restore it"
         )
-    seen = looked_at(entry.image, known)
-    if verify and not seen.decoded:
-        read_image(path)
-        seen = replace(seen, decoded=True)
-    return replace(seen, header=_text(header)), header
+    return seen._replace(header=_text(header)), header
 
 
 def _mask(
@@ -166,7 +175,7 @@ def _mask(
     if (counted or not verify) and header.size not in (size, size or _mask_size(path)):
         read_values(path, size=header.size)
     count = None if counted or not verify else count_mask(path, header.size)
-    return replace(mask, header=_text(Header(header.size, 1, False))), count
+    return mask._replace(header=_text(Header(header.size, 1, False))), count
 
 
 def _unturned(header: Header, size: tuple[int, int] | None) -> str:
@@ -189,7 +198,12 @@ def _mask_size(path: Path) -> tuple[int, int] | None:
 
 def header_of(seen: Seen) -> Header:
     """Return what the header of a picture told when it was looked at."""
-    height, width, orientation, deep = map(int, seen.header.split())
+    return _header(seen.header)
+
+
+@lru_cache(4096)
+def _header(text: str) -> Header:
+    height, width, orientation, deep = map(int, text.split())
     return Header((height, width), orientation, bool(deep))
 
 

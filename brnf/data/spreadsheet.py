@@ -14,21 +14,26 @@ __all__ = ["Row", "read_rows"]
 OTHER_SEPARATORS = {";": "';'", "\t": "tab"}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
     """A row of the table.
 
     Attributes:
         table: the file.
-        place: such as ``line 7``.
+        line: its number.
         cells: text of each column.
         fault: why its cells cannot be told apart, or nothing.
     """
 
     table: Path
-    place: str
+    line: int
     cells: dict[str, str]
     fault: str = ""
+
+    @property
+    def place(self) -> str:
+        """Return where in the file it is, such as ``line 7``."""
+        return f"line {self.line}"
 
     def __str__(self) -> str:
         """Return where the row is."""
@@ -62,12 +67,12 @@ def read_rows(path: Path, columns: Sequence[str], needed: Sequence[str]) -> Iter
                 titles.pop()
             _check_header(path, titles, columns, needed, header)
             for cells in reader:
-                stripped = [cell.strip() for cell in cells]
+                stripped = list(map(str.strip, cells))
                 while len(stripped) > len(titles) and not stripped[-1]:
                     stripped.pop()
                 if any(stripped):
                     empty = False
-                    yield _row(path, f"line {reader.line_num}", titles, stripped)
+                    yield _row(path, reader.line_num, titles, stripped)
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(
             f"{path}: cannot be read as a CSV ({error}); give a UTF-8 file with the columns "
@@ -77,7 +82,7 @@ def read_rows(path: Path, columns: Sequence[str], needed: Sequence[str]) -> Iter
         raise UserError(f"{path}: holds no image; add one row an image")
 
 
-def _row(path: Path, place: str, titles: list[str], cells: list[str]) -> Row:
+def _row(path: Path, line: int, titles: list[str], cells: list[str]) -> Row:
     fault = ""
     if not all(map(str.isprintable, cells)) and any(
         unicodedata.category(sign) == "Cc" for cell in cells for sign in cell
@@ -85,7 +90,7 @@ def _row(path: Path, place: str, titles: list[str], cells: list[str]) -> Row:
         fault = "a cell holds control characters or a line break; write it in one line"
     elif len(cells) != len(titles):
         fault = f"{len(cells)} cells under {len(titles)} columns; separate several labels by ;"
-    return Row(path, place, dict(zip(titles, cells, strict=False)), fault)
+    return Row(path, line, dict(zip(titles, cells, strict=False)), fault)
 
 
 def _encoding(path: Path) -> str:

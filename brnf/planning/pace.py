@@ -148,28 +148,33 @@ def _slope(small: pd.DataFrame, large: pd.DataFrame, loop: str, unit: str) -> pd
     return (longer / more).where((more > 0) & (longer > 0), large[loop] / large[unit]).fillna(0.0)
 
 
-def wall_time(jobs: Sequence[Job], seconds: Sequence[float], at_once: int) -> float:
-    """Return how long jobs take when each starts as soon as its inputs and a place are there.
+def wall_time(
+    jobs: Sequence[Job], seconds: Sequence[float], at_once: int, places: Sequence[int] = ()
+) -> float:
+    """Return how long jobs take when each starts as soon as its inputs and its places are there.
 
     Arguments:
         jobs: whose inputs, or folders above them, are outputs of others.
         seconds: of each.
         at_once: places.
+        places: that each job takes, at most all; none given: one each.
     """
     makers = {output: number for number, job in enumerate(jobs) for output in job.outputs}
     followers: defaultdict[int, list[int]] = defaultdict(list)
     missing, begins = [0] * len(jobs), [0.0] * len(jobs)
     for number, job in enumerate(jobs):
-        places = {place for file in job.inputs for place in (file, *map(str, Path(file).parents))}
-        for need in {makers[place] for place in places & makers.keys()}:
+        needs = {place for file in job.inputs for place in (file, *map(str, Path(file).parents))}
+        for need in {makers[place] for place in needs & makers.keys()}:
             followers[need].append(number)
             missing[number] += 1
     ready = [(0.0, number) for number, count in enumerate(missing) if not count]
     free = [0.0] * max(at_once, 1)
     while ready:
         begin, number = heappop(ready)
-        end = max(begin, heappop(free)) + seconds[number]
-        heappush(free, end)
+        taken = [heappop(free) for _ in range(places[number] if places else 1)]
+        end = max(begin, taken[-1]) + seconds[number]
+        for _ in taken:
+            heappush(free, end)
         for follower in followers[number]:
             begins[follower] = max(begins[follower], end)
             missing[follower] -= 1

@@ -18,7 +18,7 @@ from brnf.data.entries import Entry, Fault, Listing, select_classes, told
 from brnf.data.held_out import with_held_out
 from brnf.data.images import Header
 from brnf.data.index import write_shared
-from brnf.data.index_lists import ImageRecord, ListWriter, MaskRecord, MaskWriter
+from brnf.data.index_lists import ListWriter, MaskWriter, labels_text
 from brnf.data.limit import limited
 from brnf.data.mask_counts import MaskCount, MaskCounts
 from brnf.data.mask_report import MaskReport
@@ -88,6 +88,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
         listing, left_out = select_classes(whole, dataset.classes, dataset.negatives)
         if options.val is not None and options.val not in listing.splits:
             listing = with_held_out(listing, options.val, dataset.val_share, dataset.val_seed)
+        del whole  # there may be millions of images
         if options.dataset.limit is not None:
             listing = limited(listing, options.dataset.limit)
         contents = Contents(outputs.index)
@@ -105,6 +106,7 @@ def run(inputs: Inputs, outputs: Outputs, options: Options, runtime: Runtime) ->
             listing, special, problems = _probed(listing, dataset, contents, counts, runtime)
         except BaseException:  # the next run goes on from here
             with suppress(UserError, OSError):
+                contents.flush()
                 counts.write_beside(outputs.index, whole=True)
             raise
         measured = () if dataset.kind == "coco" else options.measured  # its masks are drawn
@@ -169,14 +171,18 @@ def _probed(
         contents.note(*fault.files)
 
     def known(entry: Entry) -> Known:
-        files = tuple(map(contents.known, entry.files))
+        if not (masks := entry.masks):
+            return Known((contents.known(entry.image),), ())
+        files = tuple(map(contents.known, (entry.image, *masks)))
         return Known(files, tuple(one is not None and one.digest in counts for one in files[1:]))
 
     found = probed(listing.entries, known, dataset.verify, runtime.workers)
     name = "verify images" if dataset.verify else "measure images"
     total = len(listing.entries)
     for entry, result in Progress(found, name, runtime, unit="image", total=total):
-        error = result if isinstance(result, UserError) else _kept(entry, result, counts, dataset)
+        error = result if isinstance(result, UserError) else None
+        if isinstance(result, Probe) and result.counts:
+            error = _kept(entry, result, counts, dataset)
         if error is not None:
             problems.append(Fault(entry.id, error))
             contents.note(*entry.files)
@@ -225,18 +231,18 @@ def _written(
     lists = {split: ListWriter(folder, split, root, options.shards) for split in listing.splits}
     truths = {split: MaskWriter(folder, split, root) for split in listing.splits}
     added = contents.added()
+    texts: dict[frozenset[str], str] = {}  # of labels, which many images share
     for entry in listing.entries:
-        photograph, *masks = islice(added, len(entry.files))
-        labels = tuple(sorted(number[label] for label in entry.labels or ()))
-        height, width = header_of(photograph).size
-        image = ImageRecord(entry.id, Path(entry.image), width, height, labels, photograph.digest)
-        digest = "+".join(mask.digest for mask in masks)
-        mask, context = (
-            None if path is None else Path(path) for path in (entry.mask, entry.context)
-        )
+        photograph, *masks = islice(added, 1 + len(entry.masks))
+        shown = entry.labels or frozenset()
+        if (labels := texts.get(shown)) is None:
+            labels = texts[shown] = labels_text(sorted(number[label] for label in shown))
+        size, taken = header_of(photograph).size, photograph.digest
+        digest = "+".join([mask.digest for mask in masks])
         for split in entry.splits:
-            lists[split].add(image)
-            truths[split].add(MaskRecord(entry.id, mask, context, digest or drawn.get(split, "")))
+            lists[split].append(entry.id, entry.image, size, labels, taken)
+            truth = digest or drawn.get(split, "")
+            truths[split].append(entry.id, entry.mask, entry.context, truth)
         counted = options.dataset.verify and entry.mask is not None
         yield counts.get(entry.mask or "", masks[0].digest) if counted else None
     for split in listing.splits:

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from brnf.data import images
-from brnf.data.images import image_header, image_size, read_image, resize_image, resize_long_side
+from brnf.data.images import (
+    checked_header,
+    image_header,
+    image_size,
+    read_image,
+    resize_image,
+    resize_long_side,
+)
 from brnf.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
@@ -56,6 +63,7 @@ def test_exif_orientation_turns_pixels_and_size_alike(
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
     assert name == "a.jpg" or (read_image(path) == turned).all()
     assert image_size(path) == read_image(path).shape[:2] == turned.shape[:2]
+    assert checked_header(path) == image_header(path)
     header = image_header(path)
     assert header.orientation == orientation
     assert header.changes_size == (orientation > 4 and not square)
@@ -135,6 +143,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     pixels = read_image(path)
     assert pixels.shape == (4, 5, 3) and pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - value).max() <= 1
+    assert checked_header(path) == image_header(path)
 
 
 def test_transparent_pixels_become_white(tmp_path: Path) -> None:
@@ -148,8 +157,9 @@ def test_bad_images_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     whole = path.read_bytes()
     for data in (whole[: len(whole) // 2], whole[:100], b"", b"no picture"):
         path.write_bytes(data)
-        with pytest.raises(UserError, match=r"a\.jpg: image cannot be read [^\n]+; [^\n]+$"):
-            read_image(path)
+        for read in (read_image, checked_header):
+            with pytest.raises(UserError, match=r"a\.jpg: image cannot be read [^\n]+; [^\n]+$"):
+                read(path)
     with pytest.raises(UserError, match=r"gone\.jpg: image is missing; [^\n]+$"):
         image_size(tmp_path / "gone.jpg")
     path.write_bytes(whole)

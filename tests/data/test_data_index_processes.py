@@ -15,7 +15,8 @@ from PIL import Image
 
 from brnf.config.sections.data import IndexedImages
 from brnf.data import contents, index_lists, probing
-from brnf.data.file_table import KnownFiles, Seen, TableWriter, read_table
+from brnf.data.file_table import KnownFiles, Seen, TableWriter, parts, read_part, read_table
+from brnf.data.images import Header, image_header
 from brnf.data.masks import write_palette_png
 from brnf.engine.runtime import Runtime
 from brnf.errors import UserError
@@ -58,12 +59,13 @@ def cut_after(images: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let a run be cut when so many photographs are decoded; return a list of their names."""
     decoded: list[str] = []
 
-    def read(path: Path) -> None:
+    def read(path: Path) -> Header:
         if len(decoded) == images:
             raise KeyboardInterrupt
         decoded.append(path.stem)
+        return image_header(path)
 
-    monkeypatch.setattr(probing, "read_image", read)
+    monkeypatch.setattr(probing, "checked_header", read)
     return decoded
 
 
@@ -132,7 +134,7 @@ def test_what_has_not_changed_is_not_opened(
     def opened(*words: object) -> None:
         raise AssertionError(words)
 
-    for name in ("read_image", "image_header", "image_size", "count_mask", "read_values"):
+    for name in ("checked_header", "image_header", "image_size", "count_mask", "read_values"):
         monkeypatch.setattr(probing, name, opened)
     monkeypatch.setattr(contents, "_digest", opened)
     assert indexed(table, tmp_path / "index", workers) == first
@@ -207,5 +209,43 @@ def test_a_table_of_files_finds_its_rows(tmp_path: Path) -> None:
     later = TableWriter(tmp_path / "later.csv")
     later.add([("a", Seen((9, 9, 9, 9), "later"))])
     later.close()
+    with (tmp_path / "files.csv").open("ab") as file:  # of two rows of a file the later one counts
+        file.write(b"more/0,7,7,7,7,again,True,1 2 1 0\r\n")
+    twice = KnownFiles(tmp_path / "files.csv")
+    assert [twice.get(name).digest for name in ("a", "more/0")] == [f"{0:032x}", "again"]  # type: ignore[union-attr]
+    both = KnownFiles(tmp_path / "none.csv", tmp_path / "later.csv")
+    assert both.get("more/0") is None
     both = KnownFiles(tmp_path / "files.csv", tmp_path / "later.csv")
-    assert [both.get(name).digest for name in ("a", "more/0")] == ["later", f"{3:032x}"]  # type: ignore[union-attr]
+    assert [both.get(name).digest for name in ("a", "more/0")] == ["later", "again"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
+def test_the_parts_of_a_table_hold_all_rows(tmp_path: Path, count: int) -> None:
+    names = [f"{i}/b\r\n,c" if i % 3 == 0 else f"more/{i}" for i in range(200)]
+    rows = [(name, Seen((i, 2, 3, 4), f"{i:032x}", True, "1 2 1 0")) for i, name in
+            enumerate(names)]  # fmt: skip
+    writer = TableWriter(tmp_path / "files.csv")
+    writer.add(rows)
+    writer.close()
+    places = parts(tmp_path / "files.csv", count)
+    assert count / 2 <= len(places) <= count
+    assert [row for place in places for row in read_part(tmp_path / "files.csv", *place)] == rows
+
+
+def test_processes_find_what_has_changed(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed(table, tmp_path / "index")
+    monkeypatch.setattr(contents, "AT_ONCE", 10)
+    monkeypatch.setattr(contents, "PROBED", 2)
+    monkeypatch.setattr(contents, "BYTES_A_PROCESS", 500)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(3))
+    state = contents.data_state(tmp_path / "index")
+    assert state == contents.FIRST
+    os.utime(tmp_path / "p11.jpg", (1, 1))
+    assert contents.data_state(tmp_path / "index") == state
+    changed = tmp_path / "p11.jpg"
+    changed.write_bytes(changed.read_bytes() + b"more")
+    by_processes = contents.data_state(tmp_path / "index")
+    monkeypatch.setattr(contents, "BYTES_A_PROCESS", 10**9)
+    assert state != by_processes == contents.data_state(tmp_path / "index")

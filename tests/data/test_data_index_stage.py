@@ -17,6 +17,7 @@ from brnf.data import contents as contents_module
 from brnf.data import probing
 from brnf.data.contents import FIRST, data_state
 from brnf.data.file_table import KnownFiles, read_table
+from brnf.data.images import Header, image_header
 from brnf.data.index import Index, read_masks, shard_of
 from brnf.data.masks import read_mask, write_palette_png
 from brnf.engine.runtime import Runtime
@@ -193,7 +194,12 @@ def test_what_was_decoded_once_is_decoded_again_only_when_it_changes(
     voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    monkeypatch.setattr(probing, "read_image", lambda path: decoded.append(path.stem))
+
+    def read(path: Path) -> Header:
+        decoded.append(path.stem)
+        return image_header(path)
+
+    monkeypatch.setattr(probing, "checked_header", read)
     build(
         voc_tree,
         tmp_path / "index",
@@ -216,9 +222,9 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     digest = contents_module._digest
 
-    def noted(path: str | os.PathLike[str]) -> str:
+    def noted(path: str, found: os.stat_result) -> str:
         read.append(Path(path).name)
-        return digest(path)
+        return digest(path, found)
 
     monkeypatch.setattr(contents_module, "_digest", noted)
     return read

@@ -31,6 +31,7 @@ PART = re.compile(r"<\w+>|\w \.\.\.| N$|^brnf \w+$")
 OWN = re.compile(r"(OMP_NUM_THREADS=1 )?\.venv/bin/(snakemake|python -m (brnf|benchmarks|tests)\.)")
 LEFT_OUT = {
     "extending.md": "tests/test_extending.py runs them over the changes that they belong to",
+    "scale.md": "they need plugins that are no part of .venv, or take minutes",
     "storage.md": "they need plugins that are no part of .venv; tests/storage calls them",
 }
 NOT_RUN = {

@@ -84,7 +84,7 @@ def asked_in(body: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("profile", ["gpu", "slurm", "slurm-generic"])
+@pytest.mark.parametrize("profile", [path.name for path in PROFILES.iterdir()])
 def test_a_profile_replaces_the_default_one_and_so_repeats_it(profile: str) -> None:
     default = {
         key: value for key, value in settings("default").items() if key not in OF_ONE_PROFILE
