@@ -32,7 +32,7 @@ from brnf.planning.pace import work_table
 from brnf.planning.sizes import SIDE
 from brnf.segment.deeplab import build_deeplab
 from brnf.segment.predict import predict_logits
-from tests.pretended_device import DEVICE
+from tests.pretended_device import DEVICE, masks_keep
 from tests.stage_options import options_of
 
 __all__ = ["CARDS", "IMAGES", "RULES", "count_density", "count_features", "count_image"]
@@ -67,9 +67,10 @@ def count_maps(
     network.backbone.fold()
     work.restart()
     image = torch.zeros(3, *sides, dtype=torch.uint8).to(DEVICE)
-    labels = torch.zeros(foreground_classes(experiment))
-    labels[:shown] = 1
-    map_products(network, image, labels.to(DEVICE), sides, options)
+    classes = foreground_classes(experiment)
+    labels, seen = torch.ones(classes).to(DEVICE), classes if shown is None else shown
+    with masks_keep({classes: seen, classes + 1: seen + 1}):  # the background, too
+        map_products(network, image, labels, sides, options)
 
 
 def count_features(experiment: Experiment, work: Work, sides: Sides = SQUARE) -> None:

@@ -7,7 +7,7 @@ has to be true for that is noted in :class:`Counted`.
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["ASKS_FOR_A_VALUE", "DEVICE", "Counted", "counted", "launches"]
+__all__ = ["ASKS_FOR_A_VALUE", "DEVICE", "Counted", "counted", "launches", "masks_keep"]
 
 DEVICE = torch.device("meta")
 PACKAGE = str(Path(__file__).parents[1] / "brnf")
@@ -47,6 +47,8 @@ ASKS_FOR_A_SHAPE = {
     "repeat_interleave",
 }
 ASKS_FOR_A_VALUE = {"_local_scalar_dense", "is_nonzero", "equal", "item"}
+_KEPT: dict[int, int] = {}
+"""How many values a mask of so many keeps, where that is not all."""
 TENSORS_OF_A_LAUNCH, BLOCKS_OF_A_LAUNCH, NUMBERS_OF_A_BLOCK = (110, 64, 48, 36, 30), 320, 65536
 """What CUDA's kernels for lists of tensors take at once (ATen, MultiTensorApply.cuh), by the number
 of lists.
@@ -105,6 +107,13 @@ def counted() -> Iterator[Counted]:
         _Counting(found),
     ):
         yield found
+
+
+@contextmanager
+def masks_keep(kept: Mapping[int, int]) -> Iterator[None]:
+    """Let an index by a mask of so many values keep so many of them within the block."""
+    with mock.patch.dict(_KEPT, kept):
+        yield
 
 
 class _Counting(TorchDispatchMode):
@@ -229,7 +238,8 @@ def _of_some_shape(function: Any, name: str, arguments: Any, named: Any) -> Any:
     if name == "index":
         before = sum(value is None for value in arguments[1])
         mask = next(value for value in arguments[1] if value is not None)
-        shape = (*source.shape[:before], mask.numel(), *source.shape[before + mask.dim() :])
+        kept = _KEPT.get(mask.numel(), mask.numel())
+        shape = (*source.shape[:before], kept, *source.shape[before + mask.dim() :])
         return torch.empty(shape, dtype=source.dtype, device=DEVICE)
     if name.startswith("index_put") or name == "_index_put_impl_":
         return source
