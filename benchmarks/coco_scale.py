@@ -27,9 +27,8 @@ WORKFLOW = (
 
 
 def measured(name: str, command: Sequence[str], folder: Path) -> str:
-    """Run a command in a folder, print its time and peak memory, return what it printed."""
-    start = time.perf_counter()
-    output = folder / "output.txt"
+    """Run a command in a folder, print its times and peak memory, and return what it printed."""
+    output, start = folder / "output.txt", time.perf_counter()
     with output.open("w") as file:
         process = subprocess.Popen(
             command,
@@ -39,11 +38,12 @@ def measured(name: str, command: Sequence[str], folder: Path) -> str:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
     if status:
         sys.exit(f"error: {name} failed: {output.read_text()[-2000:]}")
     print(
-        f"{name}: {time.perf_counter() - start:.1f} s, peak memory {usage.ru_maxrss / 1024:.0f} "
-        "MiB",
+        f"{name}: {wall:.1f} s, processor {usage.ru_utime + usage.ru_stime:.1f} s, peak memory "
+        f"{usage.ru_maxrss / 1024:.0f} MiB; load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
     return output.read_text()

@@ -9,22 +9,21 @@ takes that finds the index as it should be, and a dry run of all jobs.
 import argparse
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from benchmarks.coco_scale import ROOT
+from benchmarks.coco_scale import ROOT, measured
 from benchmarks.synthetic_imagenet import CLASSES, TRAIN, write_imagenet
 from brnf.cache import file_state
 from brnf.data.file_table import Seen, TableWriter
 from brnf.data.images import image_header
 
-__all__ = ["main", "measured", "pretend_seen"]
+__all__ = ["main", "pretend_seen"]
 
 SPLIT = "train"
 CHANGES = {
@@ -39,29 +38,6 @@ CHANGES = {
     "device": "cpu",
 }
 """One model with products that no disk is too small for; ``weights: none`` needs no network."""
-
-
-def measured(name: str, command: Sequence[str], folder: Path) -> str:
-    """Run a command in a folder, print its times and peak memory, and return what it printed."""
-    output, start = folder / "output.txt", time.perf_counter()
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    if status:
-        sys.exit(f"error: {name} failed: {output.read_text()[-2000:]}")
-    print(
-        f"{name}: {wall:.1f} s, processor {usage.ru_utime + usage.ru_stime:.1f} s, peak memory "
-        f"{usage.ru_maxrss / 1024:.0f} MiB; load {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
-    return output.read_text()
 
 
 def pretend_seen(table: Path, index: Path) -> None:
