@@ -8,6 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from brnf.backbones import build_backbone
 from brnf.backbones.folding import FoldedNorms, folded
 from brnf.config.sections.cam import BackboneOptions
+from brnf.config.sections.segmentation import DeepLabNetwork
+from brnf.segment.deeplab import build_deeplab
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:
@@ -48,9 +50,10 @@ def test_gradients_are_those_of_the_network(name: str) -> None:
     computed = FoldedNorms(build_backbone(BackboneOptions(name=name, weights="none")).network)
     images = torch.randn(2, 3, 96, 80, dtype=torch.float64)
     learning = [value for value in network.parameters() if value.requires_grad]
-    results = [
-        compute() for compute in (lambda: network(images), lambda: computed(network, images))
-    ]
+    expected_outputs = network(images)
+    asked = _norms_asked(network)
+    results = [expected_outputs, computed(network, images)]
+    assert not asked
     weights = [torch.randn_like(output) for output in results[0]]
     sums = [
         sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True))
@@ -59,6 +62,30 @@ def test_gradients_are_those_of_the_network(name: str) -> None:
     expected, found = (torch.autograd.grad(value, learning) for value in sums)
     torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def _norms_asked(network: nn.Module) -> list[nn.Module]:
+    """Return a list that gets every BatchNorm that computes something from now on."""
+    found: list[nn.Module] = []
+    for norm in _norms(network):
+        norm.register_forward_pre_hook(lambda module, _: found.append(module))
+    return found
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_only_a_segmenter_of_frozen_norms_learns_without_them(frozen: bool) -> None:
+    options = DeepLabNetwork(
+        backbone="resnet18", weights="none", head="aspp_sum", frozen_batch_norm=frozen
+    )
+    network = build_deeplab(options, 3).train()
+    images = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    network(images)  # the first pass looks at a copy of the network
+    asked = _norms_asked(network)
+    network(images).sum().backward()
+    assert bool(asked) is not frozen
+    with torch.no_grad():
+        network(images)
+    assert asked
 
 
 def test_the_networks_own_parameters_stay() -> None:
