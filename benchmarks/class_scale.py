@@ -12,17 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from brnf.cam.contrast import ContrastBank, info_nce
+from brnf.config.sections.segmentation import DeepLabNetwork, SegmentationTest
 from brnf.engine.memory import keep_freed_memory
 from brnf.evaluate.confusion import Confusion, intersection_over_union
 from brnf.evaluate.scores import ScoreHistogram
 from brnf.flow.bsdnf import CalibrationFit, decision_margin
 from brnf.flow.mixture import LatentMixture
+from brnf.segment.deeplab import DeepLab
 from brnf.segment.loss import segmentation_loss
+from brnf.segment.predict import predict_labels, refine_labels
 from brnf.store.label_type import ignored_value, label_type
 from brnf.store.pixels import PixelRows, PixelStore, write_pixels
 
@@ -150,6 +154,32 @@ def segmentation_step(size: Size, classes: int) -> None:
     segmentation_loss(head(features), labels, align_corners=False).backward()
 
 
+class _Pooled(torch.nn.Module):
+    """A network whose logits, on a grid of stride 16, are those of few classes at each place."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.options = DeepLabNetwork(align_corners=False)
+        self.head = torch.nn.Conv2d(3, classes, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, K, h, w] of images [N, 3, H, W]."""
+        logits: torch.Tensor = self.head(torch.nn.functional.avg_pool2d(images, 16))
+        return logits
+
+
+@torch.inference_mode()
+def prediction(size: Size, classes: int) -> None:
+    """Segment a photograph from its logits at two scales on, mirrored too, behind the CRF."""
+    torch.manual_seed(0)
+    image = np.random.default_rng(0).integers(0, 256, (*size.picture, 3), np.uint8)
+    image[: size.picture[0] // 2] //= 4
+    network = cast(DeepLab, _Pooled(classes).eval())
+    options = SegmentationTest(scales=(1.0, 1.5))
+    shown, probability = predict_labels(network, image, options, torch.device("cpu"))
+    refine_labels(image, shown, probability, options.crf)
+
+
 LOOPS: dict[str, Callable[[Size, int], None]] = {
     "pixel store, write and read": store_pixels,
     "mixture, log-density and gradient": mixture,
@@ -158,6 +188,7 @@ LOOPS: dict[str, Callable[[Size, int], None]] = {
     "confusion matrix": confusion,
     "score histogram and sweep": scores,
     "DeepLabV2, head and loss": segmentation_step,
+    "DeepLabV2, prediction": prediction,
 }
 
 
