@@ -16,8 +16,10 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from brnf.cache import FileState, file_state
 from brnf.data.entries import is_safe_id
 from brnf.data.index_lists import (
     IMAGE_COLUMNS,
@@ -218,12 +220,22 @@ def has_masks(folder: Path, split: str) -> bool:
     """
     path = folder / "masks" / f"{split}.csv"
     try:
-        with path.open(newline="") as file:
-            return any(row.get("digest") for row in csv.DictReader(file))
+        return _has_digest(path, file_state(path.stat()))
     except FileNotFoundError:
         return False
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise _damaged(folder, path, error) from error
+
+
+@cache
+def _has_digest(path: Path, state: FileState) -> bool:
+    """Return whether a row of a list of masks has a digest. Every rule that measures asks; a list
+    without masks is read whole, and may have a million rows, so a list in one state is read once.
+    """
+    with path.open(newline="") as file:
+        rows = csv.reader(file)
+        place = next(rows, []).index("digest")
+        return any(row[place] for row in rows if row)
 
 
 def _read(folder: Path, path: Path, columns: Sequence[str]) -> Iterator[list[str]]:

@@ -137,3 +137,21 @@ def test_one_image_is_always_held_out_and_the_last_of_a_class_never() -> None:
     for labels, masked in ((["cat", "dog"], 2), (["cat", "cat"], 0), (["", "cat"], 1)):
         given = listing(labels, masked)
         assert with_held_out(given, "val", 0.2, 0) == given
+
+
+def test_a_list_of_masks_that_changes_is_read_again(tmp_path: Path) -> None:
+    assert not has_masks(tmp_path, "val")
+    path = tmp_path / "masks" / "val.csv"
+    path.parent.mkdir()
+    for digest in ("", "0" * 32, "", "1" * 32):
+        path.write_text(f'id,mask,context,digest\none,"a,{digest}\nb",,\n\ntwo,m,,{digest}\n')
+        assert has_masks(tmp_path, "val") == bool(digest)
+        assert has_masks(tmp_path, "val") == bool(digest)
+
+
+@pytest.mark.parametrize("text", ["", "id,mask\n", "id,mask,context,digest\none\n", "\xff"])
+def test_a_damaged_list_of_masks_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "val.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"val\.csv"):
+        has_masks(tmp_path, "val")
