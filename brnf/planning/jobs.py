@@ -35,7 +35,7 @@ HEAD = re.compile(r"(?:local)?(?:rule|checkpoint) (\w+):\Z")
 FIELD = re.compile(r"    (input|output|log|benchmark|wildcards): (.*)\Z")
 UPWARDS = re.compile(r"(caffe:)?(\.\./.*)\Z")
 SECONDS_TO_END = 30
-ONE_MASK = "id,digest\none,pretended\n"
+NO_MASK, ONE_MASK = "id,digest\n", "id,digest\none,pretended\n"
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _pretend_index(folder: Path, experiment: Experiment, results: Path) -> None:
             continue
         count = shard_count(experiment, results, split)
         files |= {f"shards/{split}/{number}.csv": "" for number in range(count)}
-        files |= {f"splits/{split}.csv": "", f"masks/{split}.csv": ONE_MASK if masks else ""}
+        files |= {f"splits/{split}.csv": "", f"masks/{split}.csv": ONE_MASK if masks else NO_MASK}
     for name, content in files.items():
         (folder / "index" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "index" / name).write_text(content)
