@@ -45,8 +45,8 @@ class Study:
 
     Attributes:
         results: name of the experiment.
-        minutes: that it took on two cores of an AMD EPYC with nothing beside it, after the studies
-            above it in the list.
+        minutes: that it took on two cores, after the studies above it in the list; the ablation is
+            estimated, and those below it that are not recomposed are of an earlier version.
         files: of the configuration.
         data: the setting of the data set, from the folders.
         settings: other words behind ``--config``.
@@ -127,15 +127,15 @@ def _animals(minutes: int, name: str = "voc-animals", *settings: str, target: st
 MAIN = (SEEDS, "models=[base, control, brnf, supervised]", ALONE)
 STUDIES: dict[str, Study] = {
     "demo": Study("demo", 9, ("config/demo.yaml",), None, (SEEDS,)),
-    "animals": _animals(40, "voc-animals", *MAIN),
-    "ablation": _animals(45, "voc-animals", *MAIN, target="ablation"),
+    "animals": _animals(65, "voc-animals", *MAIN),
+    "ablation": _animals(60, "voc-animals", *MAIN, target="ablation"),
     "sensitivity": _animals(35, "voc-animals", *MAIN, target="sensitivity"),
     "density": _animals(7, "voc-animals", *MAIN, target="density"),
     "sensitivity_full": _animals(43, "voc-animals", *MAIN, target="sensitivity_full"),
     **{
         f"recomposed-{rho:g}": Study(
             f"recomposed-{100 * rho:.0f}",
-            10,
+            16,
             (ANIMALS,),
             recomposed(rho),
             (
