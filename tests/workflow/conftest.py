@@ -63,11 +63,12 @@ class Workflow:
             (index / "shards" / split).mkdir(parents=True)
             for shard in range(shards):
                 (index / "shards" / split / f"{shard}.csv").touch()
-            for folder in ("splits", "masks"):
+            for folder, text in (
+                ("splits", ""),
+                ("masks", "id,digest\none,pretended\n" if masks else "id,digest\n"),
+            ):
                 (index / folder).mkdir(exist_ok=True)
-                (index / folder / f"{split}.csv").touch()
-            if masks:
-                (index / "masks" / f"{split}.csv").write_text("id,digest\none,pretended\n")
+                (index / folder / f"{split}.csv").write_text(text)
         for file in ("classes.csv", "summary.md"):
             (index / file).touch()
 
