@@ -61,3 +61,25 @@ def test_a_study_without_its_data_is_one_line(capsys: pytest.CaptureFixture[str]
         main(["--only", "animals"])
     assert main(["--list", "--only", "demo"]) == 0
     assert "about 0.1 hours" in capsys.readouterr().out
+
+
+def test_tables_of_what_was_made_are_kept_and_a_failure_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / ".venv" / "bin" / "snakemake"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        "#!/bin/sh\n"
+        "mkdir -p results/demo/tables && echo table > results/demo/tables/results.csv\n"
+        "[ ! -e fails ] || exit 3\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(studies, "ROOT", tmp_path)
+    monkeypatch.setattr(studies, "KEPT", tmp_path / "kept")
+    (tmp_path / "fails").touch()
+    assert main(["--only", "demo"]) == 3
+    assert "error: demo: ended with status 3; call again to go on" in capsys.readouterr().out
+    assert not (tmp_path / "kept").exists()
+    (tmp_path / "fails").unlink()
+    assert main(["--only", "demo"]) == 0
+    assert (tmp_path / "kept" / "demo" / "results.csv").read_text() == "table\n"
