@@ -2,14 +2,15 @@
 --photographs <folder with VOCdevkit> --output recomposed``.
 
 An object is cut out by its true mask and pasted on the background of another class's photograph: a
-rectangle of it that shows no object. The context of a class is the background of the next one, cat
-on the ground of cows, cow on that of dogs, and so on round. With the co-occurrence ρ an image has
-the context of its first object's class, otherwise the background of one of the others. The masks
-make the data and measure; a training sees image-level labels, as ever.
+rectangle of it that shows no object. A second one may lie below it, on whatever ground that is. The
+context of a class is the background of the next one, cat on the ground of cows, cow on that of
+dogs, and so on round. With the co-occurrence ρ an image has the context of its first object's
+class, otherwise the background of one of the others. The masks make the data and measure; a
+training sees image-level labels, as ever.
 
 For every ρ a folder in VOC's layout is written, whose masks of contexts let the workflow measure
 the bias (``docs/method.md`` section 12). Objects and backgrounds of val are from photographs of
-val, and its backgrounds come with no class more than with another.
+val, which is always at chance.
 """
 
 from collections.abc import Iterable
