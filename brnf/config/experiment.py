@@ -123,12 +123,14 @@ class Experiment:
         return merged(self.settings["flow"], self.network(model).get("flow", {}))
 
     def denoises(self, model: str) -> bool:
-        """Return whether pseudo-labels of a model come from maps denoised by the flow; the base is
-        the baseline without.
-        """
+        """Return whether a model has the component BSDNF; the base is the baseline without."""
         return kind_of(model) not in (*BASE_MODELS, SUPERVISED) and bool(
             self.network(model)["bsdnf"]
         )
+
+    def labels_denoised(self, model: str) -> bool:
+        """Return whether pseudo-labels of a model come from maps denoised by its flow."""
+        return self.denoises(model) and bool(self.settings["pseudo_labels"]["bsdnf"])
 
     @property
     def trained_base(self) -> str:

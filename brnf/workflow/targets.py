@@ -281,7 +281,7 @@ def _histories(experiment: Experiment, model: str) -> list[tuple[str, str]]:
     guides = model == "base" and any(
         experiment.denoises(other) for other in experiment.settings["models"]
     )
-    labels = experiment.denoises(model) and products & {"pseudo_labels", "segmentation"}
+    labels = experiment.labels_denoised(model) and products & {"pseudo_labels", "segmentation"}
     if (
         guides
         or labels

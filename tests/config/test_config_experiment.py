@@ -463,6 +463,9 @@ def test_variants_override_the_section_brnf_and_its_flow() -> None:
         2,
         256,
     )
+    assert experiment.labels_denoised("brnf") and not experiment.labels_denoised("v")
+    raw = read_experiments(merged(SCENES, {**changes, "pseudo_labels": {"bsdnf": False}}))["x"]
+    assert raw.denoises("brnf") and not raw.labels_denoised("brnf")
     assert experiment.seeds_of("base", denoised=True) == ("denoised", "seeds")
     assert experiment.seeds_of("base", denoised=False) == ("cams", "prototype")
 

@@ -192,6 +192,7 @@ EFFECTS: dict[str, str | None] = {
     "brnf.*": "train_brnf brnf",
     "pseudo_labels.seed_map": "store_pixels brnf; denoise_seeds brnf; evaluate brnf seeds; "
     "write_cam_model brnf; draw examples",
+    "pseudo_labels.bsdnf": "make_pseudo_labels brnf",
     "pseudo_labels.*": "make_pseudo_labels MODEL; write_cam_model MODEL",
     "segmentation.test.*": "predict_segmentation MODEL; write_segmentation_model MODEL",
     "segmentation.*": "train_segmentation MODEL",

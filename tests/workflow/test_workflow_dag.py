@@ -100,6 +100,20 @@ def test_only_what_products_and_models_need_is_planned(workflow: Any, config: Co
     }
 
 
+def test_without_the_last_denoising_pseudo_labels_need_no_flow_of_their_own_network(
+    workflow: Any, config: Config
+) -> None:
+    workflow.pretend_index("tiny", {"train": 2, "val": 2})
+    words = ("--configfile", config("tiny"), "--config", "models=[brnf]", "companions=null")
+    products = "products=[seeds, pseudo_labels]"
+    both = workflow.jobs(*words, products)
+    assert both["train_flow"] == 2 and both["denoise_seeds"] == both["store_pixels"] == 4
+    # The guiding seeds of the base are denoised as before.
+    rest = workflow.jobs(*words, products, "pseudo_labels={bsdnf: false}")
+    fewer = {"train_flow": 1, "denoise_seeds": 2, "store_pixels": 2}
+    assert rest == both | fewer
+
+
 def test_seeds_repeat_all_but_the_data(workflow: Any, config: Config) -> None:
     workflow.pretend_index("tiny", {"train": 2, "val": 2})
     words = ("--configfile", config("tiny"), "--config", "companions=null")

@@ -24,7 +24,7 @@ from brnf.workflow.params import STAGES, stage_options
 
 TINY: dict[str, Any] = yaml.safe_load((ROOT / "config" / "tiny.yaml").read_text())
 PARTS = {".".join(path): part for path, part in leaves(load_schema())}
-BY_RULES = ("base.seed_map", "pseudo_labels.seed_map")
+BY_RULES = ("base.seed_map", "pseudo_labels.seed_map", "pseudo_labels.bsdnf")
 """Keys whose value the rules hand to other options; Snakemake's own plans show where."""
 CALLED = [
     tuple(job.split()[:2])

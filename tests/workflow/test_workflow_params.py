@@ -99,6 +99,7 @@ USED_BY_WORKFLOW = {
     ("brnf", "bsdnf"),
     ("brnf", "flow"),
     ("pseudo_labels", "seed_map"),
+    ("pseudo_labels", "bsdnf"),
     ("pseudo_labels", "refine"),
     ("evaluate", "val_products"),
 }

@@ -307,7 +307,7 @@ def guiding_maps(wildcards):
 def labelled(wildcards):
     """Return what becomes pseudo-labels: the folder of the model's maps and the product in them."""
     chosen = experiment(wildcards)
-    return chosen.seeds_of(wildcards.model, denoised=chosen.denoises(wildcards.model))
+    return chosen.seeds_of(wildcards.model, denoised=chosen.labels_denoised(wildcards.model))
 
 
 def segmenter_masks(wildcards):

@@ -279,6 +279,8 @@ class Brnf(BrnfTraining):
     """Section brnf."""
 
     bsdnf: bool = True
-    """Denoise the base seeds and the maps before pseudo-labels."""
+    """Denoise the base seeds that guide and, unless `pseudo_labels.bsdnf` is false, the maps
+    before they become pseudo-labels.
+    """
     flow: dict[str, Any] = field(default_factory=dict)
     """What differs from section flow for the flow that learns along with the network."""

@@ -62,6 +62,8 @@ class PseudoLabels(CrfLabels):
 
     seed_map: Literal["prototype", "classifier"] = "prototype"
     """Map of a BRNF network that becomes the pseudo-label."""
+    bsdnf: bool = True
+    """Denoise the maps of a network with `brnf.bsdnf` by its own flow first (the last BSDNF)."""
     refine: Literal["crf", "random_walk"] = "crf"
     """How maps become pseudo-labels: by a dense CRF, or by a random walk along boundaries that
     are learnt from sure pixels (IRN).
